@@ -1,0 +1,142 @@
+"""The one door to subprocesses: argv lists, a clean environment, limits, timeouts, captured
+stderr."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from pipeline.errors import CommandFailed, EnvironmentMissing
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+GRACE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Resource limits of a child, in bytes and CPU seconds; None leaves one alone."""
+
+    address_space: int | None = None
+    cpu_seconds: int | None = None
+    file_size: int | None = None
+
+    def prefix(self) -> list[str]:
+        """The prlimit command that applies them; set by a program, as a hook between fork and exec
+        is not safe in a process with threads."""
+        flags = [
+            f"--{name}={value}"
+            for name, value in (
+                ("as", self.address_space),
+                ("cpu", self.cpu_seconds),
+                ("fsize", self.file_size),
+            )
+            if value is not None
+        ]
+        return ["prlimit", *flags, "--"] if flags else []
+
+
+# What Nova and KubeVirt settled on for inspecting hostile images, with room for large maps.
+INSPECTION = Limits(address_space=2 << 30, cpu_seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    stdout: bytes
+    stderr: str
+    status: int
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """A child's whole environment: nothing of the caller's leaks in, messages are in English."""
+    return {"PATH": PATH, "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **(extra or {})}
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout: float = 600,
+    ok: Sequence[int] = (0,),
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    hint: str = "",
+) -> Completed:
+    """Run a command to its end. Raises CommandFailed on a status not in `ok` and on a timeout."""
+    with spawn(
+        argv, env=env, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(input=stdin, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            message = f"no end after {timeout:.0f} s"
+            raise CommandFailed(list(argv), -signal.SIGKILL, message, hint=hint) from None
+    text = stderr.decode(errors="replace")
+    if process.returncode not in ok:
+        raise CommandFailed(list(argv), process.returncode, text, hint=hint)
+    return Completed(stdout, text, process.returncode)
+
+
+@contextlib.contextmanager
+def spawn(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.PIPE,
+    stderr: int | IO[bytes] = subprocess.PIPE,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command for the length of a `with`; it never outlives it (terminate, wait, kill).
+
+    Sandboxed children die with the *thread* that started them (PR_SET_PDEATHSIG), so start one from
+    a thread that lives as long as the `with`.
+    """
+    try:
+        process = subprocess.Popen(  # noqa: S603 - argv lists only, never a shell
+            list(argv),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=environment(env),
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        raise EnvironmentMissing(
+            f"the program {argv[0]} is not installed", hint="galleria doctor lists what is missing"
+        ) from None
+    try:
+        yield process
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a child and whatever it started: SIGTERM to its group, then SIGKILL after a grace
+    period."""
+    if process.poll() is None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_SECONDS)
+                break
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes], timeout: float) -> bool:
+    """Wait until a child has made `path` (a socket, say). False when it ended or time ran out
+    first."""
+    deadline = time.monotonic() + timeout
+    while not path.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+    return True

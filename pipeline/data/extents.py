@@ -1,0 +1,81 @@
+"""Extents: which runs of a disk are data, and which are known to read as zero without looking."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+
+SECTOR = 512
+
+
+class Kind(Enum):
+    """What is known about a run of bytes before it is read."""
+
+    DATA = "data"
+    ZERO = "zero"
+    FREE = (
+        "free"  # the guest's own file system reports it free: read as zero (design: free is zero)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A run of bytes [start, start + length) of a disk."""
+
+    start: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A run of bytes of one disk.
+
+    `offset` is where the run lies in the file of chain layer `layer` (0 is the top), or None when
+    only the format's reader can produce the bytes (compressed clusters).
+    """
+
+    start: int
+    length: int
+    kind: Kind
+    layer: int = 0
+    offset: int | None = None
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+    def part(self, start: int, end: int) -> "Extent":
+        """The piece of this extent that lies in [start, end); both bounds must be inside it."""
+        offset = None if self.offset is None else self.offset + (start - self.start)
+        return replace(self, start=start, length=end - start, offset=offset)
+
+
+def mask_free(extents: Iterable[Extent], free: Iterable[Range]) -> Iterator[Extent]:
+    """Turn what lies in `free` into FREE extents. Both inputs are sorted and do not overlap."""
+    pending = iter(free)
+    hole = next(pending, None)
+    for extent in extents:
+        position = extent.start
+        while hole is not None and hole.end <= position:
+            hole = next(pending, None)
+        while hole is not None and hole.start < extent.end:
+            if position < hole.start:
+                yield extent.part(position, hole.start)
+                position = hole.start
+            end = min(hole.end, extent.end)
+            kind = Kind.FREE if extent.kind is Kind.DATA else extent.kind
+            yield Extent(position, end - position, kind)
+            position = end
+            if hole.end > extent.end:
+                break
+            hole = next(pending, None)
+        if position < extent.end:
+            yield extent.part(position, extent.end)
+
+
+def data_bytes(extents: Iterable[Extent]) -> int:
+    """Bytes that have to be read, and at most have to be stored."""
+    return sum(extent.length for extent in extents if extent.kind is Kind.DATA)

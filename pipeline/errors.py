@@ -1,0 +1,113 @@
+"""The error tree: each class owns a stable code and exit status; each error says what, where and
+what to do.
+
+Exit statuses (README has the same table): 1 failed, 2 usage, 3 environment, 4 not found, 5
+conflict,
+6 refused, 7 partial, 8 no space, 130 interrupted.
+"""
+
+from typing import ClassVar
+
+
+class GalleriaError(Exception):
+    """Something galleria can explain.
+
+    `message` says what happened and where, `hint` what the user can do about it. The code is what
+    scripts match on (`--json` prints it); it never changes once released.
+    """
+
+    code: ClassVar[str] = "Failed"
+    exit_status: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "", code: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.reason = code or self.code
+
+
+class StageFailed(GalleriaError):
+    """A stage began and could not finish; the source is as it was."""
+
+    code = "StageFailed"
+
+
+class VerificationFailed(GalleriaError):
+    """Bytes that were written do not read back as their digest says."""
+
+    code = "VerificationFailed"
+
+
+class SourceChanged(GalleriaError):
+    """The source was written to while it was read: no point in time can be published."""
+
+    code = "SourceChanged"
+
+
+class InvalidParameter(GalleriaError):
+    """An argument, a property or a build spec is not what the rules allow."""
+
+    code = "InvalidParameter"
+    exit_status = 2
+
+
+class EnvironmentMissing(GalleriaError):
+    """A tool, a kernel feature or a permission that the job needs is not on this host."""
+
+    code = "EnvironmentMissing"
+    exit_status = 3
+
+
+class CommandFailed(GalleriaError):
+    """A subprocess ended with an error; carries its argv, exit status and last lines of stderr."""
+
+    code = "CommandFailed"
+
+    def __init__(self, argv: list[str], status: int, stderr: str, *, hint: str = "") -> None:
+        tail = stderr.strip()[-2000:]
+        ended = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+        super().__init__(f"{argv[0]} {ended}" + (f": {tail}" if tail else ""), hint=hint)
+        self.argv = argv
+        self.status = status
+        self.stderr = stderr
+
+
+class NotFound(GalleriaError):
+    """The named thing does not exist, or the caller may not see it."""
+
+    code = "NotFound"
+    exit_status = 4
+
+
+class Conflict(GalleriaError):
+    """The named thing exists already, is in use, or is being worked on by another process."""
+
+    code = "Conflict"
+    exit_status = 5
+
+
+class Refused(GalleriaError):
+    """A rule or the safety of the host forbids it."""
+
+    code = "Refused"
+    exit_status = 6
+
+
+class UnsafeImage(Refused):
+    """An image file that references other files, lies about its format or exceeds its limits."""
+
+    code = "UnsafeImage"
+
+
+class PartiallyReplicated(GalleriaError):
+    """Some regions completed, others failed; the version is usable where it completed."""
+
+    code = "PartiallyReplicated"
+    exit_status = 7
+
+
+class NoSpace(GalleriaError):
+    """A file system has, or would have, no room for what must be written."""
+
+    code = "NoSpace"
+    exit_status = 8

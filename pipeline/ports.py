@@ -1,0 +1,353 @@
+"""What the pipeline needs from outside. Adapters implement these; tests have in-memory doubles of
+them.
+
+Sizes and offsets are bytes. A call either does all it was asked or raises a GalleriaError or
+OSError.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.data.extents import Extent, Range
+
+# --- image files -------------------------------------------------------------------------------
+
+
+class ImageFormat(Enum):
+    """Formats of image files that galleria reads. `VHD` is qemu's vpc."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+    VHD = "vhd"
+    VHDX = "vhdx"
+    VMDK = "vmdk"
+    VDI = "vdi"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One image file of a disk. `snapshot` names a qcow2 internal snapshot to read instead of the
+    present."""
+
+    path: Path
+    format: ImageFormat
+    snapshot: str | None = None
+
+
+Chain = tuple[
+    Layer, ...
+]  # a disk: its layers, top first; every one declared, none taken from a header
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What bounded inspection of one image file found. `refusals` empty means safe to open."""
+
+    path: Path
+    format: ImageFormat
+    variant: (
+        str  # "dynamic", "fixed", "monolithicSparse", "streamOptimized", "v3 zstd extended_l2", ...
+    )
+    virtual_size: int
+    file_size: int
+    allocated_size: int
+    logical_sector_size: int = 512
+    snapshots: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Source(Protocol):
+    """The bytes of one disk, as its guest sees them. Offsets in every call; safe from many
+    threads."""
+
+    @property
+    def virtual_size(self) -> int: ...
+    def extents(self) -> Iterator[Extent]:
+        """Cover [0, virtual_size) in order. What is not known to be zero is data."""
+        ...
+
+    def read_into(self, buf: memoryview, extent: Extent) -> None:
+        """Fill `buf` (extent.length bytes) with a DATA extent, or a part of one, of `extents()`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Sink(Protocol):
+    """Where the bytes of one disk go. A new sink reads as zero, or as the base that it was started
+    from."""
+
+    def write(self, buf: memoryview, offset: int) -> None: ...
+    def zero(self, length: int, offset: int) -> None:
+        """Make the range read as zero; may punch a hole."""
+        ...
+
+    def flush(self) -> None:
+        """Durable on return."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Images(Protocol):
+    """Image files: recognise, open, make."""
+
+    def inspect(self, path: Path, *, declared: ImageFormat | None = None) -> ImageFacts:
+        """Recognise by content. Never opens another file. Raises NotFound, or UnsafeImage if
+        unrecognisable;
+        a recognised but unsafe file is returned with its `refusals`."""
+        ...
+
+    def open(
+        self, chain: Chain, *, free: Sequence[Range] = ()
+    ) -> AbstractContextManager[Source]: ...
+    def create_overlay(self, chain: Chain, path: Path) -> Chain:
+        """Make a qcow2 at `path` over `chain`; returns the new chain (the overlay on top)."""
+        ...
+
+    def export(self, chain: Chain, path: Path, format: ImageFormat, *, subformat: str = "") -> None:
+        """Write the disk as one stand-alone file of the format, complete and durable, or nothing.
+        VHD: fixed unless subformat is "dynamic"; a fixed VHD is padded to whole MiB."""
+        ...
+
+
+class Pin(Protocol):
+    """A held point in time of source files: read `chains`, then ask `verify` whether it held
+    still."""
+
+    chains: tuple[Chain, ...]
+    method: str  # "reflink" or "lease"
+
+    def verify(self) -> None:
+        """Raise SourceChanged when a source file is not what it was when it was pinned."""
+        ...
+
+
+class Pins(Protocol):
+    def pin(self, chains: Sequence[Chain], work: Path) -> AbstractContextManager[Pin]: ...
+
+
+# --- zones -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBase:
+    """The immutable content of one disk in one zone, named by its root digest. `chain` reads it."""
+
+    digest: str
+    virtual_size: int
+    chain: Chain
+    manifest: Path
+    # "copy", "reflink" (started as a clone of an older base), "delta" (qcow2 on its parent)
+    method: str
+    parent: str | None  # digest of the base it was started from
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaDisk:
+    """One disk of one replica: a bootable copy-on-write child of a base."""
+
+    lun: int | None  # None is the OS disk
+    path: Path
+    format: ImageFormat
+    method: str  # "reflink" or "overlay"
+    digest: str
+    virtual_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    index: int
+    disks: tuple[ReplicaDisk, ...]
+
+
+class BaseStaging(Protocol):
+    """A base being written in a zone; invisible until `commit`."""
+
+    sink: Sink
+    parent: StoredBase | None  # what the sink reads as before it is written; None: zeros
+
+    def commit(self, digest: str, manifest: Path) -> StoredBase:
+        """Make it durable and visible under its digest. If the zone holds that base already, that
+        one is returned."""
+        ...
+
+    def abort(self) -> None:
+        """Leave nothing. Safe to call twice and after commit."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRecord:
+    """What a zone keeps beside a version's bytes, enough to rebuild the catalog (`document` is
+    JSON)."""
+
+    key: str  # directory name: gallery, definition, version and a unique suffix
+    document: Mapping[str, Any]
+
+
+class Zone(Protocol):
+    """One directory on one file system, that holds bases, replicas and their records."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def region(self) -> str: ...
+    @property
+    def path(self) -> Path: ...
+    @property
+    def reflink(self) -> bool:
+        """Whether the file system clones files; found by trying."""
+        ...
+
+    def free_bytes(self) -> int: ...
+    def find_base(self, digest: str) -> StoredBase | None: ...
+    def stage_base(self, virtual_size: int, parents: Sequence[str]) -> BaseStaging:
+        """Start a base from the first of `parents` (root digests) that the zone holds, else from
+        nothing."""
+        ...
+
+    def publish(
+        self, record: VersionRecord, disks: Mapping[int | None, str], replicas: int
+    ) -> tuple[Replica, ...]:
+        """Commit a version: `replicas` copy-on-write children of the bases named by digest, by
+        LUN, and the record.
+        Verified, durable and visible at once, or not there. The same version already there is
+        returned."""
+        ...
+
+    def find_version(self, key: str) -> tuple[Replica, ...] | None: ...
+    def deploy(self, replica: Replica, target: Path) -> tuple[ReplicaDisk, ...]:
+        """Copy-on-write disks for a new VM in directory `target` (FICLONE where it can, else
+        overlays)."""
+        ...
+
+    def remove_version(self, key: str) -> None: ...
+    def allocated_bytes(self) -> int:
+        """What the zone's files occupy, shared blocks counted once where the file system can
+        tell."""
+        ...
+
+
+# --- guests ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """lstat of a guest path. `kind` is one of file, directory, symlink, other."""
+
+    kind: str
+    mode: int  # permission bits
+    uid: int
+    gid: int
+    length: int
+
+
+class Guest(Protocol):
+    """The mounted file systems of one guest, edited offline. Paths are absolute, in the guest.
+
+    No call follows a symbolic link in the last component. Strings that come back are hostile.
+    """
+
+    def stat(self, path: str) -> FileStat | None: ...
+    def names(self, path: str) -> list[str]:
+        """Names in a directory, sorted; empty when it is absent."""
+        ...
+
+    def glob(self, pattern: str) -> list[str]: ...
+    def find(self, path: str) -> list[tuple[str, FileStat]]:
+        """Everything below a directory (absolute paths, sorted); empty when it is absent."""
+        ...
+
+    def read(self, path: str, limit: int = 1 << 20) -> bytes: ...
+    def readlink(self, path: str) -> str: ...
+    def write(self, path: str, content: bytes, mode: int | None = None) -> None:
+        """Replace the content in place, owner, mode and labels kept; make the file (0644 root) if
+        absent."""
+        ...
+
+    def truncate(self, path: str) -> None: ...
+    def remove(self, path: str) -> None:
+        """Remove a file, link or whole directory tree; nothing to do when it is absent."""
+        ...
+
+    def mkdir(self, path: str, mode: int = 0o755) -> None:
+        """With its parents; nothing to do when it is there."""
+        ...
+
+    def symlink(self, target: str, path: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GuestFacts:
+    """What inspection says of the operating system on a set of disks."""
+
+    os_type: str  # "linux", "windows", "unknown"
+    distribution: str = "unknown"
+    version: str = ""
+    product_name: str = ""
+    architecture: str = "unknown"
+    hostname: str = ""
+    generation: str = "unknown"  # "V1", "V2"
+    partition_table: str = "unknown"  # "mbr", "gpt", "none"
+    filesystems: tuple[tuple[str, str], ...] = ()  # (device, type)
+    mountpoints: tuple[tuple[str, str], ...] = ()  # (mount point, device)
+
+
+class GuestSession(Protocol):
+    """One appliance with a guest's disks. Leaving the `with` shuts it down; a failed shutdown
+    raises."""
+
+    def inspect(self) -> GuestFacts: ...
+    def mount(self) -> Guest:
+        """Mount the guest's file systems as its fstab says (read-only if the session is)."""
+        ...
+
+    def free_ranges(self, *, zero_rest: bool) -> tuple[tuple[Range, ...], ...]:
+        """Unmount everything; per disk, what its file systems report free (sorted). With
+        `zero_rest`, where a
+        bitmap can't be had the free space is filled with zeros first."""
+        ...
+
+
+class GuestHost(Protocol):
+    def session(
+        self, chains: Sequence[Chain], *, writable: bool
+    ) -> AbstractContextManager[GuestSession]:
+        """Start an appliance. Writable chains have a private overlay on top: only that is
+        written."""
+        ...
+
+
+# --- the rest of the world ------------------------------------------------------------------------
+
+
+class Progress(Protocol):
+    """Where a person, or a machine, sees how far a job is."""
+
+    def stage(
+        self, name: str, total: int = 0, unit: str = "B"
+    ) -> AbstractContextManager["Meter"]: ...
+    def note(self, message: str) -> None: ...
+    def warn(self, message: str) -> None: ...
+
+
+class Meter(Protocol):
+    def advance(self, amount: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TransferStats:
+    """Bytes of one disk: read from the source, and per zone written, kept from the parent and
+    known zero."""
+
+    virtual_size: int
+    read: int
+    zero: int
+    written: Mapping[str, int] = field(default_factory=dict)
+    kept: Mapping[str, int] = field(default_factory=dict)
