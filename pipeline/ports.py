@@ -251,8 +251,13 @@ class FileStat:
 class Guest(Protocol):
     """The mounted file systems of one guest, edited offline. Paths are absolute, in the guest.
 
-    No call follows a symbolic link in the last component. Strings that come back are hostile.
+    No call follows a symbolic link in the last component; links in the middle are resolved inside
+    the guest (`real` says where that leads). Strings that come back are hostile.
     """
+
+    def real(self, path: str) -> str:
+        """The path without links in its middle; as given when a directory on the way is absent."""
+        ...
 
     def stat(self, path: str) -> FileStat | None: ...
     def names(self, path: str) -> list[str]:
@@ -299,6 +304,15 @@ class GuestFacts:
     mountpoints: tuple[tuple[str, str], ...] = ()  # (mount point, device)
 
 
+@dataclass(frozen=True, slots=True)
+class FreeSpace:
+    """What need not be read: `disks` has each disk's free ranges (sorted, 512-byte aligned);
+    `notes` says how each file system was treated."""
+
+    disks: tuple[tuple[Range, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
 class GuestSession(Protocol):
     """One appliance with a guest's disks. Leaving the `with` shuts it down; a failed shutdown
     raises."""
@@ -308,10 +322,9 @@ class GuestSession(Protocol):
         """Mount the guest's file systems as its fstab says (read-only if the session is)."""
         ...
 
-    def free_ranges(self, *, zero_rest: bool) -> tuple[tuple[Range, ...], ...]:
-        """Unmount everything; per disk, what its file systems report free (sorted). With
-        `zero_rest`, where a
-        bitmap can't be had the free space is filled with zeros first."""
+    def free_ranges(self, *, zero_rest: bool) -> FreeSpace:
+        """Unmount everything; per disk, what its file systems report free. With `zero_rest`,
+        where a bitmap can't be had the free space is filled with zeros. Writable sessions only."""
         ...
 
 
@@ -351,3 +364,13 @@ class TransferStats:
     zero: int
     written: Mapping[str, int] = field(default_factory=dict)
     kept: Mapping[str, int] = field(default_factory=dict)
+
+
+class Work(Protocol):
+    """The host's scratch space. What a killed process left there goes when the next run begins."""
+
+    def directory(self) -> AbstractContextManager[Path]:
+        """A private directory for one run, removed at its end."""
+        ...
+
+    def free_bytes(self) -> int: ...

@@ -1,0 +1,54 @@
+"""Deploy: copy-on-write disks for a new VM, made from one of a version's replicas."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import Conflict, NotFound
+from pipeline.gallery.model import DeployedDisk, Deployment, ImageVersion
+from pipeline.gallery.service import GalleryService
+from pipeline.ports import Replica, Zone
+
+
+def deploy(
+    version: ImageVersion,
+    region: str,
+    name: str,
+    directory: Path,
+    zones: Sequence[Zone],
+    gallery: GalleryService,
+) -> Deployment:
+    """Make the disks of VM `name` in `directory`/`name`. The replicas are taken in turn."""
+    zone, replicas = find_replicas(version, region, zones)
+    target = directory / name
+    if target.exists():
+        raise Conflict(
+            f"{target} exists already", hint="choose another --name, or remove the directory"
+        )
+    used = sum(
+        1
+        for deployment in gallery.deployments()
+        if deployment.version_uid == version.uid and deployment.region == zone.region
+    )
+    disks = zone.deploy(replicas[used % len(replicas)], target)
+    return gallery.record_deployment(
+        name,
+        directory=str(target),
+        version=version,
+        region=zone.region,
+        disks=tuple(DeployedDisk(disk.lun, str(disk.path), disk.format.value) for disk in disks),
+    )
+
+
+def find_replicas(
+    version: ImageVersion, region: str, zones: Sequence[Zone]
+) -> tuple[Zone, tuple[Replica, ...]]:
+    """The zone of a region that holds a version, and its replicas there."""
+    for zone in zones:
+        replicas = zone.find_version(version.zone_key)
+        if replicas:
+            return zone, replicas
+    places = ", ".join(version.completed_regions) or "no region yet"
+    raise NotFound(
+        f"{version.name} is not available in region {region}",
+        hint=f"it is available in: {places}; galleria replicate brings it to another region",
+    )

@@ -1,0 +1,105 @@
+"""The partition table of a disk and the firmware generation it boots with, read without an appliance.
+
+MBR: 64 bytes of entries at 0x1BE, signature 55 AA at 0x1FE. GPT: UEFI specification 2.10, chapter 5.3:
+header at the second sector ("EFI PART"), entry array at the LBA it names. Everything is bounded: a
+hostile table costs a few reads and an answer of "unknown".
+"""
+
+import struct
+import uuid
+from dataclasses import dataclass
+
+from pipeline.data.extents import Extent, Kind
+from pipeline.ports import Source
+
+ESP = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
+BIOS_BOOT = uuid.UUID("21686148-6449-6e6f-744e-656564454649")
+MBR_ESP, MBR_PROTECTIVE, MBR_EXTENDED = 0xEF, 0xEE, {0x05, 0x0F, 0x85}
+MAX_ENTRIES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """`start` and `length` in bytes; `kind` is a GPT type GUID or an MBR type as 0x83."""
+
+    number: int
+    start: int
+    length: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionTable:
+    """`scheme` is gpt, mbr or none; `generation` V1 (BIOS), V2 (UEFI) or unknown."""
+
+    scheme: str
+    generation: str
+    partitions: tuple[Partition, ...] = ()
+
+
+def read_partitions(source: Source, sector: int = 512) -> PartitionTable:
+    """Raises OSError or GalleriaError only if the source itself can't be read."""
+    if source.virtual_size < 2 * sector:
+        return PartitionTable("none", "unknown")
+    mbr = _read(source, 0, sector)
+    if mbr[510:512] != b"\x55\xaa":
+        return PartitionTable("none", "unknown")
+    entries = [struct.unpack_from("<B3xB3xII", mbr, 446 + 16 * index) for index in range(4)]
+    if any(kind == MBR_PROTECTIVE for _, kind, _, _ in entries):
+        return _gpt(source, sector)
+    partitions = tuple(
+        Partition(index + 1, first * sector, count * sector, f"0x{kind:02x}")
+        for index, (flag, kind, first, count) in enumerate(entries)
+        if kind and count and flag in (0x00, 0x80)
+    )
+    if not partitions:
+        return PartitionTable("none", "unknown")
+    if any(kind == MBR_ESP for _, kind, _, _ in entries):
+        return PartitionTable("mbr", "V2", partitions)
+    # boot code is what a BIOS runs; a data disk has none
+    return PartitionTable("mbr", "V1" if any(mbr[:440]) else "unknown", partitions)
+
+
+def _gpt(source: Source, sector: int) -> PartitionTable:
+    header = _read(source, sector, 92)
+    if header[:8] != b"EFI PART":
+        return PartitionTable("gpt", "unknown")
+    array, count, length = struct.unpack_from("<QII", header, 72)
+    if not 128 <= length <= 4096 or count > MAX_ENTRIES:
+        return PartitionTable("gpt", "unknown")
+    if array * sector + count * length > source.virtual_size:
+        return PartitionTable("gpt", "unknown")
+    raw = _read(source, array * sector, count * length)
+    partitions = []
+    for index in range(count):
+        kind_bytes, _, first, last = struct.unpack_from("<16s16sQQ", raw, index * length)
+        if any(kind_bytes) and first <= last:
+            kind = str(uuid.UUID(bytes_le=kind_bytes))
+            span = (last - first + 1) * sector
+            partitions.append(Partition(index + 1, first * sector, span, kind))
+    kinds = {partition.kind for partition in partitions}
+    generation = "V2" if str(ESP) in kinds else "V1" if str(BIOS_BOOT) in kinds else "unknown"
+    return PartitionTable("gpt", generation, tuple(partitions))
+
+
+def _read(source: Source, start: int, length: int) -> bytes:
+    """Bytes [start, start + length) of the disk; extents that are not data read as zero."""
+    buf = bytearray(length)
+    end = start + length
+    for extent in source.extents():
+        if extent.start >= end:
+            break
+        if extent.kind is not Kind.DATA or extent.end <= start:
+            continue
+        part: Extent = extent.part(max(extent.start, start), min(extent.end, end))
+        _read_aligned(source, extent, part, memoryview(buf)[part.start - start : part.end - start])
+    return bytes(buf)
+
+
+def _read_aligned(source: Source, whole: Extent, part: Extent, into: memoryview) -> None:
+    """Sources are read in whole sectors: widen, then copy what was asked for."""
+    first = max(whole.start, part.start - part.start % 512)
+    last = min(whole.end, -(-part.end // 512) * 512)
+    wide = bytearray(last - first)
+    source.read_into(memoryview(wide), whole.part(first, last))
+    into[:] = wide[part.start - first : part.end - first]

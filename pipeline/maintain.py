@@ -1,0 +1,77 @@
+"""Maintain: read what is stored again, and say whether it is what was published."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.data.copying import verify
+from pipeline.data.extents import Range, data_bytes
+from pipeline.data.manifest import ManifestReader
+from pipeline.errors import GalleriaError
+from pipeline.gallery.model import ImageVersion
+from pipeline.ports import Chain, ImageFormat, Images, Layer, Progress, ReplicaDisk, StoredBase, Zone
+from pipeline.stages.ingest import disk_name
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What reading one base or replica disk showed. `bad` ranges differ from the manifest; `problem`
+    is why it could not be read or compared at all."""
+
+    region: str
+    subject: str  # "base os", "replica 0 data-1"
+    path: Path
+    digest: str
+    bad: tuple[Range, ...] = ()
+    problem: str = ""
+
+    @property
+    def sound(self) -> bool:
+        return not self.bad and not self.problem
+
+
+def verify_version(
+    version: ImageVersion, zones: Sequence[Zone], images: Images, progress: Progress
+) -> Iterator[Verdict]:
+    """Read every base and replica of a version in these zones, and compare both digests of every
+    chunk with the manifest, and the manifest with the digest that the catalog names."""
+    for zone in zones:
+        replicas = zone.find_version(version.zone_key)
+        if replicas is None:
+            continue
+        for disk in version.disks:
+            name = disk_name(disk.lun)
+            base = zone.find_base(disk.digest)
+            if base is None:
+                problem = "the zone does not hold this base any more"
+                yield Verdict(zone.region, f"base {name}", zone.path, disk.digest, problem=problem)
+                continue
+            yield _verify(zone, f"base {name}", base, base.chain, images, progress)
+            for replica in replicas:
+                for child in replica.disks:
+                    if child.lun == disk.lun:
+                        subject = f"replica {replica.index} {name}"
+                        chain = replica_chain(child, base)
+                        yield _verify(zone, subject, base, chain, images, progress)
+
+
+def replica_chain(disk: ReplicaDisk, base: StoredBase) -> Chain:
+    """The layers that a replica's disk is read from: an overlay leans on its base, a clone does not."""
+    layer = Layer(disk.path, disk.format)
+    return (layer,) if disk.format is ImageFormat.RAW else (layer, *base.chain)
+
+
+def _verify(
+    zone: Zone, subject: str, base: StoredBase, chain: Chain, images: Images, progress: Progress
+) -> Verdict:
+    path = chain[0].path
+    try:
+        with base.manifest.open("rb") as file, images.open(chain) as source:
+            manifest = ManifestReader(file, name=str(base.manifest))
+            total = data_bytes(source.extents())
+            with progress.stage(f"verify {zone.region} {subject}", total) as meter:
+                bad = verify(source, manifest, advance=meter.advance)
+            manifest.verify(base.digest)
+    except (GalleriaError, OSError) as error:
+        return Verdict(zone.region, subject, path, base.digest, problem=str(error))
+    return Verdict(zone.region, subject, path, base.digest, bad)
