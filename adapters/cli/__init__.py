@@ -1,0 +1,141 @@
+"""The command line: `galleria`. This module starts it and turns errors into words and statuses.
+
+Results go to stdout, everything else to stderr. Nothing is imported before it is needed:
+`galleria --help` must stay under 0.25 s of CPU.
+"""
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+
+import click
+
+from adapters.cli.commands import cli
+from adapters.cli.context import Settings
+from adapters.text import printable
+from pipeline.errors import GalleriaError, InvalidParameter, NoSpace
+
+INTERRUPTED = 130
+OUTPUT_CLOSED = 141
+TERMINATED = 143
+
+# README has the same table; a test compares them with the errors of the pipeline.
+EXIT_STATUSES = {
+    0: "done",
+    1: "failed: a stage, a verification or a tool",
+    2: "usage: arguments, configuration or build spec are not valid",
+    3: "the environment lacks something: galleria doctor says what",
+    4: "not found",
+    5: "conflict: it exists already, is in use, or another process works on it",
+    6: "refused by a rule, or as unsafe",
+    7: "partial: some regions failed; the same command tries them again",
+    8: "no space",
+    INTERRUPTED: "interrupted; the same command continues",
+    OUTPUT_CLOSED: "the reader of the output has gone",
+    TERMINATED: "terminated by SIGTERM or SIGHUP; the same command continues",
+}
+
+
+class _Terminated(BaseException):
+    """SIGTERM or SIGHUP: unwind, so that what was begun is cleaned up."""
+
+
+class _Usage(InvalidParameter):
+    code = "Usage"
+
+
+def main() -> None:
+    """Run the command line of this process, and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: Sequence[str]) -> int:
+    """Run one command line; returns its exit status."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminate)
+    # known before parsing, as parsing may be what fails
+    settings = Settings(json="--json" in args, verbose="--verbose" in args)
+    try:
+        status = cli.main(list(args), prog_name="galleria", standalone_mode=False, obj=settings)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, click.Abort):
+        return _stopped("interrupted", INTERRUPTED)
+    except _Terminated:
+        return _stopped("terminated", TERMINATED)
+    except BrokenPipeError as error:
+        return OUTPUT_CLOSED if _output_closed() else _report(error, settings)
+    except Exception as error:
+        return _report(error, settings)
+    return status if isinstance(status, int) else 0
+
+
+def explain(error: BaseException) -> GalleriaError:
+    """Any error as one that says what happened and what to do."""
+    if isinstance(error, GalleriaError):
+        return error
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "galleria"
+        missing = isinstance(error, click.exceptions.NoArgsIsHelpError)
+        message = "a command is missing" if missing else error.format_message()
+        return _Usage(message, hint=f"{command} --help")
+    if isinstance(error, click.ClickException):
+        return _Usage(error.format_message())
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(str(error), hint="free some space, then run the same command again")
+    if isinstance(error, OSError):
+        return GalleriaError(str(error), hint="galleria --verbose ... shows where it happened")
+    return GalleriaError(
+        f"unexpected {type(error).__name__}: {error}",
+        hint="this is a mistake in galleria: galleria --verbose ... shows where it happened",
+    )
+
+
+def _report(error: Exception, settings: Settings) -> int:
+    if settings.verbose:
+        sys.stderr.write("".join(printable(line) + "\n" for line in _traceback(error)))
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        _say(error.message)
+    known = explain(error)
+    _say(f"galleria: error: {_lines(known.message)}")
+    if known.hint:
+        _say(f"hint: {_lines(known.hint)}")
+    if settings.json:
+        details = {"code": known.reason, "message": known.message, "hint": known.hint}
+        settings.emit_json({"error": details})
+    return known.exit_status
+
+
+def _traceback(error: Exception) -> list[str]:
+    return [line for part in traceback.format_exception(error) for line in part.splitlines()]
+
+
+def _lines(text: str) -> str:
+    """Escaped, but for the line breaks of an error that lists several things."""
+    return "\n  ".join(printable(line) for line in text.split("\n"))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _stopped(how: str, status: int) -> int:
+    _say(f"galleria: {how}; the same command continues or begins again")
+    return status
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _output_closed() -> bool:
+    """Whether stdout's reader has gone; then what is still buffered goes nowhere, silently."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

@@ -1,0 +1,80 @@
+"""What every command shares: the global options, the configuration, the application, output."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import date, datetime
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adapters.app import App
+    from adapters.config import Config
+    from pipeline.ports import Progress
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(slots=True)
+class Settings:
+    """The global options. They may stand before the command or after it, so each sets its own."""
+
+    config: Path | None = None
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    progress: str = "auto"
+
+    def load(self) -> "Config":
+        """The configuration."""
+        from adapters.config import load_config
+
+        return load_config(self.config)
+
+    def open_progress(self) -> "Progress":
+        """Where stages report how far they are."""
+        from adapters.progress import Mode, open_progress
+
+        return open_progress(Mode.NONE if self.quiet else Mode(self.progress))
+
+    @contextmanager
+    def app(self, config: Path | None = None) -> Iterator["App"]:
+        """The wired application, for the length of a `with`."""
+        from adapters.app import open_app
+        from adapters.config import load_config
+
+        with open_app(load_config(config or self.config), self.open_progress()) as app:
+            yield app
+
+    def emit(self, document: Mapping[str, Any], text: str) -> None:
+        """Print a command's result: the document with --json, else the text."""
+        if self.json:
+            self.emit_json(document)
+        elif text:
+            print(text)
+
+    def emit_json(self, document: Mapping[str, Any]) -> None:
+        """Print one JSON object with its schema version."""
+        whole = {"schema_version": SCHEMA_VERSION, **document}
+        json.dump(whole, sys.stdout, indent=2, default=plain)
+        sys.stdout.write("\n")
+
+
+def plain(value: object) -> object:
+    """What JSON has no type for, as something that it has."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")

@@ -1,0 +1,98 @@
+"""Commands that are imported only when they are used, and that share the global options."""
+
+import importlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapters.cli.context import Settings
+from adapters.text import printable
+
+PROGRESS_MODES = ("auto", "bar", "plain", "json", "none")
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    """Keep a global option, wherever on the command line it stands."""
+    if value is not None and parameter.name is not None:
+        setattr(context.ensure_object(Settings), parameter.name, value)
+
+
+def global_options(*, hidden: bool) -> list[click.Parameter]:
+    """The options that every command has. They are shown in the help of `galleria` alone."""
+
+    def option(name: str, help: str, **how: Any) -> click.Option:
+        return click.Option(
+            [name], help=help, hidden=hidden, expose_value=False, callback=_remember, **how
+        )
+
+    path = click.Path(path_type=Path)
+    modes = click.Choice(PROGRESS_MODES)
+    flag = {"is_flag": True, "default": None}
+    return [
+        option("--config", "Read this configuration instead.", type=path, metavar="FILE"),
+        option("--json", "Print the result as one JSON object.", **flag),
+        option("--quiet", "No progress; only warnings and errors.", **flag),
+        option("--progress", "How to show progress (on stderr).", type=modes),
+        option("--verbose", "Log what is done; show where errors come from.", **flag),
+    ]
+
+
+class Command(click.Command):
+    """A command that takes the global options as well."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params = [*self.params, *global_options(hidden=True)]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        start_logging(verbose=ctx.ensure_object(Settings).verbose)
+        return super().invoke(ctx)
+
+
+class Group(click.Group):
+    """A group of such commands: `@group.command()`."""
+
+    command_class = Command
+
+
+class LazyGroup(Group):
+    """A group that knows its commands' modules and one-line helps, and imports the one it runs."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy
+        self.params = [*self.params, *global_options(hidden=False)]
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.lazy)  # in the order of use, not of the alphabet
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.lazy:
+            return None
+        target, _ = self.lazy[cmd_name]
+        module, _, attribute = target.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{target} is not a click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help) for name, (_, help) in self.lazy.items()])
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(printable(line) for line in super().format(record).split("\n"))
+
+
+def start_logging(*, verbose: bool) -> None:
+    """Send logs to stderr: warnings, or with `verbose` everything galleria says."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    for name in ("pipeline", "adapters"):
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.WARNING)

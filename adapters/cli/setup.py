@@ -1,0 +1,118 @@
+"""`galleria init` and `galleria config`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapters.cli.context import Settings
+from adapters.cli.lazy import Command, Group
+from adapters.config import (
+    PARSERS,
+    Config,
+    complete,
+    parse_regions,
+    state_directory,
+    user_config,
+    write_config,
+)
+from adapters.text import printable, table
+
+
+@click.command(cls=Command)
+@click.option(
+    "--region",
+    "regions",
+    multiple=True,
+    metavar="NAME=DIR[,DIR...]",
+    help="A region and its zones (repeatable). Default: one region, local, in the state directory.",
+)
+@click.option(
+    "--source-region", metavar="NAME", help="Where versions are made. Default: the first."
+)
+@click.option(
+    "--catalog", metavar="URL", help="The database. Default: SQLite in the state directory."
+)
+@click.option("--force", is_flag=True, help="Replace a configuration that exists.")
+@click.pass_obj
+def init(
+    settings: Settings,
+    *,
+    regions: tuple[str, ...],
+    source_region: str | None,
+    catalog: str | None,
+    force: bool,
+) -> None:
+    """Write the configuration and make the catalog and zones."""
+    named = settings.config or os.environ.get("GALLERIA_CONFIG") or user_config(os.environ)
+    path = Path(named).absolute()
+    config = describe(regions, source_region, catalog)
+    write_config(config, path, force=force)
+    for zone in [zone for zones in config.regions.values() for zone in zones]:
+        zone.mkdir(parents=True, exist_ok=True)
+    with settings.app(path):  # opening makes the catalog and the zones' own directories
+        pass
+    lines = [
+        f"configuration  {path}",
+        f"catalog        {_without_password(config.catalog)}",
+        f"work           {config.work}",
+    ]
+    for name, zones in config.regions.items():
+        home = "  (source region)" if name == config.source_region else ""
+        lines.append(f"region         {name}: {', '.join(map(str, zones))}{home}")
+    lines.append("next           galleria gallery create corp")
+    text = "\n".join(printable(line) for line in lines)
+    settings.emit({"file": path, "config": document(config)}, text)
+
+
+def describe(regions: tuple[str, ...], source_region: str | None, catalog: str | None) -> Config:
+    """The configuration that the arguments of `init` ask for."""
+    local = f"local={state_directory(os.environ) / 'regions' / 'local'}"
+    values: dict[str, Any] = {
+        "regions": parse_regions(regions or (local,), "--region", Path.cwd()),
+    }
+    if source_region:
+        values["source_region"] = source_region
+    if catalog:
+        values["catalog"] = PARSERS["catalog"](catalog, "--catalog", Path.cwd())
+    origins = {key: f"--{key.replace('_', '-')}" for key in values}
+    return complete(values, origins, os.environ)
+
+
+@click.group(cls=Group)
+def config() -> None:
+    """Show the configuration and where it comes from."""
+
+
+@config.command()
+@click.pass_obj
+def show(settings: Settings) -> None:
+    """Show every value, and the file or variable that set it."""
+    loaded = settings.load()
+    values = document(loaded)
+    origins = {key: loaded.origins.get(key, "default") for key in values}
+    rows = [(key, _text(value), origins[key]) for key, value in values.items() if key != "regions"]
+    rows += [
+        (f"regions.{name}", ", ".join(zones), origins["regions"])
+        for name, zones in values["regions"].items()
+    ]
+    settings.emit({"config": values, "origins": origins}, table(("key", "value", "origin"), rows))
+
+
+def document(config: Config) -> dict[str, Any]:
+    """The configuration as JSON data, without the password of a database."""
+    values = {key: getattr(config, key) for key in PARSERS}
+    values["regions"] = {name: list(map(str, zones)) for name, zones in config.regions.items()}
+    values["catalog"] = _without_password(config.catalog)
+    return {key: str(item) if isinstance(item, Path) else item for key, item in values.items()}
+
+
+def _without_password(url: str) -> str:
+    from sqlalchemy import make_url
+
+    return make_url(url).render_as_string(hide_password=True)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,228 @@
+"""How far a job is: tqdm bars on a terminal, plain lines elsewhere, JSON lines for machines.
+
+Everything goes to stderr; regions report from threads of their own at the same time.
+"""
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from typing import IO, Never
+
+from tqdm import tqdm
+
+from adapters.text import bytes_text, printable, seconds_text
+from pipeline.ports import Meter, Progress
+
+SCHEMA_VERSION = 1
+PLAIN_STEP = 0.10  # of the total
+PLAIN_SECONDS = 15.0
+JSON_SECONDS = 1.0
+
+
+class Mode(Enum):
+    """`AUTO` is bars on a terminal and plain lines elsewhere."""
+
+    AUTO = "auto"
+    BAR = "bar"
+    PLAIN = "plain"
+    JSON = "json"
+    NONE = "none"
+
+
+def open_progress(mode: Mode, stream: IO[str] | None = None) -> Progress:
+    """The progress of one command, on `stream` (stderr)."""
+    stream = sys.stderr if stream is None else stream
+    if mode is Mode.AUTO:
+        mode = Mode.BAR if stream.isatty() else Mode.PLAIN
+    if mode is Mode.BAR:
+        return BarProgress(stream)
+    if mode is Mode.JSON:
+        return JsonProgress(stream)
+    return PlainProgress(stream, quiet=mode is Mode.NONE)
+
+
+class Measured:
+    """A meter that counts, and now and then tells `report`. Safe from many threads."""
+
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        unit: str,
+        *,
+        step: float,
+        seconds: float,
+        report: Callable[["Measured"], None],
+    ) -> None:
+        self.name = name
+        self.total = total
+        self.unit = unit
+        self.done = 0
+        self.started = time.monotonic()
+        self._step = max(1, int(total * step)) if total and step else 0
+        self._seconds = seconds
+        self._report = report
+        self._next_done = self._step
+        self._next_time = self.started + seconds
+        self._lock = threading.Lock()
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def advance(self, amount: int) -> None:
+        with self._lock:
+            self.done += amount
+            now = time.monotonic()
+            # the last step is left to the line that says it is finished
+            step = self._step and self._next_done <= self.done < self.total
+            if not step and now < self._next_time:
+                return
+            if self._step:
+                self._next_done = (self.done // self._step + 1) * self._step
+            self._next_time = now + self._seconds
+            self._report(self)
+
+
+class PlainProgress:
+    """A line per 10 % or 15 s of a stage, and one when it is finished. `quiet` leaves warnings."""
+
+    def __init__(self, stream: IO[str], *, quiet: bool = False) -> None:
+        self._stream = stream
+        self._quiet = quiet
+
+    @contextmanager
+    def stage(self, name: str, total: int = 0, unit: str = "B") -> Iterator[Meter]:
+        meter = Measured(
+            name, total, unit, step=PLAIN_STEP, seconds=PLAIN_SECONDS, report=self._moved
+        )
+        yield meter
+        amount = f" {_amount(meter.done, unit)}" if meter.done else ""
+        self._line(f"{name}:{amount} done in {seconds_text(meter.elapsed)}")
+
+    def note(self, message: str) -> None:
+        self._line(message)
+
+    def warn(self, message: str) -> None:
+        _write(self._stream, f"galleria: warning: {printable(message)}")
+
+    def _moved(self, meter: Measured) -> None:
+        self._line(f"{meter.name}: {_position(meter)}")
+
+    def _line(self, message: str) -> None:
+        if not self._quiet:
+            _write(self._stream, printable(message))
+
+
+class JsonProgress:
+    """One JSON object a line: stage started, progress (at most once a second), finished, failed."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    @contextmanager
+    def stage(self, name: str, total: int = 0, unit: str = "B") -> Iterator[Meter]:
+        meter = Measured(name, total, unit, step=0, seconds=JSON_SECONDS, report=self._moved)
+        self._stage("started", meter)
+        try:
+            yield meter
+        except BaseException:
+            self._stage("failed", meter)
+            raise
+        self._stage("finished", meter)
+
+    def note(self, message: str) -> None:
+        self._event("note", message=message)
+
+    def warn(self, message: str) -> None:
+        self._event("warning", message=message)
+
+    def _moved(self, meter: Measured) -> None:
+        self._stage("progress", meter)
+
+    def _stage(self, event: str, meter: Measured) -> None:
+        self._event(
+            event,
+            stage=meter.name,
+            done=meter.done,
+            total=meter.total or None,
+            unit=meter.unit,
+            seconds=round(meter.elapsed, 3),
+        )
+
+    def _event(self, event: str, **values: object) -> None:
+        _write(
+            self._stream, json.dumps({"schema_version": SCHEMA_VERSION, "event": event, **values})
+        )
+
+
+class BarProgress:
+    """A tqdm bar a stage, several at once when regions work at the same time."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        # tqdm's own default also makes a semaphore for processes, which galleria has no use for
+        tqdm.set_lock(threading.RLock())
+        tqdm.monitor_interval = 0
+
+    @contextmanager
+    def stage(self, name: str, total: int = 0, unit: str = "B") -> Iterator[Meter]:
+        with tqdm(
+            desc=printable(name),
+            total=total or None,
+            unit=unit,
+            unit_scale=unit == "B",
+            unit_divisor=1024,
+            file=self._stream,
+            dynamic_ncols=True,
+            leave=True,
+            miniters=1,
+        ) as bar:
+            yield _Bar(bar)
+
+    def note(self, message: str) -> None:
+        tqdm.write(printable(message), file=self._stream)
+
+    def warn(self, message: str) -> None:
+        tqdm.write(f"galleria: warning: {printable(message)}", file=self._stream)
+
+
+class _Bar:
+    def __init__(self, bar: "tqdm[Never]") -> None:
+        self._bar = bar
+        self._lock = threading.Lock()
+
+    def advance(self, amount: int) -> None:
+        with self._lock:
+            self._bar.update(amount)
+
+
+_write_lock = threading.Lock()
+
+
+def _write(stream: IO[str], line: str) -> None:
+    # whoever watched has left (`galleria ... 2>&1 | head`): the job is not its hostage
+    with _write_lock, contextlib.suppress(BrokenPipeError):
+        stream.write(line + "\n")
+        stream.flush()
+
+
+def _amount(count: float, unit: str) -> str:
+    return bytes_text(count) if unit == "B" else f"{count:.0f} {unit}"
+
+
+def _position(meter: Measured) -> str:
+    rate = f"{_amount(meter.done / max(meter.elapsed, 1e-3), meter.unit)}/s"
+    if not meter.total:
+        return f"{_amount(meter.done, meter.unit)}, {rate}"
+    percent = 100 * meter.done // meter.total
+    of = f"{_amount(meter.done, meter.unit)} of {_amount(meter.total, meter.unit)}"
+    return f"{percent:3d} %  {of}, {rate}"
+
+
+_adapters: tuple[type[Progress], ...] = (PlainProgress, JsonProgress, BarProgress)
