@@ -1,0 +1,111 @@
+"""Which accelerator really works: KVM may be there and abort, or hang (both were measured).
+
+The test boots the fixed appliance's own kernel the way libguestfs would and waits for its first
+words. The answer is kept per host: it can only change with the kernel, the CPU or qemu.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import select
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from adapters import command
+from adapters.guestfs.process import printable
+from adapters.sandbox import Sandbox
+
+KVM = Path("/dev/kvm")
+TRIAL_SECONDS = 25.0
+ALIVE = b"Linux version"
+# what libguestfs 1.48 asks qemu for: the CPU model and the console of each architecture
+MACHINES = {"x86_64": ("max", "ttyS0"), "aarch64": ("host", "ttyAMA0"), "ppc64le": ("host", "hvc0")}
+
+
+@dataclass(frozen=True, slots=True)
+class Accelerator:
+    """`kind` is "kvm" or "tcg" (software emulation, some ten times slower); `reason` says why."""
+
+    kind: str
+    reason: str
+
+
+def probe(
+    sandbox: Sandbox,
+    cache_dir: Path,
+    appliance: Path,
+    *,
+    qemu: str = "",
+    kvm: Path = KVM,
+    seconds: float = TRIAL_SECONDS,
+    again: bool = False,
+) -> Accelerator:
+    """The accelerator to use on this host: remembered, or tried now (at most `seconds`;
+    `again` even if remembered)."""
+    if not os.access(kvm, os.R_OK | os.W_OK):
+        there = "may not be opened by this user" if kvm.exists() else "does not exist"
+        return Accelerator("tcg", f"{kvm} {there}")
+    program = qemu or f"qemu-system-{platform.machine()}"
+    memory = cache_dir / f"accelerator-{_host_key(program)}.json"
+    remembered = None if again else _recall(memory)
+    if remembered is None:
+        remembered = _try_kvm(sandbox, appliance, program, kvm, seconds)
+        _remember(memory, remembered)
+    return remembered
+
+
+def _host_key(program: str) -> str:
+    version = command.run([program, "--version"], timeout=20).stdout
+    cpu = [
+        line
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith(("vendor_id", "cpu family", "model", "stepping", "microcode", "flags"))
+    ]
+    parts = [platform.release(), version.decode(errors="replace"), *sorted(set(cpu))]
+    return hashlib.blake2s("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def _recall(memory: Path) -> Accelerator | None:
+    try:
+        found = json.loads(memory.read_text())
+        return Accelerator(kind=str(found["kind"]), reason=str(found["reason"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not there, or not what this version wrote: try again
+
+
+def _remember(memory: Path, found: Accelerator) -> None:
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False) as file:
+        json.dump(asdict(found), file)
+    Path(file.name).rename(memory)
+
+
+def _try_kvm(
+    sandbox: Sandbox, appliance: Path, program: str, kvm: Path, seconds: float
+) -> Accelerator:
+    model, console = MACHINES.get(platform.machine(), ("host", "ttyS0"))
+    kernel, initrd = appliance / "kernel", appliance / "initrd"
+    argv = [program, "-accel", "kvm", "-cpu", model, "-m", "512", "-display", "none"]
+    argv += ["-nodefaults", "-no-reboot", "-serial", "stdio"]
+    argv += ["-kernel", sandbox.name(kernel), "-initrd", sandbox.name(initrd)]
+    argv += ["-append", f"panic=1 console={console}"]
+    wrapped = sandbox.wrap(argv, read=[kernel, initrd], devices=[str(kvm)])
+    deadline = time.monotonic() + seconds
+    said = b""
+    with command.spawn(wrapped) as process:
+        assert process.stdout is not None  # noqa: S101 - a pipe by construction
+        assert process.stderr is not None  # noqa: S101
+        while ALIVE not in said:
+            wait = deadline - time.monotonic()
+            if wait <= 0 or not select.select([process.stdout], [], [], wait)[0]:
+                return Accelerator("tcg", f"a kernel under KVM said nothing for {seconds:.0f} s")
+            part = os.read(process.stdout.fileno(), 65536)
+            if not part:
+                status = process.wait()
+                error = printable(process.stderr.read().decode(errors="replace"), limit=300)
+                return Accelerator("tcg", f"qemu with KVM ended ({status}): {error}")
+            said = said[-len(ALIVE) :] + part
+    return Accelerator("kvm", "a kernel started under KVM")

@@ -1,0 +1,142 @@
+"""Which blocks a file system calls free, from what its own tools print or its own tables say.
+
+Pure parsing: each function returns Ranges in bytes from the start of the file system, sorted and
+merged, or raises Unsure when the tables can't be trusted or are of a kind not known here.
+"""
+
+import re
+import struct
+from collections.abc import Iterable
+
+from pipeline.data.extents import SECTOR, Range
+
+PAIR = re.compile(r"(\d+)(?:-(\d+))?")
+# "(0-8191):131072-139263", "(0-11)[u]:600-611"; indirect and tree blocks have names: "(IND):612"
+MAPPED = re.compile(r"\((\d+)(?:-\d+)?\)(?:\[u\])?:(\d+)(?:-(\d+))?")
+SWAP_SIGNATURE = b"SWAPSPACE2"
+PAGE_SIZES = (4096, 8192, 16384, 32768, 65536)
+
+
+class Unsure(Exception):
+    """No reliable statement of what is free: it has to be zeroed instead."""
+
+
+def merge(ranges: Iterable[Range]) -> tuple[Range, ...]:
+    """Sort, join what touches, and shrink inwards to whole sectors."""
+    merged: list[Range] = []
+    for found in sorted(ranges, key=lambda item: item.start):
+        if merged and found.start <= merged[-1].end:
+            last = merged[-1]
+            merged[-1] = Range(last.start, max(last.end, found.end) - last.start)
+        else:
+            merged.append(found)
+    aligned = []
+    for found in merged:
+        start = -(-found.start // SECTOR) * SECTOR
+        end = found.end // SECTOR * SECTOR
+        if end > start:
+            aligned.append(Range(start, end - start))
+    return tuple(aligned)
+
+
+def ext(dumpe2fs: str, journal: str) -> tuple[Range, ...]:
+    """Free blocks of ext2/3/4 from dumpe2fs(8), and the journal behind its superblock from
+    `debugfs -R 'stat <8>'`: after a clean unmount nothing in it is needed, and old blocks of files
+    may lie there."""
+    fields = dict(re.findall(r"^([A-Z][\w ]*):[ \t]+(.*)$", dumpe2fs, re.MULTILINE))
+    features = fields["Filesystem features"].split()
+    if "needs_recovery" in features or fields["Filesystem state"] != "clean":
+        raise Unsure(f"its state is {fields['Filesystem state']}, or its journal is not empty")
+    if "bigalloc" in features:
+        raise Unsure("it allocates clusters of blocks (bigalloc)")
+    size = int(fields["Block size"])
+    free = []
+    for line in re.findall(r"^  Free blocks: (.*)$", dumpe2fs, re.MULTILINE):
+        free += [_blocks(first, last, size) for first, last in PAIR.findall(line)]
+    if sum(item.length for item in free) != int(fields["Free blocks"]) * size:
+        raise Unsure("its bitmaps do not agree with its superblock")
+    if "has_journal" in features and fields.get("Journal inode", "").strip() == "8":
+        for logical, first, last in MAPPED.findall(journal):
+            run = _blocks(first, last, size)
+            if int(logical) == 0:  # the journal's superblock stays
+                run = Range(run.start + size, run.length - size)
+            free.append(run)
+    return merge(free)
+
+
+def _blocks(first: str, last: str, size: int) -> Range:
+    return Range(int(first) * size, (int(last or first) - int(first) + 1) * size)
+
+
+def xfs(superblock: str, freesp: str) -> tuple[Range, ...]:
+    """Free extents of XFS from `xfs_db -r -c 'sb 0' -c 'p blocksize agblocks rextents'` and
+    `-c 'freesp -d'` (lines of agno, agbno, length). The log holds no file contents and stays."""
+    fields = dict(re.findall(r"^(\w+) = (\d+)$", superblock, re.MULTILINE))
+    if fields.get("rextents", "0") != "0":
+        raise Unsure("it has a realtime section")
+    size, per_group = int(fields["blocksize"]), int(fields["agblocks"])
+    free = []
+    for line in freesp.splitlines():
+        if line.lstrip().startswith("from"):
+            break  # the histogram comes after the list
+        numbers = line.split()
+        if len(numbers) == 3 and all(number.isdigit() for number in numbers):
+            group, block, length = map(int, numbers)
+            free.append(Range((group * per_group + block) * size, length * size))
+    return merge(free)
+
+
+def swap(header: bytes, length: int) -> tuple[Range, ...]:
+    """Everything but the first page (signature, UUID, label). The page size is the one of the
+    machine that made it (mkswap(8)): its signature ends that page."""
+    for page in PAGE_SIZES:
+        if header[page - len(SWAP_SIGNATURE) : page] == SWAP_SIGNATURE:
+            return merge([Range(page, length - page)])
+    raise Unsure("it has no swap signature (a hibernated system?)")
+
+
+def fat_table(boot: bytes) -> Range:
+    """Where the first FAT lies. (Microsoft, FAT: General Overview of On-Disk Format, 1.03)"""
+    sector, _, reserved = struct.unpack_from("<HBH", boot, 11)
+    sectors = struct.unpack_from("<H", boot, 22)[0] or struct.unpack_from("<I", boot, 36)[0]
+    if sector not in (512, 1024, 2048, 4096) or not reserved or not sectors:
+        raise Unsure("its boot sector is none of FAT")
+    return Range(reserved * sector, sectors * sector)
+
+
+def fat(boot: bytes, table: bytes) -> tuple[Range, ...]:
+    """Free clusters of FAT16 and FAT32: those whose entry is 0."""
+    sector, per_cluster, reserved, tables, roots = struct.unpack_from("<HBHBH", boot, 11)
+    total = struct.unpack_from("<H", boot, 19)[0] or struct.unpack_from("<I", boot, 32)[0]
+    cluster = sector * per_cluster
+    data = reserved * sector + tables * fat_table(boot).length + -(-roots * 32 // sector) * sector
+    if not cluster or total * sector <= data:
+        raise Unsure("its boot sector is none of FAT")
+    count = (total * sector - data) // cluster
+    if count < 4085:
+        raise Unsure("it is FAT12")
+    code, width, mask = ("<H", 2, 0xFFFF) if count < 65525 else ("<I", 4, 0x0FFFFFFF)
+    if len(table) < (count + 2) * width:
+        raise Unsure("its table is shorter than its clusters")
+    free = []
+    for index, (entry,) in enumerate(struct.iter_unpack(code, table[: (count + 2) * width])):
+        if index >= 2 and entry & mask == 0:
+            free.append(Range(data + (index - 2) * cluster, cluster))
+    return merge(free)
+
+
+def bitmap(bits: bytes, cluster: int, length: int) -> tuple[Range, ...]:
+    """Free clusters of NTFS from the contents of $Bitmap: bit n, lowest first, is cluster n."""
+    free = []
+    start: int | None = None
+    count = min(len(bits) * 8, length // cluster)
+    for index in range(count):
+        if bits[index >> 3] >> (index & 7) & 1:
+            if start is not None:
+                free.append(Range(start * cluster, (index - start) * cluster))
+            start = None
+        elif start is None:
+            start = index
+    if start is not None:
+        free.append(Range(start * cluster, (count - start) * cluster))
+    return merge(free)

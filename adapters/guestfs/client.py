@@ -1,0 +1,184 @@
+"""The GuestHost port: one libguestfs appliance for a guest's disks, in a helper process.
+
+    galleria --JSON lines--> helper.py (the distribution's Python, in the sandbox)
+                               libguestfs --> qemu --> appliance: mounts the guest's file systems
+
+Crashes, hangs and memory of libguestfs stay outside galleria; a host file that an image names is
+not there.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapters import command
+from adapters.guestfs import accelerator, fixed, free, scratch
+from adapters.guestfs import helper as helper_module
+from adapters.guestfs.facts import chosen_root, facts
+from adapters.guestfs.guest import GuestfsGuest
+from adapters.guestfs.process import CallFailed, Helper, printable
+from adapters.sandbox import Sandbox
+from pipeline.errors import InvalidParameter, StageFailed
+from pipeline.ports import Chain, FreeSpace, Guest, GuestFacts, GuestHost, GuestSession, ImageFormat
+
+PYTHON = Path("/usr/bin/python3")
+LAUNCH_SECONDS = 180.0  # 8 s measured under software emulation on two idle cores
+FORMATS = {found: found.value for found in ImageFormat} | {ImageFormat.VHD: "vpc"}
+
+
+@dataclass(frozen=True, slots=True)
+class GuestfsHost:
+    """Starts appliances. `cache_dir` keeps the fixed appliance, the accelerator's name and the
+    sessions' scratch files. `python` is the interpreter that libguestfs's bindings were built for.
+    """
+
+    sandbox: Sandbox
+    cache_dir: Path
+    python: Path = PYTHON
+    launch_seconds: float = LAUNCH_SECONDS
+
+    def accelerator(self, *, again: bool = False) -> accelerator.Accelerator:
+        """What sessions will use on this host; builds the fixed appliance if need be."""
+        with fixed.appliance(self.cache_dir) as appliance:
+            return accelerator.probe(self.sandbox, self.cache_dir, appliance, again=again)
+
+    @contextlib.contextmanager
+    def session(self, chains: Sequence[Chain], *, writable: bool) -> Iterator["GuestfsSession"]:
+        """`chains`: as Images.create_overlay made them, or a single layer each."""
+        with contextlib.ExitStack() as stack:
+            appliance = stack.enter_context(fixed.appliance(self.cache_dir))
+            work = stack.enter_context(scratch.directory(self.cache_dir / "sessions"))
+            found = accelerator.probe(self.sandbox, self.cache_dir, appliance)
+            argv = self._argv(chains, appliance, work, found.kind, writable=writable)
+            helper = stack.enter_context(_started(argv))
+            for chain in chains:
+                top = chain[0]
+                helper.call(
+                    "add_drive_opts",
+                    self.sandbox.name(top.path),
+                    format=FORMATS[top.format],
+                    readonly=not writable,
+                )
+            helper.call("set_network", False)
+            helper.call("launch", timeout=self.launch_seconds)
+            yield GuestfsSession(helper, writable=writable)
+            # not in a finally: after a failure the overlay is thrown away, and its helper killed
+            _close(helper)
+
+    def _argv(
+        self, chains: Sequence[Chain], appliance: Path, work: Path, kind: str, *, writable: bool
+    ) -> list[str]:
+        tops = [chain[0].path for chain in chains]
+        lower = [layer.path for chain in chains for layer in chain[1:]]
+        script = Path(helper_module.__file__)
+        env = _environment(self.sandbox.name(appliance), work, kind, confined=self.sandbox.enabled)
+        return self.sandbox.wrap(
+            [str(self.python), "-I", self.sandbox.name(script)],
+            read=[script, appliance, *lower, *([] if writable else tops)],
+            edit=tops if writable else [],
+            scratch=work,
+            devices=[str(accelerator.KVM)] if kind == "kvm" else [],
+            env=env,
+        )
+
+
+def _environment(appliance: str, work: Path, kind: str, *, confined: bool) -> Mapping[str, str]:
+    temporary = "/tmp" if confined else str(work)  # noqa: S108 - the sandbox's own
+    return {
+        "LIBGUESTFS_BACKEND": "direct",
+        "LIBGUESTFS_BACKEND_SETTINGS": "force_kvm" if kind == "kvm" else "force_tcg",
+        "LIBGUESTFS_PATH": appliance,
+        "LIBGUESTFS_CACHEDIR": temporary,
+        "TMPDIR": temporary,
+        "HOME": temporary,
+    }
+
+
+@contextlib.contextmanager
+def _started(argv: list[str]) -> Iterator[Helper]:
+    """A helper for the length of a `with`; killed with everything below it if still there."""
+    helper = None
+    try:
+        with command.spawn(argv, stdin=-1) as process:
+            helper = Helper(process)
+            yield helper
+    finally:
+        if helper is not None:
+            helper.join()
+
+
+def _close(helper: Helper) -> None:
+    """Everything that was written is in the overlay when this returns."""
+    try:
+        helper.call("umount_all")
+        helper.call("shutdown")
+    except CallFailed as error:
+        raise StageFailed(
+            f"the appliance could not be shut down, what was written may be lost: {error.message}"
+        ) from error
+    helper.call("close")
+    helper.finish()
+
+
+class GuestfsSession:
+    """One running appliance."""
+
+    def __init__(self, helper: Helper, *, writable: bool) -> None:
+        self._helper = helper
+        self._writable = writable
+        self._roots: list[str] | None = None
+
+    def inspect(self) -> GuestFacts:
+        return facts(self._helper, self._inspected())
+
+    def mount(self) -> Guest:
+        """Raises StageFailed when no operating system, or more than one, is on the first disk that
+        has any, and when a file system is not mounted as it should be."""
+        root = chosen_root(self._helper, self._inspected())
+        points = self._helper.call("inspect_get_mountpoints", root)
+        present = self._helper.call("list_filesystems")
+        for point in sorted(points, key=len):
+            if points[point] in present:  # a disk that fstab names may not be among these
+                self._mount(points[point], point)
+        if self._writable:
+            self._check_writable()
+        return GuestfsGuest(self._helper)
+
+    def free_ranges(self, *, zero_rest: bool) -> FreeSpace:
+        if not self._writable:
+            raise InvalidParameter("free space is only listed in a writable session")
+        return free.free_space(self._helper, zero_rest=zero_rest)
+
+    def _inspected(self) -> list[str]:
+        if self._roots is None:
+            self._roots = self._helper.call("inspect_os")
+        return self._roots
+
+    def _mount(self, device: str, point: str) -> None:
+        try:
+            self._helper.call("mount" if self._writable else "mount_ro", device, point)
+        except CallFailed as error:
+            raise StageFailed(
+                f"the guest's {printable(point)} ({printable(device)}) cannot be mounted: "
+                f"{error.message}"
+            ) from error
+
+    def _check_writable(self) -> None:
+        """A mount that was asked to be writable may silently not be: NTFS of a hibernated Windows,
+        a damaged ext4."""
+        mounts = str(self._helper.call("debug", "sh", ["cat /proc/mounts"]))
+        for line in mounts.splitlines():
+            device, point, _, options = line.split()[:4]
+            if point.startswith("/sysroot") and "ro" in options.split(","):
+                raise StageFailed(
+                    f"{printable(device)} could only be mounted read-only",
+                    hint="a hibernated or not cleanly shut down guest: start it, shut it down "
+                    "fully (Windows: with Restart, or without fast startup) and try again",
+                )
+
+
+if TYPE_CHECKING:
+    _host: type[GuestHost] = GuestfsHost
+    _session: type[GuestSession] = GuestfsSession

@@ -1,0 +1,110 @@
+"""The fixed appliance: libguestfs's kernel and root file system, built once and kept.
+
+Inside the sandbox libguestfs can't build its appliance (it needs the host's packages and kernel),
+so it is made outside, before any untrusted byte is near, by libguestfs-make-fixed-appliance(1):
+0.4 GiB, 10 to 50 s, kept under the user's cache directory until libguestfs or the kernel changes.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from adapters import command
+from pipeline.errors import CommandFailed, EnvironmentMissing
+
+PROGRAM = "libguestfs-make-fixed-appliance"
+FILES = ("kernel", "initrd", "root")
+BUILD_SECONDS = 600.0
+HINT = (
+    "install libguestfs-tools and a kernel package (linux-image-cloud-amd64 will do; a kernel "
+    "must be readable for the user: Ubuntu's are not until dpkg-statoverride makes them so)"
+)
+
+
+def ingredients() -> list[Path]:
+    """What the appliance is made from: it is built again when one of them changes."""
+    found = [*Path("/usr").glob("lib*/**/guestfs/supermin.d/*"), *Path("/boot").glob("vmlinuz*")]
+    found += [
+        *Path("/usr").glob("lib*/libguestfs.so.0.*"),
+        *Path("/usr/lib").glob("*/libguestfs.so.0.*"),
+    ]
+    return sorted({path.resolve() for path in found if path.is_file()})
+
+
+def key() -> str:
+    digest = hashlib.blake2s(digest_size=8)
+    for path in ingredients():
+        stat = path.stat()
+        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def appliance(cache_dir: Path) -> Iterator[Path]:
+    """The directory of the fixed appliance, built if need be; not removed while in use."""
+    home = cache_dir / "appliance"
+    home.mkdir(parents=True, exist_ok=True)
+    with _locked(home / "lock", fcntl.LOCK_EX):
+        target = home / key()
+        if not all((target / name).is_file() for name in FILES):
+            _build(target)
+        using = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(using, fcntl.LOCK_SH)
+        _remove_others(home, target)
+    try:
+        yield target
+    finally:
+        os.close(using)
+
+
+def _build(target: Path) -> None:
+    """Make it beside its place and move it there whole."""
+    if shutil.which(PROGRAM, path=command.PATH) is None:
+        raise EnvironmentMissing(f"{PROGRAM} is not installed", hint=HINT)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as work:
+        made = Path(work, "made")
+        env = {
+            "LIBGUESTFS_BACKEND": "direct",
+            "LIBGUESTFS_BACKEND_SETTINGS": "force_tcg",  # it works everywhere, KVM may not
+            "LIBGUESTFS_CACHEDIR": work,
+            "TMPDIR": work,
+            "HOME": work,
+        }
+        try:
+            command.run([PROGRAM, str(made)], timeout=BUILD_SECONDS, env=env)
+        except CommandFailed as error:
+            message = f"libguestfs's appliance could not be built: {error.message}"
+            raise EnvironmentMissing(message, hint=HINT) from error
+        for name in FILES:
+            with (made / name).open("rb") as file:
+                os.fsync(file.fileno())
+        # half of an earlier appliance, if any, is no appliance
+        shutil.rmtree(target, ignore_errors=True)
+        made.rename(target)
+
+
+def _remove_others(home: Path, current: Path) -> None:
+    """Appliances of older kernels and libguestfs versions that no session uses."""
+    for other in home.iterdir():
+        if other.is_dir() and other != current:
+            with (
+                contextlib.suppress(BlockingIOError),
+                _locked(other, fcntl.LOCK_EX | fcntl.LOCK_NB),
+            ):
+                shutil.rmtree(other)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, how: int) -> Iterator[None]:
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        fcntl.flock(descriptor, how)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,159 @@
+"""Free is zero: what the guest's file systems themselves report free, as ranges of each disk.
+
+Deleted secrets lie in free blocks, in the swap and in the journal. What is listed here is read as
+zero by whoever stores the disk, so nothing has to be filled or trimmed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from adapters.guestfs import blocks
+from adapters.guestfs.process import Helper, printable
+from adapters.guestfs.shell import quote, run_script
+from pipeline.data.extents import Range
+from pipeline.errors import StageFailed
+from pipeline.ports import FreeSpace
+
+ZERO_SECONDS = 3600.0
+READ_PART = 2 << 20
+NOTHING_FREE = ("squashfs", "iso9660", "udf", "unknown", "LVM2_member", "linux_raid_member")
+ENCRYPTED = ("crypto_LUKS", "BitLocker")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a device of the appliance lies: bytes [start, start + length) of disk `index`."""
+
+    index: int
+    start: int
+    length: int
+
+
+def free_space(helper: Helper, *, zero_rest: bool) -> FreeSpace:
+    """Per disk, in the order they were added. Unmounts everything; each file system is mounted once
+    more, so that its journal is replayed and clean."""
+    helper.call("umount_all")
+    found: dict[int, list[Range]] = {}
+    notes = []
+    for device, kind in sorted(helper.call("list_filesystems").items()):
+        place = _place(helper, device)
+        ranges: tuple[Range, ...] = ()
+        try:
+            if place is None and kind not in NOTHING_FREE:
+                raise blocks.Unsure("it does not lie on one partition or disk")
+            ranges, how = _treat(helper, device, kind)
+        except blocks.Unsure as doubt:
+            how = _explicitly(helper, device, kind, zero_rest=zero_rest) + f": {doubt}"
+        if place is not None:
+            found.setdefault(place.index, []).extend(
+                Range(place.start + item.start, item.length) for item in ranges
+            )
+        notes.append(printable(f"{device} ({kind}): {how}"))
+    disks = range(len(helper.call("list_devices")))
+    return FreeSpace(tuple(blocks.merge(found.get(disk, ())) for disk in disks), tuple(notes))
+
+
+def _place(helper: Helper, device: str) -> Place | None:
+    """None when the device is not a partition or a whole disk (a logical volume, say)."""
+    if device in helper.call("list_devices"):
+        index = helper.call("device_index", device)
+        return Place(index, 0, helper.call("blockdev_getsize64", device))
+    if device not in helper.call("list_partitions"):
+        return None
+    disk = helper.call("part_to_dev", device)
+    number = helper.call("part_to_partnum", device)
+    for part in helper.call("part_list", disk):
+        if part["part_num"] == number:
+            index = helper.call("device_index", disk)
+            return Place(index, part["part_start"], part["part_size"])
+    return None
+
+
+def _treat(helper: Helper, device: str, kind: str) -> tuple[tuple[Range, ...], str]:
+    if kind in NOTHING_FREE:
+        return (), "left as it is"
+    if kind in ENCRYPTED:
+        return (), "encrypted: left as it is"
+    reader = READERS.get(kind)
+    if reader is None:
+        raise blocks.Unsure("its bitmaps are not read")
+    ranges = reader(helper, device)
+    return ranges, f"{sum(item.length for item in ranges)} bytes free"
+
+
+def _ext(helper: Helper, device: str) -> tuple[Range, ...]:
+    _replay(helper, device)
+    name = quote(device)
+    table = run_script(helper, f"dumpe2fs {name} 2>/dev/null").decode(errors="replace")
+    journal = run_script(helper, f"debugfs -R 'stat <8>' {name} 2>/dev/null").decode()
+    return blocks.ext(table, journal)
+
+
+def _xfs(helper: Helper, device: str) -> tuple[Range, ...]:
+    _replay(helper, device)
+    name = quote(device)
+    superblock = run_script(
+        helper, f"xfs_db -r -c 'sb 0' -c 'p blocksize agblocks rextents' {name}"
+    )
+    listed = run_script(helper, f"xfs_db -r -c 'freesp -d' {name}")
+    return blocks.xfs(superblock.decode(), listed.decode())
+
+
+def _swap(helper: Helper, device: str) -> tuple[Range, ...]:
+    header = helper.call("pread_device", device, 65536, 0)
+    return blocks.swap(header, helper.call("blockdev_getsize64", device))
+
+
+def _fat(helper: Helper, device: str) -> tuple[Range, ...]:
+    boot = helper.call("pread_device", device, 512, 0)
+    return blocks.fat(boot, _read(helper, device, blocks.fat_table(boot)))
+
+
+def _read(helper: Helper, device: str, where: Range) -> bytes:
+    content = b""
+    while len(content) < where.length:
+        part = helper.call(
+            "pread_device",
+            device,
+            min(READ_PART, where.length - len(content)),
+            where.start + len(content),
+        )
+        if not part:
+            raise blocks.Unsure("it is longer than its device")
+        content += part
+    return content
+
+
+READERS: dict[str, Callable[[Helper, str], tuple[Range, ...]]] = {
+    "ext2": _ext,
+    "ext3": _ext,
+    "ext4": _ext,
+    "xfs": _xfs,
+    "swap": _swap,
+    "vfat": _fat,
+}
+
+
+def _replay(helper: Helper, device: str) -> None:
+    """Mount and unmount: the kernel replays the journal and leaves it empty."""
+    helper.call("mount", device, "/")
+    helper.call("umount", "/")
+
+
+def _explicitly(helper: Helper, device: str, kind: str, *, zero_rest: bool) -> str:
+    """Fill the free space of a file system with zeros. Slow, and the overlay grows by it."""
+    if not zero_rest:
+        return "free space kept as it is"
+    try:
+        if kind == "swap":
+            raise blocks.Unsure("not to be overwritten")
+        helper.call("mount", device, "/")
+        helper.call("zero_free_space", "/", timeout=ZERO_SECONDS)
+        helper.call("umount", "/")
+    except StageFailed as error:
+        raise StageFailed(
+            f"the free space of {printable(device)} ({printable(kind)}) can neither be listed nor "
+            f"zeroed: {error.message}",
+            hint="deleted secrets may lie in it: repair the file system, or leave the disk out",
+        ) from error
+    return "free space zeroed"

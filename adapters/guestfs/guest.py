@@ -1,0 +1,202 @@
+"""The Guest port over libguestfs's calls: mounted file systems, edited offline.
+
+libguestfs resolves links inside the guest (its daemon works chrooted). The shell that is used for
+whole listings does not, so it only ever sees paths whose middle is free of links.
+"""
+
+import stat as modes
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from adapters.guestfs.process import CallFailed, Helper, printable
+from adapters.guestfs.shell import quote, run_script
+from pipeline.errors import Refused
+from pipeline.ports import FileStat, Guest
+
+SYSROOT = "/sysroot"  # where the appliance mounts the guest
+PART = 1 << 20  # bytes of one message; libguestfs's limit is 4 MiB
+KINDS = {
+    modes.S_IFREG: "file",
+    modes.S_IFDIR: "directory",
+    modes.S_IFLNK: "symlink",
+}
+FIND_KINDS = {"f": "file", "d": "directory", "l": "symlink"}
+
+
+class GuestfsGuest:
+    """Paths are str; bytes that are no UTF-8 travel as surrogate escapes."""
+
+    def __init__(self, helper: Helper) -> None:
+        self._call = helper.call
+        self._helper = helper
+        self._directories: dict[str, str | None] = {}  # directory -> its real path, None: absent
+
+    def real(self, path: str) -> str:
+        parent, name = _split(path)
+        directory = self._directory(parent)
+        return path if directory is None else _join(directory, name)
+
+    def stat(self, path: str) -> FileStat | None:
+        parent, name = _split(path)
+        directory = self._directory(parent)
+        if directory is None:
+            return None
+        if not _plain(path):
+            listed = dict(self._listing(_join(directory, name), depth=0))
+            return listed.get(_join(directory, name))
+        try:
+            return _file_stat(self._call("lstatns", _join(directory, name)))
+        except CallFailed as error:
+            if error.absent:
+                return None
+            raise
+
+    def names(self, path: str) -> list[str]:
+        return sorted(PurePosixPath(found).name for found, _ in self._below(path, depth=1))
+
+    def find(self, path: str) -> list[tuple[str, FileStat]]:
+        return sorted(self._below(path, depth=None))
+
+    def glob(self, pattern: str) -> list[str]:
+        """Without `**`; like a shell's, `*` does not match a leading dot."""
+        try:
+            found = self._call("glob_expand", pattern, directoryslash=False)
+        except CallFailed as error:
+            if error.absent:
+                return []
+            raise
+        return sorted(found)
+
+    def read(self, path: str, limit: int = 1 << 20) -> bytes:
+        real = self._regular(path, "read")
+        content = b""
+        while len(content) < limit:
+            part = self._call("pread", real, min(PART, limit - len(content)), len(content))
+            if not part:
+                break
+            content += part
+        return content
+
+    def readlink(self, path: str) -> str:
+        return str(self._call("readlink", self.real(path)))
+
+    def write(self, path: str, content: bytes, mode: int | None = None) -> None:
+        real = self.real(path)
+        found = self.stat(path)
+        if found is not None:
+            self._regular(path, "written")
+        # in place: the inode keeps its owner, mode, labels and extended attributes
+        self._call("write", real, content[:PART])
+        for start in range(PART, len(content), PART):
+            self._call("write_append", real, content[start : start + PART])
+        if mode is not None or found is None:
+            self._call("chmod", 0o644 if mode is None else mode, real)
+
+    def truncate(self, path: str) -> None:
+        real = self._regular(path, "truncated")
+        if _plain(real):
+            self._call("truncate", real)
+        else:
+            self._script(f": > {quote(SYSROOT + real)}")
+
+    def remove(self, path: str) -> None:
+        real = self.real(path)
+        self._directories.clear()
+        # rm never follows links, neither as its argument nor below it
+        self._script(f"rm -rf --one-file-system -- {quote(SYSROOT + real)}")
+
+    def mkdir(self, path: str, mode: int = 0o755) -> None:
+        missing = []
+        while path != "/" and self.stat(path) is None:
+            missing.append(path)
+            path = str(PurePosixPath(path).parent)
+        self._directories.clear()
+        for directory in reversed(missing):
+            self._call("mkdir_mode", self.real(directory), mode)
+
+    def symlink(self, target: str, path: str) -> None:
+        self._call("ln_s", target, self.real(path))
+
+    def _directory(self, path: str) -> str | None:
+        if path not in self._directories:
+            self._directories[path] = self._resolve(path)
+        return self._directories[path]
+
+    def _resolve(self, path: str) -> str | None:
+        if not _plain(path):  # can't be said to libguestfs: it was listed, so it has no links
+            return path
+        try:
+            return str(self._call("realpath", path))
+        except CallFailed as error:
+            if error.absent:
+                return None
+            if error.text.endswith("Too many levels of symbolic links"):
+                return None  # a loop leads nowhere: nothing is there
+            raise
+
+    def _regular(self, path: str, verb: str) -> str:
+        found = self.stat(path)
+        if found is None or found.kind != "file":
+            kind = "absent" if found is None else f"a {found.kind}"
+            raise Refused(f"{printable(path)} in the guest is {kind} and cannot be {verb}")
+        return self.real(path)
+
+    def _below(self, path: str, depth: int | None) -> list[tuple[str, FileStat]]:
+        found = self.stat(path)
+        if found is None or found.kind != "directory":
+            return []
+        real = self.real(path)
+        return [(name, stat) for name, stat in self._listing(real, depth=depth) if name != real]
+
+    def _listing(self, real: str, depth: int | None) -> list[tuple[str, FileStat]]:
+        limit = "" if depth is None else f"-maxdepth {depth}"
+        output = self._script(
+            f"find {quote(SYSROOT + real)} {limit} -printf '%y %m %U %G %s %p\\0' || test $? = 1"
+        )
+        listing = []
+        for line in output.split(b"\0")[:-1]:
+            kind, mode, uid, gid, length, name = line.split(b" ", 5)
+            path = name.decode("utf-8", "surrogateescape").removeprefix(SYSROOT)
+            stat = FileStat(
+                kind=FIND_KINDS.get(kind.decode(), "other"),
+                mode=int(mode, 8),
+                uid=int(uid),
+                gid=int(gid),
+                length=int(length),
+            )
+            listing.append((path, stat))
+        return listing
+
+    def _script(self, script: str) -> bytes:
+        return run_script(self._helper, script)
+
+
+def _plain(path: str) -> bool:
+    """Whether libguestfs's bindings can take it: they want UTF-8."""
+    return not any("\udc80" <= character <= "\udcff" for character in path)
+
+
+def _split(path: str) -> tuple[str, str]:
+    """A directory and a name in it. `..` would climb out of what was resolved: never used."""
+    pure = PurePosixPath(path)
+    if not pure.is_absolute() or ".." in pure.parts or "\0" in path:
+        raise Refused(f"{printable(path)} is no absolute path without '..'")
+    return str(pure.parent), pure.name
+
+
+def _join(directory: str, name: str) -> str:
+    return f"{directory.rstrip('/')}/{name}"
+
+
+def _file_stat(found: dict[str, Any]) -> FileStat:
+    return FileStat(
+        kind=KINDS.get(modes.S_IFMT(found["st_mode"]), "other"),
+        mode=modes.S_IMODE(found["st_mode"]),
+        uid=found["st_uid"],
+        gid=found["st_gid"],
+        length=found["st_size"],
+    )
+
+
+if TYPE_CHECKING:
+    _: type[Guest] = GuestfsGuest

@@ -1,0 +1,138 @@
+"""Galleria's end of the helper process: requests with a time limit, and honest ends."""
+
+import base64
+import json
+import os
+import select
+import subprocess
+import threading
+import time
+from collections import deque
+from typing import IO, Any
+
+from pipeline.errors import EnvironmentMissing, StageFailed
+
+CALL_SECONDS = 300.0
+TAIL_LINES = 40  # of libguestfs's messages, quoted when it fails
+REPLY_LIMIT = 64 << 20  # bytes; libguestfs's own messages end at 4 MiB
+
+
+class CallFailed(StageFailed):
+    """libguestfs refused one call; the appliance lives on. `reason_text` is its own message."""
+
+    def __init__(self, call: str, text: str) -> None:
+        super().__init__(f"libguestfs refused {call}: {printable(text)}")
+        self.text = text
+
+    @property
+    def absent(self) -> bool:
+        """Whether a path, or a directory on the way to it, does not exist."""
+        return self.text.endswith(("No such file or directory", "Not a directory"))
+
+
+def printable(text: str, limit: int = 2000) -> str:
+    """A hostile string, safe to print: no control characters but newline, bounded."""
+    shown = "".join(c if c == "\n" or c.isprintable() else repr(c)[1:-1] for c in text.strip())
+    return shown[-limit:]
+
+
+class Helper:
+    """A running helper. After a time-out or a crash every call fails."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None  # noqa: S101 - both are pipes by construction
+        assert process.stdout is not None  # noqa: S101
+        assert process.stderr is not None  # noqa: S101
+        self._process = process
+        self._requests: IO[bytes] = process.stdin
+        self._replies = process.stdout.fileno()
+        self._pending = bytearray()
+        self._messages: deque[str] = deque(maxlen=TAIL_LINES)
+        # an unread pipe would stop the helper once it is full
+        self._drain = threading.Thread(target=self._read_messages, args=[process.stderr])
+        self._drain.start()
+
+    def call(self, name: str, *args: Any, timeout: float = CALL_SECONDS, **options: Any) -> Any:
+        """One libguestfs call. Raises CallFailed when libguestfs refuses it, EnvironmentMissing
+        when the bindings are not there, StageFailed on a crash and after `timeout` seconds."""
+        request = {
+            "call": name,
+            "args": [_encode(value) for value in args],
+            "options": {key: _encode(value) for key, value in options.items()},
+        }
+        try:
+            self._requests.write(json.dumps(request).encode() + b"\n")
+            self._requests.flush()
+        except BrokenPipeError:
+            pass  # it has ended: its last words are read below, and say why
+        reply = json.loads(self._line(name, time.monotonic() + timeout, timeout))
+        if "missing" in reply:
+            raise EnvironmentMissing(
+                f"libguestfs's Python bindings cannot be loaded: {printable(reply['missing'])}",
+                hint="install python3-guestfs (Debian, Ubuntu) or python3-libguestfs (Fedora)",
+            )
+        if "error" in reply:
+            raise CallFailed(name, reply["error"])
+        return _decode(reply["result"])
+
+    def finish(self, timeout: float = 60) -> None:
+        """Close stdin and wait for the helper's end, so that nothing of it is left."""
+        self._requests.close()
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise self._failed(f"the helper did not end within {timeout:.0f} s") from None
+
+    def join(self) -> None:
+        """Let go of the message thread; the process must have been stopped."""
+        self._drain.join()
+
+    def messages(self) -> str:
+        """The last messages of libguestfs, qemu and the appliance's kernel."""
+        return printable("\n".join(self._messages))
+
+    def _line(self, name: str, deadline: float, timeout: float) -> bytes:
+        while (end := self._pending.find(b"\n")) < 0:
+            wait = deadline - time.monotonic()
+            if wait <= 0 or not select.select([self._replies], [], [], wait)[0]:
+                self._process.kill()
+                raise self._failed(f"libguestfs's {name} did not end within {timeout:.0f} s")
+            part = os.read(self._replies, 1 << 20)
+            if not part or len(self._pending) > REPLY_LIMIT:
+                self._process.kill()
+                status = self._process.wait()
+                raise self._failed(f"the libguestfs helper ended ({status}) in {name}")
+            self._pending += part
+        line = bytes(self._pending[:end])
+        del self._pending[: end + 1]
+        return line
+
+    def _failed(self, what: str) -> StageFailed:
+        self._drain.join(timeout=1)
+        return StageFailed(
+            f"{what}; its last messages: {self.messages() or 'none'}",
+            hint="galleria doctor tries the appliance without a guest's disk",
+        )
+
+    def _read_messages(self, stream: IO[bytes]) -> None:
+        try:
+            for line in stream:
+                self._messages.append(line.decode(errors="replace").rstrip())
+        except ValueError:
+            return  # closed by the owner of the process while it was read
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"bytes": base64.b64encode(value).decode()}
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {"bytes"}:
+            return base64.b64decode(value["bytes"])
+        return {key: _decode(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    return value
