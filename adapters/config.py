@@ -16,13 +16,13 @@ import json
 import os
 import re
 import shlex
-import tempfile
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from adapters import durable
 from pipeline.errors import Conflict, InvalidParameter, NotFound
 from pipeline.gallery.names import check_region, region_key
 
@@ -134,7 +134,7 @@ def write_config(config: Config, path: Path, *, force: bool = False) -> None:
             hint="give --force to replace it, or --config FILE to write another",
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_durably(path, render(config).encode())
+    durable.write_file(path, render(config).encode(), overwrite=force)
 
 
 def render(config: Config) -> str:
@@ -170,25 +170,6 @@ def parse_size(value: object) -> int | None:
         return value
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     return int(match[1]) * UNITS[match[2]] if match else None
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    """Complete under its name after a power cut, or as it was before."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _toml(value: object) -> str:

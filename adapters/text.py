@@ -56,3 +56,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         ).rstrip()
         for line in lines
     )
+
+
+def fields(items: Sequence[tuple[str, object]]) -> str:
+    """A line for each name and value; what has no value is left out. Values are escaped."""
+    shown = [(name, printable(str(value))) for name, value in items if str(value)]
+    width = max((len(name) for name, _ in shown), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown)

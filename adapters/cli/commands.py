@@ -9,6 +9,11 @@ from adapters.cli.lazy import LazyGroup
 COMMANDS = {
     "init": ("adapters.cli.setup:init", "Write the configuration and make the catalog and zones."),
     "config": ("adapters.cli.setup:config", "Show the configuration and where it comes from."),
+    "gallery": ("adapters.cli.galleries:gallery", "Make, list, show and delete galleries."),
+    "definition": (
+        "adapters.cli.galleries:definition",
+        "Make, list, show and delete image definitions.",
+    ),
 }
 
 

@@ -57,8 +57,12 @@ class Group(click.Group):
 
     command_class = Command
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params = [*self.params, *global_options(hidden=True)]
 
-class LazyGroup(Group):
+
+class LazyGroup(click.Group):
     """A group that knows its commands' modules and one-line helps, and imports the one it runs."""
 
     def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
