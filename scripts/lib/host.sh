@@ -12,6 +12,7 @@ readonly EXIT_ENVIRONMENT=3
 # --- which packages ------------------------------------------------------------------------------
 
 # What galleria's work needs | what the demonstration's guest needs | what the tests need
+# shellcheck disable=SC2034  # by name: host_packages
 declare -A DEBIAN=(
   [run]="python3 python3-venv python3-guestfs libguestfs-tools libguestfs-xfs python3-libnbd
     qemu-utils qemu-system-x86 bubblewrap e2fsprogs xfsprogs btrfs-progs dosfstools ntfs-3g fdisk
@@ -20,6 +21,7 @@ declare -A DEBIAN=(
     tar"
   [test]="git grub-efi-amd64-bin ovmf vagrant shellcheck strace"
 )
+# shellcheck disable=SC2034
 declare -A FEDORA=(
   [run]="python3 python3-libguestfs guestfs-tools libguestfs-xfs python3-libnbd qemu-img
     qemu-system-x86-core bubblewrap e2fsprogs xfsprogs btrfs-progs dosfstools ntfs-3g util-linux"
@@ -183,9 +185,9 @@ host_setup_python() {
   fi
   echo "galleria: making the Python environment .venv from ${lists[*]}" >&2
   [[ -x .venv/bin/pip ]] || /usr/bin/python3 -m venv --system-site-packages .venv >&2
-  .venv/bin/pip install --quiet --disable-pip-version-check "${lists[@]/#/--requirement=}" >&2
+  .venv/bin/pip install -qq --disable-pip-version-check "${lists[@]/#/--requirement=}" >&2
   # the project itself, editable; setuptools is pinned above, so nothing else is fetched
-  .venv/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps \
+  .venv/bin/pip install -qq --disable-pip-version-check --no-build-isolation --no-deps \
     --editable . >&2
   echo "$digest" >.venv/.setup-"$kind"
 }

@@ -1,0 +1,266 @@
+"""What this host can do for galleria: every check tries the thing itself, not a version of it."""
+
+import importlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from pathlib import Path
+
+from adapters import command, filesystem
+from adapters.config import Config
+from adapters.guestfs import accelerator, fixed
+from adapters.sandbox import Sandbox
+from adapters.text import bytes_text, printable
+from pipeline.errors import GalleriaError
+
+SYSTEM_PYTHON = "/usr/bin/python3"
+TRIAL_SECONDS = 30.0
+# An image of any use, its overlay and what preflight keeps in reserve.
+LITTLE_SPACE = 4 << 30
+
+
+class Verdict(Enum):
+    """OK; WARN: works, at a cost; FAIL: the main job can't run."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one check found. `advice` says what it costs and what to do; empty when all is well."""
+
+    name: str
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+
+def run(config: Config) -> tuple[Check, ...]:
+    """Check everything the main job needs. The first run may take a minute (it builds the
+    appliance and tries KVM); the answers are remembered in the cache directory."""
+    sandbox = Sandbox(enabled=config.sandbox)
+    checks = [_sandbox(sandbox)]
+    checks += [_program(name, why) for name, why in PROGRAMS]
+    checks += [_module(name, package) for name, package in MODULES]
+    checks.append(_attempt("guestfs bindings", _bindings))
+    checks += _appliance(config, sandbox)
+    checks.append(_attempt("work directory", lambda: _work(config.work)))
+    checks.append(_attempt("catalog", lambda: _catalog(config.catalog)))
+    checks += _zones(config)
+    return tuple(checks)
+
+
+def can_run(checks: tuple[Check, ...]) -> bool:
+    """Whether the main job can run on this host."""
+    return all(check.verdict is not Verdict.FAIL for check in checks)
+
+
+PROGRAMS = (
+    ("qemu-img", "package qemu-utils: no image can be opened without it"),
+    ("qemu-nbd", "package qemu-utils: compressed and rare formats can't be read without it"),
+    (
+        f"qemu-system-{os.uname().machine}",
+        "package qemu-system-x86 (Fedora: qemu-system-x86-core): no guest can be generalized",
+    ),
+)
+MODULES = (
+    ("nbd", "package python3-libnbd, in an environment with --system-site-packages"),
+    ("pyvhdi", "the Python package libvhdi-python: VHD and VHDX can't be cross-checked"),
+)
+
+
+def _attempt(name: str, check: Callable[[], Check]) -> Check:
+    """A check that raises has found something, too."""
+    try:
+        return check()
+    except GalleriaError as error:
+        return Check(name, Verdict.FAIL, printable(error.message), error.hint)
+    except OSError as error:
+        return Check(name, Verdict.FAIL, printable(str(error)), "see the message")
+
+
+def _sandbox(sandbox: Sandbox) -> Check:
+    name = "sandbox"
+    if not sandbox.enabled:
+        return Check(
+            name,
+            Verdict.WARN,
+            "off by configuration",
+            "qemu and libguestfs read untrusted images with all of your rights; sandbox = true",
+        )
+
+    def trial() -> Check:
+        command.run(sandbox.wrap(["true"]), timeout=TRIAL_SECONDS)
+        version = command.run(["bwrap", "--version"], timeout=TRIAL_SECONDS).stdout.decode()
+        return Check(name, Verdict.OK, version.strip())
+
+    found = _attempt(name, trial)
+    if found.verdict is Verdict.FAIL and not found.advice:
+        return Check(
+            name,
+            Verdict.FAIL,
+            found.found,
+            "bubblewrap needs user namespaces (sysctl user.max_user_namespaces, and on Ubuntu an"
+            " AppArmor profile for bwrap); or set sandbox = false, at your own risk",
+        )
+    return found
+
+
+def _program(name: str, why: str) -> Check:
+    if shutil.which(name, path=command.PATH) is None:
+        return Check(name, Verdict.FAIL, "not installed", why)
+
+    def version() -> Check:
+        words = command.run([name, "--version"], timeout=TRIAL_SECONDS).stdout.decode()
+        return Check(name, Verdict.OK, printable(words.splitlines()[0]))
+
+    return _attempt(name, version)
+
+
+def _module(name: str, package: str) -> Check:
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        return Check(name, Verdict.FAIL, printable(str(error)), package)
+    version = getattr(module, "get_version", None)
+    return Check(name, Verdict.OK, str(version()) if version else "there")
+
+
+def _bindings() -> Check:
+    script = "import guestfs; v = guestfs.GuestFS(python_return_dict=True).version(); print(v)"
+    done = command.run(
+        [SYSTEM_PYTHON, "-I", "-c", script],
+        ok=range(256),
+        timeout=TRIAL_SECONDS,
+    )
+    if done.status != 0:
+        last = done.stderr.strip().splitlines()[-1:]
+        return Check(
+            "guestfs bindings",
+            Verdict.FAIL,
+            printable("".join(last) or f"{SYSTEM_PYTHON} ended with status {done.status}"),
+            "package python3-guestfs (Fedora: python3-libguestfs): no guest can be generalized",
+        )
+    return Check("guestfs bindings", Verdict.OK, _version(done.stdout.decode()))
+
+
+def _version(text: str) -> str:
+    """`{'major': 1, 'minor': 48, 'release': 6, 'extra': ''}` as 1.48.6."""
+    numbers = [
+        part for part in text.replace(",", " ").replace("}", " ").split() if part.isdecimal()
+    ]
+    return "libguestfs " + ".".join(numbers)
+
+
+def _appliance(config: Config, sandbox: Sandbox) -> list[Check]:
+    """The appliance, and which accelerator works: one needs the other."""
+    started = time.monotonic()
+    try:
+        with fixed.appliance(config.cache) as directory:
+            elapsed = time.monotonic() - started
+            built = f"{directory}" + (f" (built in {elapsed:.0f} s)" if elapsed > 2 else "")
+            found = accelerator.probe(sandbox, config.cache, directory)
+    except (GalleriaError, OSError) as error:
+        hint = error.hint if isinstance(error, GalleriaError) else "see the message"
+        return [Check("guestfs appliance", Verdict.FAIL, printable(str(error)), hint)]
+    slow = found.kind != "kvm"
+    return [
+        Check("guestfs appliance", Verdict.OK, built),
+        Check(
+            "accelerator",
+            Verdict.WARN if slow else Verdict.OK,
+            f"{found.kind}: {printable(found.reason)}",
+            "guests are opened by software emulation: some ten seconds more for each" * slow,
+        ),
+    ]
+
+
+def _work(directory: Path) -> Check:
+    directory.mkdir(parents=True, exist_ok=True)
+    filesystem.probe(directory)  # tries to write
+    return _space(Check("work directory", Verdict.OK, str(directory)), directory)
+
+
+def _catalog(url: str) -> Check:
+    from sqlalchemy import create_engine, make_url, text
+    from sqlalchemy.exc import SQLAlchemyError
+
+    where = make_url(url)
+    shown = where.render_as_string(hide_password=True)
+    local = where.get_backend_name() == "sqlite"
+    if local and not Path(where.database or "").exists():
+        return Check("catalog", Verdict.WARN, f"{shown} is not there yet", "galleria init makes it")
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            answer = connection.execute(text("PRAGMA quick_check" if local else "SELECT 'ok'"))
+            said = str(answer.scalar())
+    except SQLAlchemyError as error:
+        advice = "the catalog can't be opened: nothing can be published or found"
+        return Check("catalog", Verdict.FAIL, printable(f"{shown}: {error}"), advice)
+    finally:
+        engine.dispose()
+    if said != "ok":
+        advice = "the database is damaged: restore it, or rebuild it from the regions' records"
+        return Check("catalog", Verdict.FAIL, printable(f"{shown}: {said}"), advice)
+    return Check("catalog", Verdict.OK, shown)
+
+
+def _zones(config: Config) -> Iterator[Check]:
+    if not config.regions:
+        yield Check("regions", Verdict.WARN, "none configured", "galleria init makes some")
+    seen: list[tuple[str, Path]] = []
+    for region, directories in config.regions.items():
+        for directory in directories:
+            name = f"zone {region}: {directory}"
+            twins = [other for other, path in seen if _together(path, directory)]
+            yield _attempt(name, partial(_zone, name, directory, twins))
+            seen.append((region, directory))
+
+
+def _zone(name: str, directory: Path, twins: list[str]) -> Check:
+    if not directory.is_dir():
+        return Check(name, Verdict.FAIL, "not a directory", "make it, or mount its file system")
+    profile = filesystem.probe(directory)
+    free = bytes_text(filesystem.free_bytes(directory))
+    kind = "reflinks" if profile.reflink else "no reflinks"
+    found = f"{file_system(directory)}, {kind}, {free} free"
+    if twins:
+        advice = f"on one file system with a zone of {', '.join(twins)}: they will fail together"
+        return _space(Check(name, Verdict.WARN, found, advice), directory)
+    if not profile.reflink:
+        advice = "replicas are qcow2 overlays and versions are deltas; XFS or btrfs would clone"
+        return _space(Check(name, Verdict.OK, found, advice), directory)
+    return _space(Check(name, Verdict.OK, found), directory)
+
+
+def _space(check: Check, directory: Path) -> Check:
+    free = filesystem.free_bytes(directory)
+    if free >= LITTLE_SPACE:
+        return check
+    advice = f"only {bytes_text(free)} free: little room for images"
+    return Check(check.name, Verdict.WARN, check.found, advice)
+
+
+def _together(one: Path, other: Path) -> bool:
+    return one.is_dir() and other.is_dir() and filesystem.same_device(one, other)
+
+
+def file_system(directory: Path) -> str:
+    """The type of the file system that a directory lies on (proc(5), mountinfo); for people only,
+    what it can do is found by trying."""
+    target = directory.resolve()
+    best, kind = -1, "unknown file system"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        mount = Path(left.split()[4].encode().decode("unicode_escape"))
+        # of mounts on one place the later covers the earlier
+        if target.is_relative_to(mount) and len(mount.parts) >= best:
+            best, kind = len(mount.parts), right.split()[0]
+    return kind
