@@ -205,7 +205,7 @@ class Cursor:
 
     def __init__(self, manifest: ManifestReader) -> None:
         self._runs = manifest.runs()
-        self._run: Run | None = next(self._runs, None)
+        self._run: Run | None = Run(0, 0, None)  # before the first: nothing is read yet
 
     def leaf(self, index: int) -> Leaf | None:
         """The digests of a leaf, None if it is zero. `index` must not go backwards."""

@@ -1,0 +1,245 @@
+"""Atomic and durable commits of files and directories. All durability of files goes through here.
+
+A commit is: write under a private name on the same file system, sync the content, rename to the
+public name, sync the directory. The primitives, each one step that a crash can fall behind, are
+
+    sync_file    sync_directory    rename_new    replace    remove_tree
+
+and every other function here is made of them, through this module's names: a crash test replaces
+them by ones that end the process at the k-th call.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1  # linux/fs.h; renameat2(2)
+_LOCK_SUFFIX = ".lock"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def sync_file(file: Path | int) -> None:
+    """Make a file's content and metadata durable. Never call it again on a file where it failed:
+    the kernel has dropped the pages (reliability: fsync errors are final)."""
+    if isinstance(file, int):
+        os.fsync(file)
+        return
+    fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Give a file or directory a name that must be new. Raises FileExistsError when it is not."""
+    arguments = (_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE)
+    if hasattr(_libc, "renameat2"):
+        if _libc.renameat2(*arguments) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(number, os.strerror(number), str(source), None, str(target))
+    _rename_new_portable(source, target)
+
+
+def _rename_new_portable(source: Path, target: Path) -> None:
+    """For file systems without RENAME_NOREPLACE: a link never replaces, and a rename does not
+    replace a directory that is not empty (rename(2)); galleria commits no empty directory."""
+    if stat.S_ISDIR(source.lstat().st_mode):
+        try:
+            source.rename(target)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):
+                raise FileExistsError(
+                    errno.EEXIST, os.strerror(errno.EEXIST), str(target)
+                ) from error
+            raise
+        return
+    os.link(source, target, follow_symlinks=False)
+    source.unlink()
+
+
+def replace(source: Path, target: Path) -> None:
+    """Give a file a name, taking it from the file that has it."""
+    source.replace(target)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file or a whole directory; nothing to do when it is absent."""
+    try:
+        shutil.rmtree(path)
+    except NotADirectoryError:
+        path.unlink(missing_ok=True)
+    except FileNotFoundError:
+        return
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def write_file(path: Path, content: bytes, *, mode: int = 0o644, overwrite: bool = False) -> None:
+    """Make a file with this content, complete and durable, or leave things as they were.
+
+    Raises FileExistsError when it exists, unless `overwrite`.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        fill(temporary, content, mode=mode)
+        (replace if overwrite else rename_new)(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def fill(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Make a new file in a directory that is not public yet; its content is durable on return."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(path, flags, 0o600)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fchmod(fd, mode)
+        sync_file(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_tree(path: Path) -> None:
+    """Make every file and directory below `path`, and `path`, durable."""
+    for directory, _, names in os.walk(path, topdown=False):
+        for name in sorted(names):
+            sync_file(Path(directory, name))
+        sync_directory(Path(directory))
+
+
+# --- staging -----------------------------------------------------------------------------------
+
+
+class Staging:
+    """A private directory below a staging root, on the file system of what it will become.
+
+        <root>/<token>        the directory
+        <root>/<token>.lock   held by flock as long as its owner lives; the kernel lets it go
+
+    Whoever can take the lock knows that the owner is dead, and that the directory is debris.
+    """
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self._root = root
+        while True:
+            self.path = root / secrets.token_hex(16)
+            self._lock_path = self.path.with_name(self.path.name + _LOCK_SUFFIX)
+            fd = _locked(self._lock_path, os.O_CREAT)
+            if fd is not None:
+                break
+        self._lock: int | None = fd
+        try:
+            self.path.mkdir()
+        except BaseException:
+            self.close()
+            raise
+
+    def commit(self, target: Path) -> None:
+        """Make the directory durable and public as `target` (a new name), then let it go.
+
+        Raises FileExistsError when the name is taken: the caller decides what that means.
+        """
+        sync_tree(self.path)
+        rename_new(self.path, target)
+        sync_directory(target.parent)
+        sync_directory(self._root)
+        self.close()
+
+    def close(self) -> None:
+        """Remove what was not committed. Safe to call twice."""
+        if self._lock is None:
+            return
+        try:
+            remove_tree(self.path)
+            self._lock_path.unlink(missing_ok=True)
+        finally:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> "Staging":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def sweep(root: Path) -> list[Path]:
+    """Remove the staging directories whose owners are dead; returns them."""
+    removed: list[Path] = []
+    if not root.is_dir():
+        return removed
+    for path in sorted(root.iterdir()):
+        if path.name.endswith(_LOCK_SUFFIX):
+            continue
+        lock_path = path.with_name(path.name + _LOCK_SUFFIX)
+        with _try_lock(lock_path) as free:
+            if free:
+                remove_tree(path)
+                removed.append(path)
+                lock_path.unlink(missing_ok=True)
+    for lock_path in sorted(root.glob("*" + _LOCK_SUFFIX)):
+        with _try_lock(lock_path) as free:
+            if free and not lock_path.with_suffix("").exists():
+                lock_path.unlink(missing_ok=True)
+    return removed
+
+
+@contextlib.contextmanager
+def _try_lock(path: Path) -> Iterator[bool]:
+    """Whether nobody holds this lock (a lock file that is gone is held by nobody); holds it."""
+    try:
+        fd = _locked(path, 0)
+    except FileNotFoundError:
+        yield True
+        return
+    if fd is None:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.close(fd)
+
+
+def _locked(path: Path, flags: int) -> int | None:
+    """Open and lock a lock file; None when another process holds it, or took it away meanwhile."""
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(fd).st_ino == path.stat().st_ino:
+            return fd
+    except (BlockingIOError, FileNotFoundError):
+        os.close(fd)
+        return None
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None

@@ -1,0 +1,258 @@
+"""What a file system can do, found by trying: clones, holes, extents, immutable files.
+
+Numbers are from linux/fs.h, linux/fiemap.h and linux/falloc.h (x86 and arm64 have the same).
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters import durable
+from pipeline.data.extents import Range
+
+_FICLONE = 0x40049409
+_FICLONERANGE = 0x4020940D
+_FS_IOC_GETFLAGS = 0x80086601
+_FS_IOC_SETFLAGS = 0x40086602
+_FS_IMMUTABLE_FL = 0x10
+_FS_IOC_FIEMAP = 0xC020660B
+_FIEMAP_FLAG_SYNC = 1
+_FIEMAP_EXTENT_LAST = 1
+# unknown location, not allocated yet, or inline in metadata: no blocks of its own can be named
+_FIEMAP_UNPLACED = 0x2 | 0x4 | 0x200
+_FIEMAP_BATCH = 1024
+_FIEMAP_HEAD = struct.Struct("=QQIIII")
+_FIEMAP_EXTENT = struct.Struct("=QQQQQIIII")
+_PUNCH_HOLE = 0x2 | 0x1  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+
+# What "this file system, or this pair of files, can't" looks like; anything else is an error.
+_CANNOT = {
+    errno.EOPNOTSUPP,
+    errno.ENOTTY,
+    errno.ENOSYS,
+    errno.EINVAL,
+    errno.EXDEV,
+    errno.ETXTBSY,
+}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneProfile:
+    """What a directory's file system can do."""
+
+    reflink: bool
+    punch_hole: bool
+    no_replace: bool
+    directory_sync: bool
+
+
+def probe(directory: Path) -> ZoneProfile:
+    """Find out by trying, in temporary files that are gone afterwards."""
+    names = [directory / f".galleria-probe-{secrets.token_hex(8)}" for _ in range(2)]
+    one, two = names
+    try:
+        durable.fill(one, os.urandom(1 << 16))
+        durable.fill(two, b"")
+        with _opened(one, os.O_RDWR) as fd:
+            punch = punch_hole(fd, 4096, 4096)
+        return ZoneProfile(
+            reflink=clone(one, two),
+            punch_hole=punch,
+            no_replace=_keeps_names(one, two),
+            directory_sync=_syncs(directory),
+        )
+    finally:
+        for name in names:
+            name.unlink(missing_ok=True)
+
+
+def _keeps_names(one: Path, two: Path) -> bool:
+    try:
+        durable.rename_new(one, two)
+    except FileExistsError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _syncs(directory: Path) -> bool:
+    try:
+        durable.sync_directory(directory)
+    except OSError:
+        return False
+    return True
+
+
+# --- clones and holes ----------------------------------------------------------------------------
+
+
+def clone(source: Path, target: Path) -> bool:
+    """Make `target` (made if absent, else replaced in place) share all blocks of `source`.
+
+    False, with `target` empty, when the file system or the pair of files can't. The clone has no
+    attributes of the source: it is writable even when that is immutable.
+    """
+    with _opened(source, os.O_RDONLY) as reading, _opened(target, os.O_RDWR | os.O_CREAT) as fd:
+        os.ftruncate(fd, 0)
+        try:
+            fcntl.ioctl(fd, _FICLONE, reading)
+        except OSError as error:
+            if error.errno in _CANNOT:
+                return False
+            raise
+        return True
+
+
+def clone_range(source: int, target: int, area: Range, target_offset: int) -> bool:
+    """Share blocks of one open file with another; False when they can't be shared (alignment too).
+
+    A length of zero would mean "to the end of the file": it is refused.
+    """
+    if area.length <= 0:
+        raise ValueError("an empty range can't be cloned")
+    argument = struct.pack("=qQQQ", source, area.start, area.length, target_offset)
+    try:
+        fcntl.ioctl(target, _FICLONERANGE, argument)
+    except OSError as error:
+        if error.errno in _CANNOT:
+            return False
+        raise
+    return True
+
+
+def punch_hole(fd: int, offset: int, length: int) -> bool:
+    """Free the blocks of a range, which then reads as zero; False when the file system can't."""
+    arguments = (fd, _PUNCH_HOLE, ctypes.c_int64(offset), ctypes.c_int64(length))
+    while _libc.fallocate(*arguments) != 0:
+        number = ctypes.get_errno()
+        if number == errno.EINTR:
+            continue
+        if number in _CANNOT:
+            return False
+        raise OSError(number, os.strerror(number))
+    return True
+
+
+def data_ranges(fd: int, length: int) -> Iterator[Range]:
+    """Where a file has data, within [0, length): SEEK_DATA and SEEK_HOLE. All of it where they
+    are not supported."""
+    position = 0
+    while position < length:
+        try:
+            start = os.lseek(fd, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            if error.errno != errno.EINVAL:
+                raise
+            start, end = position, length
+        else:
+            end = os.lseek(fd, start, os.SEEK_HOLE)
+        if start >= length:
+            return
+        yield Range(start, min(end, length) - start)
+        position = end
+
+
+# --- immutable files -----------------------------------------------------------------------------
+
+
+def set_immutable(path: Path, *, on: bool) -> bool:
+    """chattr +i or -i. False where the file system or the caller's rights do not allow it."""
+    try:
+        with _opened(path, os.O_RDONLY) as fd:
+            flags = struct.unpack("=l", fcntl.ioctl(fd, _FS_IOC_GETFLAGS, bytes(8))[:4])[0]
+            wanted = flags | _FS_IMMUTABLE_FL if on else flags & ~_FS_IMMUTABLE_FL
+            if wanted != flags:
+                fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("=q", wanted))
+    except OSError as error:
+        if error.errno in (*_CANNOT, errno.EPERM, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+# --- space ---------------------------------------------------------------------------------------
+
+
+def free_bytes(directory: Path) -> int:
+    """What an ordinary user may still write on the directory's file system."""
+    facts = os.statvfs(directory)
+    return facts.f_bavail * facts.f_frsize
+
+
+def same_device(one: Path, other: Path) -> bool:
+    """Whether two paths are on one file system (btrfs subvolumes of one count as different)."""
+    return one.stat().st_dev == other.stat().st_dev
+
+
+def allocated_bytes(paths: Iterable[Path]) -> int:
+    """What files of one file system occupy together, shared blocks counted once (FIEMAP).
+
+    Where FIEMAP is missing each file counts by its blocks. Compressed extents count uncompressed.
+    """
+    blocks: list[tuple[int, int]] = []
+    unplaced = 0
+    for path in paths:
+        with _opened(path, os.O_RDONLY) as fd:
+            try:
+                placed = list(_physical(fd))
+            except OSError as error:
+                if error.errno not in _CANNOT:
+                    raise
+                unplaced += os.fstat(fd).st_blocks * 512
+                continue
+        blocks += [(start, length) for start, length, known in placed if known]
+        unplaced += sum(length for _, length, known in placed if not known)
+    return unplaced + _covered(blocks)
+
+
+def _covered(blocks: list[tuple[int, int]]) -> int:
+    total = end = 0
+    for start, length in sorted(blocks):
+        stop = start + length
+        if stop > end:
+            total += stop - max(start, end)
+            end = stop
+    return total
+
+
+def _physical(fd: int) -> Iterator[tuple[int, int, bool]]:
+    """The extents of a file: physical start, length, and whether the start means anything."""
+    position = 0
+    while True:
+        head = _FIEMAP_HEAD.pack(
+            position, (1 << 64) - 1 - position, _FIEMAP_FLAG_SYNC, 0, _FIEMAP_BATCH, 0
+        )
+        answer = bytearray(head + bytes(_FIEMAP_BATCH * _FIEMAP_EXTENT.size))
+        fcntl.ioctl(fd, _FS_IOC_FIEMAP, answer)
+        found = _FIEMAP_HEAD.unpack_from(answer)[3]
+        for index in range(found):
+            at = _FIEMAP_HEAD.size + index * _FIEMAP_EXTENT.size
+            logical, physical, length, _, _, flags, *_ = _FIEMAP_EXTENT.unpack_from(answer, at)
+            yield physical, length, not flags & _FIEMAP_UNPLACED
+            position = logical + length
+            if flags & _FIEMAP_EXTENT_LAST:
+                return
+        if not found:
+            return
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """A descriptor for the length of a `with`; never follows a link."""
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,0 +1,334 @@
+"""The one loop against a naive model: random extents, free ranges, parents, sizes and faults."""
+
+import errno
+import io
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from blake3 import blake3
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.data import copying
+from pipeline.data.chunks import LEAF
+from pipeline.data.copying import CopyResult, Target
+from pipeline.data.extents import Extent, Kind, Range, mask_free
+from pipeline.data.manifest import ManifestReader, ManifestWriter
+from pipeline.errors import StageFailed, VerificationFailed
+from tests.contract.memory import MemorySink, MemorySource
+from tests.faults import Faulty
+
+SECTOR = 512
+MAX_SECTORS = 9 * LEAF // SECTOR
+
+
+@dataclass
+class Disk:
+    """A disk in sectors: `content` is what a guest sees when free ranges read as zero."""
+
+    extents: list[Extent]
+    raw: bytes
+    content: bytes
+
+    def source(self) -> MemorySource:
+        return MemorySource(self.raw, self.extents)
+
+
+def pattern(seed: int, length: int) -> bytes:
+    return blake3(seed.to_bytes(8, "little")).digest(length)
+
+
+@st.composite
+def disks(draw: st.DrawFn, other: Disk | None = None) -> Disk:
+    """A random disk; if there is another one, it may share leaves with it."""
+    raw, extents = bytearray(), []
+    pieces = st.one_of(
+        st.integers(1, 40),  # within a leaf
+        st.sampled_from([LEAF // SECTOR, 2 * LEAF // SECTOR, LEAF // SECTOR - 1]),
+        st.integers(1, 3 * LEAF // SECTOR),
+    )
+    for _ in range(draw(st.integers(0, 7))):
+        length = min(draw(pieces), MAX_SECTORS - len(raw) // SECTOR) * SECTOR
+        if not length:
+            break
+        kind = draw(st.sampled_from(["data", "data", "same", "zeros", "zero", "free"]))
+        start = len(raw)
+        if kind == "same" and other is not None:
+            raw += other.content[start : start + length].ljust(length, b"\0")
+        elif kind in ("data", "free", "same"):
+            raw += pattern(draw(st.integers(0, 3)), length)
+        else:
+            raw += bytes(length)
+        known = {"zero": Kind.ZERO, "free": Kind.FREE}.get(kind, Kind.DATA)
+        extents.append(Extent(start, length, known))
+    content = bytearray(raw)
+    for extent in extents:
+        if extent.kind is Kind.FREE:
+            content[extent.start : extent.end] = bytes(extent.length)
+    return Disk(extents, bytes(raw), bytes(content))
+
+
+def copied(source: Any, targets: list[Target], **options: Any) -> tuple[CopyResult, bytes]:
+    file = io.BytesIO()
+    result = copying.copy(source, targets, ManifestWriter(file, source.virtual_size), **options)
+    return result, file.getvalue()
+
+
+def manifest_of(content: bytes) -> ManifestReader:
+    return ManifestReader(io.BytesIO(copied(MemorySource(content), [])[1]))
+
+
+def leaves(content: bytes) -> list[bytes]:
+    return [content[at : at + LEAF] for at in range(0, len(content), LEAF)]
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> tuple[Disk, Disk]:
+    parent = draw(disks())
+    return parent, draw(disks(parent))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.data_too_large])
+@given(pairs(), st.sampled_from([1, 2, 4]), st.sampled_from([1, 2, 3]))
+def test_every_target_becomes_the_disk(
+    pair: tuple[Disk, Disk], request_leaves: int, threads: int
+) -> None:
+    parent, disk = pair
+    fresh, child = (
+        MemorySink(len(disk.content)),
+        MemorySink(len(disk.content), parent.content),
+    )
+    source = disk.source()
+    advanced: list[int] = []
+    result, manifest = copied(
+        source,
+        [Target("fresh", fresh), Target("child", child, manifest_of(parent.content))],
+        threads=threads,
+        request_size=request_leaves * LEAF,
+        advance=advanced.append,
+    )
+    assert bytes(fresh.content) == disk.content
+    assert bytes(child.content) == disk.content
+    assert not result.failures
+
+    # the root and the manifest depend on the content alone
+    plain, other = copied(MemorySource(disk.content), [], threads=1, request_size=LEAF)
+    assert (result.root, manifest) == (plain.root, other)
+
+    # nothing known to be zero was read (the double refuses it), all data was, once
+    data = sum(extent.length for extent in disk.extents if extent.kind is Kind.DATA)
+    assert source.bytes_read == data == result.stats.read == sum(advanced)
+
+    # a new sink gets exactly the leaves that are not zero, one that has a parent what differs
+    now = leaves(disk.content)
+    before = leaves(parent.content.ljust(len(disk.content), b"\0"))
+    filled = [leaf for leaf in now if any(leaf)]
+    assert result.stats.written["fresh"] == sum(map(len, filled))
+    assert sum(length for _, length in fresh.written) == sum(map(len, filled))
+    assert not fresh.zeroed
+    assert result.stats.zero == len(disk.content) - sum(map(len, filled))
+    assert result.stats.kept["fresh"] == 0
+
+    cut = leaves(parent.content)
+    same = [
+        leaf
+        for index, leaf in enumerate(now)
+        if any(leaf) and index < len(cut) and cut[index] == leaf
+    ]
+    assert result.stats.kept["child"] == sum(map(len, same))
+    assert result.stats.written["child"] == sum(map(len, filled)) - sum(map(len, same))
+    assert sum(length for _, length in child.written) == result.stats.written["child"]
+    cleared = sum(
+        len(leaf)
+        for index, leaf in enumerate(now)
+        if not any(leaf) and index < len(cut) and any(cut[index])
+    )
+    assert sum(length for _, length in child.zeroed) == cleared
+    assert len(before) >= len(now)
+
+
+@settings(max_examples=100, deadline=None)
+@given(disks(), st.lists(st.tuples(st.integers(0, 40), st.integers(1, 900)), max_size=5))
+def test_free_ranges_are_zero(disk: Disk, gaps: list[tuple[int, int]]) -> None:
+    free, position = [], 0
+    for gap, length in gaps:
+        start = position + gap * SECTOR
+        free.append(Range(start, length * SECTOR))
+        position = free[-1].end + SECTOR
+    content = bytearray(disk.content)
+    for area in free:
+        stop = min(area.end, len(content))
+        if area.start < stop:
+            content[area.start : stop] = bytes(stop - area.start)
+    masked = MemorySource(disk.raw, list(mask_free(disk.extents, free)))
+    sink = MemorySink(len(content))
+    result, _ = copied(masked, [Target("a", sink)])
+    assert sink.content == content
+    assert result.root == copied(MemorySource(bytes(content)), [])[0].root
+
+
+@settings(max_examples=100, deadline=None)
+@given(disks(), st.integers(0, MAX_SECTORS * SECTOR - 1), st.sampled_from([1, 4]))
+def test_verify_finds_the_leaf_that_changed(disk: Disk, position: int, request: int) -> None:
+    manifest = manifest_of(disk.content)
+    size = request * LEAF
+    assert copying.verify(disk.source(), manifest, request_size=size) == ()
+    if not disk.content:
+        return
+    position %= len(disk.content)
+    rotten = bytearray(disk.content)
+    rotten[position] ^= 0x40
+    start = position // LEAF * LEAF
+    bad = copying.verify(MemorySource(bytes(rotten)), manifest, request_size=size)
+    assert bad == (Range(start, min(LEAF, len(rotten) - start)),)
+    # a hole where data should be is found without reading
+    whole = [Extent(0, len(rotten), Kind.ZERO)]
+    lost = copying.verify(MemorySource(bytes(rotten), whole), manifest, request_size=size)
+    assert sum(area.length for area in lost) == sum(
+        len(leaf) for leaf in leaves(disk.content) if any(leaf)
+    )
+
+
+def test_verify_of_another_length_is_bad_from_there_on() -> None:
+    manifest = manifest_of(pattern(1, 3 * LEAF))
+    shorter = MemorySource(pattern(1, 2 * LEAF))
+    assert copying.verify(shorter, manifest) == (Range(2 * LEAF, LEAF),)
+
+
+def test_verify_refuses_a_damaged_manifest() -> None:
+    content = pattern(1, 3 * LEAF)
+    file = bytearray(copied(MemorySource(content), [])[1])
+    file[-1] ^= 1
+    with pytest.raises(VerificationFailed):
+        copying.verify(MemorySource(content), ManifestReader(io.BytesIO(bytes(file))))
+
+
+@pytest.mark.parametrize("script", ["E", ".N", "...E"])
+def test_a_failing_target_is_dropped_and_the_others_complete(script: str) -> None:
+    content = pattern(1, 8 * LEAF)
+    good, bad = MemorySink(len(content)), MemorySink(len(content))
+    targets = [Target("good", good), Target("bad", Faulty(bad, script))]
+    result, _ = copied(MemorySource(content), targets, request_size=LEAF)
+    assert bytes(good.content) == content
+    assert list(result.failures) == ["bad"]
+    assert isinstance(result.failures["bad"], OSError)
+    assert result.stats.written["good"] == len(content)
+    assert len(bad.written) < 8
+
+
+def test_a_sink_that_cannot_zero_is_dropped() -> None:
+    parent = pattern(1, 4 * LEAF)
+    zeros = MemorySource(bytes(4 * LEAF), [Extent(0, 4 * LEAF, Kind.ZERO)])
+    sink = Faulty(MemorySink(4 * LEAF, parent), "E")
+    with pytest.raises(OSError, match="scripted"):
+        copied(zeros, [Target("only", sink, manifest_of(parent))])
+
+
+def test_a_target_whose_parent_is_damaged_is_dropped() -> None:
+    content = pattern(1, 4 * LEAF)
+    file = copied(MemorySource(content), [])[1]
+    cut = ManifestReader(io.BytesIO(file[: len(file) // 2]))
+    child, fresh = MemorySink(len(content), content), MemorySink(len(content))
+    result, _ = copied(MemorySource(content), [Target("child", child, cut), Target("fresh", fresh)])
+    assert isinstance(result.failures.pop("child"), VerificationFailed)
+    assert not result.failures
+    assert bytes(fresh.content) == content
+
+
+def test_when_all_targets_failed_the_first_error_is_raised() -> None:
+    content = pattern(1, 64 * LEAF)
+    source = MemorySource(content)
+    targets = [
+        Target("a", Faulty(MemorySink(len(content)), "N")),
+        Target("b", Faulty(MemorySink(len(content)), "..E")),
+    ]
+    with pytest.raises(OSError, match="scripted") as caught:
+        copied(source, targets, request_size=LEAF, threads=2)
+    assert caught.value.errno == errno.ENOSPC
+    assert source.bytes_read < len(content)
+
+
+def test_an_error_of_the_source_stops_everything() -> None:
+    content = pattern(1, 200 * LEAF)
+    source = Faulty(MemorySource(content), "." * 5 + "E", methods=("read_into",))
+    before = threading.active_count()
+    sink = MemorySink(len(content))
+    with pytest.raises(OSError, match="read_into"):
+        copied(source, [Target("a", sink)], request_size=LEAF, threads=3)
+    assert threading.active_count() == before
+    assert len(sink.written) < 50
+
+
+def test_an_error_of_the_caller_joins_the_threads() -> None:
+    content = pattern(1, 50 * LEAF)
+    before = threading.active_count()
+
+    def advance(amount: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        copied(MemorySource(content), [], request_size=LEAF, advance=advance)
+    assert threading.active_count() == before
+
+
+def test_the_window_is_bounded() -> None:
+    """A slow first request does not let the others run away."""
+    content = pattern(1, 100 * LEAF)
+    running = threading.Event()
+
+    class Slow(MemorySource):
+        def read_into(self, buf: memoryview, extent: Extent) -> None:
+            if extent.start == 0:
+                running.wait(0.3)
+            super().read_into(buf, extent)
+
+    source = Slow(content)
+    thread = threading.Thread(target=copied, args=(source, []), kwargs={"request_size": LEAF})
+    thread.start()
+    time.sleep(0.15)
+    ahead = source.bytes_read // LEAF
+    running.set()
+    thread.join()
+    assert ahead <= 2 * copying.THREADS + 2
+
+
+@pytest.mark.parametrize(
+    "extents",
+    [
+        [Extent(0, 10, Kind.DATA)],
+        [Extent(0, LEAF, Kind.DATA), Extent(LEAF + 512, LEAF - 512, Kind.DATA)],
+        [Extent(0, LEAF, Kind.DATA), Extent(LEAF - 512, LEAF + 512, Kind.ZERO)],
+        [Extent(0, 4 * LEAF, Kind.DATA)],
+        [],
+    ],
+)
+def test_a_map_that_does_not_cover_the_disk_is_refused(extents: list[Extent]) -> None:
+    class Lying(MemorySource):
+        def extents(self) -> Iterator[Extent]:
+            return iter(extents)
+
+    with pytest.raises(StageFailed, match="map of the source"):
+        copied(Lying(bytes(2 * LEAF)), [])
+
+
+def test_a_request_size_must_be_whole_leaves() -> None:
+    with pytest.raises(ValueError, match="multiple"):
+        copied(MemorySource(bytes(LEAF)), [], request_size=LEAF + 512)
+
+
+def test_a_large_sparse_disk_is_planned_in_few_works() -> None:
+    class Sparse(MemorySource):
+        @property
+        def virtual_size(self) -> int:
+            return 2 << 40
+
+        def extents(self) -> Iterator[Extent]:
+            yield Extent(0, 2 << 40, Kind.ZERO)
+
+    result, manifest = copied(Sparse(b""), [])
+    assert len(manifest) < 1024
+    assert result.stats.zero == 2 << 40
