@@ -1,0 +1,253 @@
+"""Every query of the catalog. A `Reader` or `Writer` is one transaction on one connection."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Select, Table, and_, delete, insert, select, update
+from sqlalchemy.sql import ColumnElement
+
+from adapters.catalog import tables as t
+from pipeline.gallery import rules
+from pipeline.gallery.catalog import CatalogReader, CatalogWriter
+from pipeline.gallery.documents import decode, encode
+from pipeline.gallery.model import Deployment, Gallery, ImageDefinition, ImageVersion
+from pipeline.gallery.names import DefinitionName, GalleryName, VersionName
+
+T = TypeVar("T")
+
+PAGE = 50  # versions that are fetched at a time: `latest` mostly needs one
+
+
+class Reader:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def gallery(self, name: GalleryName) -> Gallery | None:
+        return self._one(Gallery, select(t.galleries.c.document).where(_is_gallery(name)))
+
+    def gallery_in_subscription(self, name: GalleryName) -> Gallery | None:
+        return self._one(Gallery, select(t.galleries.c.document).where(_in_subscription(name)))
+
+    def galleries(self) -> list[Gallery]:
+        found = self._all(Gallery, select(t.galleries.c.document))
+        return sorted(found, key=lambda item: item.name.name.lower())
+
+    def definition(self, name: DefinitionName) -> ImageDefinition | None:
+        found = self._connection.execute(_find_definition(name)).first()
+        return None if found is None else decode(ImageDefinition, found.document)
+
+    def definitions(self, gallery: GalleryName) -> list[ImageDefinition]:
+        query = select(t.definitions.c.document).select_from(t.definitions.join(t.galleries))
+        query = query.where(_is_gallery(gallery))
+        # not ORDER BY: servers sort by their locale
+        return sorted(self._all(ImageDefinition, query), key=lambda item: item.name.name.lower())
+
+    def version(self, name: VersionName) -> ImageVersion | None:
+        rows = self._connection.execute(_find_version(name)).all()
+        return next(iter(self._assemble(rows)), None)
+
+    def versions(self, definition: DefinitionName) -> Iterator[ImageVersion]:
+        found = self._connection.execute(_find_definition(definition)).first()
+        if found is None:
+            return
+        c = t.versions.c
+        query = (
+            select(c.id, c.document)
+            .where(c.definition_id == found.id)
+            .order_by(c.major.desc(), c.minor.desc(), c.patch.desc())
+        )
+        offset = 0
+        while rows := self._connection.execute(query.limit(PAGE).offset(offset)).all():
+            yield from self._assemble(rows)
+            offset += PAGE
+
+    def report(self, name: VersionName) -> Mapping[str, Any] | None:
+        identity = self._version_id(name)
+        query = select(t.version_reports.c.document)
+        return self._document(query.where(t.version_reports.c.version_id == identity))
+
+    def step(self, key: str) -> Mapping[str, Any] | None:
+        return self._document(select(t.steps.c.output).where(t.steps.c.key == key))
+
+    def deployments(self) -> list[Deployment]:
+        found = self._all(Deployment, select(t.deployments.c.document))
+        return sorted(found, key=lambda item: (item.name, item.directory))
+
+    def _one(self, kind: type[T], query: Select[Any]) -> T | None:
+        document = self._scalar(query)
+        return None if document is None else decode(kind, document)
+
+    def _all(self, kind: type[T], query: Select[Any]) -> list[T]:
+        return [decode(kind, document) for document in self._connection.scalars(query)]
+
+    def _scalar(self, query: Select[Any]) -> Any:
+        return self._connection.scalar(query)
+
+    def _document(self, query: Select[Any]) -> Mapping[str, Any] | None:
+        document: Mapping[str, Any] | None = self._connection.scalar(query)
+        return document
+
+    def _version_id(self, name: VersionName) -> int | None:
+        row = self._connection.execute(_find_version(name)).first()
+        return None if row is None else int(row.id)
+
+    def _assemble(self, rows: Sequence[Any]) -> Iterator[ImageVersion]:
+        """Versions of rows (id, document), with their regions and disks: two queries for all."""
+        regions = self._parts(t.version_regions, rows)
+        disks = self._parts(t.version_disks, rows)
+        for row in rows:
+            document = dict(row.document)
+            document["targetRegions"] = [part.target for part in regions.get(row.id, ())]
+            document["regions"] = [part.status for part in regions.get(row.id, ())]
+            document["disks"] = [part.document for part in disks.get(row.id, ())]
+            yield decode(ImageVersion, document)
+
+    def _parts(self, table: Table, rows: Sequence[Any]) -> dict[int, list[Any]]:
+        owner = table.c.version_id
+        query = select(table).where(owner.in_([row.id for row in rows]))
+        found: dict[int, list[Any]] = {}
+        for part in self._connection.execute(query.order_by(owner, table.c.position)):
+            found.setdefault(part.version_id, []).append(part)
+        return found
+
+
+class Writer(Reader):
+    def put_gallery(self, gallery: Gallery) -> None:
+        name = gallery.name
+        where = {
+            "subscription_key": name.subscription.lower(),
+            "resource_group_key": name.resource_group.lower(),
+            "name_key": name.name.lower(),
+        }
+        self._put(t.galleries, where, {"document": encode(gallery)})
+
+    def delete_gallery(self, name: GalleryName) -> None:
+        self._connection.execute(delete(t.galleries).where(_is_gallery(name)))
+
+    def put_definition(self, definition: ImageDefinition) -> None:
+        parent = definition.name.gallery
+        gallery_id = self._scalar(select(t.galleries.c.id).where(_is_gallery(parent)))
+        where = {
+            "gallery_id": rules.parent(gallery_id, parent),
+            "name_key": definition.name.name.lower(),
+        }
+        publisher, offer, sku = definition.identifier.key
+        values = {"publisher_key": publisher, "offer_key": offer, "sku_key": sku}
+        self._put(t.definitions, where, values | {"document": encode(definition)})
+
+    def delete_definition(self, name: DefinitionName) -> None:
+        row = self._connection.execute(_find_definition(name)).first()
+        if row is not None:
+            self._connection.execute(delete(t.definitions).where(t.definitions.c.id == row.id))
+
+    def put_version(self, version: ImageVersion) -> None:
+        parent = version.name.definition
+        row = self._connection.execute(_find_definition(parent)).first()
+        number = version.number
+        where = {
+            "definition_id": rules.parent(row, parent).id,
+            "major": number.major,
+            "minor": number.minor,
+            "patch": number.patch,
+        }
+        document = encode(version)
+        targets, statuses = document.pop("targetRegions"), document.pop("regions")
+        disks = document.pop("disks", [])
+        values = {
+            "uid": version.uid,
+            "attempt": version.attempt,
+            "provisioning_state": version.provisioning_state.value,
+            "document": document,
+        }
+        self._put(t.versions, where, values)
+        identity = self._version_id(version.name)
+        self._replace(
+            t.version_regions,
+            identity,
+            [
+                {"region_key": region.key, "state": region.state.value}
+                | {"target": target, "status": status}
+                for region, target, status in zip(version.regions, targets, statuses, strict=True)
+            ],
+        )
+        self._replace(
+            t.version_disks,
+            identity,
+            [
+                {"digest": disk.digest, "virtual_size": disk.virtual_size, "document": entry}
+                for disk, entry in zip(version.disks, disks, strict=True)
+            ],
+        )
+
+    def delete_version(self, name: VersionName) -> None:
+        identity = self._version_id(name)
+        self._connection.execute(delete(t.versions).where(t.versions.c.id == identity))
+
+    def put_report(self, name: VersionName, report: Mapping[str, Any] | None) -> None:
+        identity = self._version_id(name)
+        table = t.version_reports
+        self._connection.execute(delete(table).where(table.c.version_id == identity))
+        if report is not None:
+            rules.parent(identity, name)
+            self._connection.execute(insert(table).values(version_id=identity, document=report))
+
+    def put_step(self, key: str, output: Mapping[str, Any]) -> None:
+        self._put(t.steps, {"key": key}, {"output": output})
+
+    def put_deployment(self, deployment: Deployment) -> None:
+        where = {"name": deployment.name, "directory": deployment.directory}
+        values = {"version_uid": deployment.version_uid, "document": encode(deployment)}
+        self._put(t.deployments, where, values)
+
+    def _put(self, table: Table, where: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        """Insert or update. Writers are alone, so nothing comes between the two."""
+        condition = and_(*(table.c[name] == value for name, value in where.items()))
+        changed = self._connection.execute(update(table).where(condition).values(**values))
+        if changed.rowcount == 0:
+            self._connection.execute(insert(table).values(**where, **values))
+
+    def _replace(
+        self, table: Table, version_id: int | None, parts: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self._connection.execute(delete(table).where(table.c.version_id == version_id))
+        if parts:
+            rows = [
+                {"version_id": version_id, "position": position, **part}
+                for position, part in enumerate(parts)
+            ]
+            self._connection.execute(insert(table), rows)
+
+
+def _in_subscription(name: GalleryName) -> ColumnElement[bool]:
+    c = t.galleries.c
+    return and_(
+        c.subscription_key == name.subscription.lower(),
+        c.name_key == name.name.lower(),
+    )
+
+
+def _is_gallery(name: GalleryName) -> ColumnElement[bool]:
+    group = t.galleries.c.resource_group_key == name.resource_group.lower()
+    return and_(_in_subscription(name), group)
+
+
+def _find_definition(name: DefinitionName) -> Select[Any]:
+    c = t.definitions.c
+    query = select(c.id, c.document).select_from(t.definitions.join(t.galleries))
+    return query.where(_is_gallery(name.gallery), c.name_key == name.name.lower())
+
+
+def _find_version(name: VersionName) -> Select[Any]:
+    c, number = t.versions.c, name.number
+    query = select(c.id, c.document).select_from(t.versions.join(t.definitions).join(t.galleries))
+    return query.where(
+        _is_gallery(name.definition.gallery),
+        t.definitions.c.name_key == name.definition.name.lower(),
+        c.major == number.major,
+        c.minor == number.minor,
+        c.patch == number.patch,
+    )
+
+
+_reader: type[CatalogReader] = Reader
+_writer: type[CatalogWriter] = Writer

@@ -1,0 +1,190 @@
+"""A catalog in SQLite or PostgreSQL: connections, transactions, durability, schema.
+
+SQLite runs in rollback-journal mode with full synchronisation, not in WAL: before 3.51.3 a WAL
+database with several writers can be corrupted (https://www.sqlite.org/changes.html).
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.engine import URL, make_url
+
+from adapters.catalog.queries import Reader, Writer
+from adapters.catalog.tables import SCHEMA
+from pipeline.errors import Conflict, EnvironmentMissing, GalleriaError, NoSpace
+from pipeline.gallery.catalog import Catalog, CatalogHealth, CatalogReader, CatalogWriter
+
+BUSY_SECONDS = 30.0
+WRITERS_LOCK = 0x67616C6C  # PostgreSQL advisory lock: writers take turns, as they do in SQLite
+
+_PRAGMAS = (
+    "journal_mode = TRUNCATE",
+    "synchronous = EXTRA",
+    "foreign_keys = ON",
+)
+
+
+class SqlCatalog:
+    def __init__(self, url: str) -> None:
+        """Open, and bring the schema up to date. See `adapters.catalog.open_catalog`."""
+        parsed = _dialect(url)
+        self._name = parsed.render_as_string(hide_password=True)
+        self._sqlite = parsed.get_backend_name() == "sqlite"
+        with self._explained():
+            self._engine = _sqlite(parsed) if self._sqlite else sa.create_engine(parsed)
+        try:
+            self._bring_up_to_date()
+        except BaseException:
+            self._engine.dispose()
+            raise
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[CatalogReader]:
+        with self._transaction(write=False) as connection:
+            yield Reader(connection)
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[CatalogWriter]:
+        with self._transaction(write=True) as connection:
+            yield Writer(connection)
+
+    def check(self) -> CatalogHealth:
+        """Read the whole database and look for damage."""
+        with self._transaction(write=False) as connection:
+            schema = _schema_of(connection) or "none"
+            if not self._sqlite:
+                version = connection.scalar(sa.text("SHOW server_version"))
+                sync = connection.scalar(sa.text("SHOW synchronous_commit"))
+                fsync = connection.scalar(sa.text("SHOW fsync"))
+                problems = ("fsync is off: a power cut loses data",) if fsync != "on" else ()
+                return CatalogHealth(
+                    f"PostgreSQL {version}", f"synchronous_commit={sync}", schema, problems
+                )
+            found = list(connection.scalars(sa.text("PRAGMA integrity_check")))
+            found += [
+                f"row {row[1]} of {row[0]} refers to a missing row of {row[2]}"
+                for row in connection.execute(sa.text("PRAGMA foreign_key_check"))
+            ]
+            journal = connection.scalar(sa.text("PRAGMA journal_mode"))
+            sync = connection.scalar(sa.text("PRAGMA synchronous"))
+            version = connection.scalar(sa.text("SELECT sqlite_version()"))
+        return CatalogHealth(
+            f"SQLite {version}",
+            f"journal_mode={journal} synchronous={sync}",
+            schema,
+            tuple(problem for problem in found if problem != "ok"),
+        )
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextlib.contextmanager
+    def _transaction(self, *, write: bool) -> Iterator[sa.Connection]:
+        with self._explained(), self._engine.connect() as connection:
+            if self._sqlite:
+                connection.execution_options(write=write)
+            elif not write:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                if write and not self._sqlite:
+                    lock = sa.func.pg_advisory_xact_lock(WRITERS_LOCK)
+                    connection.execute(sa.select(lock))
+                yield connection
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what the database says into errors that tell what to do."""
+        try:
+            yield
+        except exc.IntegrityError as error:
+            raise Conflict(
+                f"the catalog {self._name} refuses a change that breaks its structure: {error.orig}"
+            ) from error
+        except exc.DBAPIError as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: exc.DBAPIError) -> GalleriaError:
+        text = str(error.orig).strip()
+        if "database is locked" in text:
+            return Conflict(
+                f"the catalog {self._name} was busy for {BUSY_SECONDS:.0f} s",
+                hint="another galleria process holds it; try again when that one is done",
+            )
+        if "disk is full" in text or "No space left" in text:
+            return NoSpace(f"no room for the catalog {self._name}: {text}")
+        if isinstance(error, exc.OperationalError):
+            return EnvironmentMissing(
+                f"the catalog {self._name} can't be used: {text}",
+                hint="check that it is there, writable and, if a server, running",
+            )
+        return GalleriaError(
+            f"the catalog {self._name} failed: {text}",
+            hint="galleria doctor checks it",
+            code="CatalogFailed",
+        )
+
+    def _bring_up_to_date(self) -> None:
+        with self._transaction(write=False) as connection:
+            found = _schema_of(connection)
+        if found == SCHEMA:
+            return
+        # only now: alembic takes a tenth of a second to load
+        from adapters.catalog.migrations import upgrade
+
+        with self._transaction(write=True) as connection:
+            found = _schema_of(connection)  # another process may have been quicker
+            if found != SCHEMA:
+                upgrade(connection, found, self._name)
+
+
+def _dialect(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except exc.ArgumentError:
+        backend = ""
+    if backend not in ("sqlite", "postgresql"):
+        raise EnvironmentMissing(
+            "the catalog's URL is not understood",
+            hint="sqlite:////absolute/path/catalog.db or postgresql://user@host/database",
+        )
+    return parsed.set(drivername="postgresql+psycopg") if backend == "postgresql" else parsed
+
+
+def _sqlite(url: URL) -> sa.Engine:
+    if not url.database or url.database == ":memory:":
+        raise EnvironmentMissing("the catalog needs a file: sqlite:////absolute/path/catalog.db")
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    sa.event.listen(engine, "connect", _configure)
+    sa.event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _configure(connection: Any, record: object) -> None:
+    """Durability first; and transactions begin where this program says (see `_begin`)."""
+    connection.isolation_level = None
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin(connection: sa.Connection) -> None:
+    """A writer takes its lock at once: one that upgrades later can meet another, and then both have
+    read what one of them changes."""
+    write = connection.get_execution_options().get("write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _schema_of(connection: sa.Connection) -> str | None:
+    """The migration that the database is at; None for an empty one."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    return found
+
+
+_: type[Catalog] = SqlCatalog

@@ -1,0 +1,92 @@
+"""What the gallery needs from outside: where resources are kept, and who is alive.
+
+`tests/contract/test_catalog.py` is the contract in full.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipeline.gallery.model import (
+    Deployment,
+    Gallery,
+    ImageDefinition,
+    ImageVersion,
+    OwnerToken,
+)
+from pipeline.gallery.names import DefinitionName, GalleryName, VersionName
+
+
+class CatalogReader(Protocol):
+    """One consistent view of the catalog. Names are found without regard to case; lists are in the
+    order of names, versions newest first by number."""
+
+    def gallery(self, name: GalleryName) -> Gallery | None: ...
+    def gallery_in_subscription(self, name: GalleryName) -> Gallery | None:
+        """The gallery of that name in whatever resource group of the subscription."""
+        ...
+
+    def galleries(self) -> list[Gallery]: ...
+    def definition(self, name: DefinitionName) -> ImageDefinition | None: ...
+    def definitions(self, gallery: GalleryName) -> list[ImageDefinition]: ...
+    def version(self, name: VersionName) -> ImageVersion | None: ...
+    def versions(self, definition: DefinitionName) -> Iterator[ImageVersion]:
+        """Read piece by piece: stop early, and the rest is never read. Valid inside the `with`."""
+        ...
+
+    def report(self, name: VersionName) -> Mapping[str, Any] | None: ...
+    def step(self, key: str) -> Mapping[str, Any] | None: ...
+    def deployments(self) -> list[Deployment]: ...
+
+
+class CatalogWriter(CatalogReader, Protocol):
+    """A view that changes too. `put` makes the thing or replaces the one of the same name; a parent
+    must exist. Deleting what is absent does nothing; deleting a parent of something is an error."""
+
+    def put_gallery(self, gallery: Gallery) -> None: ...
+    def delete_gallery(self, name: GalleryName) -> None: ...
+    def put_definition(self, definition: ImageDefinition) -> None: ...
+    def delete_definition(self, name: DefinitionName) -> None: ...
+    def put_version(self, version: ImageVersion) -> None: ...
+    def delete_version(self, name: VersionName) -> None:
+        """With its report."""
+        ...
+
+    def put_report(self, name: VersionName, report: Mapping[str, Any] | None) -> None:
+        """None removes it."""
+        ...
+
+    def put_step(self, key: str, output: Mapping[str, Any]) -> None: ...
+    def put_deployment(self, deployment: Deployment) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogHealth:
+    """What `check` found. `problems` empty means sound."""
+
+    engine: str  # "SQLite 3.40.1"
+    journal: str  # how commits are made durable
+    schema: str
+    problems: tuple[str, ...] = ()
+
+
+class Catalog(Protocol):
+    def read(self) -> AbstractContextManager[CatalogReader]: ...
+    def write(self) -> AbstractContextManager[CatalogWriter]:
+        """A transaction, alone among writers: all of it is durable when the `with` ends, or none of
+        it when that raises."""
+        ...
+
+    def check(self) -> CatalogHealth: ...
+    def close(self) -> None: ...
+
+
+class Owners(Protocol):
+    """Which process works on a version, and whether it still can."""
+
+    def current(self) -> OwnerToken: ...
+    def alive(self, token: OwnerToken) -> bool:
+        """False only when that process certainly has ended; True for one that can't be seen from
+        here (another host)."""
+        ...

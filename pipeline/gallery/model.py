@@ -1,0 +1,347 @@
+"""The resources of a gallery, as Azure Compute Gallery has them, as frozen values.
+
+Sizes are bytes, dates are aware UTC. `documents` gives each of them Azure's JSON names.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from pipeline.gallery.names import (
+    DefinitionName,
+    GalleryName,
+    VersionName,
+    VersionNumber,
+    region_key,
+)
+
+
+class OsType(Enum):
+    LINUX = "Linux"
+    WINDOWS = "Windows"
+
+
+class OsState(Enum):
+    GENERALIZED = "Generalized"
+    SPECIALIZED = "Specialized"
+
+
+class HyperVGeneration(Enum):
+    V1 = "V1"  # BIOS
+    V2 = "V2"  # UEFI
+
+
+class Architecture(Enum):
+    X64 = "x64"
+    ARM64 = "Arm64"
+
+
+class StorageAccountType(Enum):
+    STANDARD_LRS = "Standard_LRS"
+    STANDARD_ZRS = "Standard_ZRS"
+    PREMIUM_LRS = "Premium_LRS"
+
+
+class ReplicationMode(Enum):
+    FULL = "Full"
+    SHALLOW = "Shallow"
+
+
+class ProvisioningState(Enum):
+    CREATING = "Creating"
+    UPDATING = "Updating"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    DELETING = "Deleting"
+
+
+class ReplicationState(Enum):
+    UNKNOWN = "Unknown"
+    REPLICATING = "Replicating"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+
+
+class AggregatedState(Enum):
+    UNKNOWN = "Unknown"
+    IN_PROGRESS = "InProgress"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A region of this installation and the storage account types that its zones can offer."""
+
+    name: str
+    storage_account_types: tuple[StorageAccountType, ...] = (StorageAccountType.STANDARD_LRS,)
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    name: GalleryName
+    location: str
+    created: datetime
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Identifier:
+    """The marketplace-like triple, unique in a gallery without regard to case."""
+
+    publisher: str
+    offer: str
+    sku: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.publisher.lower(), self.offer.lower(), self.sku.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceRange:
+    min: int | None = None
+    max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """What a VM made from the image should have. Memory is in MB, as `az` has it."""
+
+    vcpus: ResourceRange = field(default=ResourceRange(), metadata={"json": "vCPUs"})
+    memory: ResourceRange = ResourceRange()
+
+
+@dataclass(frozen=True, slots=True)
+class Disallowed:
+    disk_types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class PurchasePlan:
+    name: str
+    publisher: str
+    product: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDefinition:
+    name: DefinitionName
+    location: str
+    created: datetime
+    os_type: OsType
+    identifier: Identifier
+    os_state: OsState = OsState.GENERALIZED
+    hyper_v_generation: HyperVGeneration = HyperVGeneration.V2
+    architecture: Architecture = Architecture.X64
+    description: str = ""
+    eula: str = ""
+    privacy_statement_uri: str = ""
+    release_note_uri: str = ""
+    end_of_life_date: datetime | None = None
+    recommended: Recommended = Recommended()
+    disallowed: Disallowed = Disallowed()
+    features: tuple[Feature, ...] = ()
+    purchase_plan: PurchasePlan | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRegion:
+    """A region that a version is to be in. `name` keeps the spelling of the configuration."""
+
+    name: str
+    regional_replica_count: int | None = None
+    storage_account_type: StorageAccountType = StorageAccountType.STANDARD_LRS
+    exclude_from_latest: bool = False
+
+    @property
+    def key(self) -> str:
+        return region_key(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class RegionResult:
+    """What making a region's replicas did: bytes read, written, and shared with older bases, and
+    how the bases were made (copy, reflink, delta; by disk)."""
+
+    replicas: tuple[Mapping[str, Any], ...] = ()
+    methods: tuple[str, ...] = ()
+    bytes_read: int = 0
+    bytes_written: int = 0
+    bytes_shared: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RegionStatus:
+    """How far a version is in one region. `progress` is per cent."""
+
+    region: str
+    state: ReplicationState = ReplicationState.UNKNOWN
+    progress: int = 0
+    details: str = ""
+    result: RegionResult = RegionResult()
+
+    @property
+    def key(self) -> str:
+        return region_key(self.region)
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSource:
+    """Where a disk's content came from: the path as the user gave it, the format found in it, and
+    the root digests of the contents that it was made from, nearest first."""
+
+    path: str
+    format: str
+    lineage: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDisk:
+    """One disk of a version. `lun` None is the OS disk; `digest` is the root digest of the guest's
+    view of `virtual_size` bytes."""
+
+    lun: int | None
+    digest: str
+    virtual_size: int
+    source: DiskSource
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyProfile:
+    allow_deletion_of_replicated_locations: bool = True
+    block_deletion_before_end_of_life: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerToken:
+    """A process, told apart from any later one with the same number, here or on another host."""
+
+    host: str
+    boot_id: str
+    pid_namespace: int
+    pid: int
+    start_ticks: int  # clock ticks after boot at which the process started
+
+
+@dataclass(frozen=True, slots=True)
+class ImageVersion:
+    """One version: what was asked, what is there, and who works on it.
+
+    `uid` names one life of the number (a deleted and published-again version has another one);
+    `attempt` grows whenever a process takes the work over, so that one which was thought dead can
+    change nothing any more. `fingerprint` is the publisher's digest of sources and profile.
+    """
+
+    name: VersionName
+    uid: str
+    attempt: int
+    fingerprint: str
+    location: str
+    created: datetime
+    provisioning_state: ProvisioningState
+    target_regions: tuple[TargetRegion, ...]
+    regions: tuple[RegionStatus, ...]
+    generalized: bool
+    replica_count: int | None = None
+    replication_mode: ReplicationMode = ReplicationMode.FULL
+    exclude_from_latest: bool = False
+    end_of_life_date: datetime | None = None
+    safety_profile: SafetyProfile = SafetyProfile()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    published_date: datetime | None = None  # when its first region was Completed
+    disks: tuple[ImageDisk, ...] = ()
+    stats: Mapping[str, Any] = field(default_factory=dict)
+    owner: OwnerToken | None = None
+    owned_since: datetime | None = None
+
+    @property
+    def number(self) -> VersionNumber:
+        return self.name.number
+
+    @property
+    def zone_key(self) -> str:
+        """The name of this version's directory in a zone."""
+        definition = self.name.definition
+        return f"{definition.gallery.name}+{definition.name}+{self.number}+{self.uid}".lower()
+
+    def target(self, region: str) -> TargetRegion | None:
+        key = region_key(region)
+        return next((target for target in self.target_regions if target.key == key), None)
+
+    def status(self, region: str) -> RegionStatus | None:
+        key = region_key(region)
+        return next((status for status in self.regions if status.key == key), None)
+
+    def replicas_in(self, region: TargetRegion) -> int:
+        """How many replicas a region is to have: its own count, else the common one, else 1."""
+        return region.regional_replica_count or self.replica_count or 1
+
+    def is_completed_in(self, region: str) -> bool:
+        status = self.status(region)
+        return status is not None and status.state is ReplicationState.COMPLETED
+
+    @property
+    def completed_regions(self) -> tuple[str, ...]:
+        return tuple(s.region for s in self.regions if s.state is ReplicationState.COMPLETED)
+
+    @property
+    def aggregated_state(self) -> AggregatedState:
+        """Azure publishes no rule: a failed region counts first, then one that is not done yet."""
+        states = {status.state for status in self.regions}
+        if ReplicationState.FAILED in states:
+            return AggregatedState.FAILED
+        if states == {ReplicationState.COMPLETED}:
+            return AggregatedState.COMPLETED
+        if states <= {ReplicationState.UNKNOWN}:
+            return AggregatedState.UNKNOWN
+        return AggregatedState.IN_PROGRESS
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRequest:
+    """What a publisher asks for. None means the default: the gallery's location, that region
+    alone, generalize as the definition's OS state says. `luns` are those of the data disks."""
+
+    name: VersionName
+    fingerprint: str
+    location: str | None = None
+    target_regions: tuple[TargetRegion, ...] = ()
+    replica_count: int | None = None
+    replication_mode: ReplicationMode = ReplicationMode.FULL
+    generalize: bool | None = None
+    luns: tuple[int, ...] = ()
+    exclude_from_latest: bool = False
+    end_of_life_date: datetime | None = None
+    safety_profile: SafetyProfile = SafetyProfile()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedDisk:
+    lun: int | None
+    path: str
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Disks that were made for a VM from a version; they outlive the version."""
+
+    name: str
+    directory: str
+    version: VersionName
+    version_uid: str
+    region: str
+    created: datetime
+    disks: tuple[DeployedDisk, ...] = ()

@@ -1,0 +1,142 @@
+"""How a version changes while it is published, replicated and deleted. Pure functions."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+
+from pipeline.gallery import rules
+from pipeline.gallery.model import (
+    ImageVersion,
+    OwnerToken,
+    ProvisioningState,
+    RegionStatus,
+    ReplicationState,
+    TargetRegion,
+    VersionRequest,
+)
+
+_NOT_FINISHED = "The work ended before this region was done."
+
+
+def created(
+    request: VersionRequest,
+    location: str,
+    targets: tuple[TargetRegion, ...],
+    *,
+    generalized: bool,
+    uid: str,
+    owner: OwnerToken,
+    now: datetime,
+) -> ImageVersion:
+    return ImageVersion(
+        name=request.name,
+        uid=uid,
+        attempt=1,
+        fingerprint=request.fingerprint,
+        location=location,
+        created=now,
+        provisioning_state=ProvisioningState.CREATING,
+        target_regions=targets,
+        regions=tuple(RegionStatus(target.name) for target in targets),
+        generalized=generalized,
+        replica_count=request.replica_count,
+        replication_mode=request.replication_mode,
+        exclude_from_latest=request.exclude_from_latest,
+        end_of_life_date=request.end_of_life_date,
+        safety_profile=request.safety_profile,
+        tags=request.tags,
+        owner=owner,
+        owned_since=now,
+    )
+
+
+def taken_over(old: ImageVersion, fresh: ImageVersion) -> ImageVersion:
+    """`fresh` in the place of `old`, whose owner died or failed. The uid stays, so that what the
+    old attempt left in zones is found. What is Completed stays, with the disks that it consists of.
+    """
+    same = replace(fresh, uid=old.uid, attempt=old.attempt + 1)
+    if not old.completed_regions:
+        return same
+    missing = tuple(
+        target
+        for target in old.target_regions
+        if old.is_completed_in(target.name) and fresh.target(target.name) is None
+    )
+    return replace(
+        same,
+        created=old.created,
+        generalized=old.generalized,
+        target_regions=fresh.target_regions + missing,
+        regions=_statuses(old, fresh.target_regions + missing),
+        disks=old.disks,
+        stats=old.stats,
+        published_date=old.published_date,
+    )
+
+
+def region_changed(version: ImageVersion, status: RegionStatus, now: datetime) -> ImageVersion:
+    """The version with one region's new status."""
+    old = rules.existing(version.status(status.region), f"{version.name} in {status.region}")
+    status = replace(status, region=old.region)
+    first = status.state is ReplicationState.COMPLETED and version.published_date is None
+    return replace(
+        version,
+        regions=tuple(status if item is old else item for item in version.regions),
+        published_date=now if first else version.published_date,
+    )
+
+
+def replicating(
+    version: ImageVersion, targets: Iterable[TargetRegion], owner: OwnerToken, now: datetime
+) -> ImageVersion:
+    """The version with regions added, or asked for again; what is Completed stays."""
+    changed = {target.key: target for target in targets}
+    kept = tuple(changed.pop(target.key, target) for target in version.target_regions)
+    return replace(
+        version,
+        attempt=version.attempt + 1,
+        provisioning_state=ProvisioningState.UPDATING,
+        target_regions=kept + tuple(changed.values()),
+        regions=_statuses(version, kept + tuple(changed.values())),
+        owner=owner,
+        owned_since=now,
+    )
+
+
+def finished(version: ImageVersion, details: str = "") -> ImageVersion:
+    """No process works on it any more: Succeeded when every region is Completed, else Failed (and
+    usable where it is Completed), as in Azure."""
+    regions = tuple(
+        s
+        if s.state in (ReplicationState.COMPLETED, ReplicationState.FAILED)
+        else replace(s, state=ReplicationState.FAILED, details=details or _NOT_FINISHED)
+        for s in version.regions
+    )
+    complete = all(s.state is ReplicationState.COMPLETED for s in regions)
+    return replace(
+        version,
+        regions=regions,
+        provisioning_state=ProvisioningState.SUCCEEDED if complete else ProvisioningState.FAILED,
+        owner=None,
+        owned_since=None,
+    )
+
+
+def deleting(version: ImageVersion, owner: OwnerToken, now: datetime) -> ImageVersion:
+    return replace(
+        version,
+        attempt=version.attempt + 1,
+        provisioning_state=ProvisioningState.DELETING,
+        owner=owner,
+        owned_since=now,
+    )
+
+
+def _statuses(old: ImageVersion, targets: tuple[TargetRegion, ...]) -> tuple[RegionStatus, ...]:
+    """The status of each target: what is Completed stays, the rest starts again."""
+    return tuple(
+        status
+        if (status := old.status(target.name)) is not None and old.is_completed_in(target.name)
+        else RegionStatus(target.name)
+        for target in targets
+    )
