@@ -1,0 +1,66 @@
+"""What tests share: the real guest (built once, then from a cache), and what a missing tool means.
+
+A missing tool skips a test on a laptop; with REQUIRE_TOOLS=1 (CI, the Vagrant lab) it fails it.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from adapters import command
+from fixtures import debian
+
+# The first test that asks for the guest pays for its build: mmdebstrap and two disks.
+BUILD_TIMEOUT = 1800
+SLOW_FIXTURES = {"guest", "guest_v2", "demonstration"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests that may have to build a guest the time for it."""
+    for item in items:
+        names = set(getattr(item, "fixturenames", ()))
+        if names & SLOW_FIXTURES and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(BUILD_TIMEOUT))
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip, or fail where every tool has to be there."""
+    if os.environ.get("REQUIRE_TOOLS") == "1":
+        pytest.fail(f"REQUIRE_TOOLS=1, but {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def require() -> Callable[..., None]:
+    """`require("qemu-img", ...)`: these programs, or this test can't be run."""
+
+    def check(*programs: str) -> None:
+        for program in programs:
+            if shutil.which(program, path=command.PATH) is None:
+                missing(f"{program} is not installed")
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the work tree."""
+    return Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def guest(require: Callable[..., None]) -> debian.Guest:
+    """The dirty Debian guest that boots by BIOS. Its files are the cache's: never write them."""
+    require("mmdebstrap", "mke2fs", "sfdisk", "grub-mkimage", "debugfs")
+    return debian.build("V1")
+
+
+@pytest.fixture(scope="session")
+def guest_v2(require: Callable[..., None]) -> debian.Guest:
+    """The same guest on a GPT with an EFI system partition."""
+    require("mmdebstrap", "mke2fs", "sfdisk", "grub-mkimage", "debugfs", "mkfs.vfat", "mcopy")
+    return debian.build("V2")

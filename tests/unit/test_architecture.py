@@ -1,0 +1,188 @@
+"""The dependency rule, and what may lie where."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+# The pipeline opens no process, no database, no socket and no file format.
+PIPELINE_THIRD_PARTY = {"xxhash", "blake3"}
+WORLD = {
+    *("subprocess", "multiprocessing", "pty", "ctypes", "concurrent.futures.process"),
+    *("sqlite3", "dbm", "shelve"),
+    *("socket", "socketserver", "ssl", "asyncio", "http", "urllib", "ftplib", "smtplib", "xmlrpc"),
+    *("zipfile", "tarfile", "mmap", "fcntl"),
+}
+WORLD_CALLS = re.compile(r"os\.(system|popen|fork|forkpty|posix_spawn\w*|exec\w+|spawn\w+)$")
+# What every adapter may build on; the rest of them do not know each other.
+LEAVES = {"command", "durable", "sandbox", "text", "filesystem", "qemu"}
+# Where adapters are put together.
+WIRING = {"app", "cli", "doctor"}
+TOP_LEVEL = {
+    *("pipeline", "adapters", "fixtures", "tests", "scripts", ".ci"),
+    *("README.md", "LICENSE", "Vagrantfile", "pyproject.toml", "requirements.txt", ".gitignore"),
+}
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything that a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield node.lineno, name.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            for name in node.names:
+                yield node.lineno, f"{node.module}.{name.name}"
+
+
+def tracked() -> list[Path]:
+    listing = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
+    )
+    return [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def breaches(path: Path) -> list[str]:
+    """What in a pipeline module reaches outside."""
+    found = []
+    for line, name in imports(path):
+        top = name.split(".")[0]
+        known = top == "pipeline" or top in PIPELINE_THIRD_PARTY or top in sys.stdlib_module_names
+        if not known or any(name == bad or name.startswith(f"{bad}.") for bad in WORLD):
+            found.append(f"{path.relative_to(ROOT)}:{line}: imports {name}")
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Attribute) and WORLD_CALLS.match(ast.unparse(node)):
+            found.append(f"{path.relative_to(ROOT)}:{node.lineno}: uses {ast.unparse(node)}")
+    return found
+
+
+def test_the_pipeline_touches_nothing_but_itself() -> None:
+    assert [breach for path in modules("pipeline") for breach in breaches(path)] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import subprocess",
+        "from sqlite3 import connect",
+        "def f():\n    from adapters import command",
+        "import sqlalchemy",
+        "import guestfs",
+        "import urllib.request",
+        "import os\nos.system('true')",
+    ],
+)
+def test_a_breach_is_seen(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(code)
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    assert breaches(module)
+
+
+def adapter(name: str) -> str:
+    """`adapters.guestfs.process.Helper` belongs to the adapter `guestfs`."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def test_adapters_know_only_leaves() -> None:
+    found = []
+    for path in modules("adapters"):
+        own = adapter(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        for line, name in imports(path):
+            if not name.startswith("adapters."):
+                continue
+            other = adapter(name)
+            allowed = own == other or other in LEAVES or own in WIRING
+            if own in LEAVES and other not in LEAVES | {own}:
+                allowed = False
+            if not allowed:
+                found.append(f"{path.relative_to(ROOT)}:{line}: imports {name}")
+    assert found == []
+
+
+def test_there_is_one_door_to_subprocesses() -> None:
+    door = ROOT / "adapters" / "command.py"
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in modules("adapters")
+        if path != door
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Call)
+        and re.match(r"(subprocess\.\w+|Popen|os\.system|os\.popen)$", ast.unparse(node.func))
+    ]
+    assert found == []
+
+
+def test_the_product_does_not_know_its_tests() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: imports {name}"
+        for package in ("pipeline", "adapters")
+        for path in modules(package)
+        for line, name in imports(path)
+        if name.split(".")[0] in ("fixtures", "tests", "pytest", "hypothesis", "dissect")
+    ]
+    assert found == []
+
+
+def test_the_top_level_is_the_map() -> None:
+    names = {path.relative_to(ROOT).parts[0] for path in tracked()}
+    assert names - TOP_LEVEL == set()
+
+
+def test_modules_stay_small() -> None:
+    long = {
+        str(path.relative_to(ROOT)): count
+        for package in ("pipeline", "adapters", "fixtures")
+        for path in modules(package)
+        if (count := len(path.read_text().splitlines())) > 400
+    }
+    assert long == {}
+
+
+def test_nothing_names_this_machine_or_a_registry() -> None:
+    place = str(ROOT).encode()
+    assert [path for path in tracked() if place in path.read_bytes()] == []
+    for path in (ROOT / "scripts").rglob("*"):
+        if path.is_file():
+            assert "://" not in path.read_text(), path
+    for path in (ROOT / "requirements.txt", ROOT / "tests" / "requirements.txt"):
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+        odd = [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[0-9a-z.]+", line)]
+        assert odd == [], path
+
+
+def test_every_dependency_is_pinned() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    optional = project["optional-dependencies"]
+    for wanted, files in (
+        (project["dependencies"], ["requirements.txt"]),
+        (optional["dev"], ["requirements.txt", "tests/requirements.txt"]),
+    ):
+        pinned = {
+            line.split("==")[0] for file in files for line in (ROOT / file).read_text().splitlines()
+        }
+        names = {
+            re.sub(r"[-_.]+", "-", re.split(r"[\[><=~! ]", item)[0]).lower() for item in wanted
+        }
+        assert names - pinned == set()
+
+
+def test_no_large_binaries() -> None:
+    large = [
+        str(path.relative_to(ROOT))
+        for path in tracked()
+        if path.stat().st_size > 100 << 10 and b"\0" in path.read_bytes()
+    ]
+    assert large == []
