@@ -284,8 +284,8 @@ def number_free(old: ImageVersion | None, fingerprint: str, *, owner_alive: bool
     if old is None:
         return
     not_busy(old, owner_alive=owner_alive, operation="Create")
-    state, done = old.provisioning_state, old.completed_regions
-    if state in (ProvisioningState.SUCCEEDED, ProvisioningState.UPDATING):
+    done = old.completed_regions
+    if old.provisioning_state is ProvisioningState.SUCCEEDED:
         raise Conflict(
             f"The image version '{old.name}' already exists: its content is immutable.",
             hint="publish the next number, or delete this version first",

@@ -32,6 +32,12 @@ from pipeline.gallery.names import (
     parse_reference,
 )
 
+_UNFINISHED = (
+    ProvisioningState.CREATING,
+    ProvisioningState.UPDATING,
+    ProvisioningState.DELETING,
+)
+
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
@@ -172,8 +178,8 @@ class GalleryService:
         return {lun: tuple(digests) for lun, digests in found.items()}
 
     def is_interrupted(self, version: ImageVersion) -> bool:
-        """Whether the process that worked on it died before it finished."""
-        return version.owner is not None and not self._owners.alive(version.owner)
+        """Whether it is unfinished and nobody works on it: that process died, or failed to start."""
+        return version.provisioning_state in _UNFINISHED and not self._busy(version)
 
     # --- versions: publish -------------------------------------------------------------------
 
@@ -254,6 +260,16 @@ class GalleryService:
         """Leave the regions that are not Completed to another process, which takes the version
         with `begin_replication`."""
         return self._change(version, lambda current: replace(current, owner=None, owned_since=None))
+
+    def hand_over(self, version: ImageVersion) -> ImageVersion:
+        """Give up a version that is usable, with regions left to be made: another process goes on
+        with `begin_replication`."""
+
+        def change(current: ImageVersion) -> ImageVersion:
+            rules.has_source(current)
+            return transitions.handed_over(current)
+
+        return self._change(version, change)
 
     def abandon_version(self, version: ImageVersion, details: str) -> ImageVersion | None:
         """End a publication that failed. When no region was Completed the version is gone and its

@@ -57,10 +57,11 @@ def taken_over(old: ImageVersion, fresh: ImageVersion) -> ImageVersion:
     same = replace(fresh, uid=old.uid, attempt=old.attempt + 1)
     if not old.completed_regions:
         return same
+    updating = old.provisioning_state is ProvisioningState.UPDATING  # its regions were asked for
     missing = tuple(
         target
         for target in old.target_regions
-        if old.is_completed_in(target.name) and fresh.target(target.name) is None
+        if (old.is_completed_in(target.name) or updating) and fresh.target(target.name) is None
     )
     return replace(
         same,
@@ -119,6 +120,13 @@ def finished(version: ImageVersion, details: str = "") -> ImageVersion:
         provisioning_state=ProvisioningState.SUCCEEDED if complete else ProvisioningState.FAILED,
         owner=None,
         owned_since=None,
+    )
+
+
+def handed_over(version: ImageVersion) -> ImageVersion:
+    """Usable where it is Completed, the rest left to the process that takes it next."""
+    return replace(
+        version, provisioning_state=ProvisioningState.UPDATING, owner=None, owned_since=None
     )
 
 
