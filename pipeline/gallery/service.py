@@ -178,7 +178,7 @@ class GalleryService:
         return {lun: tuple(digests) for lun, digests in found.items()}
 
     def is_interrupted(self, version: ImageVersion) -> bool:
-        """Whether it is unfinished and nobody works on it: that process died, or failed to start."""
+        """Whether it is unfinished and nobody works on it: its process died, or never began."""
         return version.provisioning_state in _UNFINISHED and not self._busy(version)
 
     # --- versions: publish -------------------------------------------------------------------
@@ -257,11 +257,6 @@ class GalleryService:
         )
 
     def hand_over(self, version: ImageVersion) -> ImageVersion:
-        """Leave the regions that are not Completed to another process, which takes the version
-        with `begin_replication`."""
-        return self._change(version, lambda current: replace(current, owner=None, owned_since=None))
-
-    def hand_over(self, version: ImageVersion) -> ImageVersion:
         """Give up a version that is usable, with regions left to be made: another process goes on
         with `begin_replication`."""
 
@@ -283,7 +278,9 @@ class GalleryService:
             catalog.put_version(failed)
             return failed
 
-    def begin_replication(self, name: VersionName, targets: Sequence[TargetRegion]) -> ImageVersion:
+    def begin_replication(
+        self, name: VersionName, targets: Sequence[TargetRegion] = ()
+    ) -> ImageVersion:
         """Take a published version to add regions to it, or to make failed ones again. What is to
         be done is every region that is not Completed."""
         with self._catalog.write() as catalog:
