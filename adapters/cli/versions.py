@@ -1,0 +1,204 @@
+"""`galleria list` and `galleria show`."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from adapters.cli.context import Settings
+from adapters.cli.lazy import Command
+from adapters.text import bytes_text, fields, table
+from pipeline.gallery.documents import encode
+from pipeline.gallery.latest import latest
+from pipeline.gallery.model import ImageVersion, RegionStatus, ReplicationState
+from pipeline.gallery.names import DefinitionName, parse_definition, parse_gallery
+from pipeline.stages.ingest import disk_name
+
+if TYPE_CHECKING:
+    from adapters.app import App
+
+
+@click.command("list", cls=Command)
+@click.argument("name", metavar="[GALLERY[/DEFINITION]]", required=False)
+@click.pass_obj
+def list_versions(settings: Settings, *, name: str | None) -> None:
+    """List image versions, newest first."""
+    with settings.app() as app:
+        found = {wanted: app.gallery.list_versions(wanted) for wanted in _definitions(app, name)}
+    rows = []
+    documents = []
+    for versions in found.values():
+        newest = latest(versions)
+        for version in versions:
+            is_latest = newest is not None and newest.number == version.number
+            rows.append(_row(version, is_latest=is_latest))
+            documents.append({**encode(version), "isLatest": is_latest})
+    header = ("VERSION", "STATE", "REGIONS", "VIRTUAL SIZE", "PUBLISHED", "END OF LIFE", "")
+    text = table(header, rows) if rows else "there are no versions"
+    settings.emit({"versions": documents}, text)
+
+
+@click.command(cls=Command)
+@click.argument("reference", metavar="GALLERY/DEFINITION[/VERSION]")
+@click.option("--region", metavar="NAME", help="What latest means in this region.")
+@click.pass_obj
+def show(settings: Settings, *, reference: str, region: str | None) -> None:
+    """Show one version: regions, replicas, how they were made, bytes."""
+    with settings.app() as app:
+        version = app.gallery.resolve(reference, region)
+        report = app.gallery.report(version.name)
+        definition = app.gallery.get_definition(version.name.definition)
+        interrupted = app.gallery.is_interrupted(version)
+        allocated = {status.region: _allocated(app, version, status) for status in version.regions}
+        deployments = [
+            item for item in app.gallery.list_deployments() if item.version_uid == version.uid
+        ]
+    document = {
+        "version": encode(version),
+        "definition": encode(definition),
+        "aggregatedState": version.aggregated_state.value,
+        "interrupted": interrupted,
+        "allocatedBytes": allocated,
+        "deployments": encode(deployments),
+        "generalizeReport": report,
+    }
+    os = f"{definition.os_type.value} {definition.os_state.value}"
+    about = fields(
+        [
+            ("version", version.name),
+            ("id", version.name.arm_id),
+            ("state", _state(version, interrupted=interrupted)),
+            (
+                "image",
+                f"{os} {definition.hyper_v_generation.value} {definition.architecture.value}",
+            ),
+            ("generalized", _generalized(version, report)),
+            ("published", _minute(version.published_date)),
+            ("end of life", _end_of_life(version)),
+            ("latest", "excluded" if version.exclude_from_latest else ""),
+            ("tags", " ".join(f"{key}={value}" for key, value in version.tags.items())),
+            ("deployed", f"{len(deployments)} VMs" if deployments else ""),
+        ]
+    )
+    settings.emit(
+        document,
+        "\n\n".join([about, *_disks(version), _regions(version, allocated), *_replicas(version)]),
+    )
+
+
+def _definitions(app: "App", name: str | None) -> list[DefinitionName]:
+    if name is not None and "/" in name.strip("/"):
+        return [parse_definition(name)]
+    galleries = [parse_gallery(name)] if name else [g.name for g in app.gallery.list_galleries()]
+    return [item.name for gallery in galleries for item in app.gallery.list_definitions(gallery)]
+
+
+def _row(version: ImageVersion, *, is_latest: bool) -> tuple[object, ...]:
+    return (
+        version.name,
+        version.provisioning_state.value,
+        ", ".join(_place(version, status) for status in version.regions),
+        bytes_text(sum(disk.virtual_size for disk in version.disks)) if version.disks else "",
+        _minute(version.published_date),
+        _end_of_life(version),
+        "latest" if is_latest else "",
+    )
+
+
+def _place(version: ImageVersion, status: RegionStatus) -> str:
+    if status.state is ReplicationState.COMPLETED:
+        return f"{status.region} {len(status.result.replicas)}"
+    return f"{status.region} {status.state.value}"
+
+
+def _allocated(app: "App", version: ImageVersion, status: RegionStatus) -> int:
+    """What the version's files in a region occupy: shared blocks once, parents of a delta too."""
+    from adapters.filesystem import allocated_bytes
+
+    total = 0
+    for zone in app.zones.get(status.region, ()):
+        replicas = zone.find_version(version.zone_key)
+        if replicas is None:
+            continue
+        bases = [zone.find_base(disk.digest) for disk in version.disks]
+        paths = {disk.path for replica in replicas for disk in replica.disks}
+        paths |= {layer.path for base in bases if base is not None for layer in base.chain}
+        total += allocated_bytes(sorted(paths))
+    return total
+
+
+def _disks(version: ImageVersion) -> Iterable[str]:
+    rows = [
+        (
+            disk_name(disk.lun),
+            bytes_text(disk.virtual_size),
+            disk.digest[:16],
+            f"{Path(disk.source.path).name} ({disk.source.format})",
+        )
+        for disk in version.disks
+    ]
+    return [table(("DISK", "VIRTUAL SIZE", "DIGEST", "SOURCE"), rows)] if rows else []
+
+
+def _regions(version: ImageVersion, allocated: Mapping[str, int]) -> str:
+    virtual_size = sum(disk.virtual_size for disk in version.disks)
+    rows = []
+    for status in version.regions:
+        result = status.result
+        done = status.state is ReplicationState.COMPLETED
+        rows.append(
+            (
+                status.region,
+                status.state.value,
+                len(result.replicas) if done else "",
+                ", ".join(sorted(set(result.methods))),
+                bytes_text(virtual_size * len(result.replicas)) if done else "",
+                bytes_text(result.bytes_written) if done else "",
+                bytes_text(result.bytes_shared) if done else "",
+                bytes_text(allocated[status.region]) if done else "",
+            )
+        )
+    header = ("REGION", "STATE", "REPLICAS", "BASE", "LOGICAL", "WRITTEN", "SHARED", "ALLOCATED")
+    problems = [
+        f"{status.region}: {status.details}" for status in version.regions if status.details
+    ]
+    return "\n".join([table(header, rows), *(fields([("  problem", item)]) for item in problems)])
+
+
+def _replicas(version: ImageVersion) -> Iterable[str]:
+    rows = [
+        (
+            f"{status.region}/{replica['index']}",
+            disk_name(disk["lun"]),
+            disk["method"],
+            disk["path"],
+        )
+        for status in version.regions
+        for replica in status.result.replicas
+        for disk in replica["disks"]
+    ]
+    return [table(("REPLICA", "DISK", "MADE BY", "PATH"), rows)] if rows else []
+
+
+def _state(version: ImageVersion, *, interrupted: bool) -> str:
+    state = f"{version.provisioning_state.value}, replication {version.aggregated_state.value}"
+    if interrupted:
+        return f"{state}; the process that worked on it is gone: the same command continues"
+    return state
+
+
+def _generalized(version: ImageVersion, report: Mapping[str, Any] | None) -> str:
+    return "yes" if version.generalized else "no"
+
+
+def _end_of_life(version: ImageVersion) -> str:
+    end = version.end_of_life_date
+    if end is None:
+        return ""
+    return f"{end:%Y-%m-%d}" + (" (past)" if end <= datetime.now(UTC) else "")
+
+
+def _minute(moment: datetime | None) -> str:
+    return "" if moment is None else f"{moment:%Y-%m-%d %H:%M}Z"

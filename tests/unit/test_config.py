@@ -1,0 +1,168 @@
+"""The configuration: where it is found, what it refuses, and that it survives being written."""
+
+from pathlib import Path
+
+import pytest
+
+from adapters.config import (
+    Config,
+    ConfigurationInvalid,
+    complete,
+    load_config,
+    parse_regions,
+    write_config,
+)
+from pipeline.errors import Conflict, NotFound
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    return {
+        "HOME": str(tmp_path / "home"),
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+
+
+def load(tmp_path: Path, env: dict[str, str], text: str) -> Config:
+    path = tmp_path / "galleria.toml"
+    path.write_text(text)
+    return load_config(path, env)
+
+
+def test_without_a_file_the_defaults_hold(tmp_path: Path, env: dict[str, str]) -> None:
+    config = load_config(None, env)
+    assert config.regions == {}
+    assert config.catalog == f"sqlite:///{tmp_path}/state/galleria/catalog.db"
+    assert config.work == tmp_path / "state/galleria/work"
+    assert config.cache == tmp_path / "cache/galleria"
+    assert config.sandbox
+    assert config.immutable
+    assert config.origins == {}
+
+
+def test_every_key_is_read(tmp_path: Path, env: dict[str, str]) -> None:
+    config = load(
+        tmp_path,
+        env,
+        """
+        source_region = "US East"
+        catalog = "postgresql+psycopg://me@db/galleria"
+        work = "scratch"
+        cache = "/var/cache/g"
+        sandbox = false
+        immutable = false
+        threads = 2
+        max_virtual_size = "2 TiB"
+        [regions]
+        eu = "/srv/eu"
+        "US East" = ["/srv/us-a", "us-b"]
+        """,
+    )
+    assert config.regions == {
+        "eu": (Path("/srv/eu"),),
+        "US East": (Path("/srv/us-a"), tmp_path / "us-b"),
+    }
+    assert config.source_region == "US East"
+    assert config.work == tmp_path / "scratch"
+    assert (config.sandbox, config.immutable, config.threads) == (False, False, 2)
+    assert config.max_virtual_size == 2 << 40
+    assert set(config.origins.values()) == {str(tmp_path / "galleria.toml")}
+
+
+def test_the_first_region_is_the_source_region(tmp_path: Path, env: dict[str, str]) -> None:
+    text = '[regions]\nus = "/us"\neu = "/eu"\n'
+    assert load(tmp_path, env, text).source_region == "us"
+    assert load(tmp_path, env, f'source_region = "EU"\n{text}').source_region == "eu"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("treads = 4", "unknown key 'treads'"),
+        ("threads = 'four'", "threads is 'four', expected a number from 1 to 256"),
+        ("threads = true", "threads is True, expected a number"),
+        ("threads = 0", "threads is 0, expected a number from 1"),
+        ("sandbox = 'no'", "sandbox is 'no', expected true or false"),
+        ("max_virtual_size = '2 TB'", "max_virtual_size is '2 TB', expected bytes"),
+        ("max_virtual_size = 0", "max_virtual_size is 0, expected bytes"),
+        ("catalog = 'catalog.db'", "catalog: expected a database URL"),
+        ("catalog = 'sqlite:///catalog.db'", "catalog: expected a database URL"),
+        ("work = ''", "work is '', expected a directory"),
+        ("regions = ['/eu']", "regions is ['/eu'], expected a table"),
+        ("[regions]\neu = []", "regions.eu is [], expected a list of directories"),
+        ("[regions]\neu = [1]", "regions.eu is 1, expected a directory"),
+        ("[regions]\n'e/u' = '/eu'", "The region name 'e/u' is invalid"),
+        ("[regions]\n'eu west' = '/a'\nEUWest = '/b'", "region 'EUWest' is there twice"),
+        ("[regions]\neu = '/a'\nus = '/b/../a'", "the directory /a is two zones"),
+        ("source_region = 'us'\n[regions]\neu = '/a'", "expected one of the regions: eu"),
+        ("threads = ", "not TOML"),
+    ],
+)
+def test_mistakes_name_file_key_and_what_is_expected(
+    tmp_path: Path, env: dict[str, str], text: str, message: str
+) -> None:
+    with pytest.raises(ConfigurationInvalid) as caught:
+        load(tmp_path, env, text)
+    assert message in caught.value.message
+    assert caught.value.message.startswith(str(tmp_path / "galleria.toml"))
+    assert caught.value.exit_status == 2
+
+
+def test_a_password_is_not_repeated(tmp_path: Path, env: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationInvalid) as caught:
+        load(tmp_path, env, "catalog = 'sqlite:///relative?password=hunter2'")
+    assert "hunter2" not in caught.value.message
+
+
+def test_the_environment_wins(tmp_path: Path, env: dict[str, str]) -> None:
+    env |= {
+        "GALLERIA_SANDBOX": "false",
+        "GALLERIA_THREADS": "3",
+        "GALLERIA_REGIONS": "eu=/a 'uk south=/b,/c'",
+        "GALLERIA_MAX_VIRTUAL_SIZE": "1 GiB",
+    }
+    config = load(tmp_path, env, "threads = 2\nsandbox = true\nimmutable = false\n")
+    assert (config.sandbox, config.threads, config.max_virtual_size) == (False, 3, 1 << 30)
+    assert config.regions == {"eu": (Path("/a"),), "uk south": (Path("/b"), Path("/c"))}
+    assert config.origins["threads"] == "GALLERIA_THREADS"
+    assert config.origins["immutable"] == str(tmp_path / "galleria.toml")
+
+
+@pytest.mark.parametrize("variable", ["GALLERIA_SANDBOX", "GALLERIA_THREADS", "GALLERIA_REGIONS"])
+def test_a_bad_variable_is_named(env: dict[str, str], variable: str) -> None:
+    with pytest.raises(ConfigurationInvalid, match=variable):
+        load_config(None, env | {variable: "perhaps"})
+
+
+def test_a_file_that_was_named_must_exist(tmp_path: Path, env: dict[str, str]) -> None:
+    with pytest.raises(NotFound, match=r"nowhere\.toml"):
+        load_config(tmp_path / "nowhere.toml", env)
+    with pytest.raises(NotFound, match=r"elsewhere\.toml"):
+        load_config(None, env | {"GALLERIA_CONFIG": str(tmp_path / "elsewhere.toml")})
+
+
+def test_the_users_file_is_found(tmp_path: Path, env: dict[str, str]) -> None:
+    (tmp_path / "config/galleria").mkdir(parents=True)
+    (tmp_path / "config/galleria/config.toml").write_text("threads = 7")
+    assert load_config(None, env).threads == 7
+
+
+def test_what_is_written_is_read_back(tmp_path: Path, env: dict[str, str]) -> None:
+    zones = parse_regions(["eu=a,b", f'uk south={tmp_path}/c "d"é'], "--region", tmp_path)
+    values = {"regions": zones, "source_region": "uk south", "threads": 2, "sandbox": False}
+    config = complete(values, dict.fromkeys(values, "test"), env)
+    path = tmp_path / "new" / "config.toml"
+    write_config(config, path)
+    assert load_config(path, env) == config
+    with pytest.raises(Conflict, match="exists already"):
+        write_config(config, path)
+    write_config(complete({"regions": zones}, {}, env), path, force=True)
+    assert load_config(path, env).source_region == "eu"
+
+
+def test_regions_of_the_command_line(tmp_path: Path) -> None:
+    for items in (["eu"], ["eu="], ["eu=/a", "eu=/b"], ["eu=/a,,"], ["=/a"]):
+        with pytest.raises(ConfigurationInvalid, match="--region"):
+            parse_regions(items, "--region", tmp_path)
