@@ -1,0 +1,90 @@
+"""What doctor says when something is missing; that it is right on this host is a system test."""
+
+from pathlib import Path
+
+import pytest
+
+from adapters import doctor
+from adapters.config import Config
+from adapters.doctor import Check, Verdict
+
+
+def config(tmp_path: Path, **values: object) -> Config:
+    defaults: dict[str, object] = {
+        "regions": {},
+        "source_region": "",
+        "catalog": f"sqlite:///{tmp_path / 'catalog.db'}",
+        "work": tmp_path / "work",
+        "cache": tmp_path / "cache",
+    }
+    return Config(**(defaults | values))  # type: ignore[arg-type]
+
+
+def found(checks: tuple[Check, ...], name: str) -> Check:
+    return next(check for check in checks if check.name == name)
+
+
+@pytest.fixture
+def bare_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host with no program at all, where the appliance can't be built either."""
+    monkeypatch.setattr("adapters.command.PATH", str(tmp_path / "bin"))
+    return tmp_path
+
+
+def test_a_bare_host_can_not_run(bare_host: Path) -> None:
+    checks = doctor.run(config(bare_host))
+    assert not doctor.can_run(checks)
+    for name in ("sandbox", "qemu-img", "qemu-nbd", "guestfs appliance"):
+        check = found(checks, name)
+        assert check.verdict is Verdict.FAIL, check
+        assert check.advice, check
+
+
+def test_every_complaint_says_what_to_do(bare_host: Path) -> None:
+    for check in doctor.run(config(bare_host, sandbox=False)):
+        assert check.verdict is Verdict.OK or check.advice, check
+
+
+def test_a_lifted_sandbox_is_told_of(bare_host: Path) -> None:
+    check = found(doctor.run(config(bare_host, sandbox=False)), "sandbox")
+    assert check.verdict is Verdict.WARN
+    assert "off" in check.found
+
+
+def test_zones(bare_host: Path) -> None:
+    one, two, absent = (bare_host / name for name in ("one", "two", "absent"))
+    one.mkdir()
+    two.mkdir()
+    checks = doctor.run(config(bare_host, regions={"eu": (one,), "us": (two, absent)}))
+    assert found(checks, f"zone us: {absent}").verdict is Verdict.FAIL
+    together = found(checks, f"zone us: {two}")
+    assert together.verdict is Verdict.WARN
+    assert "zone of eu" in together.advice
+    assert "free" in found(checks, f"zone eu: {one}").found
+    assert list(one.iterdir()) == []
+
+
+def test_a_damaged_catalog_is_a_failure(bare_host: Path) -> None:
+    settings = config(bare_host)
+    assert found(doctor.run(settings), "catalog").verdict is Verdict.WARN
+    (bare_host / "catalog.db").write_bytes(b"not a database, but long enough for one" * 100)
+    assert found(doctor.run(settings), "catalog").verdict is Verdict.FAIL
+
+
+def test_a_password_is_not_shown(bare_host: Path) -> None:
+    url = "postgresql+psycopg://user:secret@127.0.0.1:1/none"
+    check = found(doctor.run(config(bare_host, catalog=url)), "catalog")
+    assert check.verdict is Verdict.FAIL
+    assert "secret" not in check.found + check.advice
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ([Verdict.OK, Verdict.WARN], True),
+        ([Verdict.OK, Verdict.FAIL, Verdict.WARN], False),
+    ],
+)
+def test_only_a_failure_stops(verdicts: list[Verdict], *, expected: bool) -> None:
+    checks = tuple(Check("c", verdict, "f") for verdict in verdicts)
+    assert doctor.can_run(checks) is expected
