@@ -217,6 +217,8 @@ def _read(path: Path) -> CommentedMap:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         raise SpecInvalid(f"{path}:{line}: {error.problem or error.context}") from None
+    except RecursionError:
+        raise SpecInvalid(f"{path}:1: too deep") from None
     except (YAMLError, ValueError) as error:
         raise SpecInvalid(f"{path}:1: not YAML: {error}") from None
     if not isinstance(document, CommentedMap):

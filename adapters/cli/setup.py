@@ -45,13 +45,14 @@ def init(
     force: bool,
 ) -> None:
     """Write the configuration and make the catalog and zones."""
+    from adapters.app import create_zones
+
     named = settings.config or os.environ.get("GALLERIA_CONFIG") or user_config(os.environ)
     path = Path(named).absolute()
     config = describe(regions, source_region, catalog)
     write_config(config, path, force=force)
-    for zone in [zone for zones in config.regions.values() for zone in zones]:
-        zone.mkdir(parents=True, exist_ok=True)
-    with settings.app(path):  # opening makes the catalog and the zones' own directories
+    create_zones(config)
+    with settings.app(path):  # opening makes the catalog
         pass
     lines = [
         f"configuration  {path}",
