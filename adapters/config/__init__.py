@@ -14,28 +14,35 @@ The environment wins over the file: GALLERIA_SANDBOX=false, GALLERIA_REGIONS="eu
 
 import json
 import os
-import re
-import shlex
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from adapters import durable
-from pipeline.errors import Conflict, InvalidParameter, NotFound
-from pipeline.gallery.names import check_region, region_key
+from adapters.config.values import (
+    PARSERS,
+    ConfigurationInvalid,
+    Regions,
+    from_text,
+    parse_regions,
+    parse_value,
+)
+from pipeline.errors import Conflict, NotFound
+from pipeline.gallery.names import region_key
 
-UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-_SIZE = re.compile(rf"(\d+)\s*({'|'.join(UNITS)})")
-
-Regions = Mapping[str, tuple[Path, ...]]
-
-
-class ConfigurationInvalid(InvalidParameter):
-    """The configuration file, or a GALLERIA_ variable, is not what it should be."""
-
-    code = "ConfigurationInvalid"
+__all__ = [
+    "PARSERS",
+    "Config",
+    "ConfigurationInvalid",
+    "complete",
+    "load_config",
+    "parse_regions",
+    "state_directory",
+    "user_config",
+    "write_config",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,7 @@ class Config:
     immutable: bool = True
     threads: int = 4
     max_virtual_size: int = 32 << 40
+    file: Path | None = field(default=None, compare=False)  # what was read
     # by key, what set it: a file or a variable; what is not in it has its default
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
@@ -67,14 +75,14 @@ def load_config(path: Path | None = None, env: Mapping[str, str] | None = None) 
     file = find_config(path, env)
     if file is not None:
         for key, value in _read(file).items():
-            values[key] = _parse(key, value, str(file), file.parent)
+            values[key] = parse_value(key, value, str(file), file.parent)
             origins[key] = str(file)
     for key in PARSERS:
         variable = f"GALLERIA_{key.upper()}"
         if variable in env:
-            values[key] = _parse(key, _from_text(key, env[variable]), variable, Path.cwd())
+            values[key] = parse_value(key, from_text(key, env[variable]), variable, Path.cwd())
             origins[key] = variable
-    return complete(values, origins, env)
+    return replace(complete(values, origins, env), file=file)
 
 
 def complete(
@@ -151,27 +159,6 @@ def render(config: Config) -> str:
     return "\n".join([*scalars, "", "[regions]", *regions, ""])
 
 
-def parse_regions(items: Iterable[str], where: str, base: Path) -> Regions:
-    """Read `NAME=DIR[,DIR...]` items (the command line's and GALLERIA_REGIONS')."""
-    table: dict[str, list[str]] = {}
-    for item in items:
-        name, separator, zones = item.partition("=")
-        if not separator:
-            raise ConfigurationInvalid(f"{where}: {item!r} is not NAME=DIRECTORY[,DIRECTORY...]")
-        if name in table:
-            raise ConfigurationInvalid(f"{where}: region {name!r} is there twice")
-        table[name] = zones.split(",")
-    return _regions(table, where, base)
-
-
-def parse_size(value: object) -> int | None:
-    """Bytes from an integer or a text such as "512 MiB"; None when it is neither."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    return int(match[1]) * UNITS[match[2]] if match else None
-
-
 def _toml(value: object) -> str:
     """A TOML scalar. JSON's strings are TOML's, but for DEL, which TOML wants escaped."""
     if isinstance(value, bool | int):
@@ -196,102 +183,3 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigurationInvalid(f"{file}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationInvalid(f"{file}: not TOML: {error}") from error
-
-
-def _parse(key: str, value: object, where: str, base: Path) -> object:
-    if key not in PARSERS:
-        raise ConfigurationInvalid(
-            f"{where}: unknown key {key!r}", hint=f"the keys are {', '.join(PARSERS)}"
-        )
-    return PARSERS[key](value, f"{where}: {key}", base)
-
-
-def _from_text(key: str, text: str) -> object:
-    """What a variable's text says, in the type that the same key has in TOML."""
-    parser = PARSERS[key]
-    if parser is _regions:
-        return parse_regions(shlex.split(text), "GALLERIA_REGIONS", Path.cwd())
-    if parser is _boolean:
-        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
-    return int(text) if text.isdecimal() else text
-
-
-def _expected(where: str, what: str, value: object) -> ConfigurationInvalid:
-    return ConfigurationInvalid(f"{where} is {value!r}, expected {what}")
-
-
-def _regions(value: object, where: str, base: Path) -> Regions:
-    if not isinstance(value, Mapping):
-        raise _expected(where, "a table of regions, each a list of directories", value)
-    regions: dict[str, tuple[Path, ...]] = {}
-    for written, zones in value.items():
-        try:
-            name = check_region(written)
-        except InvalidParameter as error:
-            raise ConfigurationInvalid(f"{where}: {error.message}") from None
-        if region_key(name) in map(region_key, regions):
-            raise ConfigurationInvalid(f"{where}: region {name!r} is there twice")
-        listed = [zones] if isinstance(zones, str) else zones
-        if not isinstance(listed, list | tuple) or not listed:
-            raise _expected(f"{where}.{name}", "a list of directories", zones)
-        regions[name] = tuple(_path(zone, f"{where}.{name}", base) for zone in listed)
-    directories = [zone for zones in regions.values() for zone in zones]
-    for directory in directories:
-        if directories.count(directory) > 1:
-            raise ConfigurationInvalid(f"{where}: the directory {directory} is two zones")
-    return regions
-
-
-def _path(value: object, where: str, base: Path) -> Path:
-    if not isinstance(value, str | Path) or not str(value):
-        raise _expected(where, "a directory", value)
-    return Path(os.path.normpath(base / Path(value).expanduser()))
-
-
-def _boolean(value: object, where: str, base: Path) -> bool:
-    if not isinstance(value, bool):
-        raise _expected(where, "true or false", value)
-    return value
-
-
-def _text(value: object, where: str, base: Path) -> str:
-    if not isinstance(value, str) or not value:
-        raise _expected(where, "a text", value)
-    return value
-
-
-def _url(value: object, where: str, base: Path) -> str:
-    text = value if isinstance(value, str) else ""
-    if "://" not in text or (text.startswith("sqlite:///") and not text.startswith("sqlite:////")):
-        # the value is not repeated: a URL may hold a password
-        raise ConfigurationInvalid(
-            f"{where}: expected a database URL: sqlite:////absolute/path/catalog.db or"
-            " postgresql+psycopg://user@host/database"
-        )
-    return text
-
-
-def _threads(value: object, where: str, base: Path) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 256:
-        raise _expected(where, "a number from 1 to 256", value)
-    return value
-
-
-def _bytes(value: object, where: str, base: Path) -> int:
-    parsed = parse_size(value)
-    if not parsed or parsed < 0:
-        raise _expected(where, 'bytes, or a text such as "2 TiB"', value)
-    return parsed
-
-
-PARSERS: Mapping[str, Callable[[object, str, Path], object]] = {
-    "source_region": _text,
-    "regions": _regions,
-    "catalog": _url,
-    "work": _path,
-    "cache": _path,
-    "sandbox": _boolean,
-    "immutable": _boolean,
-    "threads": _threads,
-    "max_virtual_size": _bytes,
-}

@@ -1,0 +1,141 @@
+"""The keys of the configuration: how each value is read, and what it must be."""
+
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from pipeline.errors import InvalidParameter
+from pipeline.gallery.names import check_region, region_key
+
+UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_SIZE = re.compile(rf"(\d+)\s*({'|'.join(UNITS)})")
+
+Regions = Mapping[str, tuple[Path, ...]]
+
+
+class ConfigurationInvalid(InvalidParameter):
+    """The configuration file, or a GALLERIA_ variable, is not what it should be."""
+
+    code = "ConfigurationInvalid"
+
+
+def parse_regions(items: Iterable[str], where: str, base: Path) -> Regions:
+    """Read `NAME=DIR[,DIR...]` items (the command line's and GALLERIA_REGIONS')."""
+    table: dict[str, list[str]] = {}
+    for item in items:
+        name, separator, zones = item.partition("=")
+        if not separator:
+            raise ConfigurationInvalid(f"{where}: {item!r} is not NAME=DIRECTORY[,DIRECTORY...]")
+        if name in table:
+            raise ConfigurationInvalid(f"{where}: region {name!r} is there twice")
+        table[name] = zones.split(",")
+    return _regions(table, where, base)
+
+
+def parse_size(value: object) -> int | None:
+    """Bytes from an integer or a text such as "512 MiB"; None when it is neither."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    return int(match[1]) * UNITS[match[2]] if match else None
+
+
+def parse_value(key: str, value: object, where: str, base: Path) -> object:
+    if key not in PARSERS:
+        raise ConfigurationInvalid(
+            f"{where}: unknown key {key!r}", hint=f"the keys are {', '.join(PARSERS)}"
+        )
+    return PARSERS[key](value, f"{where}: {key}", base)
+
+
+def from_text(key: str, text: str) -> object:
+    """What a variable's text says, in the type that the same key has in TOML."""
+    parser = PARSERS[key]
+    if parser is _regions:
+        return parse_regions(shlex.split(text), "GALLERIA_REGIONS", Path.cwd())
+    if parser is _boolean:
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+    return int(text) if text.isdecimal() else text
+
+
+def _expected(where: str, what: str, value: object) -> ConfigurationInvalid:
+    return ConfigurationInvalid(f"{where} is {value!r}, expected {what}")
+
+
+def _regions(value: object, where: str, base: Path) -> Regions:
+    if not isinstance(value, Mapping):
+        raise _expected(where, "a table of regions, each a list of directories", value)
+    regions: dict[str, tuple[Path, ...]] = {}
+    for written, zones in value.items():
+        try:
+            name = check_region(written)
+        except InvalidParameter as error:
+            raise ConfigurationInvalid(f"{where}: {error.message}") from None
+        if region_key(name) in map(region_key, regions):
+            raise ConfigurationInvalid(f"{where}: region {name!r} is there twice")
+        listed = [zones] if isinstance(zones, str) else zones
+        if not isinstance(listed, list | tuple) or not listed:
+            raise _expected(f"{where}.{name}", "a list of directories", zones)
+        regions[name] = tuple(_path(zone, f"{where}.{name}", base) for zone in listed)
+    directories = [zone for zones in regions.values() for zone in zones]
+    for directory in directories:
+        if directories.count(directory) > 1:
+            raise ConfigurationInvalid(f"{where}: the directory {directory} is two zones")
+    return regions
+
+
+def _path(value: object, where: str, base: Path) -> Path:
+    if not isinstance(value, str | Path) or not str(value):
+        raise _expected(where, "a directory", value)
+    return Path(os.path.normpath(base / Path(value).expanduser()))
+
+
+def _boolean(value: object, where: str, base: Path) -> bool:
+    if not isinstance(value, bool):
+        raise _expected(where, "true or false", value)
+    return value
+
+
+def _text(value: object, where: str, base: Path) -> str:
+    if not isinstance(value, str) or not value:
+        raise _expected(where, "a text", value)
+    return value
+
+
+def _url(value: object, where: str, base: Path) -> str:
+    text = value if isinstance(value, str) else ""
+    if "://" not in text or (text.startswith("sqlite:///") and not text.startswith("sqlite:////")):
+        # the value is not repeated: a URL may hold a password
+        raise ConfigurationInvalid(
+            f"{where}: expected a database URL: sqlite:////absolute/path/catalog.db or"
+            " postgresql+psycopg://user@host/database"
+        )
+    return text
+
+
+def _threads(value: object, where: str, base: Path) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 256:
+        raise _expected(where, "a number from 1 to 256", value)
+    return value
+
+
+def _bytes(value: object, where: str, base: Path) -> int:
+    parsed = parse_size(value)
+    if not parsed or parsed < 0:
+        raise _expected(where, 'bytes, or a text such as "2 TiB"', value)
+    return parsed
+
+
+PARSERS: Mapping[str, Callable[[object, str, Path], object]] = {
+    "source_region": _text,
+    "regions": _regions,
+    "catalog": _url,
+    "work": _path,
+    "cache": _path,
+    "sandbox": _boolean,
+    "immutable": _boolean,
+    "threads": _threads,
+    "max_virtual_size": _bytes,
+}
