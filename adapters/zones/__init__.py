@@ -1,0 +1,252 @@
+"""Zones: directories that hold bases, replicas and their records. The layout is drawn in
+`layout`."""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from adapters import durable, filesystem
+from adapters.filesystem import ZoneProfile
+from adapters.sandbox import Sandbox
+from adapters.zones import bases, layout, versions
+from pipeline.errors import Conflict, NotFound
+from pipeline.ports import Replica, ReplicaDisk, StoredBase, VersionRecord, Zone
+
+__all__ = ["DirectoryZone", "create_zone", "open_zone"]
+
+
+def create_zone(
+    path: Path, *, name: str, region: str, sandbox: Sandbox, immutable: bool = True
+) -> "DirectoryZone":
+    """Make a directory a zone; one that is this zone already is opened.
+
+    Raises Conflict when it is another zone, or holds something else.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    path = path.resolve()
+    if not (path / layout.ZONE_FILE).exists():
+        others = sorted(entry.name for entry in path.iterdir() if entry.name != "lost+found")
+        if others:
+            raise Conflict(
+                f"{path} is not empty (it holds {others[0]!r}) and can't become a zone",
+                hint="name a new or empty directory",
+            )
+        record = {
+            "name": name,
+            "region": region,
+            "file_system_id": os.statvfs(path).f_fsid,
+            "profile": dataclasses.asdict(filesystem.probe(path)),
+        }
+        for directory in (layout.BASES, layout.VERSIONS, layout.STAGING):
+            (path / directory).mkdir(exist_ok=True)
+        # a second process that makes the same zone: the check below says whether it agrees
+        with contextlib.suppress(FileExistsError):
+            durable.write_file(path / layout.ZONE_FILE, layout.encode(record))
+        durable.sync_directory(path.parent)
+    zone = open_zone(path, sandbox=sandbox, immutable=immutable)
+    if (zone.name, zone.region) != (name, region):
+        raise Conflict(
+            f"{path} is the zone {zone.name} of region {zone.region} already",
+            hint="name another directory, or use that zone under its own name",
+        )
+    return zone
+
+
+def open_zone(path: Path, *, sandbox: Sandbox, immutable: bool = True) -> "DirectoryZone":
+    """Open a zone, wherever its directory has been moved to. Raises NotFound."""
+    try:
+        path = path.resolve(strict=True)
+        record = layout.decode(path / layout.ZONE_FILE)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(
+            f"{path} is not a zone: it has no {layout.ZONE_FILE}",
+            hint="mount its file system, or make it a zone with galleria init",
+        ) from None
+    try:
+        profile = ZoneProfile(**record["profile"])
+        if record["file_system_id"] != os.statvfs(path).f_fsid:
+            profile = filesystem.probe(path / layout.STAGING)  # it was moved
+        return DirectoryZone(
+            path, record["name"], record["region"], profile, sandbox, immutable=immutable
+        )
+    except (KeyError, TypeError) as error:
+        raise layout.damaged(path / layout.ZONE_FILE, f"a property is wrong: {error}") from None
+
+
+class DirectoryZone:
+    """A zone in a directory. With `immutable`, bases get chattr +i where rights allow."""
+
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        region: str,
+        profile: ZoneProfile,
+        sandbox: Sandbox,
+        *,
+        immutable: bool,
+    ) -> None:
+        self._path = path
+        self._name = name
+        self._region = region
+        self._profile = profile
+        self._sandbox = sandbox
+        self._immutable = immutable
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def region(self) -> str:
+        return self._region
+
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    @property
+    def profile(self) -> ZoneProfile:
+        return self._profile
+
+    @property
+    def reflink(self) -> bool:
+        return self._profile.reflink
+
+    def free_bytes(self) -> int:
+        return filesystem.free_bytes(self._path)
+
+    def allocated_bytes(self) -> int:
+        return filesystem.allocated_bytes(
+            path for path in self._path.rglob("*") if path.is_file() and not path.is_symlink()
+        )
+
+    # --- bases -----------------------------------------------------------------------------------
+
+    def find_base(self, digest: str) -> StoredBase | None:
+        return bases.find(self._path, digest)
+
+    def digests(self) -> list[str]:
+        """The names of all bases."""
+        return sorted(entry.name for entry in (self._path / layout.BASES).iterdir())
+
+    def stage_base(self, virtual_size: int, parents: Sequence[str]) -> bases.StagedBase:
+        self.sweep()
+        release = self._lock(fcntl.LOCK_SH)
+        try:
+            found = (self.find_base(digest) for digest in parents)
+            return bases.stage(
+                self._path,
+                self._sandbox,
+                virtual_size,
+                next((base for base in found if base is not None), None),
+                reflink=self.reflink,
+                immutable=self._immutable,
+                release=release,
+            )
+        except BaseException:
+            release()
+            raise
+
+    # --- versions --------------------------------------------------------------------------------
+
+    def publish(
+        self, record: VersionRecord, disks: Mapping[int | None, str], replicas: int
+    ) -> tuple[Replica, ...]:
+        self.sweep()
+        with self._locked(fcntl.LOCK_SH):
+            return versions.publish(self._path, self._sandbox, record, disks, replicas)
+
+    def find_version(self, key: str) -> tuple[Replica, ...] | None:
+        found = versions.find(self._path, key)
+        return None if found is None else found[1]
+
+    def records(self) -> Iterator[tuple[VersionRecord, tuple[Replica, ...]]]:
+        """Every version in the zone: enough to rebuild a catalog."""
+        for entry in sorted((self._path / layout.VERSIONS).iterdir()):
+            found = versions.find(self._path, entry.name)
+            if found is not None:
+                yield found
+
+    def deploy(self, replica: Replica, target: Path) -> tuple[ReplicaDisk, ...]:
+        with self._locked(fcntl.LOCK_SH), layout.room(target):
+            return versions.deploy(self._path, self._sandbox, replica, target)
+
+    def remove_version(self, key: str) -> None:
+        with self._locked(fcntl.LOCK_SH):
+            versions.remove(self._path, key)
+
+    # --- upkeep ----------------------------------------------------------------------------------
+
+    def sweep(self) -> list[Path]:
+        """Remove what dead processes left in staging; returns it."""
+        return durable.sweep(self._path / layout.STAGING)
+
+    def hold(self) -> contextlib.AbstractContextManager[None]:
+        return self._locked(fcntl.LOCK_SH)
+
+    def collect(self, keep: Iterable[str]) -> list[str]:
+        """Remove the bases that are neither in `keep`, nor used by a version here, nor the parent
+        of a delta that stays; returns their digests.
+
+        `keep` must name the bases of deployed disks and of versions that are being made. Raises
+        Conflict while another process writes to the zone.
+        """
+        with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
+            used = {
+                disk.digest
+                for _, replicas in self.records()
+                for replica in replicas
+                for disk in replica.disks
+            }
+            stay = bases.needed(self._path, used | set(keep))
+            removed = [digest for digest in self.digests() if digest not in stay]
+            for digest in self._children_first(removed):
+                self._remove_base(digest)
+        return removed
+
+    def _children_first(self, digests: Sequence[str]) -> list[str]:
+        """Deepest deltas first: after a crash no delta is left without its parent."""
+
+        def depth(digest: str) -> int:
+            base = self.find_base(digest)
+            return 0 if base is None else len(base.chain)
+
+        return sorted(digests, key=depth, reverse=True)
+
+    def _remove_base(self, digest: str) -> None:
+        directory = layout.base_directory(self._path, digest)
+        bases.freeze(directory, on=False)
+        with durable.Staging(self._path / layout.STAGING) as staging:
+            durable.rename_new(directory, staging.path / "removed")
+            durable.sync_directory(directory.parent)
+
+    def _lock(self, operation: int) -> Callable[[], None]:
+        """Lock the zone against `collect`, or `collect` against all; returns what unlocks it."""
+        fd = os.open(self._path / layout.ZONE_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, operation)
+        except BlockingIOError:
+            os.close(fd)
+            raise Conflict(
+                f"the zone {self._path} is being written to by another job",
+                hint="try again when it has ended",
+            ) from None
+        except BaseException:
+            os.close(fd)
+            raise
+        return lambda: os.close(fd)
+
+    @contextlib.contextmanager
+    def _locked(self, operation: int) -> Iterator[None]:
+        release = self._lock(operation)
+        try:
+            yield
+        finally:
+            release()
+
+
+_: type[Zone] = DirectoryZone

@@ -1,0 +1,279 @@
+"""Bases: the immutable content of one disk, raw or as a delta on another base."""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from adapters import durable, filesystem, nbd, qemu
+from adapters.sandbox import Sandbox
+from adapters.sinks import RawSink
+from adapters.zones import layout
+from pipeline.data.chunks import LEAF
+from pipeline.data.manifest import ManifestReader
+from pipeline.errors import GalleriaError, VerificationFailed
+from pipeline.ports import BaseStaging, Chain, ImageFormat, Layer, Sink, StoredBase
+
+# Each layer costs a file descriptor and caches; opening 50 of them takes five times as long as one.
+MAX_DEPTH = 8
+
+
+def find(zone: Path, digest: str) -> StoredBase | None:
+    """The base of that name. Raises VerificationFailed if its record, or a parent, is broken."""
+    return _find(zone, digest, MAX_DEPTH)
+
+
+def _find(zone: Path, digest: str, depth: int) -> StoredBase | None:
+    directory = layout.base_directory(zone, digest)
+    record = _record(directory)
+    if record is None:
+        return None
+    try:
+        format = ImageFormat(record["format"])
+        virtual_size, method = int(record["virtual_size"]), str(record["method"])
+        parent = None if record["parent"] is None else str(record["parent"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise layout.damaged(
+            directory / layout.BASE_FILE, f"a property is wrong: {error}"
+        ) from None
+    chain: Chain = (Layer(directory / ("base" + layout.SUFFIXES[format]), format),)
+    if format is ImageFormat.QCOW2:
+        if depth == 1:
+            raise layout.damaged(directory, f"it is more than {MAX_DEPTH} layers deep")
+        below = None if parent is None else _find(zone, parent, depth - 1)
+        if below is None:
+            raise layout.damaged(directory, f"its parent {parent} is not there")
+        chain += below.chain
+    manifest = directory / layout.MANIFEST
+    return StoredBase(digest, virtual_size, chain, manifest, method, parent)
+
+
+def _record(directory: Path) -> dict[str, Any] | None:
+    try:
+        return layout.decode(directory / layout.BASE_FILE)
+    except FileNotFoundError:
+        if directory.exists():
+            raise layout.damaged(directory, f"it has no {layout.BASE_FILE}") from None
+        return None
+
+
+def stage(
+    zone: Path,
+    sandbox: Sandbox,
+    virtual_size: int,
+    parent: StoredBase | None,
+    *,
+    reflink: bool,
+    immutable: bool,
+    release: Callable[[], None],
+) -> "StagedBase":
+    """Begin a base: a clone of the parent, a delta on it, or an empty raw file.
+
+    `release` is called once when the staging ends, either way.
+    """
+    staging = durable.Staging(zone / layout.STAGING)
+    try:
+        with layout.room(zone):
+            if parent is not None and reflink and len(parent.chain) == 1:
+                path = staging.path / "base.raw"
+                if filesystem.clone(parent.chain[0].path, path):
+                    opened = _Opened(RawSink(path, virtual_size), ImageFormat.RAW, "reflink")
+                    return StagedBase(
+                        zone, staging, opened, virtual_size, parent, immutable, release
+                    )
+            if parent is not None and not reflink and len(parent.chain) < MAX_DEPTH:
+                opened = _delta(sandbox, staging.path / "base.qcow2", virtual_size, parent)
+                return StagedBase(zone, staging, opened, virtual_size, parent, immutable, release)
+            sink = RawSink(staging.path / "base.raw", virtual_size)
+            opened = _Opened(sink, ImageFormat.RAW, "copy")
+            return StagedBase(zone, staging, opened, virtual_size, None, immutable, release)
+    except BaseException:
+        staging.close()
+        raise
+
+
+class _Opened:
+    """An open sink, and what has to end with it."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        format: ImageFormat,
+        method: str,
+        server: contextlib.ExitStack | None = None,
+    ) -> None:
+        self.sink = sink
+        self.format = format
+        self.method = method
+        self._server = server
+
+    def finish(self) -> None:
+        """Flush and close; every error of it counts."""
+        self.sink.flush()
+        if self._server is None:
+            self.sink.close()
+        else:
+            self._server.close()
+
+    def drop(self) -> None:
+        """Close without a care for the content."""
+        if self._server is None:
+            self.sink.close()
+            return
+        error = _Dropped("the base is not wanted")
+        self._server.__exit__(_Dropped, error, None)
+
+
+class _Dropped(GalleriaError):
+    """Tells a server's `with` that it ends without success."""
+
+
+def _delta(sandbox: Sandbox, path: Path, virtual_size: int, parent: StoredBase) -> _Opened:
+    """A qcow2 over the parent's base. Its clusters are leaves: no write is half of one."""
+    below = parent.chain[0]
+    qemu.create_qcow2(
+        sandbox,
+        path,
+        virtual_size,
+        backing=f"../{parent.digest}/{below.path.name}",
+        backing_format=qemu.DRIVERS[below.format],
+        cluster_size=LEAF,
+    )
+    with contextlib.ExitStack() as server:
+        chain = (Layer(path, ImageFormat.QCOW2), *parent.chain)
+        device = server.enter_context(nbd.serve(sandbox, chain, writable=True))
+        return _Opened(device, ImageFormat.QCOW2, "delta", server.pop_all())
+
+
+class _ZoneSink:
+    """A sink in a zone: when the file system is full, the error says which."""
+
+    def __init__(self, zone: Path, sink: Sink) -> None:
+        self._zone = zone
+        self._sink = sink
+
+    def write(self, buf: memoryview, offset: int) -> None:
+        with layout.room(self._zone):
+            self._sink.write(buf, offset)
+
+    def zero(self, length: int, offset: int) -> None:
+        with layout.room(self._zone):
+            self._sink.zero(length, offset)
+
+    def flush(self) -> None:
+        with layout.room(self._zone):
+            self._sink.flush()
+
+    def close(self) -> None:
+        """The staging closes what it opened, when it is committed or aborted."""
+
+
+class StagedBase:
+    """A base being written; see `BaseStaging`. A qemu-nbd server may be behind the sink: it lives
+    as long as the thread that began the staging."""
+
+    def __init__(
+        self,
+        zone: Path,
+        staging: durable.Staging,
+        opened: _Opened,
+        virtual_size: int,
+        parent: StoredBase | None,
+        immutable: bool,
+        release: Callable[[], None],
+    ) -> None:
+        self.sink: Sink = _ZoneSink(zone, opened.sink)
+        self.parent = parent
+        self._zone = zone
+        self._staging = staging
+        self._opened: _Opened | None = opened
+        self._virtual_size = virtual_size
+        self._immutable = immutable
+        self._release: Callable[[], None] | None = release
+
+    def commit(self, digest: str, manifest: Path) -> StoredBase:
+        opened, self._opened = self._opened, None
+        if opened is None:
+            raise ValueError("this base was committed or aborted before")
+        directory = layout.base_directory(self._zone, digest)
+        try:
+            with layout.room(self._zone):
+                self._close(opened)
+                existing = find(self._zone, digest)
+                if existing is not None:
+                    return existing
+                self._write_records(opened, digest, manifest)
+                try:
+                    self._staging.commit(directory)
+                except FileExistsError:
+                    pass  # another process stored the same content first
+                else:
+                    if self._immutable:
+                        freeze(directory, on=True)
+        finally:
+            self.abort()
+        stored = find(self._zone, digest)
+        if stored is None:
+            raise VerificationFailed(f"the base {digest} vanished from the zone {self._zone}")
+        return stored
+
+    def _close(self, opened: _Opened) -> None:
+        try:
+            opened.finish()
+        except BaseException:
+            opened.drop()
+            raise
+
+    def _write_records(self, opened: _Opened, digest: str, manifest: Path) -> None:
+        path = self._staging.path
+        shutil.copyfile(manifest, path / layout.MANIFEST)
+        with (path / layout.MANIFEST).open("rb") as file:
+            reader = ManifestReader(file, name=str(manifest))
+            reader.verify(digest)
+            if reader.virtual_size != self._virtual_size:
+                raise VerificationFailed(
+                    f"{manifest} describes a disk of {reader.virtual_size} bytes, "
+                    f"the base has {self._virtual_size}"
+                )
+        record = {
+            "digest": digest,
+            "virtual_size": self._virtual_size,
+            "format": opened.format.value,
+            "method": opened.method,
+            "parent": self.parent.digest if self.parent else None,
+        }
+        durable.fill(path / layout.BASE_FILE, layout.encode(record))
+        for file_path in path.iterdir():
+            file_path.chmod(0o444)
+
+    def abort(self) -> None:
+        opened, self._opened = self._opened, None
+        try:
+            if opened is not None:
+                opened.drop()
+        finally:
+            self._staging.close()
+            release, self._release = self._release, None
+            if release is not None:
+                release()
+
+
+def freeze(directory: Path, *, on: bool) -> None:
+    """Make the files of a base immutable where rights allow, or lift that."""
+    for path in sorted(directory.iterdir()):
+        filesystem.set_immutable(path, on=on)
+
+
+def needed(zone: Path, keep: Iterable[str]) -> set[str]:
+    """These bases and those that they are deltas of."""
+    found: set[str] = set()
+    for digest in keep:
+        base = find(zone, digest)
+        while base is not None and base.digest not in found:
+            found.add(base.digest)
+            base = find(zone, base.parent) if base.method == "delta" and base.parent else None
+    return found
+
+
+_: type[BaseStaging] = StagedBase

@@ -1,0 +1,157 @@
+"""The Sink contract, over every sink there is and the in-memory double."""
+
+import contextlib
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from adapters import nbd, qemu
+from adapters.sandbox import Sandbox
+from adapters.sinks import RawSink
+from pipeline.data.chunks import LEAF
+from pipeline.ports import ImageFormat, Layer, Sink
+from tests.contract.memory import MemorySink
+from tests.contract.storing import pattern
+
+SIZE = 8 * LEAF + 512
+PARENT = pattern(7, SIZE)
+
+
+@dataclass
+class Subject:
+    """A sink, and a way to read back by other means what it holds once it is closed."""
+
+    sink: Sink
+    content: Callable[[], bytes]
+    before: bytes
+
+
+@contextlib.contextmanager
+def memory(path: Path, before: bytes) -> Iterator[Subject]:
+    sink = MemorySink(SIZE, before)
+    yield Subject(sink, lambda: bytes(sink.content), before)
+
+
+@contextlib.contextmanager
+def raw(path: Path, before: bytes) -> Iterator[Subject]:
+    file = path / "disk.raw"
+    if any(before):
+        file.write_bytes(before)
+    sink = RawSink(file, SIZE)
+    try:
+        yield Subject(sink, file.read_bytes, before)
+    finally:
+        sink.close()
+
+
+@contextlib.contextmanager
+def delta(path: Path, before: bytes) -> Iterator[Subject]:
+    parent, top, flat = path / "parent.raw", path / "top.qcow2", path / "flat.raw"
+    parent.write_bytes(before)
+    sandbox = Sandbox()
+    qemu.create_qcow2(sandbox, top, SIZE, backing="parent.raw", backing_format="raw")
+    chain = (Layer(top, ImageFormat.QCOW2), Layer(parent, ImageFormat.RAW))
+
+    def content() -> bytes:
+        server.close()
+        subprocess.run(
+            ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(top), str(flat)], check=True
+        )
+        return flat.read_bytes()
+
+    with contextlib.ExitStack() as server:
+        device = server.enter_context(nbd.serve(sandbox, chain, writable=True))
+        yield Subject(device, content, before)
+
+
+Kind = Callable[[Path, bytes], contextlib.AbstractContextManager[Subject]]
+KINDS: dict[str, Kind] = {"memory": memory, "raw": raw, "delta": delta}
+
+
+@pytest.fixture(params=["memory", "raw", pytest.param("delta", marks=pytest.mark.system)])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[str(request.param)]
+
+
+@pytest.fixture(params=["fresh", "over a parent"])
+def subject(request: pytest.FixtureRequest, kind: Kind, tmp_path: Path) -> Iterator[Subject]:
+    with kind(tmp_path, bytes(SIZE) if request.param == "fresh" else PARENT) as made:
+        yield made
+
+
+def test_it_reads_as_before_until_it_is_written(subject: Subject) -> None:
+    subject.sink.flush()
+    assert subject.content() == subject.before
+
+
+def test_all_that_is_written_is_there(subject: Subject) -> None:
+    data = pattern(1, 3 * LEAF)
+    expected = bytearray(subject.before)
+    for offset, piece in ((LEAF, data), (SIZE - 512, data[:512]), (0, data[:1024])):
+        subject.sink.write(memoryview(piece), offset)
+        expected[offset : offset + len(piece)] = piece
+    subject.sink.flush()
+    assert subject.content() == expected
+
+
+def test_zero_reads_back_as_zero(subject: Subject) -> None:
+    expected = bytearray(subject.before)
+    subject.sink.write(memoryview(pattern(2, 2 * LEAF)), 4 * LEAF)
+    for offset, length in ((4 * LEAF, LEAF), (LEAF, 512), (SIZE - 512, 512), (0, 0)):
+        subject.sink.zero(length, offset)
+    expected[4 * LEAF : 6 * LEAF] = pattern(2, 2 * LEAF)
+    for offset, length in ((4 * LEAF, LEAF), (LEAF, 512), (SIZE - 512, 512)):
+        expected[offset : offset + length] = bytes(length)
+    subject.sink.flush()
+    assert subject.content() == expected
+
+
+def test_many_threads_may_write(subject: Subject) -> None:
+    data = pattern(3, 8 * LEAF)
+    view = memoryview(data)
+    with ThreadPoolExecutor(4) as pool:
+        pieces = range(0, 8 * LEAF, LEAF // 2)
+        for _ in pool.map(lambda at: subject.sink.write(view[at : at + LEAF // 2], at), pieces):
+            continue
+    subject.sink.flush()
+    assert subject.content() == data + subject.before[8 * LEAF :]
+
+
+def test_nothing_is_written_beyond_the_end(subject: Subject) -> None:
+    with pytest.raises(ValueError, match="disk of"):
+        subject.sink.write(memoryview(bytes(1024)), SIZE - 512)
+    with pytest.raises(ValueError, match="disk of"):
+        subject.sink.zero(1024, SIZE - 512)
+    assert subject.content() == subject.before
+
+
+def test_a_raw_sink_leaves_holes(tmp_path: Path) -> None:
+    sink = RawSink(tmp_path / "disk.raw", 1 << 30)
+    sink.write(memoryview(pattern(1, LEAF)), 512 << 20)
+    sink.write(memoryview(pattern(1, LEAF)), 256 << 20)
+    sink.zero(LEAF, 256 << 20)
+    sink.flush()
+    sink.close()
+    sink.close()
+    facts = (tmp_path / "disk.raw").stat()
+    assert facts.st_size == 1 << 30
+    assert facts.st_blocks * 512 == LEAF
+
+
+def test_a_closed_raw_sink_refuses(tmp_path: Path) -> None:
+    sink = RawSink(tmp_path / "disk.raw", LEAF)
+    sink.close()
+    with pytest.raises(OSError, match="closed"):
+        sink.write(memoryview(bytes(512)), 0)
+
+
+def test_a_raw_sink_does_not_follow_links(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"precious")
+    (tmp_path / "disk.raw").symlink_to(tmp_path / "other")
+    with pytest.raises(OSError, match="symbolic links"):
+        RawSink(tmp_path / "disk.raw", LEAF)
+    assert (tmp_path / "other").read_bytes() == b"precious"

@@ -1,0 +1,371 @@
+"""The Zone contract, on a plain directory (no clones: overlays and delta bases)."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters import durable
+from adapters.sandbox import Sandbox
+from adapters.zones import DirectoryZone, create_zone, layout, open_zone
+from pipeline.data.chunks import LEAF
+from pipeline.errors import (
+    Conflict,
+    InvalidParameter,
+    NoSpace,
+    NotFound,
+    VerificationFailed,
+)
+from pipeline.ports import ImageFormat, VersionRecord
+from tests.contract.memory import MemorySource
+from tests.contract.storing import changed, files, pattern, staged, store
+from tests.faults import Faulty
+
+pytestmark = pytest.mark.system
+
+CONTENT = pattern(1, 3 * LEAF) + bytes(3 * LEAF) + pattern(2, 2 * LEAF + 512)
+RECORD = VersionRecord("corp-web-1.0.0-abc", {"name": "corp/web/1.0.0", "tags": {"ü": "1"}})
+
+
+@pytest.fixture
+def zone(tmp_path: Path) -> DirectoryZone:
+    return create_zone(
+        tmp_path / "zone", name="eu-1", region="eu", sandbox=Sandbox(), immutable=False
+    )
+
+
+def flat(path: Path, format: str, work: Path) -> bytes:
+    """What a guest would see, by qemu's own account and by the backing names in the file."""
+    target = work / "flat.raw"
+    subprocess.run(
+        ["qemu-img", "convert", "-f", format, "-O", "raw", str(path), str(target)], check=True
+    )
+    return target.read_bytes()
+
+
+def test_a_base_holds_the_content(zone: DirectoryZone, tmp_path: Path) -> None:
+    base, result = store(zone, CONTENT, tmp_path)
+    assert base.digest == result.root
+    assert (base.method, base.parent, base.virtual_size) == ("copy", None, len(CONTENT))
+    assert [layer.format for layer in base.chain] == [ImageFormat.RAW]
+    assert base.chain[0].path.read_bytes() == CONTENT
+    assert base.chain[0].path.stat().st_blocks * 512 <= len(CONTENT) - 3 * LEAF + 8192
+    assert zone.find_base(base.digest) == base
+    assert files(zone.path / "staging") == []
+
+
+def test_a_base_is_read_only(zone: DirectoryZone, tmp_path: Path) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    for path in base.chain[0].path.parent.iterdir():
+        assert path.stat().st_mode & 0o777 == 0o444
+
+
+def test_the_same_content_is_stored_once(zone: DirectoryZone, tmp_path: Path) -> None:
+    first, _ = store(zone, CONTENT, tmp_path)
+    inode = first.chain[0].path.stat().st_ino
+    second, _ = store(zone, CONTENT, tmp_path)
+    assert second == first
+    assert second.chain[0].path.stat().st_ino == inode
+    assert zone.digests() == [first.digest]
+    assert files(zone.path / "staging") == []
+
+
+def test_an_unknown_base_is_none(zone: DirectoryZone) -> None:
+    assert zone.find_base("0" * 64) is None
+
+
+@pytest.mark.parametrize("digest", ["../../etc", "", "A" * 64, "0" * 63, "0" * 64 + "\n"])
+def test_a_digest_that_is_none_is_refused(zone: DirectoryZone, digest: str) -> None:
+    with pytest.raises(InvalidParameter):
+        zone.find_base(digest)
+
+
+@pytest.mark.parametrize("key", ["", "..", "a/b", ".hidden", "x" * 300, "a\0b"])
+def test_a_key_that_is_no_name_is_refused(zone: DirectoryZone, key: str) -> None:
+    with pytest.raises(InvalidParameter):
+        zone.find_version(key)
+
+
+def test_what_is_staged_is_invisible_until_committed(zone: DirectoryZone, tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest"
+    with staged(zone, MemorySource(CONTENT), manifest) as (staging, result):
+        assert zone.find_base(result.root) is None
+        assert zone.digests() == []
+        assert files(zone.path / "staging") != []
+        staging.abort()
+        staging.abort()
+        assert files(zone.path / "staging") == []
+        with pytest.raises(ValueError, match="aborted"):
+            staging.commit(result.root, manifest)
+
+
+def test_a_manifest_of_other_content_is_refused(zone: DirectoryZone, tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest"
+    with (
+        staged(zone, MemorySource(CONTENT), manifest) as (staging, _),
+        pytest.raises(VerificationFailed),
+    ):
+        staging.commit("0" * 64, manifest)
+    assert zone.digests() == []
+    assert files(zone.path / "staging") == []
+
+
+def test_the_next_version_is_a_delta(zone: DirectoryZone, tmp_path: Path) -> None:
+    first, _ = store(zone, CONTENT, tmp_path)
+    after = bytearray(changed(CONTENT, 1, 8)) + pattern(3, LEAF)
+    after[:LEAF] = bytes(LEAF)
+    second, result = store(zone, bytes(after), tmp_path, ["f" * 64, first.digest])
+    assert (second.method, second.parent) == ("delta", first.digest)
+    assert [layer.format for layer in second.chain] == [ImageFormat.QCOW2, ImageFormat.RAW]
+    assert flat(second.chain[0].path, "qcow2", tmp_path) == after
+    assert result.stats.written["eu-1"] == 2 * LEAF + 512
+    assert second.chain[0].path.stat().st_blocks * 512 < 3 * LEAF + 512 + (2 << 20)
+    subprocess.run(["qemu-img", "check", "-q", str(second.chain[0].path)], check=True)
+
+
+def test_a_shorter_version_is_a_delta_too(zone: DirectoryZone, tmp_path: Path) -> None:
+    first, _ = store(zone, CONTENT, tmp_path)
+    after = CONTENT[: 2 * LEAF + 1024]
+    second, _ = store(zone, after, tmp_path, [first.digest])
+    assert flat(second.chain[0].path, "qcow2", tmp_path) == after
+
+
+def test_chains_end_and_begin_again(zone: DirectoryZone, tmp_path: Path) -> None:
+    content = CONTENT
+    parents: list[str] = []
+    depths: list[int] = []
+    for number in range(9):
+        base, _ = store(zone, content, tmp_path, parents)
+        depths.append(len(base.chain))
+        parents = [base.digest]
+        if number == 7:
+            assert flat(base.chain[0].path, "qcow2", tmp_path) == content
+        content = changed(content, number % 3, seed=1000 + number)
+    assert depths == [1, 2, 3, 4, 5, 6, 7, 8, 1]
+
+
+def test_replicas_are_children_that_read_as_the_base(zone: DirectoryZone, tmp_path: Path) -> None:
+    os_base, _ = store(zone, CONTENT, tmp_path)
+    data_base, _ = store(zone, changed(CONTENT, 0), tmp_path, [os_base.digest])
+    replicas = zone.publish(RECORD, {3: data_base.digest, None: os_base.digest}, 2)
+    assert [replica.index for replica in replicas] == [0, 1]
+    for replica in replicas:
+        assert [disk.lun for disk in replica.disks] == [None, 3]
+        for disk, content in zip(replica.disks, (CONTENT, changed(CONTENT, 0)), strict=True):
+            assert (disk.method, disk.virtual_size) == ("overlay", len(CONTENT))
+            assert flat(disk.path, disk.format.value, tmp_path) == content
+            assert disk.path.stat().st_mode & 0o777 == 0o444
+    assert zone.find_version(RECORD.key) == replicas
+    assert list(zone.records()) == [(RECORD, replicas)]
+    assert files(zone.path / "staging") == []
+
+
+def test_publishing_again_returns_what_is_there(zone: DirectoryZone, tmp_path: Path) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    other, _ = store(zone, changed(CONTENT, 0), tmp_path)
+    replicas = zone.publish(RECORD, {None: base.digest}, 1)
+    assert zone.publish(RECORD, {None: base.digest}, 1) == replicas
+    with pytest.raises(Conflict, match="other disks"):
+        zone.publish(RECORD, {None: other.digest}, 1)
+
+
+def test_publishing_without_the_base_leaves_nothing(zone: DirectoryZone) -> None:
+    with pytest.raises(NotFound, match="no base"):
+        zone.publish(RECORD, {None: "0" * 64}, 1)
+    assert zone.find_version(RECORD.key) is None
+    assert files(zone.path / "staging") == []
+
+
+def test_a_moved_zone_opens(zone: DirectoryZone, tmp_path: Path) -> None:
+    first, _ = store(zone, CONTENT, tmp_path)
+    after = changed(CONTENT, 1)
+    second, _ = store(zone, after, tmp_path, [first.digest])
+    zone.publish(RECORD, {None: second.digest}, 1)
+    shutil.move(zone.path, tmp_path / "elsewhere")
+    moved = open_zone(tmp_path / "elsewhere", sandbox=Sandbox())
+    assert (moved.name, moved.region) == ("eu-1", "eu")
+    replicas = moved.find_version(RECORD.key)
+    assert replicas is not None
+    assert flat(replicas[0].disks[0].path, "qcow2", tmp_path) == after
+    found = moved.find_base(second.digest)
+    assert found is not None
+    assert all(str(layer.path).startswith(str(moved.path)) for layer in found.chain)
+
+
+def test_deployed_disks_are_their_own(zone: DirectoryZone, tmp_path: Path) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    (replica,) = zone.publish(RECORD, {None: base.digest, 0: base.digest}, 1)
+    disks = zone.deploy(replica, tmp_path / "vm1")
+    assert [disk.path.name for disk in disks] == ["os.qcow2", "data-0.qcow2"]
+    assert files(tmp_path / "vm1") == ["data-0.qcow2", "os.qcow2"]
+    path = disks[0].path
+    assert path.stat().st_mode & 0o200
+    assert flat(path, "qcow2", tmp_path) == CONTENT
+    subprocess.run(
+        ["qemu-io", "-f", "qcow2", "-c", "write -P 5 0 64k", str(path)], check=True, stdout=-3
+    )
+    assert flat(path, "qcow2", tmp_path)[:65536] == b"\5" * 65536
+    assert base.chain[0].path.read_bytes() == CONTENT
+    # the version may go, the deployed disk stays
+    zone.remove_version(RECORD.key)
+    assert flat(disks[1].path, "qcow2", tmp_path) == CONTENT
+
+
+def test_deploying_over_something_changes_nothing(zone: DirectoryZone, tmp_path: Path) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    (replica,) = zone.publish(RECORD, {None: base.digest, 0: base.digest}, 1)
+    (tmp_path / "vm1").mkdir()
+    (tmp_path / "vm1" / "data-0.qcow2").write_bytes(b"precious")
+    with pytest.raises(Conflict, match=r"data-0\.qcow2"):
+        zone.deploy(replica, tmp_path / "vm1")
+    assert files(tmp_path / "vm1") == ["data-0.qcow2"]
+    assert (tmp_path / "vm1" / "data-0.qcow2").read_bytes() == b"precious"
+
+
+def test_removing_a_version_keeps_its_bases(zone: DirectoryZone, tmp_path: Path) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    zone.publish(RECORD, {None: base.digest}, 1)
+    zone.remove_version(RECORD.key)
+    zone.remove_version(RECORD.key)
+    assert zone.find_version(RECORD.key) is None
+    assert zone.find_base(base.digest) == base
+    assert files(zone.path / "staging") == []
+    assert files(zone.path / "versions") == []
+
+
+def test_collect_removes_only_what_nobody_needs(zone: DirectoryZone, tmp_path: Path) -> None:
+    contents = [CONTENT]
+    for number in range(4):
+        contents.append(changed(contents[-1], number, seed=500 + number))
+    digests: list[str] = []
+    for content in contents[:4]:
+        base, _ = store(zone, content, tmp_path, digests[-1:])
+        digests.append(base.digest)
+    alone, _ = store(zone, contents[4], tmp_path)
+    zone.publish(RECORD, {None: digests[1]}, 1)
+    # 0 <- 1 <- 2 <- 3: a version uses 1, somebody keeps 2; 3 and the stand-alone one go
+    assert sorted(zone.collect([digests[2]])) == sorted([digests[3], alone.digest])
+    assert zone.digests() == sorted(digests[:3])
+    assert sorted(zone.collect([])) == [digests[2]]
+    zone.remove_version(RECORD.key)
+    assert sorted(zone.collect([])) == sorted(digests[:2])
+    assert files(zone.path / "bases") == []
+    assert files(zone.path / "staging") == []
+
+
+def test_nothing_is_collected_while_somebody_writes(zone: DirectoryZone, tmp_path: Path) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    staging = zone.stage_base(LEAF, [base.digest])
+    with pytest.raises(Conflict, match="another job"):
+        zone.collect([])
+    staging.abort()
+    assert zone.collect([]) == [base.digest]
+
+
+def test_debris_of_the_dead_is_swept_and_the_living_are_left(
+    zone: DirectoryZone, tmp_path: Path
+) -> None:
+    staging = zone.stage_base(LEAF, [])
+    alive = files(zone.path / "staging")
+    dead = zone.path / "staging" / "dead"
+    dead.mkdir()
+    (dead / "base.raw").write_bytes(b"x")
+    (zone.path / "staging" / "dead.lock").touch()
+    (zone.path / "staging" / "orphan.lock").touch()
+    assert zone.sweep() == [dead]
+    assert files(zone.path / "staging") == alive
+    staging.abort()
+    assert files(zone.path / "staging") == []
+
+
+def test_full_while_writing_is_no_space(
+    zone: DirectoryZone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.pwrite
+    calls = iter("..N")
+
+    def pwrite(fd: int, data: memoryview, offset: int) -> int:
+        if next(calls, ".") == "N":
+            raise OSError(28, "No space left on device")
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with pytest.raises(NoSpace, match=str(zone.path)):
+        store(zone, pattern(1, 20 * LEAF), tmp_path)
+    assert zone.digests() == []
+    assert files(zone.path / "staging") == []
+
+
+@pytest.mark.parametrize("step", ["sync_file", "sync_directory", "rename_new", "fill"])
+def test_a_failed_commit_leaves_nothing(
+    zone: DirectoryZone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    before = files(zone.path)
+    faulty = Faulty(durable, "N", methods=(step,))
+    monkeypatch.setattr(durable, step, getattr(faulty, step))
+    with pytest.raises(NoSpace):
+        zone.publish(RECORD, {None: base.digest}, 1)
+    if step != "sync_directory":
+        assert files(zone.path) == before
+    monkeypatch.undo()
+    assert zone.publish(RECORD, {None: base.digest}, 1)
+
+
+def test_a_zone_is_made_once(tmp_path: Path) -> None:
+    sandbox = Sandbox()
+    path = tmp_path / "zone"
+    first = create_zone(path, name="eu-1", region="eu", sandbox=sandbox)
+    again = create_zone(path, name="eu-1", region="eu", sandbox=sandbox)
+    assert again.profile == first.profile
+    with pytest.raises(Conflict, match="eu-1"):
+        create_zone(path, name="us-1", region="us", sandbox=sandbox)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter").write_text("dear")
+    with pytest.raises(Conflict, match="not empty"):
+        create_zone(tmp_path / "home", name="x", region="eu", sandbox=sandbox)
+    with pytest.raises(NotFound, match="not a zone"):
+        open_zone(tmp_path / "home", sandbox=sandbox)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda record: {**record, "format_version": 2},
+        lambda record: {**record, "format": "exe"},
+        lambda record: {**record, "format": "qcow2", "parent": None},
+        lambda record: {key: value for key, value in record.items() if key != "virtual_size"},
+        lambda record: [],
+    ],
+)
+def test_a_broken_record_is_refused(
+    zone: DirectoryZone, tmp_path: Path, damage: Callable[[dict[str, Any]], object]
+) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    path = layout.base_directory(zone.path, base.digest) / "base.json"
+    path.chmod(0o644)
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    with pytest.raises(VerificationFailed, match=r"base"):
+        zone.find_base(base.digest)
+
+
+def test_a_chain_that_bites_its_tail_is_refused(zone: DirectoryZone, tmp_path: Path) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    path = layout.base_directory(zone.path, base.digest) / "base.json"
+    path.chmod(0o644)
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "format": "qcow2", "parent": base.digest}))
+    with pytest.raises(VerificationFailed, match="layers deep"):
+        zone.find_base(base.digest)
+
+
+def test_allocated_bytes_is_about_what_is_stored(zone: DirectoryZone, tmp_path: Path) -> None:
+    empty = zone.allocated_bytes()
+    store(zone, CONTENT, tmp_path)
+    data = len(CONTENT) - 3 * LEAF
+    assert data <= zone.allocated_bytes() - empty <= data + 65536
