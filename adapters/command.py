@@ -115,6 +115,18 @@ def spawn(
         stop(process)
 
 
+def detach(argv: Sequence[str], *, log: Path) -> None:
+    """Start a process that outlives this one, in the caller's environment; it writes to `log`."""
+    with log.open("ab") as output:
+        subprocess.Popen(  # noqa: S603 - argv lists only, never a shell
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
 def stop(process: subprocess.Popen[bytes]) -> None:
     """End a child and whatever it started: SIGTERM to its group, then SIGKILL after a grace
     period."""

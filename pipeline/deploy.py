@@ -1,6 +1,7 @@
 """Deploy: copy-on-write disks for a new VM, made from one of a version's replicas."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.errors import Conflict, NotFound
@@ -26,17 +27,24 @@ def deploy(
         )
     used = sum(
         1
-        for deployment in gallery.deployments()
-        if deployment.version_uid == version.uid and deployment.region == zone.region
+        for other in gallery.list_deployments()
+        if other.version_uid == version.uid and other.region == zone.region
     )
     disks = zone.deploy(replicas[used % len(replicas)], target)
-    return gallery.record_deployment(
-        name,
-        directory=str(target),
-        version=version,
+    deployment = Deployment(
+        name=name,
+        directory=str(target.absolute()),
+        version=version.name,
+        version_uid=version.uid,
         region=zone.region,
-        disks=tuple(DeployedDisk(disk.lun, str(disk.path), disk.format.value) for disk in disks),
+        created=datetime.now(UTC),
+        disks=tuple(
+            DeployedDisk(disk.lun, str(disk.path.absolute()), disk.format.value, disk.digest)
+            for disk in disks
+        ),
     )
+    gallery.record_deployment(deployment)
+    return deployment
 
 
 def find_replicas(

@@ -9,13 +9,23 @@ from pipeline.data.extents import Range, data_bytes
 from pipeline.data.manifest import ManifestReader
 from pipeline.errors import GalleriaError
 from pipeline.gallery.model import ImageVersion
-from pipeline.ports import Chain, ImageFormat, Images, Layer, Progress, ReplicaDisk, StoredBase, Zone
+from pipeline.ports import (
+    Chain,
+    ImageFormat,
+    Images,
+    Layer,
+    Progress,
+    ReplicaDisk,
+    StoredBase,
+    Zone,
+)
 from pipeline.stages.ingest import disk_name
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What reading one base or replica disk showed. `bad` ranges differ from the manifest; `problem`
+    """What reading one base or replica disk showed. `bad` ranges differ from the manifest;
+    `problem`
     is why it could not be read or compared at all."""
 
     region: str
@@ -56,7 +66,8 @@ def verify_version(
 
 
 def replica_chain(disk: ReplicaDisk, base: StoredBase) -> Chain:
-    """The layers that a replica's disk is read from: an overlay leans on its base, a clone does not."""
+    """The layers that a replica's disk is read from: an overlay leans on its base, a clone does
+    not."""
     layer = Layer(disk.path, disk.format)
     return (layer,) if disk.format is ImageFormat.RAW else (layer, *base.chain)
 

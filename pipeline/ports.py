@@ -5,7 +5,7 @@ Sizes and offsets are bytes. A call either does all it was asked or raises a Gal
 OSError.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -110,7 +110,15 @@ class Images(Protocol):
         """Make a qcow2 at `path` over `chain`; returns the new chain (the overlay on top)."""
         ...
 
-    def export(self, chain: Chain, path: Path, format: ImageFormat, *, subformat: str = "") -> None:
+    def export(
+        self,
+        chain: Chain,
+        path: Path,
+        format: ImageFormat,
+        *,
+        subformat: str = "",
+        free: Sequence[Range] = (),
+    ) -> None:
         """Write the disk as one stand-alone file of the format, complete and durable, or nothing.
         VHD: fixed unless subformat is "dynamic"; a fixed VHD is padded to whole MiB."""
         ...
@@ -228,6 +236,15 @@ class Zone(Protocol):
         ...
 
     def remove_version(self, key: str) -> None: ...
+    def hold(self) -> AbstractContextManager[None]:
+        """Keep `collect` out while bases are stored and not yet used by a version."""
+        ...
+
+    def collect(self, keep: Iterable[str]) -> list[str]:
+        """Remove the bases that nobody needs: not in `keep`, not used by a version here, not the
+        parent of one that stays. Raises Conflict while another job holds the zone."""
+        ...
+
     def allocated_bytes(self) -> int:
         """What the zone's files occupy, shared blocks counted once where the file system can
         tell."""

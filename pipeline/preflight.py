@@ -1,6 +1,6 @@
-"""Preflight: where a version will be stored, and whether there is room, before anything is written."""
+"""Preflight: where a version will be stored, and whether there is room, before anything is
+written."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,14 +18,15 @@ WORK_SPACE = 256 << 20
 
 
 def choose_zones(regions: Iterable[str], parents: Parents, zones: Zones) -> dict[str, Zone]:
-    """One zone for each region: the one that has bases to start from, else the one with most room."""
+    """One zone for each region: the one that has bases to start from, else the one with most
+    room."""
     chosen = {}
     for region in regions:
         candidates = zones.get(region, ())
         if not candidates:
             raise EnvironmentMissing(
                 f"region {region} has no zone on this host",
-                hint="name a directory for it in the configuration; galleria doctor shows the zones",
+                hint="name a directory for it in the configuration; galleria doctor shows all",
             )
         chosen[region] = max(
             candidates, key=lambda zone: (has_parent(zone, parents), zone.free_bytes())
@@ -69,7 +70,7 @@ def check_space(
 
 def device_of(path: Path) -> int:
     """Zones on one file system share its room."""
-    return os.stat(path).st_dev
+    return path.stat().st_dev
 
 
 def _require(need: int, free: int, place: str) -> None:

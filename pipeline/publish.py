@@ -1,24 +1,27 @@
-"""THE MAIN JOB: a VM's disks in; a generalized, hashed, versioned image with replicas in every region out.
+"""THE MAIN JOB: a VM's disks in; a generalized, hashed, versioned image with replicas in regions
+out.
 
 Read `publish` first: it is the whole product on one screen.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PartiallyReplicated
+from blake3 import blake3
+
+from pipeline.errors import Conflict, NotFound, PartiallyReplicated
 from pipeline.gallery.documents import encode
 from pipeline.gallery.model import DiskSource as Origin
-from pipeline.gallery.model import ImageDisk, ImageVersion, TargetRegion, VersionRequest
+from pipeline.gallery.model import ImageDisk, ImageVersion, ReplicationState, VersionRequest
 from pipeline.gallery.service import GalleryService
 from pipeline.guest.profiles import Plan
 from pipeline.ports import GuestHost, Images, Pins, Progress, Work, Zone
 from pipeline.preflight import check_space, choose_zones
-from pipeline.stages.convert import Parents, Stored, convert
+from pipeline.stages.convert import Stored, convert
 from pipeline.stages.generalize import generalize
 from pipeline.stages.ingest import Disk, DiskSource, ingest
 from pipeline.stages.replicate import Zones, replicate, replicate_from_donor
@@ -45,7 +48,8 @@ class PublishRequest:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Everything that the jobs need from outside. `later` finishes a version in the background."""
+    """Everything that the jobs need from outside. `later` replicates a version in the
+    background."""
 
     gallery: GalleryService
     images: Images
@@ -60,21 +64,179 @@ class Ports:
 def publish(request: PublishRequest, ports: Ports) -> ImageVersion:
     """Publish a version. Every rule is checked before a byte is read; the source is never written;
     a region is Completed or not there. Raises PartiallyReplicated when only some regions are."""
-    version = ports.gallery.begin_version(request.version)
-    with freed_on_failure(version, ports), ports.work.directory() as work:
-        if version.completed_regions:  # an earlier run died after its first region: no source needed
-            return replicate_missing(version, work, ports)
-        disks = ingest(request.disks, ports.images)
-        with snapshot(disks, work, ports.pins) as (disks, pin):
-            parents = ports.gallery.parents_of(version.name.definition)
-            zones = choose_zones(_first_targets(version, request.wait), parents, ports.zones)
+    version = ports.gallery.begin_version(described(request))
+    if version.completed_regions:  # an earlier run ended after its first region: no source needed
+        return replicate_missing(version, ports)
+    with given_back(version, ports), ports.work.directory() as work:
+        sources = ingest(request.disks, ports.images)
+        check_limits(version, sources, ports)
+        with snapshot(sources, work, ports.pins) as (disks, pin):
+            parents = ports.gallery.parents_of(version.name)
+            zones = choose_zones(first_regions(version, request.wait), parents, ports.zones)
             if request.preflight:
                 check_space(disks, zones, parents, ports.work, ports.images)
-            disks, report = generalize(disks, request.plan, work, ports)
-            stored = convert(
-                disks, zones, parents, work, pin.verify, ports.images, ports.progress
-            )
-        version = ports.gallery.record_disks(version, _described(request.disks, disks, stored))
-        ports.gallery.record_report(version, report)
-        version = replicate(version, zone_document(version, ports), stored, zones, ports.gallery)
-    return finish(version, request.wait, ports)
+            collect(zones, ports)
+            plan = request.plan if version.generalized else None
+            disks, report = clean(disks, plan, work, ports)
+            with held(zones):
+                stored = convert(
+                    disks, zones, parents, work, pin.verify, ports.images, ports.progress
+                )
+                version = describe(version, sources, stored, report, ports)
+                version = replicate(version, document(version, ports), stored, zones, ports.gallery)
+        version = conclude(version, zones, ports)
+    return complete(version)
+
+
+def replicate_missing(version: ImageVersion, ports: Ports) -> ImageVersion:
+    """Make every region of an owned version that is not Completed from the bases of one that is."""
+    with given_back(version, ports), ports.work.directory() as work:
+        missing = [t.name for t in version.target_regions if not version.is_completed_in(t.name)]
+        donor = find_donor(version, ports.zones)
+        zones = choose_zones(missing, ports.gallery.parents_of(version.name), ports.zones)
+        collect(zones, ports)
+        with held(zones):
+            stored = replicate_from_donor(version, zones, donor, work, ports.images, ports.progress)
+            version = replicate(version, document(version, ports), stored, zones, ports.gallery)
+        version = ports.gallery.finish_version(version)
+    return complete(version)
+
+
+def described(request: PublishRequest) -> VersionRequest:
+    """The request with what tells it from another one: a run that died is taken up again only for
+    the same sources, unchanged, and the same plan."""
+    digest = blake3()
+    for source in request.disks:
+        try:
+            found = source.path.stat()
+        except OSError as error:
+            raise NotFound(f"{source.path} can't be read: {error.strerror}") from error
+        identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        digest.update(repr((source.lun, source.snapshot, identity)).encode())
+    digest.update(repr(request.plan).encode())
+    luns = tuple(source.lun for source in request.disks if source.lun is not None)
+    return replace(request.version, fingerprint=digest.hexdigest(), luns=luns)
+
+
+def first_regions(version: ImageVersion, wait: Wait) -> list[str]:
+    """The regions that this run makes; those that it does not wait for come from the first one."""
+    if wait is Wait.FIRST:
+        return [version.location]
+    return [target.name for target in version.target_regions]
+
+
+def check_limits(version: ImageVersion, disks: Sequence[Disk], ports: Ports) -> None:
+    for disk in disks:
+        ports.gallery.check_disk(version, disk.virtual_size, disk.name)
+
+
+def clean(
+    disks: tuple[Disk, ...], plan: Plan | None, work: Path, ports: Ports
+) -> tuple[tuple[Disk, ...], Mapping[str, Any]]:
+    """Generalize on private overlays, and take what the file systems call free for zero."""
+    if plan is None:
+        return disks, {"generalized": False}
+    overlays = [
+        ports.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2") for disk in disks
+    ]
+    result = generalize(ports.guests, overlays, plan, ports.progress)
+    cleaned = tuple(
+        replace(disk, chain=chain, free=free)
+        for disk, chain, free in zip(disks, overlays, result.free, strict=True)
+    )
+    return cleaned, {"generalized": True, **result.report}
+
+
+def describe(
+    version: ImageVersion,
+    sources: Sequence[Disk],
+    stored: Stored,
+    report: Mapping[str, Any],
+    ports: Ports,
+) -> ImageVersion:
+    """Record what the version consists of, before anything of it is visible."""
+    origins = {
+        disk.lun: Origin(str(disk.chain[0].path), disk.chain[0].format.value) for disk in sources
+    }
+    disks = [
+        ImageDisk(disk.lun, disk.digest, disk.virtual_size, origins[disk.lun])
+        for disk in stored.disks
+    ]
+    ports.gallery.record_report(version, report)
+    return ports.gallery.record_disks(version, disks)
+
+
+def document(version: ImageVersion, ports: Ports) -> dict[str, Any]:
+    """What each zone keeps beside the bytes: enough to rebuild the catalog from."""
+    definition = ports.gallery.get_definition(version.name.definition)
+    return {
+        "gallery": encode(ports.gallery.get_gallery(definition.name.gallery)),
+        "definition": encode(definition),
+        "version": encode(version),
+        "report": ports.gallery.report(version.name),
+    }
+
+
+def conclude(version: ImageVersion, made: Collection[str], ports: Ports) -> ImageVersion:
+    """End the publication, or leave the regions that it did not make to a background process."""
+    if len(made) == len(version.target_regions):
+        return ports.gallery.finish_version(version)
+    version = ports.gallery.hand_over(version)
+    ports.later(version)
+    return version
+
+
+def complete(version: ImageVersion) -> ImageVersion:
+    """The version, if no region failed. Raises PartiallyReplicated naming those that did."""
+    failed = [s for s in version.regions if s.state is ReplicationState.FAILED]
+    if not failed:
+        return version
+    details = "; ".join(f"{status.region}: {status.details}" for status in failed)
+    raise PartiallyReplicated(
+        f"{version.name} is usable in {', '.join(version.completed_regions)}, "
+        f"but failed in {details}",
+        hint=f"galleria replicate {version.name} makes the failed regions again, and only those",
+    )
+
+
+def find_donor(version: ImageVersion, zones: Zones) -> Zone:
+    """A zone that holds the version: of its source region if that is Completed, else of any."""
+    regions = sorted(version.completed_regions, key=lambda name: name != version.location)
+    for region in regions:
+        for zone in zones.get(region, ()):
+            if zone.find_version(version.zone_key) is not None:
+                return zone
+    raise NotFound(
+        f"no zone on this host holds {version.name}",
+        hint="the catalog says it is Completed in "
+        f"{', '.join(regions) or 'no region'}: galleria doctor shows the zones",
+    )
+
+
+@contextmanager
+def held(zones: Mapping[str, Zone]) -> Iterator[None]:
+    """Keep the zones' bases from being collected until versions use them."""
+    with ExitStack() as stack:
+        for zone in zones.values():
+            stack.enter_context(zone.hold())
+        yield
+
+
+def collect(zones: Mapping[str, Zone], ports: Ports) -> None:
+    """Remove the bases that runs which were killed left behind; those in use stay."""
+    keep = {disk.digest for item in ports.gallery.list_deployments() for disk in item.disks}
+    for zone in zones.values():
+        with suppress(Conflict):  # another job writes to the zone: the next run collects
+            zone.collect(keep)
+
+
+@contextmanager
+def given_back(version: ImageVersion, ports: Ports) -> Iterator[None]:
+    """A publication that fails before its first region is Completed leaves its number free."""
+    try:
+        yield
+    except BaseException as error:
+        # when another process has taken the version over meanwhile, it is no longer ours to end
+        with suppress(Conflict):
+            ports.gallery.abandon_version(version, str(error) or type(error).__name__)
+        raise

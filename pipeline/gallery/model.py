@@ -329,9 +329,12 @@ class VersionRequest:
 
 @dataclass(frozen=True, slots=True)
 class DeployedDisk:
+    """`digest` names the base that the disk leans on (or was cloned from)."""
+
     lun: int | None
     path: str
     format: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)

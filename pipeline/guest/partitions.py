@@ -1,6 +1,8 @@
-"""The partition table of a disk and the firmware generation it boots with, read without an appliance.
+"""The partition table of a disk and the firmware generation it boots with, read without an
+appliance.
 
-MBR: 64 bytes of entries at 0x1BE, signature 55 AA at 0x1FE. GPT: UEFI specification 2.10, chapter 5.3:
+MBR: 64 bytes of entries at 0x1BE, signature 55 AA at 0x1FE. GPT: UEFI specification 2.10, chapter
+5.3:
 header at the second sector ("EFI PART"), entry array at the LBA it names. Everything is bounded: a
 hostile table costs a few reads and an answer of "unknown".
 """

@@ -1,4 +1,5 @@
-"""Convert: one read of each disk; its digests and its base in every region's zone come out of it."""
+"""Convert: one read of each disk; its digests and its base in every region's zone come out of
+it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,8 @@ class StoredDisk:
 
 @dataclass(slots=True)
 class Stored:
-    """`bases` by region and LUN, for the regions that hold every disk; `failures` for the others."""
+    """`bases` by region and LUN, for the regions that hold every disk; `failures` for the
+    others."""
 
     disks: list[StoredDisk] = field(default_factory=list)
     bases: dict[str, dict[int | None, StoredBase]] = field(default_factory=dict)

@@ -1,4 +1,5 @@
-"""Ingest: recognise every image file by its content and refuse what is unsafe, before anything opens it."""
+"""Ingest: recognise every image file by its content and refuse what is unsafe, before anything
+opens it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from pipeline.ports import Chain, ImageFacts, ImageFormat, Images, Layer
 
 @dataclass(frozen=True, slots=True)
 class DiskSource:
-    """A disk as the user names it. `lun` None is the OS disk; `snapshot` a qcow2 internal snapshot."""
+    """A disk as the user names it. `lun` None is the OS disk; `snapshot` a qcow2 internal
+    snapshot."""
 
     lun: int | None
     path: Path
@@ -21,7 +23,8 @@ class DiskSource:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A disk on its way through the stages. `free` ranges are read as zero; `facts` are those of the
+    """A disk on its way through the stages. `free` ranges are read as zero; `facts` are those of
+    the
     file that it came in (a stored base has none)."""
 
     lun: int | None
@@ -41,7 +44,8 @@ def disk_name(lun: int | None) -> str:
 
 
 def parse_disk(text: str, lun: int | None = None) -> DiskSource:
-    """`FILE` or `FILE@NAME`: an existing file whose name holds an @ is meant before a snapshot is."""
+    """`FILE` or `FILE@NAME`: an existing file whose name holds an @ is meant before a snapshot
+    is."""
     path = Path(text)
     if "@" in path.name and not path.exists():
         file, _, snapshot = text.rpartition("@")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import GalleriaError, NotFound, VerificationFailed
-from pipeline.gallery.model import ImageVersion, RegionResult, ReplicationState
+from pipeline.gallery.model import ImageVersion, RegionResult, RegionStatus, ReplicationState
 from pipeline.gallery.service import GalleryService
 from pipeline.ports import Images, Progress, Replica, VersionRecord, Zone
 from pipeline.stages.convert import Stored, convert
@@ -23,32 +23,29 @@ def replicate(
     gallery: GalleryService,
 ) -> ImageVersion:
     """Commit the replicas of every region that holds the bases, each on its own, and record what
-    became of each. `document` is what a zone keeps to rebuild the catalog from."""
+    became of each; when all of `zones` failed, raises. `document` is what a zone keeps to rebuild
+    the catalog from."""
     record = VersionRecord(version.zone_key, document)
     digests = {disk.lun: disk.digest for disk in stored.disks}
-    for region, error in stored.failures.items():
-        version = _failed(version, region, error, gallery)
+    errors = dict(stored.failures)
     with ThreadPoolExecutor(max(1, len(stored.bases)), thread_name_prefix="replicate") as pool:
         jobs = {
-            pool.submit(zones[region].publish, record, digests, replica_count(version, region)): (
-                region
-            )
-            for region in stored.bases
+            pool.submit(zones[name].publish, record, digests, replica_count(version, name)): name
+            for name in stored.bases
         }
         for job in as_completed(jobs):
             region, problem = jobs[job], job.exception()
-            if problem is None:
-                version = gallery.set_region(
-                    version,
-                    region,
-                    ReplicationState.COMPLETED,
-                    progress=100,
-                    result=region_result(region, stored, job.result()),
-                )
-            elif isinstance(problem, OSError | GalleriaError):
-                version = _failed(version, region, problem, gallery)
-            else:
-                raise problem
+            if isinstance(problem, OSError | GalleriaError):
+                errors[region] = problem
+                continue
+            result = region_result(region, stored, job.result())
+            status = RegionStatus(region, ReplicationState.COMPLETED, 100, result=result)
+            version = gallery.set_region(version, status)
+    if len(errors) == len(zones):
+        raise next(iter(errors.values()))
+    for region, error in errors.items():
+        status = RegionStatus(region, ReplicationState.FAILED, details=str(error))
+        version = gallery.set_region(version, status)
     return version
 
 
@@ -116,9 +113,3 @@ def replica_document(replica: Replica) -> dict[str, Any]:
         for disk in replica.disks
     ]
     return {"index": replica.index, "disks": disks}
-
-
-def _failed(
-    version: ImageVersion, region: str, error: BaseException, gallery: GalleryService
-) -> ImageVersion:
-    return gallery.set_region(version, region, ReplicationState.FAILED, details=str(error))

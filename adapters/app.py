@@ -1,0 +1,94 @@
+"""The composition root: a Config in, the wired application out; the one module that knows all
+adapters."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from adapters import command
+from adapters.catalog import open_catalog
+from adapters.config import Config
+from adapters.guestfs.client import GuestfsHost
+from adapters.images import QemuImages
+from adapters.inspect import Policy
+from adapters.owners import ProcessOwners
+from adapters.pins import FilePins
+from adapters.sandbox import Sandbox
+from adapters.work import WorkDirectory
+from adapters.zones import DirectoryZone, create_zone, open_zone
+from pipeline.errors import GalleriaError
+from pipeline.gallery.model import ImageVersion, Region
+from pipeline.gallery.service import GalleryService
+from pipeline.ports import Progress, Zone
+from pipeline.publish import Ports
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """The wired application. `gallery` answers what is there, `ports` is what the jobs take."""
+
+    config: Config
+    gallery: GalleryService
+    ports: Ports
+    zones: Mapping[str, tuple[Zone, ...]]
+
+
+@contextmanager
+def open_app(config: Config, progress: Progress) -> Iterator[App]:
+    """Wire everything for the length of a `with`. A zone that can't be opened (its file system is
+    not mounted, say) is warned of and left out: what needs it says so."""
+    sandbox = Sandbox(enabled=config.sandbox)
+    catalog = open_catalog(config.catalog)
+    try:
+        gallery = GalleryService(
+            catalog, ProcessOwners(), [Region(name) for name in config.regions]
+        )
+        zones = {region: _zones(config, region, sandbox, progress) for region in config.regions}
+        ports = Ports(
+            gallery=gallery,
+            images=QemuImages(sandbox, Policy(virtual_size=config.max_virtual_size)),
+            pins=FilePins(),
+            guests=GuestfsHost(sandbox, config.cache),
+            zones=zones,
+            work=WorkDirectory(config.work),
+            progress=progress,
+            later=partial(_replicate_later, config),
+        )
+        yield App(config, gallery, ports, zones)
+    finally:
+        catalog.close()
+
+
+def create_zones(config: Config) -> None:
+    """Make the directories of all regions zones; those that are stay as they are."""
+    sandbox = Sandbox(enabled=config.sandbox)
+    for region, directories in config.regions.items():
+        for index, directory in enumerate(directories):
+            name = region if len(directories) == 1 else f"{region}-{index + 1}"
+            create_zone(directory, name=name, region=region, sandbox=sandbox)
+
+
+def _zones(
+    config: Config, region: str, sandbox: Sandbox, progress: Progress
+) -> tuple[DirectoryZone, ...]:
+    zones = []
+    for directory in config.regions[region]:
+        try:
+            zones.append(open_zone(directory, sandbox=sandbox, immutable=config.immutable))
+        except (GalleriaError, OSError) as error:
+            progress.warn(f"region {region}: {error}")
+    return tuple(zones)
+
+
+def _replicate_later(config: Config, version: ImageVersion) -> None:
+    """Start a process of its own that finishes the version's regions; its output goes to a log."""
+    logs = config.work.parent / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    program = [sys.executable, "-c", "from adapters.cli import main; main()"]
+    options = ["--config", str(config.file)] if config.file else []
+    command.detach(
+        [*program, *options, "replicate", str(version.name)],
+        log=logs / f"replicate-{version.zone_key}.log",
+    )

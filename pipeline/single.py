@@ -1,0 +1,139 @@
+"""Every stage alone, for CI steps and for looking at things: inspect, generalize, convert, hash,
+snapshot, export, replicate."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.copying import CopyResult
+from pipeline.data.manifest import ManifestReader, Run
+from pipeline.errors import NotFound
+from pipeline.gallery.model import ImageVersion, TargetRegion
+from pipeline.gallery.names import VersionName
+from pipeline.guest.checks import Evidence, looks_generalized
+from pipeline.guest.partitions import PartitionTable, read_partitions
+from pipeline.guest.profiles import Plan
+from pipeline.ports import GuestFacts, ImageFacts, ImageFormat, Replica, VersionRecord
+from pipeline.preflight import choose_zones
+from pipeline.publish import Ports, clean, find_donor, held, replicate_missing
+from pipeline.stages.convert import convert, hash_disk
+from pipeline.stages.ingest import Disk, DiskSource, disk_name, recognise
+from pipeline.stages.snapshot import snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What `galleria inspect` shows. `partitions` is None for an unsafe file, which is not opened;
+    `guest` and `evidence` are None when no appliance was asked for."""
+
+    facts: ImageFacts
+    partitions: PartitionTable | None = None
+    guest: GuestFacts | None = None
+    evidence: Evidence | None = None
+
+
+def examine(source: DiskSource, ports: Ports, *, deep: bool) -> Examination:
+    """Look at a file without changing or pinning it. `deep` starts an appliance for the guest."""
+    facts = ports.images.inspect(source.path, declared=source.declared)
+    if facts.refusals:
+        return Examination(facts)
+    disk = recognise(source, ports.images)
+    with ports.images.open(disk.chain) as content:
+        partitions = read_partitions(content, facts.logical_sector_size)
+    if not deep:
+        return Examination(facts, partitions)
+    with ports.work.directory() as work:
+        # the appliance sees the disk through an overlay: one explicit node tree for every format
+        overlay = ports.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2")
+        with (
+            ports.progress.stage("inspect guest"),
+            ports.guests.session([overlay], writable=False) as session,
+        ):
+            guest = session.inspect()
+            evidence = looks_generalized(session.mount()) if guest.os_type == "linux" else None
+    return Examination(facts, partitions, guest, evidence)
+
+
+@contextmanager
+def pinned(source: DiskSource, ports: Ports) -> Iterator[tuple[Disk, Path]]:
+    """One recognised disk held still, and a work directory. Raises SourceChanged at the end when
+    it did not hold still."""
+    disk = recognise(source, ports.images)
+    with ports.work.directory() as work, snapshot([disk], work, ports.pins) as (disks, pin):
+        yield disks[0], work
+        pin.verify()
+
+
+def generalize_file(
+    source: DiskSource, plan: Plan, path: Path, format: ImageFormat, ports: Ports
+) -> dict[str, Any]:
+    """Write a generalized copy of a disk; returns the report. The source is never written."""
+    with pinned(source, ports) as (disk, work):
+        (cleaned,), report = clean((disk,), plan, work, ports)
+        with ports.progress.stage(f"write {format.value}"):
+            ports.images.export(cleaned.chain, path, format, free=cleaned.free)
+    return dict(report)
+
+
+def convert_file(
+    source: DiskSource, path: Path, format: ImageFormat, subformat: str, ports: Ports
+) -> None:
+    """Write a disk in another format: the same guest-visible bytes (a fixed VHD is padded)."""
+    with pinned(source, ports) as (disk, _), ports.progress.stage(f"write {format.value}"):
+        ports.images.export(disk.chain, path, format, subformat=subformat)
+
+
+@contextmanager
+def hash_file(source: DiskSource, ports: Ports) -> Iterator[tuple[CopyResult, Iterator[Run]]]:
+    """The digests of a disk: its root, and its chunks as the manifest's runs."""
+    with pinned(source, ports) as (disk, work):
+        manifest = work / "manifest"
+        result = hash_disk(disk, manifest, ports.images, ports.progress)
+        with manifest.open("rb") as file:
+            yield result, ManifestReader(file).runs()
+
+
+def create_snapshot(
+    source: DiskSource, name: str, region: str, ports: Ports
+) -> tuple[str, Replica]:
+    """Keep one point in time of a disk in a region's zone, under a name: its content is stored as a
+    version's is, and costs what no base there holds already. Returns root digest and disk."""
+    with pinned(source, ports) as (disk, work):
+        zones = choose_zones([region], {}, ports.zones)
+        with held(zones):
+            stored = convert([disk], zones, {}, work, lambda: None, ports.images, ports.progress)
+            record = VersionRecord(
+                f"snapshot+{name}", {"snapshot": name, "source": str(source.path)}
+            )
+            (replica,) = zones[region].publish(record, {None: stored.disks[0].digest}, 1)
+    return stored.disks[0].digest, replica
+
+
+def replicate_version(
+    name: VersionName, targets: Sequence[TargetRegion], ports: Ports
+) -> ImageVersion:
+    """Add regions to a published version, or make failed ones again: from a region that has it,
+    never from the source."""
+    return replicate_missing(ports.gallery.begin_replication(name, targets), ports)
+
+
+def export_version(
+    version: ImageVersion,
+    lun: int | None,
+    path: Path,
+    format: ImageFormat,
+    subformat: str,
+    ports: Ports,
+) -> None:
+    """Write one disk of a version as a stand-alone file."""
+    disk = next((disk for disk in version.disks if disk.lun == lun), None)
+    if disk is None:
+        luns = ", ".join(disk_name(disk.lun) for disk in version.disks)
+        raise NotFound(f"{version.name} has no disk {disk_name(lun)}", hint=f"it has: {luns}")
+    base = find_donor(version, ports.zones).find_base(disk.digest)
+    if base is None:
+        raise NotFound(f"the base {disk.digest} of {version.name} is gone", hint="galleria verify")
+    with ports.progress.stage(f"write {format.value}"):
+        ports.images.export(base.chain, path, format, subformat=subformat)
