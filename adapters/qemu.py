@@ -228,6 +228,7 @@ def convert(
     *,
     options: Sequence[str] = (),
     compressed: bool = False,
+    limits: command.Limits = WORKING,
     timeout: float = 24 * 3600,
 ) -> None:
     """Write a disk as one stand-alone file of qemu's format `driver` at `path` (not synced).
@@ -244,6 +245,6 @@ def convert(
         argv += ["-l", snapshot_option(chain[0].snapshot)]
     argv += [json_name(node(chain, sandbox)), sandbox.out(path.parent, path.name)]
     command.run(
-        sandbox.wrap(argv, read=paths(chain), out=path.parent, env=ENVIRONMENT, limits=WORKING),
+        sandbox.wrap(argv, read=paths(chain), out=path.parent, env=ENVIRONMENT, limits=limits),
         timeout=timeout,
     )

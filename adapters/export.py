@@ -1,0 +1,178 @@
+"""Writing a disk as one stand-alone file: complete and durable under its name, or nothing.
+
+The file is made in a private directory beside its target (all that qemu sees of it), checked by
+our own parser, synced, and renamed to a name that must be new.
+"""
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from adapters import command, durable, gpt, inspect, qemu, rawfile, source, vhd
+from adapters.inspect import Policy
+from adapters.sandbox import Sandbox
+from pipeline.data.extents import Kind
+from pipeline.errors import (
+    CommandFailed,
+    Conflict,
+    InvalidParameter,
+    NoSpace,
+    StageFailed,
+    VerificationFailed,
+)
+from pipeline.ports import Chain, ImageFormat, Source
+
+BUFFER = 1 << 20
+# headers, block maps and sector bitmaps of any format, per disk and per byte of data
+OVERHEAD_FIXED, OVERHEAD_SHARE = 64 << 20, 16
+
+# (format, subformat) -> qemu's options and whether clusters are compressed
+RECIPES: Mapping[tuple[ImageFormat, str], tuple[tuple[str, ...], bool]] = {
+    # without force_size qemu rounds the length up to a CHS geometry
+    (ImageFormat.VHD, "dynamic"): (("subformat=dynamic", "force_size=on"), False),
+    (ImageFormat.VHDX, ""): (("subformat=dynamic",), False),
+    (ImageFormat.VHDX, "dynamic"): (("subformat=dynamic",), False),
+    (ImageFormat.VHDX, "fixed"): (("subformat=fixed",), False),
+    (ImageFormat.QCOW2, ""): (("compat=1.1",), False),
+    (ImageFormat.QCOW2, "zlib"): (("compat=1.1", "compression_type=zlib"), True),
+    (ImageFormat.QCOW2, "zstd"): (("compat=1.1", "compression_type=zstd"), True),
+    (ImageFormat.VMDK, ""): (("subformat=monolithicSparse",), False),
+    (ImageFormat.VMDK, "monolithicSparse"): (("subformat=monolithicSparse",), False),
+    (ImageFormat.VMDK, "streamOptimized"): (("subformat=streamOptimized",), False),
+    (ImageFormat.VDI, ""): (("static=off",), False),
+    (ImageFormat.VDI, "dynamic"): (("static=off",), False),
+    (ImageFormat.VDI, "fixed"): (("static=on",), False),
+}
+
+
+def unknown_subformat(format: ImageFormat, subformat: str) -> NoReturn:
+    known = sorted(name for kind, name in RECIPES if kind is format and name)
+    raise InvalidParameter(
+        f"{format.value} has no subformat {subformat!r}",
+        hint=f"one of: {', '.join(known)}" if known else "it has none",
+    )
+
+
+@contextlib.contextmanager
+def committed(path: Path) -> Iterator[Path]:
+    """A private path to write to; on leaving without an error it is durable and named `path`."""
+    if path.exists():
+        raise Conflict(f"{str(path)!r} exists already", hint="choose another name, or remove it")
+    if not path.parent.is_dir():
+        raise InvalidParameter(f"there is no directory {str(path.parent)!r}")
+    with tempfile.TemporaryDirectory(prefix=".galleria-", dir=path.parent) as name:
+        temporary = Path(name) / path.name
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            durable.sync_file(temporary)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpace(f"no space left for {str(path)!r}") from error
+            raise
+        except CommandFailed as error:
+            if os.strerror(errno.ENOSPC) in error.stderr:
+                raise NoSpace(f"no space left for {str(path)!r}") from error
+            raise
+        try:
+            durable.rename_new(temporary, path)
+        except FileExistsError:
+            raise Conflict(f"{str(path)!r} was made by someone else meanwhile") from None
+    durable.sync_directory(path.parent)
+
+
+def convert(
+    sandbox: Sandbox,
+    policy: Policy,
+    chain: Chain,
+    path: Path,
+    format: ImageFormat,
+    subformat: str = "",
+) -> None:
+    """Write a disk (or the top layer's snapshot) by qemu-img."""
+    recipe = RECIPES.get((format, subformat))
+    if recipe is None:
+        unknown_subformat(format, subformat)
+    options, compressed = recipe
+    size = source.virtual_size(chain, policy)
+    limits = command.Limits(
+        address_space=qemu.WORKING.address_space,
+        # what was inspected bounds what may be written: a bomb ends here
+        file_size=size + size // OVERHEAD_SHARE + OVERHEAD_FIXED,
+    )
+    with committed(path) as temporary:
+        qemu.convert(
+            sandbox,
+            chain,
+            temporary,
+            qemu.DRIVERS[format],
+            options=options,
+            compressed=compressed,
+            limits=limits,
+        )
+        _verify(temporary, format, size, policy)
+
+
+def _verify(path: Path, format: ImageFormat, size: int, policy: Policy) -> None:
+    """Inspect the output again: what was written is what was asked for."""
+    fd = rawfile.open_readonly(path)
+    try:
+        findings = inspect.examine(fd, format, policy)
+    finally:
+        os.close(fd)
+    problems = findings.refusals + findings.references
+    if findings.virtual_size != size:
+        problems.append(f"it has {findings.virtual_size} bytes instead of {size}")
+    if problems:
+        raise VerificationFailed(f"the {format.value} that was written is wrong: {problems[0]}")
+
+
+def write_plain(disk: Source, path: Path, *, footer: bool) -> None:
+    """Write a raw file, or with `footer` a fixed VHD, sparsely; one read of the disk."""
+    size = disk.virtual_size
+    length = -(-size // vhd.MIB) * vhd.MIB if footer else size
+    with committed(path) as temporary:
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(fd, length)
+            _copy(disk, fd)
+            if length != size:
+                gpt.move_backup(fd, size, length)
+            if footer:
+                rawfile.write_exactly(fd, memoryview(vhd.make_fixed(length)), length)
+        finally:
+            os.close(fd)
+        if footer and (problems := _footer_problems(temporary, length)):
+            raise VerificationFailed(f"the VHD that was written is wrong: {problems}")
+
+
+def _footer_problems(path: Path, length: int) -> str:
+    with path.open("rb") as file:
+        file.seek(-vhd.FOOTER_SIZE, os.SEEK_END)
+        try:
+            written = vhd.parse(file.read())
+        except ValueError as error:
+            return str(error)
+    right = (vhd.DiskType.FIXED.value, length, path.stat().st_size - vhd.FOOTER_SIZE)
+    found = (written.disk_type, written.current_size, written.current_size)
+    return "" if found == right else f"its footer says {found}, not {right}"
+
+
+def _copy(disk: Source, fd: int) -> None:
+    buffer = memoryview(bytearray(BUFFER))
+    position = 0
+    for extent in disk.extents():
+        position = extent.end
+        if extent.kind is not Kind.DATA:
+            continue
+        for start in range(extent.start, extent.end, BUFFER):
+            piece = extent.part(start, min(start + BUFFER, extent.end))
+            part = buffer[: piece.length]
+            disk.read_into(part, piece)
+            rawfile.write_exactly(fd, part, start)
+    if position != disk.virtual_size:
+        raise StageFailed(f"the extents of the disk end at {position} of {disk.virtual_size} bytes")

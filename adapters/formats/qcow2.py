@@ -1,0 +1,201 @@
+"""qcow2, versions 2 and 3. Source: qemu's docs/interop/qcow2.txt; limits: qemu's block/qcow2.h."""
+
+import struct
+from array import array
+
+from adapters.formats.window import Findings, Window, be32, be64, printable
+from pipeline.data.extents import SECTOR
+from pipeline.errors import UnsafeImage
+
+MAGIC = b"QFI\xfb"
+V2_HEADER = 72
+V3_HEADER = 104
+
+DIRTY, CORRUPT, DATA_FILE, COMPRESSION, EXTENDED_L2 = (1 << bit for bit in range(5))
+KNOWN_INCOMPATIBLE = DIRTY | CORRUPT | DATA_FILE | COMPRESSION | EXTENDED_L2
+AUTOCLEAR_RAW_DATA = 2
+COMPRESSIONS = {0: "zlib", 1: "zstd"}
+ENCRYPTIONS = {1: "AES", 2: "LUKS"}
+
+END, BACKING_FORMAT = 0, 0xE2792ACA
+FEATURE_NAMES, BITMAPS, ENCRYPTION, DATA_FILE_NAME = 0x6803F857, 0x23852875, 0x0537BE77, 0x44415441
+KNOWN_EXTENSIONS = {END, BACKING_FORMAT, FEATURE_NAMES, BITMAPS, ENCRYPTION, DATA_FILE_NAME}
+
+# qemu takes 65536 snapshots; a disk that people keep has a handful
+SNAPSHOT_LIMIT = 1000
+SNAPSHOT_TABLE_LIMIT = 1 << 20
+REFTABLE_LIMIT = 8 << 20
+L1_LIMIT = 32 << 20
+OFFSET_MASK = 0x00FFFFFFFFFFFE00
+
+
+def parse(window: Window, findings: Findings) -> None:
+    head = window.read(0, V2_HEADER, "the qcow2 header")
+    version = be32(head, 4)
+    if version not in (2, 3):
+        raise UnsafeImage(f"it is a qcow image of version {version}: only qcow2 2 and 3 are known")
+    cluster_bits = be32(head, 20)
+    if not 9 <= cluster_bits <= 21:
+        raise UnsafeImage(f"its cluster size of 2^{cluster_bits} bytes is not what qcow2 allows")
+    cluster = 1 << cluster_bits
+    findings.virtual_size = be64(head, 24)
+    incompatible, length, words = _version3(window, findings, version, cluster)
+    findings.variant = " ".join([f"v{version}", *words])
+    _references(window, findings, head, cluster)
+    method = be32(head, 32)
+    findings.refuse_unless(
+        method == 0, f"it is encrypted ({ENCRYPTIONS.get(method, f'unknown method {method}')})"
+    )
+    findings.refuse_unless(
+        findings.virtual_size % SECTOR == 0,
+        f"its virtual size of {findings.virtual_size} bytes is not whole sectors of 512",
+    )
+    _extensions(window, findings, length, min(cluster, _end_of_extensions(head)))
+    _tables(window, findings, head, cluster, extended=bool(incompatible & EXTENDED_L2))
+    _snapshots(window, findings, head, cluster)
+
+
+def _version3(
+    window: Window, findings: Findings, version: int, cluster: int
+) -> tuple[int, int, list[str]]:
+    """The incompatible feature bits, the header length, and words for the variant."""
+    if version == 2:
+        return 0, V2_HEADER, ["zlib"]
+    head = window.read(0, V3_HEADER, "the qcow2 version 3 header")
+    incompatible, autoclear = be64(head, 72), be64(head, 88)
+    refcount_order, length = be32(head, 96), be32(head, 100)
+    unknown = incompatible & ~KNOWN_INCOMPATIBLE
+    findings.refuse_unless(not unknown, f"it has unknown incompatible feature bits {unknown:#x}")
+    findings.refuse_unless(not incompatible & CORRUPT, "it is marked corrupt")
+    findings.refuse_unless(
+        not incompatible & DATA_FILE and not autoclear & AUTOCLEAR_RAW_DATA,
+        "it keeps its data in an external file",
+    )
+    if incompatible & DIRTY:
+        findings.notes.append("it was not closed cleanly; its reference counts may be wrong")
+    findings.refuse_unless(
+        refcount_order <= 6, f"its reference counts of 2^{refcount_order} bits are not allowed"
+    )
+    if not V3_HEADER <= length <= cluster or length % 8:
+        raise UnsafeImage(f"its header length of {length} bytes is not what qcow2 allows")
+    kind = window.read(0, length, "the qcow2 header")[104] if length > V3_HEADER else 0
+    findings.refuse_unless(kind in COMPRESSIONS, f"it has an unknown compression type {kind}")
+    findings.refuse_unless(
+        bool(kind) == bool(incompatible & COMPRESSION),
+        "its compression type and its feature bits contradict each other",
+    )
+    words = [COMPRESSIONS.get(kind, "unknown")]
+    if incompatible & EXTENDED_L2:
+        words.append("extended_l2")
+        findings.refuse_unless(cluster >= 1 << 14, "its clusters are too small for extended_l2")
+    return incompatible, length, words
+
+
+def _references(window: Window, findings: Findings, head: bytes, cluster: int) -> None:
+    offset, length = be64(head, 8), be32(head, 16)
+    if not offset and not length:
+        return
+    if not 0 < length <= 1023 or offset + length > cluster:
+        raise UnsafeImage("its backing file name does not lie in its first cluster")
+    name = window.read(offset, length, "the backing file name")
+    findings.references.append(f"it leans on a backing file, {printable(name)}")
+
+
+def _end_of_extensions(head: bytes) -> int:
+    """The extensions end before the backing file name, which must follow them."""
+    return be64(head, 8) or 1 << 20
+
+
+def _extensions(window: Window, findings: Findings, position: int, end: int) -> None:
+    end = min(end, window.size)
+    while position + 8 <= end:
+        kind, length = struct.unpack(">II", window.read(position, 8, "a header extension"))
+        if kind == END:
+            return
+        position += 8
+        if position + length > end:
+            raise UnsafeImage("a header extension does not lie in its first cluster")
+        findings.refuse_unless(kind != ENCRYPTION, "it is encrypted (header extension)")
+        if kind == DATA_FILE_NAME:
+            name = window.read(position, length, "the data file name")
+            findings.refusals.append(f"it names an external data file, {printable(name)}")
+        if kind not in KNOWN_EXTENSIONS:
+            findings.notes.append(f"it has an unknown header extension {kind:#010x}")
+        position += (length + 7) & ~7
+
+
+def _tables(
+    window: Window, findings: Findings, head: bytes, cluster: int, *, extended: bool
+) -> None:
+    l1_entries, l1_offset = be32(head, 36), be64(head, 40)
+    span = cluster * (cluster // (16 if extended else 8))
+    needed = -(-findings.virtual_size // span)
+    if needed * 8 > L1_LIMIT:
+        raise UnsafeImage("its virtual size needs a larger cluster table than qcow2 allows")
+    findings.refuse_unless(l1_entries >= needed, "its cluster table is too short for its size")
+    _check_l1(window, findings, l1_offset, l1_entries, cluster, "the cluster table (L1)")
+    offset, clusters = be64(head, 48), be32(head, 56)
+    if clusters * cluster > REFTABLE_LIMIT:
+        raise UnsafeImage("its reference count table has an absurd length")
+    findings.refuse_unless(
+        clusters > 0 and offset % cluster == 0 and offset >= cluster,
+        "its reference count table is not where one can be",
+    )
+    window.read(offset, clusters * cluster, "the reference count table")
+
+
+def _check_l1(
+    window: Window, findings: Findings, offset: int, entries: int, cluster: int, what: str
+) -> None:
+    if entries * 8 > L1_LIMIT:
+        raise UnsafeImage(f"{what} has an absurd length")
+    findings.refuse_unless(offset % cluster == 0, f"{what} is not aligned")
+    findings.refuse_unless(not entries or offset >= cluster, f"{what} lies in the header")
+    table = array("Q", window.read(offset, entries * 8, what))
+    table.byteswap()
+    seen = [entry & OFFSET_MASK for entry in table if entry & OFFSET_MASK]
+    findings.refuse_unless(
+        all(entry % cluster == 0 and window.holds(entry, cluster) for entry in seen),
+        f"{what} points outside of the file: it is truncated or damaged",
+    )
+    findings.refuse_unless(len(set(seen)) == len(seen), f"{what} has an entry twice")
+
+
+def _snapshots(window: Window, findings: Findings, head: bytes, cluster: int) -> None:
+    count, offset = be32(head, 60), be64(head, 64)
+    if not count:
+        return
+    if count > SNAPSHOT_LIMIT:
+        raise UnsafeImage(f"it has an absurd number of snapshots, {count}")
+    findings.refuse_unless(offset % cluster == 0, "its snapshot table is not aligned")
+    start = offset
+    for _ in range(count):
+        if offset - start > SNAPSHOT_TABLE_LIMIT:
+            raise UnsafeImage("its snapshot table has an absurd length")
+        fixed = window.read(offset, 40, "the snapshot table")
+        id_length, name_length = struct.unpack_from(">HH", fixed, 12)
+        extra_length = be32(fixed, 36)
+        if extra_length > 1024:
+            raise UnsafeImage("a snapshot has an absurd length of extra data")
+        variable = window.read(
+            offset + 40, extra_length + id_length + name_length, "the snapshot table"
+        )
+        size = be64(variable, 8) if extra_length >= 16 else findings.virtual_size
+        _check_l1(window, findings, be64(fixed, 0), be32(fixed, 8), cluster, "a snapshot's table")
+        _note_snapshot(findings, variable[extra_length + id_length :], size)
+        offset += (40 + len(variable) + 7) & ~7
+
+
+def _note_snapshot(findings: Findings, name: bytes, size: int) -> None:
+    shown = printable(name)
+    if size != findings.virtual_size:
+        findings.notes.append(f"its snapshot {shown} has another size and can't be selected")
+        return
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        text = ""
+    if not text.isprintable() or not text or text in findings.snapshots:
+        findings.notes.append(f"its snapshot {shown} has no name that selects it")
+        return
+    findings.snapshots.append(text)

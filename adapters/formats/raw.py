@@ -1,0 +1,95 @@
+"""Raw disks, and everything that qemu or another tool would take a "raw" file for.
+
+A guest can write any header into its own first sectors, so a raw file that begins (or ends) as any
+known format is ambiguous and refused, whatever it was declared to be.
+"""
+
+from adapters.formats.window import Findings, Window
+from pipeline.data.extents import SECTOR
+
+# (offset, magic, what it is); sources: the probe functions of qemu's block drivers, and the
+# formats' own specifications
+HEADS: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"QFI\xfb", "a qcow or qcow2 image"),
+    (0, b"QED\0", "a QED image"),
+    (0, b"vhdxfile", "a VHDX image"),
+    (0, b"conectix", "a dynamic VHD image"),
+    (0, b"KDMV", "a VMDK image"),
+    (0, b"COWD", "a VMDK image of ESX (COWD)"),
+    (0, b"SE\0\0SpR", "a VMDK seSparse image"),
+    (0, b"\xbe\xba\xfe\xca\0\0\0\0", "a VMDK seSparse image"),
+    (0, b"WithoutFreeSpace", "a Parallels image"),
+    (0, b"WithouFreSpacExt", "a Parallels image"),
+    (0, b"Bochs Virtual HD Image", "a Bochs image"),
+    (0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop", "a cloop image"),
+    (0, b"LUKS\xba\xbe", "an encrypted (LUKS) volume"),
+    (0, b"SKUL\xba\xbe", "an encrypted (LUKS) volume"),
+    (0, b"OOOM", "a User-Mode-Linux COW image"),
+    (0, b"EVF\x09\x0d\x0a\xff\x00", "an EnCase (EWF) image"),
+    (0, b"EVF2\x0d\x0a\x81\x00", "an EnCase (Ex01) image"),
+    (0, b"sprs", "a macOS sparse image"),
+    (0, b"CROD", "an Amiga or Xen CD image"),
+    (0, b"vma\0", "a Proxmox VMA archive"),
+    (0, b"\x1f\x8b", "a gzip file"),
+    (0, b"BZh", "a bzip2 file"),
+    (0, b"\xfd7zXZ\0", "an xz file"),
+    (0, b"\x28\xb5\x2f\xfd", "a zstd file"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"MSWIM\0\0\0", "a Windows WIM image"),
+    (0, b"ELKDISK", "an ELKS image"),
+    (64, b"\x7f\x10\xda\xbe", "a VDI image"),
+    (257, b"ustar", "a tar archive (an OVA or a Vagrant box?)"),
+)
+# from the end of the file
+TAILS: tuple[tuple[int, bytes, str], ...] = (
+    (512, b"conectix", "a fixed VHD image"),
+    (511, b"conectix", "a VHD image with an old footer of 511 bytes"),
+    (512, b"koly", "an Apple DMG image"),
+)
+# a VMDK descriptor is text, and qemu skips comments and blank lines before its "version="
+DESCRIPTOR = b"# disk descriptorfile"
+TEXT_MAGICS: tuple[tuple[bytes, str], ...] = (
+    (DESCRIPTOR, "a VMDK descriptor file"),
+    (b"json:", "a qemu json: reference"),
+    (b"<?xml", "an XML file (OVF, libvirt, Parallels?)"),
+    (b"[version]", "a text file"),
+)
+
+
+def lookalikes(window: Window) -> list[str]:
+    """Every known format that the first and last bytes match."""
+    head = window.read(0, min(window.size, 4096), "the first bytes")
+    tail = window.read(max(0, window.size - 512), min(window.size, 512), "the last bytes")
+    found = [what for offset, magic, what in HEADS if head[offset:].startswith(magic)]
+    found += [
+        what
+        for distance, magic, what in TAILS
+        if len(tail) >= distance and tail[len(tail) - distance :].startswith(magic)
+    ]
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    found += [what for magic, what in TEXT_MAGICS if text.startswith(magic)]
+    if not found and _is_descriptor(head):
+        found.append("a VMDK descriptor file")
+    return found
+
+
+def _is_descriptor(head: bytes) -> bool:
+    """As qemu's vmdk_probe: after comments and blank lines, the first line is `version=`."""
+    for line in head.splitlines()[:200]:
+        text = line.strip().lower()
+        if text.startswith(b"#") or not text:
+            continue
+        return text.startswith(b"version=")
+    return False
+
+
+def parse(window: Window, findings: Findings) -> None:
+    """A raw disk is its bytes; refused when it could be taken for something else."""
+    findings.variant = "raw"
+    findings.virtual_size = window.size
+    for what in lookalikes(window):
+        findings.refusals.append(f"it would be read as a raw disk, but it looks like {what}")
+    findings.refuse_unless(
+        window.size % SECTOR == 0, f"its length of {window.size} bytes is not whole sectors of 512"
+    )

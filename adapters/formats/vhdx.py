@@ -1,0 +1,258 @@
+"""VHDX, dynamic and fixed: inspection, and where its payload lies (qemu's map does not tell).
+
+Source: Microsoft, [MS-VHDX] "Virtual Hard Disk v2 (VHDX) File Format"; little endian throughout.
+"""
+
+import itertools
+import struct
+import uuid
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from adapters.formats.window import TABLE_LIMIT, Findings, Window, le16, le32, le64, power_of_two
+from pipeline.data.extents import SECTOR, Extent, Kind
+from pipeline.errors import UnsafeImage
+
+MAGIC = b"vhdxfile"
+MIB = 1 << 20
+HEADERS = (64 << 10, 128 << 10)
+HEADER_SIZE = 4096
+REGION_TABLES = (192 << 10, 256 << 10)
+TABLE_SIZE = 64 << 10
+ENTRY_LIMIT = 2047
+NO_LOG = bytes(16)
+
+BAT = uuid.UUID("2dc27766-f623-4200-9d64-115e9bfd4a08")
+METADATA = uuid.UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e")
+FILE_PARAMETERS = uuid.UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b")
+VIRTUAL_SIZE = uuid.UUID("2fa54224-cd1b-4876-b211-5dbed83bf4b8")
+LOGICAL_SECTOR = uuid.UUID("8141bf1d-a96f-4709-ba47-f233a8faab5f")
+PHYSICAL_SECTOR = uuid.UUID("cda348c7-445d-4471-9cc9-e9885251c556")
+DISK_ID = uuid.UUID("beca12ab-b2e6-4523-93ef-c309e000c746")
+PARENT_LOCATOR = uuid.UUID("a8d35f2d-b30b-454d-abf7-d3d84834ab0c")
+KNOWN_ITEMS = {
+    FILE_PARAMETERS,
+    VIRTUAL_SIZE,
+    LOGICAL_SECTOR,
+    PHYSICAL_SECTOR,
+    DISK_ID,
+    PARENT_LOCATOR,
+}
+ITEM_REQUIRED = 4
+KEEPS_BLOCKS, HAS_PARENT = 1, 2
+
+# payload block states, MS-VHDX 2.5.1.1; the first four read as zero in a disk without a parent
+NOT_PRESENT, UNDEFINED, ZERO, UNMAPPED, FULLY_PRESENT, PARTIALLY_PRESENT = 0, 1, 2, 3, 6, 7
+READ_AS_ZERO = {NOT_PRESENT, UNDEFINED, ZERO, UNMAPPED}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a VHDX keeps its payload: one entry of `blocks` per block of the virtual disk."""
+
+    virtual_size: int
+    block_size: int
+    blocks: "array[int]"
+
+    def extents(self) -> Iterator[Extent]:
+        """Cover [0, virtual_size) in order; neighbours in the file become one extent."""
+        return self.extents_between(0, self.virtual_size, 0)
+
+    def extents_between(self, start: int, end: int, layer: int) -> Iterator[Extent]:
+        """Cover [start, end) in order; what lies past the disk's own end is zero."""
+        pending: Extent | None = None
+        while start < end:
+            extent = self._piece(start, end, layer)
+            start = extent.end
+            if pending is not None and _adjoins(pending, extent):
+                pending = replace(pending, length=pending.length + extent.length)
+                continue
+            if pending is not None:
+                yield pending
+            pending = extent
+        if pending is not None:
+            yield pending
+
+    def _piece(self, start: int, end: int, layer: int) -> Extent:
+        """From `start` to the end of its block, or to `end`."""
+        if start >= self.virtual_size:
+            return Extent(start, end - start, Kind.ZERO)
+        index, inside = divmod(start, self.block_size)
+        length = min(self.block_size - inside, self.virtual_size - start, end - start)
+        entry = self.blocks[index]
+        if entry & 7 != FULLY_PRESENT:
+            return Extent(start, length, Kind.ZERO)
+        return Extent(start, length, Kind.DATA, layer, (entry >> 20) * MIB + inside)
+
+
+def _adjoins(before: Extent, after: Extent) -> bool:
+    if before.kind is not after.kind:
+        return False
+    return before.offset is None or before.offset + before.length == after.offset
+
+
+def parse(window: Window, findings: Findings) -> None:
+    layout(window, findings)
+
+
+def layout(window: Window, findings: Findings) -> Layout:
+    """Parse all of it. Raises UnsafeImage when there is no sense in going on."""
+    header = _header(window)
+    findings.refuse_unless(
+        header[48:64] == NO_LOG,
+        "its log was not replayed (it was not closed cleanly): readers disagree on its content; "
+        "attach and detach it once where it comes from",
+    )
+    findings.refuse_unless(le16(header, 66) == 1, "it has an unknown VHDX version")
+    findings.refuse_unless(le16(header, 64) == 0, "its log has an unknown version")
+    regions = _regions(window)
+    items = _metadata(window, *regions[METADATA])
+    block_size, flags = struct.unpack("<II", items[FILE_PARAMETERS][:8])
+    findings.variant = "fixed" if flags & KEEPS_BLOCKS else "dynamic"
+    findings.refuse_unless(not flags & ~3, f"it has unknown file parameters {flags:#x}")
+    if flags & HAS_PARENT or PARENT_LOCATOR in items:
+        findings.variant = "differencing"
+        findings.references.append("it is a differencing VHDX: it leans on a parent disk")
+    size, sector = le64(items[VIRTUAL_SIZE], 0), le32(items[LOGICAL_SECTOR], 0)
+    findings.virtual_size, findings.logical_sector_size = size, sector
+    if sector not in (512, 4096):
+        raise UnsafeImage(f"its logical sectors have {sector} bytes: only 512 and 4096 are known")
+    findings.refuse_unless(
+        sector == SECTOR,
+        "its logical sectors have 4096 bytes (4Kn), which qemu can't open as VHDX; convert it to "
+        "512e where it comes from",
+    )
+    if not power_of_two(block_size, MIB, 256 * MIB):
+        raise UnsafeImage(f"its block size of {block_size} bytes is not what VHDX allows")
+    if size % sector or size > 64 << 40:
+        raise UnsafeImage(f"its virtual size of {size} bytes is not what VHDX allows")
+    blocks = _blocks(window, findings, regions[BAT], size, block_size, sector)
+    return Layout(size, block_size, blocks)
+
+
+def _header(window: Window) -> bytes:
+    """The current one of the two headers: valid, and with the larger sequence number."""
+    valid = []
+    for offset in HEADERS:
+        data = window.read(offset, HEADER_SIZE, "a VHDX header")
+        if data.startswith(b"head") and le32(data, 4) == _crc32c(data):
+            valid.append(data)
+    if not valid:
+        raise UnsafeImage("neither of its two VHDX headers is valid")
+    return max(valid, key=lambda data: le64(data, 8))
+
+
+def _regions(window: Window) -> dict[uuid.UUID, tuple[int, int]]:
+    """Offset and length of the two known regions; the copies of the table must not disagree."""
+    tables = []
+    for offset in REGION_TABLES:
+        data = window.read(offset, TABLE_SIZE, "a VHDX region table")
+        if data.startswith(b"regi") and le32(data, 4) == _crc32c(data):
+            tables.append(data)
+    if not tables:
+        raise UnsafeImage("neither of its two region tables is valid")
+    if len(set(tables)) > 1:
+        raise UnsafeImage("its two region tables differ")
+    table, regions = tables[0], {}
+    if le32(table, 8) > ENTRY_LIMIT:
+        raise UnsafeImage("its region table has an absurd number of entries")
+    for index in range(le32(table, 8)):
+        raw, offset, length, required = struct.unpack_from("<16sQII", table, 16 + 32 * index)
+        kind = uuid.UUID(bytes_le=raw)
+        if kind in regions:
+            raise UnsafeImage("its region table has a region twice")
+        if kind not in (BAT, METADATA):
+            if required & 1:
+                raise UnsafeImage(f"it has an unknown region {kind} that has to be understood")
+            continue
+        if offset < MIB or offset % MIB or not length or not window.holds(offset, length):
+            raise UnsafeImage("one of its regions lies outside of the file: it is truncated")
+        regions[kind] = (offset, length)
+    if len(regions) != 2:
+        raise UnsafeImage("its region table lacks the block table or the metadata")
+    (first, length), (second, _) = sorted(regions.values())
+    if first + length > second:
+        raise UnsafeImage("its regions overlap")
+    return regions
+
+
+def _metadata(window: Window, offset: int, length: int) -> dict[uuid.UUID, bytes]:
+    table = window.read(offset, TABLE_SIZE, "the VHDX metadata table")
+    count = le16(table, 10)
+    if not table.startswith(b"metadata") or count > ENTRY_LIMIT:
+        raise UnsafeImage("its metadata table is not valid")
+    items: dict[uuid.UUID, bytes] = {}
+    for index in range(count):
+        raw, start, size, flags = struct.unpack_from("<16sIII", table, 32 + 32 * index)
+        kind = uuid.UUID(bytes_le=raw)
+        if kind in items:
+            raise UnsafeImage("its metadata has an item twice")
+        if kind not in KNOWN_ITEMS:
+            if flags & ITEM_REQUIRED:
+                raise UnsafeImage(f"it has unknown metadata {kind} that has to be understood")
+            continue
+        if start < TABLE_SIZE or start + size > length or not 4 <= size <= MIB:
+            raise UnsafeImage("a metadata item does not lie in its region")
+        items[kind] = window.read(offset + start, size, "a metadata item")
+    for kind, size in ((FILE_PARAMETERS, 8), (VIRTUAL_SIZE, 8), (LOGICAL_SECTOR, 4)):
+        if len(items.get(kind, b"")) < size:
+            raise UnsafeImage("its metadata lacks a size, a sector size or the file parameters")
+    return items
+
+
+def _blocks(
+    window: Window,
+    findings: Findings,
+    region: tuple[int, int],
+    size: int,
+    block_size: int,
+    sector: int,
+) -> "array[int]":
+    """The payload entries of the block allocation table, without its sector bitmap entries."""
+    ratio = (1 << 23) * sector // block_size
+    count = -(-size // block_size)
+    entries = count + max(0, count - 1) // ratio
+    if entries * 8 > TABLE_LIMIT:
+        raise UnsafeImage(f"its block table of {entries} entries is absurd")
+    if entries * 8 > region[1]:
+        raise UnsafeImage("its block table is too short for its size")
+    table = array("Q", window.read(region[0], entries * 8, "the block table"))
+    blocks = array("Q")
+    for start in range(0, entries, ratio + 1):
+        blocks.extend(table[start : start + ratio])
+    states = {entry & 7 for entry in blocks}
+    known = READ_AS_ZERO | {FULLY_PRESENT}
+    if findings.references:
+        known = known | {PARTIALLY_PRESENT}
+    findings.refuse_unless(states <= known, "its block table has unknown or partial states")
+    used = sorted(entry >> 20 for entry in blocks if entry & 7 == FULLY_PRESENT)
+    findings.refuse_unless(
+        all(entry and window.holds(entry * MIB, block_size) for entry in used),
+        "its block table points outside of the file: it is truncated or damaged",
+    )
+    step = block_size // MIB
+    overlap = any(after - before < step for before, after in itertools.pairwise(used))
+    findings.refuse_unless(not overlap, "its block table has blocks that overlap")
+    return blocks
+
+
+def _table() -> tuple[int, ...]:
+    """CRC-32C (Castagnoli), reflected polynomial 0x82F63B78, a byte at a time."""
+    values = []
+    for value in range(256):
+        for _ in range(8):
+            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+        values.append(value)
+    return tuple(values)
+
+
+_CRC = _table()
+
+
+def _crc32c(data: bytes) -> int:
+    """Over the whole structure with its own checksum field (bytes 4 to 8) as zeros."""
+    crc = 0xFFFFFFFF
+    for byte in data[:4] + bytes(4) + data[8:]:
+        crc = (crc >> 8) ^ _CRC[(crc ^ byte) & 0xFF]
+    return crc ^ 0xFFFFFFFF

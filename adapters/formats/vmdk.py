@@ -1,0 +1,206 @@
+"""VMDK, monolithicSparse and streamOptimized: one file with its descriptor inside.
+
+Source: VMware, "Virtual Disk Format 5.0" (2011); limits: qemu's block/vmdk.c. Little endian.
+"""
+
+import itertools
+import re
+import struct
+from array import array
+from dataclasses import dataclass
+
+from adapters.formats.window import TABLE_LIMIT, Findings, Window, power_of_two, printable
+from pipeline.data.extents import SECTOR
+from pipeline.errors import UnsafeImage
+
+MAGIC = b"KDMV"
+HEADER_SIZE = 512
+_HEADER = struct.Struct("<4sIIQQQQIQQQB4sH")
+NEWLINES = b"\n \r\n"  # broken by a transfer in text mode
+# header flags: newline check, redundant table, zeroed grains, compressed, markers
+KNOWN_FLAGS = 1 | 2 | 4 | 1 << 16 | 1 << 17
+COMPRESSED = 1 << 16
+DEFLATE = 1
+AT_END = 0xFFFFFFFFFFFFFFFF  # the grain directory's place is in the footer
+DESCRIPTOR_LIMIT = 1 << 20
+FOOTER_MARKER = struct.Struct("<QII")
+
+SUBFORMATS = {"monolithicsparse": "monolithicSparse", "streamoptimized": "streamOptimized"}
+# every other key names a file, or is not known to name none
+KNOWN_KEYS = {
+    "version",
+    "encoding",
+    "cid",
+    "parentcid",
+    "createtype",
+    "isnativesnapshot",
+    "longcontentid",
+}
+_SETTING = re.compile(r'([A-Za-z][A-Za-z0-9_.]*)\s*=\s*("[^"\n]*"|[A-Za-z0-9_.+-]*)')
+_EXTENT = re.compile(r'(RW|RDONLY)\s+(\d{1,19})\s+SPARSE\s+"([^"\n]*)"(?:\s+0)?')
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The sparse extent header; places and sizes in sectors of 512 bytes."""
+
+    version: int
+    flags: int
+    capacity: int
+    grain: int
+    descriptor: int
+    descriptor_sectors: int
+    entries: int
+    directory: int
+    newlines: bytes
+    compression: int
+
+
+def parse(window: Window, findings: Findings) -> None:
+    header = _header(window, 0)
+    findings.virtual_size = header.capacity * SECTOR
+    if not 1 <= header.version <= 3:
+        raise UnsafeImage(f"it has an unknown VMDK version {header.version}")
+    if not header.capacity:
+        # qemu would then follow the embedded descriptor to any file that it names
+        raise UnsafeImage("its header declares no capacity: its extents would be elsewhere")
+    unknown = header.flags & ~KNOWN_FLAGS
+    findings.refuse_unless(not unknown, f"it has unknown feature flags {unknown:#x}")
+    findings.refuse_unless(
+        not header.flags & 1 or header.newlines == NEWLINES,
+        "it was damaged by a transfer in text mode",
+    )
+    compressed = bool(header.flags & COMPRESSED)
+    findings.refuse_unless(
+        header.compression == (DEFLATE if compressed else 0),
+        f"it has an unknown compression {header.compression}",
+    )
+    createtype = _descriptor(window, findings, header)
+    findings.variant = createtype
+    findings.refuse_unless(
+        compressed == (createtype == "streamOptimized"),
+        "its header and its descriptor disagree on the subformat",
+    )
+    if header.directory == AT_END:
+        header = _footer(window, header)
+    _tables(window, findings, header, overlap_matters=not compressed)
+
+
+def _header(window: Window, offset: int) -> Header:
+    fields = _HEADER.unpack_from(window.read(offset, HEADER_SIZE, "the VMDK header"))
+    if fields[0] != MAGIC:
+        raise UnsafeImage("its VMDK header or footer has no magic KDMV")
+    return Header(
+        version=fields[1],
+        flags=fields[2],
+        capacity=fields[3],
+        grain=fields[4],
+        descriptor=fields[5],
+        descriptor_sectors=fields[6],
+        entries=fields[7],
+        directory=fields[9],
+        newlines=fields[12],
+        compression=fields[13],
+    )
+
+
+def _footer(window: Window, header: Header) -> Header:
+    """The footer of a stream: a marker, a copy of the header with the directory's place, an end."""
+    at = window.size - 3 * SECTOR
+    sectors, size, kind = FOOTER_MARKER.unpack_from(window.read(at, SECTOR, "the VMDK footer"))
+    if (sectors, size, kind) != (1, 0, 3) or any(window.read(at + 2 * SECTOR, SECTOR, "the end")):
+        raise UnsafeImage("its footer is not where a stream has it: it is truncated or damaged")
+    footer = _header(window, at + SECTOR)
+    same = ("version", "flags", "capacity", "grain", "entries", "compression")
+    if any(getattr(footer, name) != getattr(header, name) for name in same):
+        raise UnsafeImage("its header and its footer disagree")
+    return footer
+
+
+def _descriptor(window: Window, findings: Findings, header: Header) -> str:
+    length = header.descriptor_sectors * SECTOR
+    if not 0 < length <= DESCRIPTOR_LIMIT or not header.descriptor:
+        raise UnsafeImage("it has no descriptor of a sane length inside")
+    data = window.read(header.descriptor * SECTOR, length, "the VMDK descriptor").rstrip(b"\0")
+    if b"\0" in data or not data.isascii():
+        raise UnsafeImage("its descriptor is not plain text")
+    text = data.decode("ascii")
+    if not text.lower().startswith("# disk descriptorfile"):
+        raise UnsafeImage("its descriptor does not begin as one")
+    settings: dict[str, str] = {}
+    extents: list[tuple[str, ...]] = []
+    for line in text.splitlines():
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        if extent := _EXTENT.fullmatch(line):
+            extents.append(extent.groups())
+        elif setting := _SETTING.fullmatch(line):
+            key = setting[1].lower()
+            findings.refuse_unless(key not in settings, f"its descriptor has {key!r} twice")
+            settings[key] = setting[2].strip('"')
+        else:
+            shown = printable(line.encode())
+            findings.refusals.append(f"its descriptor has a line that is not allowed: {shown}")
+    _check_settings(findings, settings)
+    findings.refuse_unless(
+        len(extents) == 1 and int(extents[0][1]) == header.capacity,
+        "its descriptor does not describe exactly the one extent that is in the file",
+    )
+    for _, _, name in extents:
+        # the name is that of the file itself, at the time it was made, and never followed
+        findings.refuse_unless(
+            not set("/\\:") & set(name),
+            f"its extent names another place, {printable(name.encode())}",
+        )
+    return SUBFORMATS.get(settings.get("createtype", "").lower(), "unknown")
+
+
+def _check_settings(findings: Findings, settings: dict[str, str]) -> None:
+    createtype = settings.get("createtype", "")
+    findings.refuse_unless(
+        createtype.lower() in SUBFORMATS,
+        f"its subformat {printable(createtype.encode())} is not monolithicSparse or "
+        "streamOptimized",
+    )
+    if settings.get("parentcid", "ffffffff").lower() != "ffffffff":
+        findings.references.append("its descriptor refers to a parent disk (parentCID)")
+    if "parentfilenamehint" in settings:
+        name = printable(settings["parentfilenamehint"].encode())
+        findings.references.append(f"its descriptor names a parent disk, {name}")
+    for key in settings:
+        if key not in KNOWN_KEYS and key != "parentfilenamehint" and not key.startswith("ddb."):
+            findings.refusals.append(f"its descriptor has an unknown key {key!r}")
+
+
+def _tables(window: Window, findings: Findings, header: Header, *, overlap_matters: bool) -> None:
+    """Grain directory and tables; a compressed grain's length is known only to its reader."""
+    if not power_of_two(header.grain, 8, 1 << 15) or not power_of_two(header.entries, 1, 512):
+        raise UnsafeImage(
+            f"its grains of {header.grain} sectors and tables of {header.entries} entries are not "
+            "what VMDK allows"
+        )
+    span = header.grain * header.entries
+    count = -(-header.capacity // span)
+    if count * 4 > TABLE_LIMIT:
+        raise UnsafeImage("its virtual size needs an absurd grain directory")
+    place = header.directory * SECTOR
+    directory = array("I", window.read(place, count * 4, "the grain directory"))
+    if count * header.entries * 4 > TABLE_LIMIT:
+        findings.notes.append("its grain tables are too many to be looked at beforehand")
+        return
+    used: list[int] = []
+    for table in directory:
+        if table:
+            grains = window.read(table * SECTOR, header.entries * 4, "a grain table")
+            # 0 is not allocated, 1 a grain of zeros
+            used.extend(grain for grain in array("I", grains) if grain > 1)
+    # the last grain of a disk may be cut short, and a compressed one has any length
+    findings.refuse_unless(
+        all(window.holds(grain * SECTOR, SECTOR) for grain in used),
+        "its grain tables point outside of the file: it is truncated or damaged",
+    )
+    used.sort()
+    step = header.grain if overlap_matters else 1
+    overlap = any(after - before < step for before, after in itertools.pairwise(used))
+    findings.refuse_unless(not overlap, "its grain tables have grains that overlap")

@@ -1,0 +1,94 @@
+"""What a parser gets (a bounded view of one open file) and what it leaves (its findings)."""
+
+import os
+import struct
+from dataclasses import dataclass, field
+
+from pipeline.data.extents import SECTOR
+from pipeline.errors import UnsafeImage
+from pipeline.ports import ImageFormat
+
+# The largest table of a sane disk: 32 MiB is qemu's own limit for a qcow2's L1, and the block
+# table of a VHDX of 32 TiB with blocks of 8 MiB or more.
+TABLE_LIMIT = 32 << 20
+
+
+class Window:
+    """Reads of one file, each inside it and of bounded length. The caller owns the descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.size = os.fstat(fd).st_size
+
+    def read(self, offset: int, length: int, what: str) -> bytes:
+        """Exactly `length` bytes. Raises UnsafeImage, naming `what`, when they are not there."""
+        if length > TABLE_LIMIT:
+            raise UnsafeImage(f"{what} has an absurd length of {length} bytes")
+        if not self.holds(offset, length):
+            raise UnsafeImage(
+                f"{what} (bytes {offset} to {offset + length}) lies outside of the file of "
+                f"{self.size} bytes: it is truncated or damaged"
+            )
+        parts = []
+        while length:
+            part = os.pread(self.fd, length, offset)
+            if not part:
+                raise UnsafeImage(f"{what} could not be read whole: the file shrank")
+            parts.append(part)
+            offset += len(part)
+            length -= len(part)
+        return b"".join(parts)
+
+    def holds(self, offset: int, length: int) -> bool:
+        return offset >= 0 and length >= 0 and offset + length <= self.size
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a parser has found so far.
+
+    `references` are other files that the image leans on: refused unless a chain declares them.
+    Every other reason not to touch the image is in `refusals`.
+    """
+
+    format: ImageFormat
+    variant: str = ""
+    virtual_size: int = 0
+    logical_sector_size: int = SECTOR
+    snapshots: list[str] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def refuse_unless(self, right: bool, reason: str) -> None:
+        if not right:
+            self.refusals.append(reason)
+
+
+def be32(data: bytes, offset: int) -> int:
+    return int(struct.unpack_from(">I", data, offset)[0])
+
+
+def be64(data: bytes, offset: int) -> int:
+    return int(struct.unpack_from(">Q", data, offset)[0])
+
+
+def le16(data: bytes, offset: int) -> int:
+    return int(struct.unpack_from("<H", data, offset)[0])
+
+
+def le32(data: bytes, offset: int) -> int:
+    return int(struct.unpack_from("<I", data, offset)[0])
+
+
+def le64(data: bytes, offset: int) -> int:
+    return int(struct.unpack_from("<Q", data, offset)[0])
+
+
+def power_of_two(value: int, low: int, high: int) -> bool:
+    return low <= value <= high and value & (value - 1) == 0
+
+
+def printable(data: bytes, limit: int = 100) -> str:
+    """A hostile string, made fit for a message."""
+    return ascii(data[:limit].decode("utf-8", "replace"))

@@ -1,0 +1,123 @@
+"""What an image file really is, and whether it is safe: by its content, never by its name.
+
+    recognise      magics at the head and the tail; exactly one format may claim the file
+    parse          our own strict parser: an allowlist; any doubt is a refusal
+    agree          only if there is no refusal yet: oslo.utils, libvhdi and qemu must see the same
+                   format and the same virtual size
+
+An inspector alone can be got round, so the last two readers run in the sandbox, and so does
+everything that opens the image later. Chains that are declared from outside would pass here layer
+by layer: what a layer leans on is kept apart from its other refusals (`Findings.references`).
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters import rawfile, readers
+from adapters.formats import PARSERS, Findings, Window
+from adapters.formats.raw import lookalikes
+from adapters.sandbox import Sandbox
+from pipeline.errors import GalleriaError, UnsafeImage
+from pipeline.ports import ImageFacts, ImageFormat, Layer
+
+# what adapters.formats.raw calls the formats that galleria reads
+CLAIMS = {
+    "a qcow or qcow2 image": ImageFormat.QCOW2,
+    "a VHDX image": ImageFormat.VHDX,
+    "a dynamic VHD image": ImageFormat.VHD,
+    "a fixed VHD image": ImageFormat.VHD,
+    "a VMDK image": ImageFormat.VMDK,
+    "a VDI image": ImageFormat.VDI,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Limits of what is taken in. `ratio`: bytes of data of the disk per byte of the file; zlib
+    reaches a thousand on zeros, which no writer compresses; real systems stay below ten."""
+
+    virtual_size: int = 32 << 40
+    ratio: int = 400
+
+
+def recognise(window: Window) -> tuple[ImageFormat, list[str]]:
+    """The format that claims a file, and why that is in doubt. Nothing known: raw."""
+    claims = lookalikes(window)
+    formats = list(dict.fromkeys(CLAIMS[claim] for claim in claims if claim in CLAIMS))
+    others = [claim for claim in claims if claim not in CLAIMS]
+    if not formats:
+        return ImageFormat.RAW, []
+    if len(formats) > 1 or others:
+        return formats[0], [f"it looks like several things at once: {', '.join(claims)}"]
+    return formats[0], []
+
+
+def examine(fd: int, format: ImageFormat, policy: Policy) -> Findings:
+    """Parse an open file as one format; what stops the parser is one more refusal."""
+    findings = Findings(format)
+    try:
+        PARSERS[format](Window(fd), findings)
+    except UnsafeImage as error:
+        findings.refusals.append(error.message)
+        return findings
+    findings.refuse_unless(findings.virtual_size > 0, "its virtual size is zero")
+    findings.refuse_unless(
+        findings.virtual_size <= policy.virtual_size,
+        f"its virtual size of {findings.virtual_size} bytes is over the limit of "
+        f"{policy.virtual_size}",
+    )
+    return findings
+
+
+def inspect(
+    path: Path, sandbox: Sandbox, policy: Policy, *, declared: ImageFormat | None = None
+) -> ImageFacts:
+    """Inspect one file. Raises NotFound, and UnsafeImage when it is no regular or an empty file."""
+    fd = rawfile.open_readonly(path)
+    try:
+        status = os.fstat(fd)
+        if not status.st_size:
+            raise UnsafeImage(f"{str(path)!r} is empty", hint="was it copied or downloaded whole?")
+        format, doubts = recognise(Window(fd))
+        findings = examine(fd, format, policy)
+        findings.refusals[:0] = doubts
+        if declared is not None and declared is not format:
+            findings.refusals.insert(
+                0, f"it is declared as {declared.value}, but it is {format.value}"
+            )
+        if not findings.refusals and not findings.references:
+            _agree(fd, Layer(path, format), findings, sandbox, policy)
+    finally:
+        os.close(fd)
+    return ImageFacts(
+        path=path,
+        format=format,
+        variant=findings.variant,
+        virtual_size=findings.virtual_size,
+        file_size=status.st_size,
+        allocated_size=status.st_blocks * 512,
+        logical_sector_size=findings.logical_sector_size,
+        snapshots=tuple(findings.snapshots),
+        refusals=(*findings.refusals, *findings.references),
+        notes=tuple(findings.notes),
+    )
+
+
+def _agree(fd: int, layer: Layer, findings: Findings, sandbox: Sandbox, policy: Policy) -> None:
+    """Ask the other readers, one after the other; the first contradiction ends it."""
+    for name, reader in readers.READERS:
+        try:
+            size = reader(fd, layer, sandbox)
+        except GalleriaError as error:
+            findings.refusals.append(f"{name} does not read it: {error.message}")
+            return
+        if size is not None and size != findings.virtual_size:
+            findings.refusals.append(
+                f"{name} reads a virtual size of {size} bytes, and galleria {findings.virtual_size}"
+            )
+            return
+    try:
+        readers.check_amplification(layer, findings.virtual_size, sandbox, policy.ratio)
+    except GalleriaError as error:
+        findings.refusals.append(error.message)

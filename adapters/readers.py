@@ -1,0 +1,147 @@
+"""The other readers of an image that has to be agreed upon: oslo.utils, libvhdi and qemu.
+
+Each gives the virtual size that it reads (None: it does not know), or raises a GalleriaError.
+"""
+
+import io
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyvhdi
+from oslo_utils.imageutils import format_inspector
+
+from adapters import command, qemu
+from adapters.sandbox import Sandbox
+from pipeline.data.extents import Kind
+from pipeline.errors import UnsafeImage
+from pipeline.ports import ImageFormat, Layer
+
+# Headers, region tables and metadata lie here in every format; the data that follows says nothing
+# to oslo.utils, whose inspectors eat a stream from its beginning.
+STREAM_BYTES = 8 << 20
+CHUNK = 64 << 10
+# a partition table or an ISO 9660 tree is what a raw disk may well hold
+RAW_NAMES = {"raw", "gpt", "iso"}
+
+# libvhdi is a C library that has not been hardened for long: it runs in the sandbox, from its one
+# file, under the distribution's Python (the module has the stable ABI)
+LIBVHDI = """
+import sys, importlib.machinery, importlib.util
+loader = importlib.machinery.ExtensionFileLoader("pyvhdi", sys.argv[1])
+module = importlib.util.module_from_spec(importlib.util.spec_from_loader("pyvhdi", loader))
+loader.exec_module(module)
+image = module.file()
+try:
+    with open(sys.argv[2], "rb") as stream:
+        image.open_file_object(stream)
+        print(image.get_media_size())
+        image.close()
+except OSError as error:
+    sys.exit(str(error)[:1000])
+"""
+
+# what it finds is in its exceptions; its log would put the same on the user's terminal
+logging.getLogger(format_inspector.__name__).setLevel(logging.CRITICAL)
+
+Reader = Callable[[int, Layer, Sandbox], int | None]
+
+
+def oslo(fd: int, layer: Layer, sandbox: Sandbox) -> int | None:
+    """oslo.utils' format inspectors: pure Python, so in this process."""
+    with open(os.dup(fd), "rb") as stream:  # noqa: PTH123 - a descriptor
+        stream.seek(0)
+        head = io.BytesIO(stream.read(STREAM_BYTES))
+    wrapper = format_inspector.InspectWrapper(head)
+    try:
+        while wrapper.read(CHUNK):
+            pass
+        wrapper.close()
+        found = {inspector.NAME: inspector for inspector in wrapper.formats or ()}
+        # it knows no fixed VHD: that has its only header at the end
+        names = set(found) - RAW_NAMES
+        expected = set() if not names and layer.format is ImageFormat.VHD else {layer.format.value}
+        if names != expected - RAW_NAMES:
+            raise UnsafeImage(f"it sees {sorted(found)} and not {layer.format.value}")
+        for name in names:
+            _safety_check(found[name], layer)
+            return int(found[name].virtual_size)
+    except UnsafeImage:
+        raise
+    except Exception as error:  # its parsers raise whatever a hostile header makes them
+        raise UnsafeImage(f"{type(error).__name__}: {str(error)[:300]!a}") from None
+    return None
+
+
+def _safety_check(inspector: format_inspector.FileInspector, layer: Layer) -> None:
+    try:
+        inspector.safety_check()
+    except format_inspector.SafetyCheckFailed as error:
+        # it has not heard of extended_l2 yet; galleria's parser has looked at every feature bit
+        if layer.format is ImageFormat.QCOW2 and set(error.failures) == {"unknown_features"}:
+            return
+        raise UnsafeImage(f"its safety checks fail: {sorted(error.failures)}") from None
+
+
+def libvhdi(fd: int, layer: Layer, sandbox: Sandbox) -> int | None:
+    if layer.format not in (ImageFormat.VHD, ImageFormat.VHDX):
+        return None
+    module = Path(pyvhdi.__file__)
+    argv = ["python3", "-I", "-S", "-c", LIBVHDI, sandbox.name(module), sandbox.name(layer.path)]
+    done = command.run(
+        sandbox.wrap(argv, read=[module, layer.path], limits=command.INSPECTION), timeout=120
+    )
+    return int(done.stdout)
+
+
+def qemu_img(fd: int, layer: Layer, sandbox: Sandbox) -> int | None:
+    answer = qemu.info(sandbox, (layer,))
+    for key in ("backing-filename", "full-backing-filename", "encrypted"):
+        if answer.get(key):
+            raise UnsafeImage(f"it reports {key}")
+    details = answer.get("format-specific", {}).get("data", {})
+    if details.get("data-file") or details.get("corrupt"):
+        raise UnsafeImage("it reports a data file or corruption")
+    if answer.get("format") != qemu.DRIVERS[layer.format]:
+        raise UnsafeImage(f"it reports the format {answer.get('format')!r}")
+    return int(answer["virtual-size"])
+
+
+READERS: tuple[tuple[str, Reader], ...] = (
+    ("oslo.utils", oslo),
+    ("libvhdi", libvhdi),
+    ("qemu", qemu_img),
+)
+
+
+def check_amplification(layer: Layer, virtual_size: int, sandbox: Sandbox, ratio: int) -> None:
+    """Refuse a disk that unpacks to far more data than its file can honestly hold.
+
+    Plain clusters can't be more than the file: some would be used twice. Compressed ones
+    can, `ratio` times. A VHDX's block table has been checked for both by its parser.
+    """
+    if layer.format is ImageFormat.VHDX:
+        return
+    plain = packed = 0
+    file_size = layer.path.stat().st_size
+    with qemu.map_extents(sandbox, (layer,)) as output:
+        for extent in qemu.parse_map(output, virtual_size):
+            if extent.kind is not Kind.DATA:
+                continue
+            if extent.offset is None:
+                packed += extent.length
+            else:
+                plain += extent.length
+                if extent.offset + extent.length > file_size:
+                    raise UnsafeImage(
+                        "some of its data lies outside of the file: it is truncated or damaged"
+                    )
+    if plain > file_size:
+        raise UnsafeImage(
+            f"{plain} bytes of data are in a file of {file_size}: it uses some of them twice"
+        )
+    if packed > ratio * file_size:
+        raise UnsafeImage(
+            f"it unpacks to {packed} bytes, more than {ratio} times the {file_size} of the file"
+        )

@@ -1,0 +1,181 @@
+"""Opening a disk for reading: where its bytes are, and the two ways to them.
+
+    extents    raw: SEEK_HOLE; VHDX: its block table; other formats and chains: one `qemu-img map`
+    bytes      an extent with an offset: preadv of the layer's file into the caller's buffer
+               one without (compressed clusters, internal snapshots): qemu-nbd
+
+Whatever a map says, a range is read directly only if it lies inside the file of its layer.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from adapters import inspect, nbd, qemu, rawfile
+from adapters.formats import Window, vhdx
+from adapters.formats.window import Findings
+from adapters.inspect import Policy
+from adapters.sandbox import Sandbox
+from pipeline.data.extents import Extent, Kind, Range, mask_free
+from pipeline.errors import InvalidParameter, UnsafeImage
+from pipeline.ports import Chain, ImageFormat, Source
+
+Extents = Callable[[], Iterable[Extent]]
+
+
+class DiskSource:
+    """A `Source` over the open files of a chain, and perhaps an NBD device; thread-safe."""
+
+    def __init__(
+        self,
+        virtual_size: int,
+        extents: Extents,
+        fds: Sequence[int],
+        device: nbd.NbdDevice | None,
+        free: Sequence[Range],
+    ) -> None:
+        self._virtual_size = virtual_size
+        self._extents = extents
+        self._fds = fds
+        self._device = device
+        self._free = free
+
+    @property
+    def virtual_size(self) -> int:
+        return self._virtual_size
+
+    def extents(self) -> Iterator[Extent]:
+        return mask_free(self._extents(), self._free)
+
+    def read_into(self, buf: memoryview, extent: Extent) -> None:
+        if len(buf) != extent.length:
+            raise ValueError(f"a buffer of {len(buf)} bytes for an extent of {extent.length}")
+        if extent.offset is not None:
+            rawfile.read_exactly(self._fds[extent.layer], buf, extent.offset)
+        elif self._device is not None:
+            self._device.read_into(buf, extent.start)
+        else:
+            raise ValueError(f"the extent at byte {extent.start} is not one of this disk's data")
+
+    def close(self) -> None:
+        """Nothing: the files belong to the `with` of `open_disk`."""
+
+
+def virtual_size(chain: Chain, policy: Policy) -> int:
+    """The length of a disk in bytes: its top layer's."""
+    with contextlib.ExitStack() as stack:
+        return _open_layers(chain, policy, stack)[1]
+
+
+def _open_layers(
+    chain: Chain, policy: Policy, stack: contextlib.ExitStack
+) -> tuple[list[int], int]:
+    """Open every file of a chain once, and parse it again: a header may have changed since it was
+    inspected, and a raw layer is raw because its record says so, whatever its guest wrote there."""
+    if not chain:
+        raise InvalidParameter("a disk has at least one layer")
+    fds, size = [], 0
+    for depth, layer in enumerate(chain):
+        if layer.snapshot is not None and depth:
+            raise InvalidParameter("only the top layer of a disk can be read at a snapshot")
+        fd = rawfile.open_readonly(layer.path)
+        stack.callback(os.close, fd)
+        fds.append(fd)
+        if layer.format is ImageFormat.RAW:
+            layer_size = os.fstat(fd).st_size
+        else:
+            layer_size = _checked(inspect.examine(fd, layer.format, policy), chain, depth)
+        size = size if depth else layer_size
+    return fds, size
+
+
+def _checked(findings: Findings, chain: Chain, depth: int) -> int:
+    layer = chain[depth]
+    refusals = list(findings.refusals)
+    if depth == len(chain) - 1:
+        refusals += findings.references
+    elif not findings.references:
+        refusals.append("it leans on no other file, but a layer was declared below it")
+    if layer.snapshot is not None and layer.snapshot not in findings.snapshots:
+        refusals.append(f"it has no snapshot {layer.snapshot!a} that can be selected")
+    if refusals:
+        raise UnsafeImage(f"{str(layer.path)!r} can't be opened: {'; '.join(refusals)}")
+    return findings.virtual_size
+
+
+@contextlib.contextmanager
+def open_disk(
+    chain: Chain, sandbox: Sandbox, policy: Policy, *, free: Sequence[Range] = ()
+) -> Iterator[Source]:
+    """Open a disk for the length of a `with`. Raises UnsafeImage when a layer is not safe."""
+    with contextlib.ExitStack() as stack:
+        fds, size = _open_layers(chain, policy, stack)
+        device: nbd.NbdDevice | None = None
+        if chain[0].snapshot is not None:
+            device = _serve(chain, sandbox, size, stack)
+            extents: Extents = device.extents
+        else:
+            extents = _extents(chain, sandbox, size, fds, stack)
+            # now, and not at first need: the server lives and dies with this thread
+            if _validate(extents(), fds, size):
+                device = _serve(chain, sandbox, size, stack)
+        yield DiskSource(size, extents, fds, device, free)
+
+
+def _serve(chain: Chain, sandbox: Sandbox, size: int, stack: contextlib.ExitStack) -> nbd.NbdDevice:
+    device = stack.enter_context(nbd.serve(sandbox, chain))
+    if device.size != size:
+        raise UnsafeImage(
+            f"{str(chain[0].path)!r}: qemu serves {device.size} bytes, its header says {size}"
+        )
+    return device
+
+
+def _extents(
+    chain: Chain, sandbox: Sandbox, size: int, fds: Sequence[int], stack: contextlib.ExitStack
+) -> Extents:
+    bottom = chain[-1]
+    if len(chain) == 1 and bottom.format is ImageFormat.RAW:
+        return lambda: rawfile.extents(fds[0], size)
+    blocks: vhdx.Layout | None = None
+    if bottom.format is ImageFormat.VHDX:
+        blocks = vhdx.layout(Window(fds[-1]), Findings(ImageFormat.VHDX))
+        if len(chain) == 1:
+            return blocks.extents
+    output = stack.enter_context(qemu.map_extents(sandbox, chain))
+    if blocks is None:
+        return lambda: qemu.parse_map(output, size)
+    table, depth = blocks, len(chain) - 1
+    return lambda: _with_blocks(qemu.parse_map(output, size), table, depth)
+
+
+def _with_blocks(mapped: Iterable[Extent], table: vhdx.Layout, depth: int) -> Iterator[Extent]:
+    """Replace what a map says of its VHDX layer (all is data, nowhere) by the VHDX's own table."""
+    for extent in mapped:
+        if extent.kind is not Kind.DATA or extent.layer != depth:
+            yield extent
+            continue
+        yield from table.extents_between(extent.start, extent.end, depth)
+
+
+def _validate(extents: Iterable[Extent], fds: Sequence[int], size: int) -> bool:
+    """Check every range against its file; whether any of them needs a reader."""
+    lengths = [os.fstat(fd).st_size for fd in fds]
+    position, indirect = 0, False
+    for extent in extents:
+        if extent.start != position:
+            raise UnsafeImage(f"the map of a disk has a gap at byte {position}")
+        position = extent.end
+        if extent.kind is not Kind.DATA:
+            continue
+        if extent.offset is None:
+            indirect = True
+        elif (
+            not 0 <= extent.layer < len(lengths)
+            or extent.offset < 0
+            or extent.offset + extent.length > lengths[extent.layer]
+        ):
+            raise UnsafeImage(f"data at byte {extent.start} lies outside of its file")
+    if position != size:
+        raise UnsafeImage(f"the map of a disk ends at {position} of {size} bytes")
+    return indirect
