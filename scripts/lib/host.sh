@@ -8,6 +8,7 @@
 # are there are left alone, and .venv is renewed only when a list of requirements changed.
 
 readonly EXIT_ENVIRONMENT=3
+DRY_RUN=${DRY_RUN:-}
 
 # --- which packages ------------------------------------------------------------------------------
 
@@ -195,7 +196,6 @@ host_setup_python() {
 # Make the host ready. With DRY_RUN set, say what would be done and do nothing.
 host_setup() {
   local kind=$1
-  DRY_RUN=${DRY_RUN:-}
   host_setup_packages "$kind"
   [[ $kind == demonstration ]] && kind=run
   host_setup_python "$kind"
