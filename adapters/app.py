@@ -11,8 +11,7 @@ from adapters import command
 from adapters.catalog import open_catalog
 from adapters.config import Config
 from adapters.guestfs.client import GuestfsHost
-from adapters.images import QemuImages
-from adapters.inspect import Policy
+from adapters.images import Policy, QemuImages
 from adapters.owners import ProcessOwners
 from adapters.pins import FilePins
 from adapters.sandbox import Sandbox

@@ -24,8 +24,8 @@ WORLD_CALLS = re.compile(r"os\.(system|popen|fork|forkpty|posix_spawn\w*|exec\w+
 STOREYS = (
     {"command", "durable", "text", "vhd"},
     {"sandbox", "filesystem", "formats"},
-    {"qemu", "nbd", "rawfile", "sinks"},
-    {"readers"},
+    {"qemu", "rawfile"},
+    {"nbd", "sinks"},
 )
 WIRING = {"app", "cli", "doctor"}
 TOP_LEVEL = {

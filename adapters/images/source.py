@@ -11,10 +11,11 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from adapters import inspect, nbd, qemu, rawfile
+from adapters import nbd, qemu, rawfile
 from adapters.formats import Window, vhdx
 from adapters.formats.window import Findings
-from adapters.inspect import Policy
+from adapters.images import inspect
+from adapters.images.inspect import Policy
 from adapters.sandbox import Sandbox
 from pipeline.data.extents import Extent, Kind, Range, mask_free
 from pipeline.errors import InvalidParameter, UnsafeImage

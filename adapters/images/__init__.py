@@ -5,7 +5,9 @@ import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from adapters import export, inspect, qemu, source
+from adapters import qemu
+from adapters.images import export, inspect, source
+from adapters.images.inspect import Policy
 from adapters.sandbox import Sandbox
 from pipeline.data.extents import Range
 from pipeline.errors import Conflict
@@ -20,9 +22,9 @@ OVERLAY_CLUSTER = 64 << 10
 class QemuImages:
     """Images by our own parsers, and qemu in the sandbox for what they can't do."""
 
-    def __init__(self, sandbox: Sandbox, policy: inspect.Policy | None = None) -> None:
+    def __init__(self, sandbox: Sandbox, policy: Policy | None = None) -> None:
         self._sandbox = sandbox
-        self._policy = policy or inspect.Policy()
+        self._policy = policy or Policy()
 
     def inspect(self, path: Path, *, declared: ImageFormat | None = None) -> ImageFacts:
         return inspect.inspect(path, self._sandbox, self._policy, declared=declared)
@@ -93,5 +95,7 @@ class QemuImages:
             return
         export.convert(self._sandbox, self._policy, chain, path, format, subformat)
 
+
+__all__ = ["Policy", "QemuImages"]
 
 _: type[Images] = QemuImages

@@ -14,9 +14,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters import rawfile, readers
+from adapters import rawfile
 from adapters.formats import PARSERS, Findings, Window
 from adapters.formats.raw import lookalikes
+from adapters.images import readers
 from adapters.sandbox import Sandbox
 from pipeline.errors import GalleriaError, UnsafeImage
 from pipeline.ports import ImageFacts, ImageFormat, Layer

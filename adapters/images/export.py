@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from adapters import command, durable, gpt, inspect, qemu, rawfile, source, vhd
-from adapters.inspect import Policy
+from adapters import command, durable, qemu, rawfile, vhd
+from adapters.images import gpt, inspect, source
+from adapters.images.inspect import Policy
 from adapters.sandbox import Sandbox
 from pipeline.data.extents import Kind
 from pipeline.errors import (
