@@ -75,10 +75,9 @@ def publish(request: PublishRequest, ports: Ports) -> ImageVersion:
             zones = choose_zones(first_regions(version, request.wait), parents, ports.zones)
             if request.preflight:
                 check_space(disks, zones, parents, ports.work, ports.images)
-            collect(zones, ports)
             plan = request.plan if version.generalized else None
             disks, report = clean(disks, plan, work, ports)
-            with held(zones):
+            with held(zones, ports):
                 stored = convert(
                     disks, zones, parents, work, pin.verify, ports.images, ports.progress
                 )
@@ -94,8 +93,7 @@ def replicate_missing(version: ImageVersion, ports: Ports) -> ImageVersion:
         missing = [t.name for t in version.target_regions if not version.is_completed_in(t.name)]
         donor = find_donor(version, ports.zones)
         zones = choose_zones(missing, ports.gallery.parents_of(version.name), ports.zones)
-        collect(zones, ports)
-        with held(zones):
+        with held(zones, ports):
             stored = replicate_from_donor(version, zones, donor, work, ports.images, ports.progress)
             version = replicate(version, document(version, ports), stored, zones, ports.gallery)
         version = ports.gallery.finish_version(version)
@@ -214,16 +212,21 @@ def find_donor(version: ImageVersion, zones: Zones) -> Zone:
 
 
 @contextmanager
-def held(zones: Mapping[str, Zone]) -> Iterator[None]:
-    """Keep the zones' bases from being collected until versions use them."""
-    with ExitStack() as stack:
-        for zone in zones.values():
-            stack.enter_context(zone.hold())
-        yield
+def held(zones: Mapping[str, Zone], ports: Ports) -> Iterator[None]:
+    """Zones in which bases are safe until versions use them. What killed runs left is removed
+    first, and what this one stored in vain at the end."""
+    collect(zones, ports)
+    try:
+        with ExitStack() as stack:
+            for zone in zones.values():
+                stack.enter_context(zone.hold())
+            yield
+    finally:
+        collect(zones, ports)
 
 
 def collect(zones: Mapping[str, Zone], ports: Ports) -> None:
-    """Remove the bases that runs which were killed left behind; those in use stay."""
+    """Remove the bases that nobody needs; those of deployed disks stay."""
     keep = {disk.digest for item in ports.gallery.list_deployments() for disk in item.disks}
     for zone in zones.values():
         with suppress(Conflict):  # another job writes to the zone: the next run collects

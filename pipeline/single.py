@@ -102,7 +102,7 @@ def create_snapshot(
     version's is, and costs what no base there holds already. Returns root digest and disk."""
     with pinned(source, ports) as (disk, work):
         zones = choose_zones([region], {}, ports.zones)
-        with held(zones):
+        with held(zones, ports):
             stored = convert([disk], zones, {}, work, lambda: None, ports.images, ports.progress)
             record = VersionRecord(
                 f"snapshot+{name}", {"snapshot": name, "source": str(source.path)}
