@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from adapters import command
 from adapters.guestfs import accelerator, fixed, free, scratch
 from adapters.guestfs import helper as helper_module
+from adapters.guestfs.devices import Devices, survey
 from adapters.guestfs.facts import chosen_root, facts
 from adapters.guestfs.guest import GuestfsGuest
 from adapters.guestfs.process import CallFailed, Helper, printable
@@ -129,16 +130,17 @@ class GuestfsSession:
         self._helper = helper
         self._writable = writable
         self._roots: list[str] | None = None
+        self._devices: Devices | None = None
 
     def inspect(self) -> GuestFacts:
-        return facts(self._helper, self._inspected())
+        return facts(self._helper, self._inspected(), self._surveyed())
 
     def mount(self) -> Guest:
         """Raises StageFailed when no operating system, or more than one, is on the first disk that
         has any, and when a file system is not mounted as it should be."""
-        root = chosen_root(self._helper, self._inspected())
+        root = chosen_root(self._helper, self._inspected(), self._surveyed())
         points = self._helper.call("inspect_get_mountpoints", root)
-        present = self._helper.call("list_filesystems")
+        present = self._surveyed().kinds()
         for point in sorted(points, key=len):
             if points[point] in present:  # a disk that fstab names may not be among these
                 self._mount(points[point], point)
@@ -149,12 +151,17 @@ class GuestfsSession:
     def free_ranges(self, *, zero_rest: bool) -> FreeSpace:
         if not self._writable:
             raise InvalidParameter("free space is only listed in a writable session")
-        return free.free_space(self._helper, zero_rest=zero_rest)
+        return free.free_space(self._helper, self._surveyed(), zero_rest=zero_rest)
 
     def _inspected(self) -> list[str]:
         if self._roots is None:
             self._roots = self._helper.call("inspect_os")
         return self._roots
+
+    def _surveyed(self) -> Devices:
+        if self._devices is None:
+            self._devices = survey(self._helper)
+        return self._devices
 
     def _mount(self, device: str, point: str) -> None:
         try:

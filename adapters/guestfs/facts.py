@@ -1,18 +1,19 @@
 """What libguestfs's inspection says of the operating system on a set of disks."""
 
+from adapters.guestfs.devices import ENCRYPTED, Devices
 from adapters.guestfs.process import CallFailed, Helper, printable
 from pipeline.errors import StageFailed
 from pipeline.ports import GuestFacts
 
 EFI_SYSTEM = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"  # GPT type of an EFI system partition
+
 TABLES = {"msdos": "mbr", "gpt": "gpt"}
 
 
-def chosen_root(helper: Helper, roots: list[str]) -> str:
+def chosen_root(helper: Helper, roots: list[str], devices: Devices) -> str:
     """The guest's root file system: the one on the first disk that has any."""
     if not roots:
-        kinds = helper.call("list_filesystems")
-        locked = [device for device, kind in kinds.items() if kind in ("crypto_LUKS", "BitLocker")]
+        locked = [name for name, kind in devices.kinds().items() if kind in ENCRYPTED]
         reason = f"; encrypted: {printable(', '.join(locked))}" if locked else ""
         raise StageFailed(
             f"no operating system was found on the disks{reason}",
@@ -27,9 +28,8 @@ def chosen_root(helper: Helper, roots: list[str]) -> str:
     return roots[0]
 
 
-def facts(helper: Helper, roots: list[str]) -> GuestFacts:
-    kinds = helper.call("list_filesystems")
-    filesystems = tuple(sorted((printable(d), printable(k)) for d, k in kinds.items()))
+def facts(helper: Helper, roots: list[str], devices: Devices) -> GuestFacts:
+    filesystems = tuple((printable(d), printable(k)) for d, k in devices.kinds().items())
     table, generation = _firmware(helper)
     if not roots:
         return GuestFacts(

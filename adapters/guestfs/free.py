@@ -5,10 +5,10 @@ zero by whoever stores the disk, so nothing has to be filled or trimmed.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from adapters.guestfs import blocks
-from adapters.guestfs.process import Helper, printable
+from adapters.guestfs.devices import ENCRYPTED, Device, Devices, project
+from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.guestfs.shell import quote, run_script
 from pipeline.data.extents import Range
 from pipeline.errors import StageFailed
@@ -16,68 +16,48 @@ from pipeline.ports import FreeSpace
 
 ZERO_SECONDS = 3600.0
 READ_PART = 2 << 20
-NOTHING_FREE = ("squashfs", "iso9660", "udf", "unknown", "LVM2_member", "linux_raid_member")
-ENCRYPTED = ("crypto_LUKS", "BitLocker")
+NOTHING_FREE = (
+    "squashfs",
+    "iso9660",
+    "udf",
+    "unknown",
+    "erofs",
+    "LVM2_member",
+    "linux_raid_member",
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a device of the appliance lies: bytes [start, start + length) of disk `index`."""
-
-    index: int
-    start: int
-    length: int
-
-
-def free_space(helper: Helper, *, zero_rest: bool) -> FreeSpace:
+def free_space(helper: Helper, found: Devices, *, zero_rest: bool) -> FreeSpace:
     """Per disk, in the order they were added. Unmounts everything; each file system is mounted once
     more, so that its journal is replayed and clean."""
     helper.call("umount_all")
-    found: dict[int, list[Range]] = {}
+    disks: list[list[Range]] = [[] for _ in range(found.disks)]
     notes = []
-    for device, kind in sorted(helper.call("list_filesystems").items()):
-        place = _place(helper, device)
+    for disk, range_ in found.unallocated:
+        disks[disk].append(range_)
+    for device in found.devices:
         ranges: tuple[Range, ...] = ()
         try:
-            if place is None and kind not in NOTHING_FREE:
-                raise blocks.Unsure("it does not lie on one partition or disk")
-            ranges, how = _treat(helper, device, kind)
+            ranges, how = _treat(helper, device)
         except blocks.Unsure as doubt:
-            how = _explicitly(helper, device, kind, zero_rest=zero_rest) + f": {doubt}"
-        if place is not None:
-            found.setdefault(place.index, []).extend(
-                Range(place.start + item.start, item.length) for item in ranges
-            )
-        notes.append(printable(f"{device} ({kind}): {how}"))
-    disks = range(len(helper.call("list_devices")))
-    return FreeSpace(tuple(blocks.merge(found.get(disk, ())) for disk in disks), tuple(notes))
+            how = _explicitly(helper, device, zero_rest=zero_rest) + f": {doubt}"
+        for disk, range_ in project(ranges, device.pieces):
+            disks[disk].append(range_)
+        notes.append(printable(f"{device.name} ({device.kind}): {how}"))
+    return FreeSpace(tuple(blocks.merge(ranges) for ranges in disks), tuple(notes))
 
 
-def _place(helper: Helper, device: str) -> Place | None:
-    """None when the device is not a partition or a whole disk (a logical volume, say)."""
-    if device in helper.call("list_devices"):
-        index = helper.call("device_index", device)
-        return Place(index, 0, helper.call("blockdev_getsize64", device))
-    if device not in helper.call("list_partitions"):
-        return None
-    disk = helper.call("part_to_dev", device)
-    number = helper.call("part_to_partnum", device)
-    for part in helper.call("part_list", disk):
-        if part["part_num"] == number:
-            index = helper.call("device_index", disk)
-            return Place(index, part["part_start"], part["part_size"])
-    return None
-
-
-def _treat(helper: Helper, device: str, kind: str) -> tuple[tuple[Range, ...], str]:
-    if kind in NOTHING_FREE:
+def _treat(helper: Helper, device: Device) -> tuple[tuple[Range, ...], str]:
+    if device.kind in NOTHING_FREE:
         return (), "left as it is"
-    if kind in ENCRYPTED:
+    if device.kind in ENCRYPTED:
         return (), "encrypted: left as it is"
-    reader = READERS.get(kind)
+    reader = READERS.get(device.kind)
     if reader is None:
         raise blocks.Unsure("its bitmaps are not read")
-    ranges = reader(helper, device)
+    if not device.pieces:
+        raise blocks.Unsure("where it lies on the disks is not known")
+    ranges = reader(helper, device.name)
     return ranges, f"{sum(item.length for item in ranges)} bytes free"
 
 
@@ -140,20 +120,18 @@ def _replay(helper: Helper, device: str) -> None:
     helper.call("umount", "/")
 
 
-def _explicitly(helper: Helper, device: str, kind: str, *, zero_rest: bool) -> str:
+def _explicitly(helper: Helper, device: Device, *, zero_rest: bool) -> str:
     """Fill the free space of a file system with zeros. Slow, and the overlay grows by it."""
     if not zero_rest:
         return "free space kept as it is"
     try:
-        if kind == "swap":
-            raise blocks.Unsure("not to be overwritten")
-        helper.call("mount", device, "/")
+        helper.call("mount", device.name, "/")
         helper.call("zero_free_space", "/", timeout=ZERO_SECONDS)
         helper.call("umount", "/")
-    except StageFailed as error:
+    except CallFailed as error:
         raise StageFailed(
-            f"the free space of {printable(device)} ({printable(kind)}) can neither be listed nor "
-            f"zeroed: {error.message}",
+            f"the free space of {printable(device.name)} ({printable(device.kind)}) can neither be "
+            f"listed nor zeroed: {error.message}",
             hint="deleted secrets may lie in it: repair the file system, or leave the disk out",
         ) from error
     return "free space zeroed"
