@@ -168,14 +168,30 @@ host_setup_packages() {
   host_readable_kernel
 }
 
+host_requirements() {
+  echo requirements.txt
+  [[ $1 == run ]] || echo tests/requirements.txt
+}
+
+# What an environment of this kind is made from, in one word.
+host_python_digest() {
+  local lists
+  mapfile -t lists < <(host_requirements "$1")
+  {
+    cat "${lists[@]}" pyproject.toml
+    readlink -f /usr/bin/python3
+    pwd
+  } | sha256sum | cut -d' ' -f1
+}
+
 host_setup_python() {
-  local kind=$1 lists=(requirements.txt) stamp digest
-  [[ $kind == test ]] && lists+=(tests/requirements.txt)
-  digest=$(cat "${lists[@]}" pyproject.toml | sha256sum)$(readlink -f /usr/bin/python3)$PWD
+  local kind=$1 lists made
   # what the tests have includes what galleria has
-  for stamp in .venv/.setup-test .venv/.setup-"$kind"; do
-    [[ -r $stamp && $(<"$stamp") == "$digest" ]] && return
+  for made in run test; do
+    [[ $kind == test && $made == run ]] && continue
+    [[ -r .venv/.setup-$made && $(<".venv/.setup-$made") == $(host_python_digest $made) ]] && return
   done
+  mapfile -t lists < <(host_requirements "$kind")
   if [[ -n $DRY_RUN ]]; then
     echo "galleria: Python environment to make in .venv from: ${lists[*]}" >&2
     return
@@ -190,7 +206,7 @@ host_setup_python() {
   # the project itself, editable; setuptools is pinned above, so nothing else is fetched
   .venv/bin/pip install -qq --disable-pip-version-check --no-build-isolation --no-deps \
     --editable . >&2
-  echo "$digest" >.venv/.setup-"$kind"
+  host_python_digest "$kind" >".venv/.setup-$kind"
 }
 
 # Make the host ready. With DRY_RUN set, say what would be done and do nothing.
