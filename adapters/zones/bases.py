@@ -72,6 +72,9 @@ def stage(
 
     `release` is called once when the staging ends, either way.
     """
+    if parent is not None:
+        # what is kept from the parent is decided by its manifest alone
+        _verify_manifest(parent.manifest, parent.digest)
     staging = durable.Staging(zone / layout.STAGING)
     try:
         with layout.room(zone):
@@ -91,6 +94,14 @@ def stage(
     except BaseException:
         staging.close()
         raise
+
+
+def _verify_manifest(path: Path, digest: str) -> int:
+    """The virtual size of the disk that a whole, unaltered manifest of this root describes."""
+    with path.open("rb") as file:
+        reader = ManifestReader(file, name=str(path))
+        reader.verify(digest)
+        return reader.virtual_size
 
 
 class _Opened:
@@ -228,14 +239,12 @@ class StagedBase:
     def _write_records(self, opened: _Opened, digest: str, manifest: Path) -> None:
         path = self._staging.path
         shutil.copyfile(manifest, path / layout.MANIFEST)
-        with (path / layout.MANIFEST).open("rb") as file:
-            reader = ManifestReader(file, name=str(manifest))
-            reader.verify(digest)
-            if reader.virtual_size != self._virtual_size:
-                raise VerificationFailed(
-                    f"{manifest} describes a disk of {reader.virtual_size} bytes, "
-                    f"the base has {self._virtual_size}"
-                )
+        described = _verify_manifest(path / layout.MANIFEST, digest)
+        if described != self._virtual_size:
+            raise VerificationFailed(
+                f"{manifest} describes a disk of {described} bytes, "
+                f"the base has {self._virtual_size}"
+            )
         record = {
             "digest": digest,
             "virtual_size": self._virtual_size,

@@ -1,0 +1,167 @@
+"""Reading a disk once, in order, on a few threads: what to read, and the digests of what was read.
+
+    source.extents() -> works of a few whole leaves -> N threads: read, hash, and what `perform`
+                                                       adds -> a bounded window -> in order
+
+Memory is one page-aligned buffer for each thread and the window's digests, whatever the disk's
+length. What is known to be zero or free is never read.
+"""
+
+import mmap
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TypeVar
+
+from pipeline.data.chunks import LEAF, Leaf, digest, leaf_count
+from pipeline.data.extents import Extent, Kind
+from pipeline.errors import StageFailed
+from pipeline.ports import Source
+
+REQUEST_SIZE = 1 << 20  # measured: best with two threads; 4 MiB and 256 KiB are no faster
+THREADS = max(2, min(8, os.cpu_count() or 2))
+
+_ZEROS = bytes(LEAF)
+
+Task = TypeVar("Task")
+Leaves = tuple[Leaf | None, ...]  # the digests of a work's leaves, None for zero
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Whole leaves of the disk from `start` on. Without `parts` (what has to be read) all of them
+    are zero."""
+
+    start: int
+    length: int
+    parts: tuple[Extent, ...]
+
+    @property
+    def first(self) -> int:
+        return self.start // LEAF
+
+    @property
+    def count(self) -> int:
+        return leaf_count(self.length)
+
+
+def plan(source: Source, request_size: int = REQUEST_SIZE) -> Iterator[Work]:
+    """Cut a source's extents into works of whole leaves, in order.
+
+    Whole leaves that are known to be zero become works without parts; a leaf that is data only in
+    places is read only there.
+    """
+    if request_size < LEAF or request_size % LEAF:
+        raise ValueError(f"request_size {request_size} is not a multiple of {LEAF}")
+    start = 0
+    parts: list[Extent] = []
+    for extent in _joined_zeros(source):
+        if extent.kind is Kind.DATA:
+            position = extent.start
+            while position < extent.end:
+                if position >= start + request_size:
+                    yield Work(start, request_size, tuple(parts))
+                    start, parts = start + request_size, []
+                stop = min(extent.end, start + request_size)
+                parts.append(extent.part(position, stop))
+                position = stop
+            continue
+        first = -(-extent.start // LEAF) * LEAF
+        last = extent.end if extent.end == source.virtual_size else extent.end // LEAF * LEAF
+        if first < last:
+            if parts:
+                yield Work(start, first - start, tuple(parts))
+            yield Work(first, last - first, ())
+            start, parts = last, []
+    if parts:
+        yield Work(start, source.virtual_size - start, tuple(parts))
+
+
+def _joined_zeros(source: Source) -> Iterator[Extent]:
+    """The extents of a source, with neighbours that read as zero made one. They must cover the
+    disk."""
+    position = 0
+    zeros: Extent | None = None
+    for extent in source.extents():
+        if extent.start != position or extent.length <= 0 or extent.end > source.virtual_size:
+            raise StageFailed(
+                f"the map of the source is wrong: {extent.length} bytes at {extent.start}, "
+                f"expected to go on at {position} in a disk of {source.virtual_size} bytes"
+            )
+        position = extent.end
+        if extent.kind is Kind.DATA:
+            if zeros is not None:
+                yield zeros
+                zeros = None
+            yield extent
+        else:
+            begin = extent.start if zeros is None else zeros.start
+            zeros = Extent(begin, extent.end - begin, Kind.ZERO)
+    if zeros is not None:
+        yield zeros
+    if position != source.virtual_size:
+        raise StageFailed(
+            f"the map of the source ends at {position} of {source.virtual_size} bytes"
+        )
+
+
+def load(source: Source, work: Work, buf: memoryview) -> Leaves:
+    """Read a work's parts into `buf`, zeros between them; the digests of its leaves."""
+    if not work.parts:
+        return ()
+    position = work.start
+    for part in work.parts:
+        _blank(buf, position - work.start, part.start - work.start)
+        source.read_into(buf[part.start - work.start : part.end - work.start], part)
+        position = part.end
+    _blank(buf, position - work.start, work.length)
+    return tuple(
+        digest(buf[at : min(at + LEAF, work.length)]) for at in range(0, work.length, LEAF)
+    )
+
+
+def _blank(buf: memoryview, start: int, end: int) -> None:
+    for at in range(start, end, LEAF):
+        stop = min(at + LEAF, end)
+        buf[at:stop] = _ZEROS[: stop - at]
+
+
+def in_order(
+    tasks: Iterable[Task],
+    perform: Callable[[Task, memoryview], Leaves],
+    threads: int = THREADS,
+    request_size: int = REQUEST_SIZE,
+) -> Generator[tuple[Task, Leaves], None, None]:
+    """Perform tasks on threads, a bounded number ahead; yield their results in order.
+
+    `perform` gets a buffer of `request_size` bytes for as long as it runs. When an error is raised,
+    here or by the consumer (who has to close the generator), nothing new starts and every thread is
+    joined.
+    """
+    buffers: SimpleQueue[memoryview] = SimpleQueue()
+    for _ in range(threads):
+        buffers.put(memoryview(mmap.mmap(-1, request_size)))  # page-aligned
+
+    def one(task: Task) -> Leaves:
+        buf = buffers.get()
+        try:
+            return perform(task, buf)
+        finally:
+            buffers.put(buf)
+
+    window: deque[tuple[Task, Future[Leaves]]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="copy")
+    try:
+        for task in tasks:
+            window.append((task, pool.submit(one, task)))
+            if len(window) >= 2 * threads + 2:
+                done, future = window.popleft()
+                yield done, future.result()
+        while window:
+            done, future = window.popleft()
+            yield done, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
