@@ -57,18 +57,18 @@ def taken_over(old: ImageVersion, fresh: ImageVersion) -> ImageVersion:
     same = replace(fresh, uid=old.uid, attempt=old.attempt + 1)
     if not old.completed_regions:
         return same
-    updating = old.provisioning_state is ProvisioningState.UPDATING  # its regions were asked for
-    missing = tuple(
-        target
-        for target in old.target_regions
-        if (old.is_completed_in(target.name) or updating) and fresh.target(target.name) is None
-    )
+    # of an unfinished update, the regions that it was to add are wanted still
+    everything = old.provisioning_state is ProvisioningState.UPDATING
+    kept = {t.key: t for t in old.target_regions if everything or old.is_completed_in(t.name)}
+    wanted = {t.key: t for t in fresh.target_regions}
+    targets = tuple((wanted | kept).values())
     return replace(
         same,
         created=old.created,
         generalized=old.generalized,
-        target_regions=fresh.target_regions + missing,
-        regions=_statuses(old, fresh.target_regions + missing),
+        replica_count=old.replica_count,
+        target_regions=targets,
+        regions=_statuses(old, targets),
         disks=old.disks,
         stats=old.stats,
         published_date=old.published_date,

@@ -1,0 +1,107 @@
+"""Galleries, definitions and versions for tests; a clock and owners that do as they are told."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pipeline.gallery.catalog import Owners
+from pipeline.gallery.model import DiskSource as Origin
+from pipeline.gallery.model import (
+    Gallery,
+    Identifier,
+    ImageDefinition,
+    ImageDisk,
+    ImageVersion,
+    OsType,
+    OwnerToken,
+    ProvisioningState,
+    Region,
+    RegionStatus,
+    ReplicationState,
+    TargetRegion,
+    VersionRequest,
+)
+from pipeline.gallery.names import parse_definition, parse_gallery, parse_version
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+REGIONS = (Region("eu"), Region("us"), Region("UK South"))
+OWNER = OwnerToken("build1", "boot", 4026531836, 1234, 99)
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+
+class FakeOwners:
+    """Whoever is in `dead` has ended; `me` is the process that asks."""
+
+    def __init__(self) -> None:
+        self.me = OWNER
+        self.dead: set[OwnerToken] = set()
+
+    def become(self, pid: int) -> OwnerToken:
+        self.me = replace(OWNER, pid=pid)
+        return self.me
+
+    def current(self) -> OwnerToken:
+        return self.me
+
+    def alive(self, token: OwnerToken) -> bool:
+        return token not in self.dead
+
+
+_: type[Owners] = FakeOwners
+
+
+def gallery(name: str = "corp", **changes: Any) -> Gallery:
+    return replace(Gallery(parse_gallery(name), "eu", NOW), **changes)
+
+
+def definition(name: str = "corp/web", **changes: Any) -> ImageDefinition:
+    sku = name.rsplit("/", 1)[-1]
+    made = ImageDefinition(
+        parse_definition(name), "eu", NOW, OsType.LINUX, Identifier("Contoso", "web", sku)
+    )
+    return replace(made, **changes)
+
+
+def version(name: str = "corp/web/1.0.0", **changes: Any) -> ImageVersion:
+    """Succeeded in eu (2 replicas) and us."""
+    return replace(
+        ImageVersion(
+            name=parse_version(name),
+            uid=name.replace("/", "").ljust(32, "0")[:32],
+            attempt=1,
+            fingerprint="f1",
+            location="eu",
+            created=NOW,
+            provisioning_state=ProvisioningState.SUCCEEDED,
+            target_regions=(TargetRegion("eu", 2), TargetRegion("us")),
+            regions=(
+                RegionStatus("eu", ReplicationState.COMPLETED, 100),
+                RegionStatus("us", ReplicationState.COMPLETED, 100),
+            ),
+            generalized=True,
+            published_date=NOW,
+            disks=(disk(),),
+        ),
+        **changes,
+    )
+
+
+def disk(lun: int | None = None, digest: str = "d0", virtual_size: int = 1 << 30) -> ImageDisk:
+    return ImageDisk(lun, digest, virtual_size, Origin("web.vhdx", "vhdx", ("s0",)))
+
+
+def request(name: str = "corp/web/1.0.0", **changes: Any) -> VersionRequest:
+    return replace(
+        VersionRequest(
+            parse_version(name), "f1", target_regions=(TargetRegion("eu", 2), TargetRegion("us"))
+        ),
+        **changes,
+    )
