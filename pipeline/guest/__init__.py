@@ -1,0 +1,2 @@
+"""What generalizing a guest means: the operations, the profiles that choose among them, the
+checks."""

@@ -1,0 +1,113 @@
+"""The account files of a Linux guest: passwd(5), shadow(5), group(5), gshadow(5), subuid(5)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.guest.operations import Action, Editor
+
+UID_MIN, UID_MAX = 1000, 60000  # login.defs(5) where it says nothing
+NOBODY = ("nobody", "nfsnobody")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    name: str
+    uid: int
+    gid: int
+    home: str
+
+
+def accounts(edit: Editor) -> list[Account]:
+    """Every local account, malformed lines left out."""
+    found = []
+    for line in edit.text("/etc/passwd").splitlines():
+        fields = line.split(":")
+        if len(fields) >= 7 and fields[2].isdecimal() and fields[3].isdecimal():
+            found.append(Account(fields[0], int(fields[2]), int(fields[3]), fields[5]))
+    return found
+
+
+def humans(edit: Editor) -> list[Account]:
+    """Accounts of people: those that useradd(8) gives to them by login.defs."""
+    limits = {"UID_MIN": UID_MIN, "UID_MAX": UID_MAX}
+    for line in edit.text("/etc/login.defs").splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[0] in limits and words[1].isdecimal():
+            limits[words[0]] = int(words[1])
+    return [
+        account
+        for account in accounts(edit)
+        if limits["UID_MIN"] <= account.uid <= limits["UID_MAX"] and account.name not in NOBODY
+    ]
+
+
+def change_lines(edit: Editor, path: str, change: Callable[[str], str | None]) -> None:
+    """Rewrite a file in place, line by line; None drops a line."""
+    if not (text := edit.text(path)):
+        return
+    changed = [new for line in text.splitlines() if (new := change(line)) is not None]
+    new_text = "".join(f"{line}\n" for line in changed)
+    if new_text.rstrip("\n") != text.rstrip("\n"):
+        edit.write_text(path, new_text)
+
+
+def remove_accounts(edit: Editor, gone: list[Account]) -> None:
+    """Take accounts out of all the files, so that these stay consistent with each other."""
+    names = {account.name for account in gone}
+    ids = {str(account.uid) for account in gone}
+    kept_groups = {account.gid for account in accounts(edit) if account.name not in names}
+
+    def drop(line: str) -> str | None:
+        return None if line.split(":")[0] in names else line
+
+    def drop_ids(line: str) -> str | None:
+        return None if line.split(":")[0] in names | ids else line
+
+    dropped_groups = {
+        fields[0]
+        for line in edit.text("/etc/group").splitlines()
+        if len(fields := line.split(":")) >= 4
+        and fields[0] in names
+        and not (fields[2].isdecimal() and int(fields[2]) in kept_groups)
+    }
+
+    def leave_groups(line: str) -> str | None:
+        fields = line.split(":")
+        if fields[0] in dropped_groups:
+            return None
+        # members are the last field; gshadow has administrators before it
+        for index in range(2, len(fields)):
+            if index != 2 or (fields[2:3] and not fields[2].isdecimal()):
+                fields[index] = ",".join(n for n in fields[index].split(",") if n not in names)
+        return ":".join(fields)
+
+    for path in ("/etc/group", "/etc/gshadow"):
+        change_lines(edit, path, leave_groups)
+    for path in ("/etc/subuid", "/etc/subgid"):
+        change_lines(edit, path, drop_ids)
+    for path in ("/etc/shadow", "/etc/passwd"):
+        change_lines(edit, path, drop)
+
+
+def lock_passwords(edit: Editor, may_keep: set[str]) -> None:
+    """No account but those in `may_keep` keeps a password, and none an empty one. `*` matches no
+    password, and unlike a leading `!` leaves key logins alone (sshd(8) without PAM)."""
+
+    def lock(path: str, field: int, fine: tuple[str, ...], locked: str) -> None:
+        def change(line: str) -> str:
+            fields = line.split(":")
+            if len(fields) <= field or fields[field] in fine:
+                return line
+            if fields[field] and fields[0] in may_keep:
+                return line
+            # "!" before a hash locks the account but keeps its hash
+            edit.record(Action.LOCKED, f"{path}:{fields[0]}")
+            fields[field] = locked
+            return ":".join(fields)
+
+        change_lines(edit, path, change)
+
+    lock("/etc/shadow", 1, ("*", "!", "!!", "!*", "x"), "*")
+    lock("/etc/gshadow", 1, ("*", "!", "!!", ""), "!")
+    # an empty field here lets in without a password, whatever shadow says
+    lock("/etc/passwd", 1, ("x", "*", "!"), "x" if edit.exists("/etc/shadow") else "*")

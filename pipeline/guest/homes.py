@@ -1,0 +1,245 @@
+"""What people leave in their homes, and the removal of their accounts."""
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from pipeline.guest.accounts import Account, accounts, change_lines, humans, remove_accounts
+from pipeline.guest.operations import Context, Editor, Operation, Users
+
+# fmt: off
+HISTORIES = (
+    ".ash_history", ".bash_history", ".bash_sessions", ".history", ".irb_history",
+    ".ksh_history", ".lesshst", ".local/share/fish/fish_history",
+    ".local/share/recently-used.xbel", ".local/state/bash/history", ".local/state/lesshst",
+    ".local/state/python_history", ".mariadb_history", ".mongorc_history", ".mysql_history",
+    ".node_repl_history", ".psql_history", ".python_history", ".rediscli_history",
+    ".selected_editor", ".sh_history", ".sqlite_history", ".sudo_as_admin_successful",
+    ".viminfo", ".vim/.netrwhist", ".wget-hsts", ".xsession-errors", ".zhistory",
+    ".zsh_history", ".zsh_sessions",
+)
+CREDENTIALS = (
+    ".Xauthority", ".ICEauthority", ".ansible", ".aws", ".azure", ".bitwarden", ".boto",
+    ".cargo/credentials", ".cargo/credentials.toml", ".composer/auth.json", ".config/chromium",
+    ".config/composer/auth.json", ".config/containers/auth.json", ".config/doctl",
+    ".config/gcloud", ".config/gh", ".config/glab-cli", ".config/google-chrome", ".config/hub",
+    ".config/op", ".config/pulse/cookie", ".config/rclone", ".config/sops", ".databrickscfg",
+    ".docker", ".esmtprc", ".fetchmailrc", ".gem/credentials", ".git-credentials",
+    ".config/git/credentials", ".gnupg", ".gradle/gradle.properties", ".kube",
+    ".local/share/Trash", ".local/share/keyrings", ".m2/settings-security.xml",
+    ".m2/settings.xml", ".mozilla", ".msmtprc", ".my.cnf", ".mylogin.cnf", ".netrc", ".npmrc",
+    ".password-store", ".pgpass", ".pki", ".pulumi", ".pypirc", ".rhosts", ".s3cfg", ".shosts",
+    ".smbcredentials", ".subversion/auth", ".terraform.d", ".terraformrc", ".thunderbird",
+    ".vault-token", ".vnc", ".yarnrc.yml", ".cache",
+)
+# fmt: on
+AUTHORIZED = ("authorized_keys", "authorized_keys2")
+# a secret that is a link is removed with its target, unless that is part of the system
+# fmt: off
+SYSTEM = (
+    "/bin", "/boot", "/dev", "/efi", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc",
+    "/run", "/sbin", "/sys", "/usr",
+)
+# fmt: on
+INSTALLER_ANSWERS = (
+    "/root/anaconda-ks.cfg",
+    "/root/original-ks.cfg",
+    "/root/initial-setup-ks.cfg",
+    "/root/install.log",
+    "/root/install.log.syslog",
+)
+
+
+def homes(edit: Editor) -> list[str]:
+    """The home of every account, wherever it is, and what lies in /home without one. Real paths."""
+    listed = ["/root", *(account.home for account in accounts(edit))]
+    listed += [f"/home/{name}" for name in edit.guest.names("/home")]
+    found = {edit.follow(home) for home in listed if _usable(home)}
+    return sorted(home for home in found if edit.is_directory(home))
+
+
+def _usable(home: str) -> bool:
+    return home.startswith("/") and ".." not in PurePosixPath(home).parts and "\0" not in home
+
+
+def _below(path: str, roots: Sequence[str]) -> bool:
+    return any(path == root or path.startswith(f"{root}/") for root in roots)
+
+
+def _remove_secret(edit: Editor, path: str) -> None:
+    """Remove a file or tree; of a link, its target too. ~/.bash_history -> /dev/null is common,
+    and ~/.netrc -> /etc/passwd conceivable: the system's own files stay."""
+    found = edit.guest.stat(path)
+    if found is not None and found.kind == "symlink":
+        target = edit.follow(path)
+        if _goes_with_link(edit, target):
+            edit.remove(target)
+    edit.remove(path)
+
+
+def _goes_with_link(edit: Editor, target: str) -> bool:
+    if edit.is_directory(target):
+        return any(target != home and _below(target, [home]) for home in homes(edit))
+    return edit.is_file(target) and not _below(target, SYSTEM)
+
+
+def _remove_from_homes(edit: Editor, names: Sequence[str]) -> None:
+    for home in homes(edit):
+        there = set(edit.guest.names(home))  # one look instead of one a name
+        for name in names:
+            if PurePosixPath(name).parts[0] in there:
+                _remove_secret(edit, f"{home.rstrip('/')}/{name}")
+
+
+def remove_histories(edit: Editor, _: Context) -> None:
+    _remove_from_homes(edit, HISTORIES)
+    edit.remove_all(*INSTALLER_ANSWERS)
+
+
+def remove_credentials(edit: Editor, _: Context) -> None:
+    _remove_from_homes(edit, CREDENTIALS)
+
+
+def remove_user_keys(edit: Editor, _: Context) -> None:
+    for path in _ssh_files(edit):
+        if PurePosixPath(path).name not in AUTHORIZED:
+            _remove_secret(edit, path)
+
+
+def remove_authorized_keys(edit: Editor, _: Context) -> None:
+    for path in _ssh_files(edit):
+        if PurePosixPath(path).name in AUTHORIZED:
+            _remove_secret(edit, path)
+
+
+def _ssh_files(edit: Editor) -> list[str]:
+    """What is in ~/.ssh of every home; where that is a link, in the directory it leads to, unless
+    that is the system's (/etc/ssh)."""
+    found = []
+    for home in homes(edit):
+        directory = edit.follow(f"{home.rstrip('/')}/.ssh")
+        if edit.is_directory(directory) and not _below(directory, SYSTEM):
+            found += [f"{directory}/{name}" for name in edit.guest.names(directory)]
+    return found
+
+
+def remove_users(edit: Editor, context: Context) -> None:
+    gone = _chosen(edit, context)
+    for account in gone:
+        _remove_home(edit, account, gone)
+        _remove_traces(edit, account)
+    if gone:
+        remove_accounts(edit, gone)
+
+
+def _chosen(edit: Editor, context: Context) -> list[Account]:
+    policy = context.policy
+    wanted = set(policy.remove_users)
+    people = humans(edit)
+    if policy.users is Users.ALL:
+        wanted |= {account.name for account in people}
+    elif policy.users is Users.PROVISIONED:
+        wanted |= provisioned(edit) & {account.name for account in people}
+    wanted -= policy.keep_users
+    return [account for account in accounts(edit) if account.name in wanted and account.uid != 0]
+
+
+def provisioned(edit: Editor) -> set[str]:
+    """Users that waagent made (ovf-env.xml) or cloud-init gave sudo to."""
+    names = set()
+    for line in edit.text("/var/lib/waagent/ovf-env.xml").replace("<", "\n<").splitlines():
+        tag, _, value = line.partition(">")
+        if tag.rpartition(":")[2].lstrip("<") == "UserName":
+            names.add(value.strip())
+    for path in ("/etc/sudoers.d/90-cloud-init-users", "/etc/sudoers.d/waagent"):
+        for line in edit.text(path).splitlines():
+            words = line.split()
+            if words and not words[0].startswith(("#", "%")):
+                names.add(words[0])
+    return names
+
+
+def _remove_home(edit: Editor, account: Account, gone: list[Account]) -> None:
+    """As userdel(8): only what the user owns; never a directory of the system, nor one that holds
+    the home of somebody who stays."""
+    if not _usable(account.home):
+        return
+    home = edit.follow(account.home)
+    found = edit.guest.stat(home)
+    stay = {edit.follow(a.home) for a in accounts(edit) if a not in gone and _usable(a.home)}
+    if (
+        found is not None
+        and found.kind == "directory"
+        and found.uid == account.uid
+        and len(PurePosixPath(home).parts) > 2
+        and not _below(home, SYSTEM)
+        and not any(_below(other, [home]) for other in stay)
+    ):
+        edit.remove(home)
+        edit.remove(account.home)  # the link to it, where it was one
+
+
+def _remove_traces(edit: Editor, account: Account) -> None:
+    name = account.name
+    edit.remove_all(
+        f"/var/mail/{name}",
+        f"/var/spool/mail/{name}",
+        f"/var/spool/cron/{name}",
+        f"/var/spool/cron/crontabs/{name}",
+        f"/var/spool/cron/tabs/{name}",
+        f"/var/lib/AccountsService/users/{name}",
+        f"/var/lib/AccountsService/icons/{name}",
+        f"/var/lib/systemd/linger/{name}",
+    )
+    for directory in ("/var/spool/cron/atjobs", "/var/spool/at"):
+        for path, found in edit.guest.find(directory):
+            if found.kind == "file" and found.uid == account.uid:
+                edit.remove(path)
+
+    def other(line: str) -> str | None:
+        return None if line.split()[:1] == [name] else line
+
+    change_lines(edit, "/etc/sudoers", other)
+    for leaf in edit.guest.names("/etc/sudoers.d"):
+        path = f"/etc/sudoers.d/{leaf}"
+        before = edit.text(path)
+        lines = [line for line in before.splitlines() if other(line) is not None]
+        if len(lines) == len(before.splitlines()):
+            continue
+        if any(line.strip() and not line.startswith("#") for line in lines):
+            change_lines(edit, path, other)
+        else:
+            edit.remove(path)
+
+
+OPERATIONS = (
+    Operation(
+        "shell-history",
+        "Remove shell, editor and database histories from every home",
+        "They hold commands, host names and passwords that were typed.",
+        remove_histories,
+    ),
+    Operation(
+        "ssh-user-keys",
+        "Remove ssh private keys, known hosts and settings from every home",
+        "A private key in an image is in the hands of everybody who starts it.",
+        remove_user_keys,
+    ),
+    Operation(
+        "ssh-authorized-keys",
+        "Remove authorized_keys from every home",
+        "They would let the builder of the image into all its machines.",
+        remove_authorized_keys,
+    ),
+    Operation(
+        "user-credentials",
+        "Remove credentials, caches and browser profiles from every home",
+        "Tokens and passwords of clouds, registries, databases and browsers live there.",
+        remove_credentials,
+    ),
+    Operation(
+        "user-accounts",
+        "Remove human users: accounts, groups, homes, mail, cron jobs, sudo rules",
+        "A new machine gets its own users; old ones are a way in.",
+        remove_users,
+    ),
+)

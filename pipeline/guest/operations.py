@@ -1,0 +1,170 @@
+"""What an operation is, and the editor through which it changes a guest and leaves a trace."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import PurePosixPath
+
+from pipeline.ports import Guest, GuestFacts
+
+LINK_LIMIT = 40  # what Linux follows (path_resolution(7))
+
+
+class Action(Enum):
+    REMOVED = "removed"
+    TRUNCATED = "truncated"
+    WRITTEN = "written"
+    LINKED = "linked"
+    LOCKED = "locked"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that an operation did. `path` is where it really is in the guest, links resolved;
+    for an account it is its file and its name, "/etc/shadow:root"."""
+
+    operation: str
+    action: Action
+    path: str
+
+
+class Users(Enum):
+    """Which human accounts the operation `user-accounts` removes."""
+
+    NONE = "none"
+    PROVISIONED = "provisioned"  # those that the cloud's agent or cloud-init made
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the user decides beyond which operations run."""
+
+    users: Users = Users.ALL
+    remove_users: frozenset[str] = frozenset()  # besides those of `users`
+    keep_users: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing that generalizing does. `heading` says what, `why` the reason to do it; `default`
+    whether the profile `sysprep` has it."""
+
+    name: str
+    heading: str
+    why: str
+    perform: Callable[["Editor", "Context"], None]
+    default: bool = True
+    families: tuple[str, ...] = ("linux",)  # values of GuestFacts.os_type
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What operations may know."""
+
+    facts: GuestFacts
+    policy: Policy = field(default_factory=Policy)
+
+
+class Editor:
+    """Changes a guest for one operation, and records each change. Nothing that is as it should be
+    is touched, so a second run records nothing."""
+
+    def __init__(self, guest: Guest, operation: str) -> None:
+        self.guest = guest
+        self.operation = operation
+        self.changes: list[Change] = []
+
+    def record(self, action: Action, path: str) -> None:
+        self.changes.append(Change(self.operation, action, path))
+
+    def exists(self, path: str) -> bool:
+        return self.guest.stat(path) is not None
+
+    def is_file(self, path: str) -> bool:
+        found = self.guest.stat(path)
+        return found is not None and found.kind == "file"
+
+    def is_directory(self, path: str) -> bool:
+        found = self.guest.stat(path)
+        return found is not None and found.kind == "directory"
+
+    def follow(self, path: str) -> str:
+        """Where the path ends when links in its last component are followed too, inside the guest.
+        A loop ends at one of its links."""
+        for _ in range(LINK_LIMIT):
+            found = self.guest.stat(path)
+            if found is None or found.kind != "symlink":
+                return self.guest.real(path)
+            parent = str(PurePosixPath(self.guest.real(path)).parent)
+            path = _normal(str(PurePosixPath(parent, self.guest.readlink(path))))
+        return path
+
+    def text(self, path: str) -> str:
+        """A configuration file's text; empty when it is absent or not a file. Bytes that are no
+        UTF-8 survive a round trip through `write_text`."""
+        real = self.follow(path)
+        return self.guest.read(real).decode(errors="surrogateescape") if self.is_file(real) else ""
+
+    def write_text(self, path: str, text: str, mode: int | None = None) -> None:
+        """Replace the content; through a link its target is written, and recorded."""
+        real = self.follow(path)
+        content = text.encode(errors="surrogateescape")
+        if self.is_file(real) and self.guest.read(real, len(content) + 1) == content:
+            return
+        parent = str(PurePosixPath(real).parent)
+        if not self.exists(parent):
+            self.guest.mkdir(parent)
+        self.guest.write(real, content, mode)
+        self.record(Action.WRITTEN, real)
+
+    def remove(self, path: str) -> None:
+        if self.exists(path):
+            real = self.guest.real(path)
+            self.guest.remove(path)
+            self.record(Action.REMOVED, real)
+
+    def remove_all(self, *patterns: str) -> None:
+        """Remove what each path or pattern names."""
+        for pattern in patterns:
+            for path in self.guest.glob(pattern) if "*" in pattern else (pattern,):
+                self.remove(path)
+
+    def remove_contents(self, *directories: str) -> None:
+        """Remove what is in the directories, and keep them with their owners and modes."""
+        for directory in directories:
+            real = self.follow(directory)
+            for name in self.guest.names(real):
+                self.remove(f"{real.rstrip('/')}/{name}")
+
+    def remove_files(self, directory: str) -> None:
+        """Remove all but directories below `directory`."""
+        for path, found in self.guest.find(self.follow(directory)):
+            if found.kind != "directory":
+                self.remove(path)
+
+    def truncate(self, path: str) -> None:
+        """Empty a file in place."""
+        found = self.guest.stat(path)
+        if found is not None and found.kind == "file" and found.length:
+            self.guest.truncate(path)
+            self.record(Action.TRUNCATED, self.guest.real(path))
+
+    def symlink(self, target: str, path: str) -> None:
+        parent = str(PurePosixPath(path).parent)
+        if not self.exists(path):
+            self.guest.mkdir(parent)
+            self.guest.symlink(target, path)
+            self.record(Action.LINKED, self.guest.real(path))
+
+
+def _normal(path: str) -> str:
+    """Take out `..`: only right where no link comes before it, so the caller gives real parents.
+    In a link's own target one could: such a path is not followed further than the text says."""
+    parts: list[str] = []
+    for part in PurePosixPath(path).parts[1:]:
+        if part == "..":
+            del parts[-1:]
+        else:
+            parts.append(part)
+    return "/" + "/".join(parts)

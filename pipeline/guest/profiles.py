@@ -1,0 +1,93 @@
+"""Every operation, and the profiles: named policies of which ones run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import InvalidParameter
+from pipeline.guest import clouds, homes, linux, network, ssh
+from pipeline.guest.operations import Operation, Policy, Users
+
+OPERATIONS: tuple[Operation, ...] = (
+    *homes.OPERATIONS,
+    *linux.IDENTITY,
+    *ssh.OPERATIONS,
+    *network.OPERATIONS,
+    *clouds.OPERATIONS,
+    *linux.LEFTOVERS,
+)
+DEFAULT = "sysprep"
+_ALL = tuple(operation.name for operation in OPERATIONS if operation.default)
+_OF_PEOPLE = ("ssh-user-keys", "ssh-authorized-keys", "user-credentials", "user-accounts")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    name: str
+    description: str
+    operations: tuple[str, ...]
+    users: Users
+
+
+PROFILES: tuple[Profile, ...] = (
+    Profile(
+        "deprovision",
+        "the machine's identity and state; people's accounts and keys stay (as waagent "
+        "-deprovision, and what that forgets)",
+        tuple(name for name in _ALL if name not in _OF_PEOPLE),
+        Users.NONE,
+    ),
+    Profile(
+        "deprovision+user",
+        "as deprovision, and the user that the cloud's agent made; keys and credentials of "
+        "everybody (as waagent -deprovision+user)",
+        _ALL,
+        Users.PROVISIONED,
+    ),
+    Profile(
+        "sysprep",
+        "all identities: every human account, key, credential and trace of the machine",
+        _ALL,
+        Users.ALL,
+    ),
+    Profile(
+        "minimal",
+        "only what must differ between two machines for both to work",
+        ("machine-id", "random-seed", "ssh-host-keys", "dhcp-leases", "network-state", "hostname"),
+        Users.NONE,
+    ),
+    Profile("none", "nothing", (), Users.NONE),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run of generalize will do."""
+
+    profile: str
+    operations: tuple[Operation, ...]
+    policy: Policy
+
+
+def select(
+    profile: str = DEFAULT,
+    enable: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    *,
+    only: Sequence[str] = (),
+    remove_users: Sequence[str] = (),
+    keep_users: Sequence[str] = (),
+) -> Plan:
+    """The operations of a profile, or `only` these, with those of `enable` and without those of
+    `skip`, in the order in which they run. Raises InvalidParameter for an unknown name."""
+    chosen = {found.name: found for found in PROFILES}.get(profile)
+    if chosen is None:
+        names = ", ".join(found.name for found in PROFILES)
+        raise InvalidParameter(f"unknown profile {profile!r}", hint=f"profiles: {names}")
+    known = [operation.name for operation in OPERATIONS]
+    for name in (*enable, *skip, *only):
+        if name not in known:
+            hint = f"operations: {', '.join(known)}"
+            raise InvalidParameter(f"unknown operation {name!r}", hint=hint)
+    wanted = (set(only or chosen.operations) | set(enable)) - set(skip)
+    policy = Policy(chosen.users, frozenset(remove_users), frozenset(keep_users))
+    return Plan(profile, tuple(op for op in OPERATIONS if op.name in wanted), policy)

@@ -1,0 +1,72 @@
+"""ssh host keys: removed together with a guarantee that the first boot makes new ones."""
+
+from pipeline.errors import StageFailed
+from pipeline.guest.operations import Context, Editor, Operation
+
+KEYGEN = "/usr/bin/ssh-keygen"
+UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+UNITS = ("ssh", "sshd", "ssh@", "sshd@")
+INIT_SCRIPTS = ("/etc/init.d/sshd", "/etc/init.d/ssh", "/etc/rc.d/rc.sshd")
+DROP_IN = "50-galleria-host-keys.conf"
+HEADER = """\
+# Written by galleria when this image was generalized: its host keys were removed, and sshd does not
+# start without any. ssh-keygen -A makes the missing ones and leaves those that are there.
+[Service]
+ExecStartPre=
+ExecStartPre=/usr/bin/ssh-keygen -A
+"""
+
+
+def remove_host_keys(edit: Editor, _: Context) -> None:
+    if edit.is_file(edit.follow("/usr/sbin/sshd")):
+        _guarantee_new_keys(edit)
+    edit.remove_all("/etc/ssh/ssh_host_*", "/etc/dropbear/dropbear_*_host_key")
+
+
+def _guarantee_new_keys(edit: Editor) -> None:
+    """A drop-in for every unit that starts sshd, ahead of the unit's own checks: Debian's
+    `sshd -t` fails without keys, so cloud-init or nothing would have to come first."""
+    guaranteed = False
+    for unit in UNITS:
+        text = _unit(edit, unit)
+        if not text:
+            continue
+        guaranteed = True
+        if "sshd-keygen" not in text:  # Fedora, RHEL: the unit wants a target that makes keys
+            path = f"/etc/systemd/system/{unit}.service.d/{DROP_IN}"
+            checks = [line for line in text.splitlines() if line.startswith("ExecStartPre=")]
+            checks = [line for line in checks if "ssh-keygen" not in line]
+            edit.write_text(path, HEADER + "".join(f"{line}\n" for line in checks))
+    scripts = (edit.text(path) for path in INIT_SCRIPTS)
+    if not guaranteed and not any("ssh-keygen" in script for script in scripts):
+        raise StageFailed(
+            "the guest has sshd, but nothing that would make new host keys at its first start",
+            hint="leave the keys with --skip ssh-host-keys, or let the guest's start-up run "
+            "ssh-keygen -A",
+        )
+    if not edit.is_file(edit.follow(KEYGEN)):
+        raise StageFailed(
+            f"the guest has sshd but not {KEYGEN}, so new host keys cannot be made",
+            hint="leave the keys with --skip ssh-host-keys",
+        )
+
+
+def _unit(edit: Editor, name: str) -> str:
+    for directory in UNIT_DIRECTORIES:
+        path = f"{directory}/{name}.service"
+        found = edit.guest.stat(path)
+        if found is None:
+            continue
+        # Debian's sshd.service in /etc is an alias: a link to ssh.service, which has its own turn
+        return edit.text(path) if found.kind == "file" else ""
+    return ""
+
+
+OPERATIONS = (
+    Operation(
+        "ssh-host-keys",
+        "Remove ssh host keys; new ones are made at the first boot",
+        "Machines with the same host key can impersonate each other.",
+        remove_host_keys,
+    ),
+)
