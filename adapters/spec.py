@@ -15,7 +15,7 @@ targetRegions: [{name: eu, replicas: 2}, {name: us}]
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -44,6 +44,8 @@ from pipeline.gallery.names import (
     parse_gallery,
     parse_number,
 )
+from pipeline.guest.operations import Operation
+from pipeline.guest.profiles import DEFAULT, OPERATIONS, PROFILES, Profile, select
 
 NEXT_PATCH = "next-patch"
 MAX_BYTES = 1 << 20
@@ -70,6 +72,11 @@ def _by(check: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(validate)
 
 
+def _one_of(items: Sequence[Profile | Operation]) -> Any:
+    """For the schema alone: editors complete these names."""
+    return Field(json_schema_extra={"enum": [item.name for item in items]})
+
+
 def _check_version(text: str) -> None:
     if text != NEXT_PATCH:
         parse_number(text)
@@ -88,6 +95,8 @@ VersionText = Annotated[
 ]
 RegionText = Annotated[str, _by(check_region)]
 DateText = Annotated[str, _by(lambda text: parse_date(text, "endOfLifeDate"))]
+ProfileText = Annotated[str, _by(select), _one_of(PROFILES)]
+OperationText = Annotated[str, _by(lambda name: select(only=[name])), _one_of(OPERATIONS)]
 PathText = Annotated[str, Field(min_length=1)]
 
 
@@ -123,9 +132,12 @@ class SourceDisks(_Model):
 class Generalize(_Model):
     """How the guest is generalized. Operations: `galleria operations`."""
 
-    profile: str | None = None
-    operations: tuple[str, ...] | None = Field(None, description="Only these, not the profile's.")
-    skip: tuple[str, ...] = Field((), description="Not these.")
+    profile: ProfileText = DEFAULT
+    operations: tuple[OperationText, ...] = Field((), description="Only these, not the profile's.")
+    enable: tuple[OperationText, ...] = Field((), description="These as well.")
+    skip: tuple[OperationText, ...] = Field((), description="Not these.")
+    remove_users: tuple[str, ...] = Field((), description="Remove these accounts.")
+    keep_users: tuple[str, ...] = Field((), description="Keep these accounts.")
 
 
 class SpecRegion(_Model):

@@ -9,11 +9,55 @@ from adapters.cli.lazy import LazyGroup
 COMMANDS = {
     "init": ("adapters.cli.setup:init", "Write the configuration and make the catalog and zones."),
     "config": ("adapters.cli.setup:config", "Show the configuration and where it comes from."),
+    "doctor": (
+        "adapters.cli.host:doctor",
+        "Check what this host can do; exit 0 only when the main job can run.",
+    ),
     "gallery": ("adapters.cli.galleries:gallery", "Make, list, show and delete galleries."),
     "definition": (
         "adapters.cli.galleries:definition",
         "Make, list, show and delete image definitions.",
     ),
+    "publish": ("adapters.cli.jobs:publish_command", "Publish disks as an image version."),
+    "build": (
+        "adapters.cli.jobs:build",
+        "Publish what build specs say; what is there already is left alone.",
+    ),
+    "plan": (
+        "adapters.cli.jobs:plan",
+        "Say what build would do and what is there already; do nothing.",
+    ),
+    "spec": ("adapters.cli.specs:spec", "Check build specs, and print their JSON schema."),
+    "list": ("adapters.cli.versions:list_versions", "List image versions, newest first."),
+    "show": (
+        "adapters.cli.versions:show",
+        "Show one version: regions, replicas, how they were made, bytes.",
+    ),
+    "deploy": ("adapters.cli.copies:deploy_command", "Make copy-on-write disks for a new VM."),
+    "replicate": (
+        "adapters.cli.copies:replicate",
+        "Bring a version to more regions, or make failed regions again.",
+    ),
+    "verify": (
+        "adapters.cli.copies:verify",
+        "Read a version's bases and replicas again and compare every chunk.",
+    ),
+    "export": (
+        "adapters.cli.copies:export",
+        "Write one disk of a version as a stand-alone file.",
+    ),
+    "inspect": (
+        "adapters.cli.files:inspect",
+        "Say what an image file really is, whether it is safe, and what is in it.",
+    ),
+    "generalize": ("adapters.cli.files:generalize", "Write a generalized copy of a disk."),
+    "convert": ("adapters.cli.files:convert", "Write a disk in another format."),
+    "hash": (
+        "adapters.cli.files:hash_command",
+        "Digest the guest-visible bytes of a disk: equal in every format.",
+    ),
+    "snapshot": ("adapters.cli.files:snapshot", "Keep points in time of disks."),
+    "operations": ("adapters.cli.guests:operations", "List what generalizing a guest does."),
 }
 
 

@@ -63,6 +63,14 @@ class Settings:
         sys.stdout.write("\n")
 
 
+def configured_region(app: "App", name: str) -> str:
+    """A region in the spelling of the configuration; raises InvalidParameter if it is not there."""
+    from pipeline.gallery.model import Region
+    from pipeline.gallery.rules import known_region
+
+    return known_region(name, [Region(known) for known in app.zones]).name
+
+
 def plain(value: object) -> object:
     """What JSON has no type for, as something that it has."""
     if is_dataclass(value) and not isinstance(value, type):

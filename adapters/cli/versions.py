@@ -9,7 +9,7 @@ import click
 
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
-from adapters.text import bytes_text, fields, table
+from adapters.text import bytes_text, fields, printable, table
 from pipeline.gallery.documents import encode
 from pipeline.gallery.latest import latest
 from pipeline.gallery.model import ImageVersion, RegionStatus, ReplicationState
@@ -84,7 +84,9 @@ def show(settings: Settings, *, reference: str, region: str | None) -> None:
     )
     settings.emit(
         document,
-        "\n\n".join([about, *_disks(version), _regions(version, allocated), *_replicas(version)]),
+        "\n\n".join(
+            [about, *_disks(version), region_table(version, allocated), *_replicas(version)]
+        ),
     )
 
 
@@ -142,29 +144,33 @@ def _disks(version: ImageVersion) -> Iterable[str]:
     return [table(("DISK", "VIRTUAL SIZE", "DIGEST", "SOURCE"), rows)] if rows else []
 
 
-def _regions(version: ImageVersion, allocated: Mapping[str, int]) -> str:
+def region_table(version: ImageVersion, allocated: Mapping[str, int] | None = None) -> str:
+    """A line for each region, and the problems of those that failed."""
     virtual_size = sum(disk.virtual_size for disk in version.disks)
+    header = ["REGION", "STATE", "REPLICAS", "BASE", "LOGICAL", "READ", "WRITTEN", "SHARED"]
     rows = []
     for status in version.regions:
         result = status.result
-        done = status.state is ReplicationState.COMPLETED
-        rows.append(
-            (
-                status.region,
-                status.state.value,
-                len(result.replicas) if done else "",
+        row: list[object] = [status.region, status.state.value]
+        if status.state is ReplicationState.COMPLETED:
+            counts = (result.bytes_read, result.bytes_written, result.bytes_shared)
+            row += [
+                len(result.replicas),
                 ", ".join(sorted(set(result.methods))),
-                bytes_text(virtual_size * len(result.replicas)) if done else "",
-                bytes_text(result.bytes_written) if done else "",
-                bytes_text(result.bytes_shared) if done else "",
-                bytes_text(allocated[status.region]) if done else "",
-            )
-        )
-    header = ("REGION", "STATE", "REPLICAS", "BASE", "LOGICAL", "WRITTEN", "SHARED", "ALLOCATED")
+                bytes_text(virtual_size * len(result.replicas)),
+                *map(bytes_text, counts),
+            ]
+            row += [bytes_text(allocated[status.region])] if allocated is not None else []
+        rows.append(row)
+    if allocated is not None:
+        header.append("ALLOCATED")
+    padded = [[*row, *[""] * (len(header) - len(row))] for row in rows]
     problems = [
-        f"{status.region}: {status.details}" for status in version.regions if status.details
+        f"{printable(status.region)}: {printable(status.details)}"
+        for status in version.regions
+        if status.details
     ]
-    return "\n".join([table(header, rows), *(fields([("  problem", item)]) for item in problems)])
+    return "\n".join([table(header, padded), *problems])
 
 
 def _replicas(version: ImageVersion) -> Iterable[str]:

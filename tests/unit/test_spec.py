@@ -55,8 +55,8 @@ source:
     - lun: 3
       path: ../data.vmdk
 generalize:
-  profile: default
-  operations: [machine-id, ssh-hostkeys]
+  profile: minimal
+  operations: [machine-id, ssh-host-keys]
   skip: [logs]
 targetRegions:
   - {name: eu, replicas: 2}
@@ -77,7 +77,7 @@ def test_everything(tmp_path: Path) -> None:
     ]
     assert not isinstance(spec.generalize, bool)
     assert spec.generalize is not None
-    assert spec.generalize.operations == ("machine-id", "ssh-hostkeys")
+    assert spec.generalize.operations == ("machine-id", "ssh-host-keys")
     assert [(region.name, region.replicas) for region in spec.target_regions] == [
         ("eu", 2),
         ("UK South", None),
@@ -127,6 +127,8 @@ def test_mistakes_have_their_line(tmp_path: Path, old: str, new: str, problems: 
         ("2099-01-31", "tomorrow", "8: image.endOfLifeDate: Could not convert string"),
         ("skip: [logs]", "skip: logs", "19: generalize.skip: Input should be a valid array"),
         ("skip: [logs]", "keep: [logs]", "19: generalize.keep: is not a key"),
+        ("[logs]", "[lgos]", "19: generalize.skip.0: unknown operation 'lgos'"),
+        ("profile: minimal", "profile: tidy", "17: generalize.profile: unknown profile 'tidy'"),
         ("replicas: 2", "replicas: 0", "21: targetRegions.0.replicas: Input should be greater"),
         ("UK South", "UK/South", "22: targetRegions.1.name: The region name"),
         ("wait: first", "wait: none", "24: wait: Input should be 'first' or 'all', got 'none'"),

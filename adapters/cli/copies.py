@@ -1,0 +1,151 @@
+"""`galleria deploy`, `replicate`, `verify` and `export`: what is done with a version."""
+
+from pathlib import Path
+
+import click
+
+from adapters.cli import arguments
+from adapters.cli.context import Settings, configured_region
+from adapters.cli.files import FORMATS
+from adapters.cli.lazy import Command
+from adapters.cli.versions import region_table
+from adapters.text import bytes_text, table
+from pipeline.deploy import deploy
+from pipeline.errors import VerificationFailed
+from pipeline.gallery.documents import encode
+from pipeline.maintain import Verdict, verify_version
+from pipeline.ports import ImageFormat
+from pipeline.single import export_version, replicate_version
+from pipeline.stages.ingest import disk_name
+
+REFERENCE = click.argument("reference", metavar="GALLERY/DEFINITION[/VERSION]")
+
+
+@click.command("deploy", cls=Command)
+@REFERENCE
+@click.option("--region", required=True, metavar="NAME", help="Whose replicas the disks lean on.")
+@click.option(
+    "--name", required=True, metavar="VM", help="The VM; a directory of this name is made."
+)
+@click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path))
+@click.pass_obj
+def deploy_command(
+    settings: Settings, *, reference: str, region: str, name: str, out: Path
+) -> None:
+    """Make copy-on-write disks for a new VM."""
+    with settings.app() as app:
+        place = configured_region(app, region)
+        version = app.gallery.resolve(reference, place)
+        made = deploy(version, place, name, out, app.zones[place], app.gallery)
+    rows = [(disk_name(disk.lun), disk.format, disk.path) for disk in made.disks]
+    settings.emit(
+        {"deployment": encode(made)},
+        f"{name} from {version.name} in {place}\n{table(('DISK', 'FORMAT', 'PATH'), rows)}",
+    )
+
+
+@click.command(cls=Command)
+@REFERENCE
+@click.option(
+    "--region",
+    "--target-region",
+    "--target-regions",
+    "regions",
+    multiple=True,
+    metavar="REGION[=REPLICAS]...",
+    help="A region to add (repeatable). Default: those that are not complete yet.",
+)
+@click.pass_obj
+def replicate(settings: Settings, *, reference: str, regions: tuple[str, ...]) -> None:
+    """Bring a version to more regions, or make failed regions again."""
+    targets = arguments.target_regions(regions)
+    with settings.app() as app:
+        version = app.gallery.resolve(reference)
+        version = replicate_version(version.name, targets, app.ports)
+    settings.emit({"version": encode(version)}, f"{version.name}\n{region_table(version)}")
+
+
+@click.command(cls=Command)
+@REFERENCE
+@click.option(
+    "--region", metavar="NAME", help="Only this region. Default: all where it is complete."
+)
+@click.pass_context
+def verify(context: click.Context, *, reference: str, region: str | None) -> None:
+    """Read a version's bases and replicas again and compare every chunk."""
+    settings = context.ensure_object(Settings)
+    with settings.app() as app:
+        place = None if region is None else configured_region(app, region)
+        version = app.gallery.resolve(reference, place)
+        places = version.completed_regions if place is None else (place,)
+        zones = [zone for name in places for zone in app.zones.get(name, ())]
+        verdicts = list(verify_version(version, zones, app.ports.images, app.ports.progress))
+    missing = [name for name in places if not any(v.region == name for v in verdicts)]
+    bad = [verdict for verdict in verdicts if not verdict.sound]
+    rows: list[tuple[object, ...]] = [(v.region, v.subject, _verdict(v), v.path) for v in verdicts]
+    rows += [(name, "", "no zone here holds the version", "") for name in missing]
+    text = table(("REGION", "DISK", "VERDICT", "PATH"), rows)
+    sound = not bad and not missing and bool(verdicts)
+    settings.emit(
+        {
+            "version": version.name.arm_id,
+            "sound": sound,
+            "verdicts": [{"sound": v.sound, **_document(v)} for v in verdicts],
+            "missingRegions": missing,
+        },
+        text,
+    )
+    if not sound:
+        context.exit(VerificationFailed.exit_status)
+
+
+@click.command(cls=Command)
+@REFERENCE
+@click.option("--format", "format_name", required=True, type=FORMATS)
+@click.option("--out", required=True, metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--lun", type=int, metavar="N", help="A data disk. Default: the OS disk.")
+@click.option("--subformat", default="", help="For vhd: fixed (default) or dynamic.")
+@click.pass_obj
+def export(
+    settings: Settings,
+    *,
+    reference: str,
+    format_name: str,
+    out: Path,
+    lun: int | None,
+    subformat: str,
+) -> None:
+    """Write one disk of a version as a stand-alone file."""
+    with settings.app() as app:
+        version = app.gallery.resolve(reference)
+        export_version(version, lun, out, ImageFormat(format_name), subformat, app.ports)
+    length = out.stat().st_size
+    settings.emit(
+        {
+            "version": version.name.arm_id,
+            "lun": lun,
+            "file": out,
+            "format": format_name,
+            "fileSize": length,
+        },
+        f"wrote {disk_name(lun)} of {version.name} to {out} ({format_name}, {bytes_text(length)})",
+    )
+
+
+def _document(verdict: Verdict) -> dict[str, object]:
+    return {
+        "region": verdict.region,
+        "subject": verdict.subject,
+        "path": verdict.path,
+        "digest": verdict.digest,
+        "bad": [{"start": area.start, "length": area.length} for area in verdict.bad],
+        "problem": verdict.problem,
+    }
+
+
+def _verdict(verdict: Verdict) -> str:
+    if verdict.problem:
+        return verdict.problem
+    if verdict.bad:
+        return f"{bytes_text(sum(area.length for area in verdict.bad))} differ"
+    return "sound"

@@ -1,0 +1,190 @@
+"""`galleria inspect`, `generalize`, `convert`, `hash` and `snapshot`: each stage on one file."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapters.cli.context import Settings, configured_region
+from adapters.cli.guests import plan_of, plan_options
+from adapters.cli.lazy import Command, Group
+from adapters.text import bytes_text, fields, printable
+from pipeline.data.chunks import LEAF, leaf_length
+from pipeline.data.manifest import Run
+from pipeline.errors import UnsafeImage
+from pipeline.ports import ImageFormat
+from pipeline.single import (
+    Examination,
+    convert_file,
+    create_snapshot,
+    examine,
+    generalize_file,
+    hash_file,
+)
+from pipeline.stages.ingest import parse_disk
+
+FORMATS = click.Choice(["raw", "vhd", "vhdx", "qcow2"])
+FILE = click.argument("file", metavar="FILE[@SNAPSHOT]")
+OUT = click.option(
+    "--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="Made anew."
+)
+
+
+@click.command(cls=Command)
+@FILE
+@click.option("--guest/--no-guest", default=True, help="Start an appliance to look at the guest.")
+@click.pass_context
+def inspect(context: click.Context, *, file: str, guest: bool) -> None:
+    """Say what an image file really is, whether it is safe, and what is in it."""
+    settings = context.ensure_object(Settings)
+    with settings.app() as app:
+        found = examine(parse_disk(file), app.ports, deep=guest)
+    settings.emit(_examination_document(found), _examination_text(found))
+    if found.facts.refusals:
+        context.exit(UnsafeImage.exit_status)
+
+
+@click.command(cls=Command)
+@FILE
+@OUT
+@click.option("--to", "format_name", type=FORMATS, default="qcow2", show_default=True)
+@plan_options
+@click.pass_obj
+def generalize(
+    settings: Settings, /, *, file: str, out: Path, format_name: str, **values: Any
+) -> None:
+    """Write a generalized copy of a disk."""
+    plan = plan_of(values)
+    with settings.app() as app:
+        report = generalize_file(parse_disk(file), plan, out, ImageFormat(format_name), app.ports)
+    settings.emit({"file": out, "format": format_name, "report": report}, f"wrote {out}")
+
+
+@click.command(cls=Command)
+@FILE
+@OUT
+@click.option("--to", "format_name", required=True, type=FORMATS)
+@click.option("--subformat", default="", help="For vhd: fixed (default) or dynamic.")
+@click.pass_obj
+def convert(settings: Settings, *, file: str, out: Path, format_name: str, subformat: str) -> None:
+    """Write a disk in another format."""
+    with settings.app() as app:
+        convert_file(parse_disk(file), out, ImageFormat(format_name), subformat, app.ports)
+    length = out.stat().st_size
+    settings.emit(
+        {"file": out, "format": format_name, "fileSize": length},
+        f"wrote {printable(str(out))} ({format_name}, {bytes_text(length)})",
+    )
+
+
+@click.command("hash", cls=Command)
+@FILE
+@click.option("--chunks/--no-chunks", default=False, help="Every chunk's digests, too.")
+@click.pass_obj
+def hash_command(settings: Settings, *, file: str, chunks: bool) -> None:
+    """Digest the guest-visible bytes of a disk: equal in every format."""
+    listed: list[dict[str, Any]] = []
+    with settings.app() as app, hash_file(parse_disk(file), app.ports) as (result, runs):
+        virtual_size = result.stats.virtual_size
+        for run in runs if chunks else ():
+            listed += _chunks(run, virtual_size)
+    lines = [
+        f"{chunk['offset']:>16}  {chunk['length']:>9}  "
+        + (f"{chunk['xxh3']}  {chunk['blake3']}" if "blake3" in chunk else "zero")
+        for chunk in listed
+    ]
+    document = {"root": result.root, "virtualSize": virtual_size, "chunkSize": LEAF}
+    if chunks:
+        document["chunks"] = listed
+    settings.emit(document, "\n".join([*lines, f"{result.root}  {printable(file)}"]))
+
+
+@click.group(cls=Group)
+def snapshot() -> None:
+    """Keep points in time of disks."""
+
+
+@snapshot.command("create")
+@FILE
+@click.option("--name", metavar="NAME", help="Default: the file's name and the time.")
+@click.option("--region", metavar="NAME", help="Where it is kept. Default: the source region.")
+@click.pass_obj
+def create(settings: Settings, *, file: str, name: str | None, region: str | None) -> None:
+    """Keep one point in time of a disk."""
+    source = parse_disk(file)
+    name = name or f"{source.path.stem}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    with settings.app() as app:
+        place = configured_region(app, region or app.config.source_region)
+        root, replica = create_snapshot(source, name, place, app.ports)
+    (disk,) = replica.disks
+    settings.emit(
+        {"name": name, "region": place, "root": root, "disk": disk},
+        fields(
+            [
+                ("snapshot", name),
+                ("region", place),
+                ("digest", root),
+                ("virtual size", bytes_text(disk.virtual_size)),
+                ("made by", disk.method),
+                ("path", disk.path),
+            ]
+        ),
+    )
+
+
+def _chunks(run: Run, virtual_size: int) -> list[dict[str, Any]]:
+    """A run of zeros as one entry, of data as one for each chunk."""
+    if run.leaves is None:
+        start = run.first * LEAF
+        return [{"offset": start, "length": min(run.end * LEAF, virtual_size) - start}]
+    return [
+        {
+            "offset": index * LEAF,
+            "length": leaf_length(index, virtual_size),
+            "xxh3": leaf.xxh3.hex(),
+            "blake3": leaf.blake3.hex(),
+        }
+        for index, leaf in enumerate(run.leaves, run.first)
+    ]
+
+
+def _examination_document(found: Examination) -> dict[str, Any]:
+    return {
+        "file": found.facts.path,
+        "safe": not found.facts.refusals,
+        "facts": found.facts,
+        "partitionTable": found.partitions,
+        "guest": found.guest,
+        "evidence": found.evidence,
+    }
+
+
+def _examination_text(found: Examination) -> str:
+    facts = found.facts
+    about: list[tuple[str, object]] = [
+        ("file", facts.path),
+        ("format", f"{facts.format.value} {facts.variant}".strip()),
+        ("virtual size", f"{bytes_text(facts.virtual_size)} ({facts.virtual_size} bytes)"),
+        (
+            "file size",
+            f"{bytes_text(facts.file_size)}, {bytes_text(facts.allocated_size)} allocated",
+        ),
+        ("sectors", f"{facts.logical_sector_size} bytes" * (facts.logical_sector_size != 512)),
+        ("safe", "no" if facts.refusals else "yes"),
+        *(("  because", reason) for reason in facts.refusals),
+        *(("note", note) for note in facts.notes),
+        ("snapshots", ", ".join(facts.snapshots)),
+    ]
+    if found.partitions is not None:
+        scheme, count = found.partitions.scheme, len(found.partitions.partitions)
+        about.append(("partitions", f"{scheme}, {count}" if count else scheme))
+        about.append(("generation", found.partitions.generation))
+    if found.guest is not None:
+        guest = found.guest
+        name = guest.product_name or f"{guest.distribution} {guest.version}".strip()
+        about.append(("os", f"{guest.os_type}: {name} ({guest.architecture})"))
+        about.append(("hostname", guest.hostname))
+        kinds = ", ".join(f"{device} {kind}" for device, kind in guest.filesystems)
+        about.append(("file systems", kinds))
+    return fields(about)

@@ -1,0 +1,106 @@
+"""What generalizing does: the options that choose it, and `galleria operations`."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from adapters.cli import arguments
+from adapters.cli.context import Settings
+from adapters.cli.lazy import Command
+from adapters.text import table
+from pipeline.guest.operations import Operation
+from pipeline.guest.profiles import DEFAULT, OPERATIONS, PROFILES, Plan, select
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+COLUMNS = ("OPERATION", "DEFAULT", "WHAT IT DOES")
+
+
+def _list_operations(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        _emit_operations(context.ensure_object(Settings))
+        context.exit()
+
+
+def plan_options(function: Function) -> Function:
+    """The options that `plan_of` reads."""
+    names = [profile.name for profile in PROFILES]
+    for option in (
+        click.option(
+            "--list-operations",
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_list_operations,
+            help="Show what generalizing can do, and exit.",
+        ),
+        click.option("--keep-user", multiple=True, metavar="NAME", help="Keep this account."),
+        click.option("--remove-user", multiple=True, metavar="NAME", help="Remove this account."),
+        click.option("--skip", multiple=True, metavar="NAME[,NAME...]", help="Not these."),
+        click.option("--enable", multiple=True, metavar="NAME[,NAME...]", help="These as well."),
+        click.option(
+            "--operations",
+            multiple=True,
+            metavar="NAME[,NAME...]",
+            help="Only these operations, not the profile's.",
+        ),
+        click.option(
+            "--profile",
+            type=click.Choice(names),
+            default=DEFAULT,
+            show_default=True,
+            help="Which operations run, and which users go.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def plan_of(values: dict[str, Any]) -> Plan:
+    """The plan that the options of `plan_options` ask for."""
+    return select(
+        values["profile"],
+        arguments.names(values["enable"]),
+        arguments.names(values["skip"]),
+        only=arguments.names(values["operations"]),
+        remove_users=values["remove_user"],
+        keep_users=values["keep_user"],
+    )
+
+
+@click.command(cls=Command)
+@click.pass_obj
+def operations(settings: Settings) -> None:
+    """List what generalizing a guest does."""
+    _emit_operations(settings)
+
+
+def _emit_operations(settings: Settings) -> None:
+    profiles = [
+        {
+            "name": profile.name,
+            "description": profile.description,
+            "operations": profile.operations,
+            "users": profile.users,
+            "default": profile.name == DEFAULT,
+        }
+        for profile in PROFILES
+    ]
+    rows = [(item.name, "yes" if item.default else "", item.heading) for item in OPERATIONS]
+    lines = [table(COLUMNS, rows), ""]
+    for profile in PROFILES:
+        mark = " (default)" if profile.name == DEFAULT else ""
+        lines.append(f"profile {profile.name}{mark}: {profile.description}")
+    document = {"operations": [_document(item) for item in OPERATIONS], "profiles": profiles}
+    settings.emit(document, "\n".join(lines))
+
+
+def _document(operation: Operation) -> dict[str, object]:
+    return {
+        "name": operation.name,
+        "heading": operation.heading,
+        "why": operation.why,
+        "default": operation.default,
+        "families": operation.families,
+    }

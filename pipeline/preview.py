@@ -1,0 +1,157 @@
+"""Preview: what a publish would do, and what is already there. Nothing is written."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+
+from pipeline.data.extents import data_bytes
+from pipeline.errors import NotFound
+from pipeline.gallery import rules
+from pipeline.gallery.model import (
+    ImageDefinition,
+    ImageVersion,
+    OsState,
+    ProvisioningState,
+    Region,
+    TargetRegion,
+    VersionRequest,
+)
+from pipeline.gallery.names import DefinitionName, VersionName, VersionNumber, parse_number
+from pipeline.gallery.service import GalleryService
+from pipeline.ports import ImageFormat
+from pipeline.preflight import choose_zones
+from pipeline.publish import Ports, PublishRequest, described
+from pipeline.stages.ingest import ingest
+
+FIRST_NUMBER = VersionNumber(1, 0, 0)
+
+
+class Action(Enum):
+    """What the publish would be: a new version, the rest of an interrupted one, or nothing."""
+
+    PUBLISH = "publish"
+    CONTINUE = "continue"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskPreview:
+    """`data_bytes` have to be read; what the guest's file systems call free is still in them."""
+
+    name: str
+    path: Path
+    format: ImageFormat
+    virtual_size: int
+    data_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegionPreview:
+    """Where a region's replicas would be. `starts_from` says whether an older version's base is
+    there to start from; `done` that the region is Completed already."""
+
+    region: str
+    replicas: int
+    zone: Path
+    free_bytes: int
+    reflink: bool
+    starts_from: bool
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    name: VersionName
+    action: Action
+    generalized: bool
+    disks: tuple[DiskPreview, ...]
+    regions: tuple[RegionPreview, ...]
+
+
+def preview(request: PublishRequest, ports: Ports) -> Preview:
+    """Check everything that `publish` checks before it writes. Raises what it would raise."""
+    wanted = described(request)
+    definition = ports.gallery.get_definition(wanted.name.definition)
+    targets = _targets(wanted, definition, ports)
+    old = find_version(wanted.name, ports.gallery)
+    action = judge(old, wanted.fingerprint, ports.gallery)
+    disks = []
+    for disk in ingest(request.disks, ports.images):
+        rules.disk_limit(disk.virtual_size, wanted.replication_mode, disk.name)
+        with ports.images.open(disk.chain) as source:
+            amount = data_bytes(source.extents())
+        top = disk.chain[0]
+        disks.append(DiskPreview(disk.name, top.path, top.format, disk.virtual_size, amount))
+    generalized = definition.os_state is OsState.GENERALIZED and wanted.generalize is not False
+    regions = _regions(wanted, targets, old, ports)
+    return Preview(wanted.name, action, generalized, tuple(disks), regions)
+
+
+def judge(old: ImageVersion | None, fingerprint: str, gallery: GalleryService) -> Action:
+    """What publishing over `old` would be; raises Conflict when its number is taken."""
+    if old is None:
+        return Action.PUBLISH
+    if old.provisioning_state is ProvisioningState.SUCCEEDED and old.fingerprint == fingerprint:
+        return Action.NOTHING
+    busy = old.owner is not None and not gallery.is_interrupted(old)
+    rules.number_free(old, fingerprint, owner_alive=busy)
+    return Action.CONTINUE
+
+
+def find_version(name: VersionName, gallery: GalleryService) -> ImageVersion | None:
+    try:
+        return gallery.get_version(name)
+    except NotFound:
+        return None
+
+
+def next_patch(
+    definition: DefinitionName, fingerprint: str, versions: Iterable[ImageVersion]
+) -> VersionName:
+    """The number after the highest of `versions` (newest first); the highest itself when it was
+    left unfinished by the same request, which then continues."""
+    highest = next(iter(versions), None)
+    if highest is None:
+        return VersionName(definition, FIRST_NUMBER)
+    unfinished = highest.provisioning_state in (
+        ProvisioningState.CREATING,
+        ProvisioningState.FAILED,
+    )
+    if unfinished and highest.fingerprint == fingerprint:
+        return highest.name
+    number = replace(highest.number, patch=highest.number.patch + 1)
+    return VersionName(definition, parse_number(str(number)))
+
+
+def _targets(
+    wanted: VersionRequest, definition: ImageDefinition, ports: Ports
+) -> tuple[TargetRegion, ...]:
+    rules.version_request(wanted, definition, datetime.now(UTC))
+    known = [Region(name) for name in ports.zones]
+    location = rules.known_region(wanted.location or definition.location, known)
+    return rules.targets(wanted.target_regions, location, known, wanted.replication_mode)
+
+
+def _regions(
+    wanted: VersionRequest,
+    targets: tuple[TargetRegion, ...],
+    old: ImageVersion | None,
+    ports: Ports,
+) -> tuple[RegionPreview, ...]:
+    parents = ports.gallery.parents_of(wanted.name)
+    zones = choose_zones([target.name for target in targets], parents, ports.zones)
+    digests = [digest for listed in parents.values() for digest in listed]
+    return tuple(
+        RegionPreview(
+            target.name,
+            target.regional_replica_count or wanted.replica_count or 1,
+            zones[target.name].path,
+            zones[target.name].free_bytes(),
+            zones[target.name].reflink,
+            any(zones[target.name].find_base(digest) for digest in digests),
+            old is not None and old.is_completed_in(target.name),
+        )
+        for target in targets
+    )
