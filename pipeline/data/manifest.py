@@ -130,11 +130,12 @@ class ManifestReader:
         head = file.read(_HEADER.size)
         if len(head) < _HEADER.size or not head.startswith(MAGIC):
             raise self._bad("it has no manifest header")
-        _, version, reserved, leaf, self.virtual_size = _HEADER.unpack(head)
+        _, version, reserved, leaf, virtual_size = _HEADER.unpack(head)
         if version != VERSION or reserved:
             raise self._bad(f"it is of version {version}, this galleria reads version {VERSION}")
         if leaf != LEAF:
             raise self._bad(f"its leaves have {leaf} bytes instead of {LEAF}")
+        self.virtual_size: int = virtual_size
         self._head = head
         self._root = ""
 

@@ -1,0 +1,193 @@
+"""Pins: one point in time of the files of a source.
+
+A file that the work directory's file system can clone is cloned, and the clone is what is read. The
+others are read where they are, under a read lease where the kernel gives one, and compared at the
+end with what they were: device, inode, length, times and, without a lease, samples of the content
+(writes through a mapping move the times late). The change time counts too: mtime can be set back.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from blake3 import blake3
+
+from adapters import filesystem
+from adapters.pins.leases import Leases, WriterPresent, open_noatime
+from adapters.pins.writers import qemu_lock, writers
+from pipeline.errors import Conflict, InvalidParameter, NotFound, SourceChanged
+from pipeline.ports import Chain, Pin, Pins
+
+SAMPLES = 64
+SAMPLE_LENGTH = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a file was; the names of the fields are shown to people."""
+
+    device: int
+    inode: int
+    length: int
+    modification_time: int
+    change_time: int
+
+    @staticmethod
+    def of(facts: os.stat_result) -> "Fingerprint":
+        return Fingerprint(
+            facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+        )
+
+    def differences(self, other: "Fingerprint") -> list[str]:
+        return [
+            name.replace("_", " ")
+            for name in ("device", "inode", "length", "modification_time", "change_time")
+            if getattr(self, name) != getattr(other, name)
+        ]
+
+
+class _File:
+    """One source file, held open from before it was examined."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.fd = open_noatime(path)
+        except FileNotFoundError:
+            raise NotFound(f"the source file {path} does not exist") from None
+        facts = os.fstat(self.fd)
+        if not stat.S_ISREG(facts.st_mode):
+            os.close(self.fd)
+            raise InvalidParameter(f"the source {path} is not a regular file")
+        self.before = Fingerprint.of(facts)
+        self.leased = False
+        self._samples = b""
+
+    def claim(self, leases: Leases) -> None:
+        """Lease the file; refuse one that somebody writes to."""
+        locked = qemu_lock(self.fd)
+        if locked:
+            raise self._in_use(f"a running qemu {locked}")
+        try:
+            self.leased = leases.take(self.fd, self.path)
+        except WriterPresent:
+            raise self._in_use(self._writers() or "a process has it open for writing") from None
+        if not self.leased:
+            others = self._writers()
+            if others:
+                raise self._in_use(others)
+            self._samples = self._sample()
+
+    def changes(self) -> list[str]:
+        """What is not as it was."""
+        try:
+            now = Fingerprint.of(self.path.stat())
+        except FileNotFoundError:
+            return ["it is gone"]
+        found = self.before.differences(now)
+        if not found and not self.leased and self._sample() != self._samples:
+            found.append("content")
+        return found
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def _sample(self) -> bytes:
+        hasher = blake3()
+        step = max(SAMPLE_LENGTH, self.before.length // SAMPLES)
+        for position in range(0, self.before.length, step):
+            hasher.update(os.pread(self.fd, SAMPLE_LENGTH, position))
+        return hasher.digest()
+
+    def _writers(self) -> str:
+        names = writers(self.path)
+        return f"open for writing by {', '.join(names)}" if names else ""
+
+    def _in_use(self, why: str) -> Conflict:
+        return Conflict(
+            f"the source file {self.path} is in use: {why}",
+            hint="stop the virtual machine, or take a snapshot of its disk and publish that",
+        )
+
+
+class FilePin:
+    """A held point in time of source files."""
+
+    def __init__(
+        self, chains: tuple[Chain, ...], method: str, files: Sequence[_File], leases: Leases
+    ) -> None:
+        self.chains = chains
+        self.method = method
+        self._files = files
+        self._leases = leases
+
+    def verify(self) -> None:
+        """Raise SourceChanged when a file that is read in place is not what it was."""
+        _verify(self._files, self._leases)
+
+
+def _verify(files: Sequence[_File], leases: Leases) -> None:
+    broken = leases.broken()
+    for file in files:
+        changes = file.changes()
+        if file.path in broken:
+            changes.insert(0, "opened for writing by another process")
+        if changes:
+            raise SourceChanged(
+                f"the source file {file.path} changed while it was read: {', '.join(changes)}",
+                hint="nothing was published; publish again while nobody writes to it",
+            )
+
+
+class FilePins:
+    """Pins files by cloning them, or by holding and watching them."""
+
+    @contextlib.contextmanager
+    def pin(self, chains: Sequence[Chain], work: Path) -> Iterator[Pin]:
+        """Hold every layer of every chain. Raises Conflict when somebody writes to one."""
+        with contextlib.ExitStack() as stack:
+            files: dict[Path, _File] = {}
+            for layer in (layer for chain in chains for layer in chain):
+                path = layer.path.absolute()
+                if path not in files:
+                    files[path] = _File(path)
+                    stack.callback(files[path].close)
+            leases = Leases()
+            stack.callback(leases.close)
+            for file in files.values():
+                file.claim(leases)
+            clones = _clone(list(files), work, stack)
+            held = [file for path, file in files.items() if path not in clones]
+            # the clones are of one point in time if no file changed until the last was made
+            _verify(list(files.values()), leases)
+            if not held:
+                leases.close()
+            pinned = tuple(
+                tuple(
+                    replace(layer, path=clones.get(layer.path.absolute(), layer.path))
+                    for layer in chain
+                )
+                for chain in chains
+            )
+            yield FilePin(pinned, "lease" if held else "reflink", held, leases)
+
+
+def _clone(paths: Sequence[Path], work: Path, stack: contextlib.ExitStack) -> dict[Path, Path]:
+    """Clone what can be cloned into the work directory, for as long as the pin is held."""
+    clones: dict[Path, Path] = {}
+    for number, path in enumerate(paths):
+        if not filesystem.same_device(path, work):
+            continue
+        target = work / f"pin-{number}"
+        stack.callback(target.unlink, missing_ok=True)
+        if filesystem.clone(path, target):
+            target.chmod(0o400)
+            clones[path] = target
+    return clones
+
+
+_pin: type[Pin] = FilePin
+_pins: type[Pins] = FilePins
