@@ -41,12 +41,11 @@ class Settings:
         return open_progress(Mode.NONE if self.quiet else Mode(self.progress))
 
     @contextmanager
-    def app(self, config: Path | None = None) -> Iterator["App"]:
+    def app(self) -> Iterator["App"]:
         """The wired application, for the length of a `with`."""
         from adapters.app import open_app
-        from adapters.config import load_config
 
-        with open_app(load_config(config or self.config), self.open_progress()) as app:
+        with open_app(self.load(), self.open_progress()) as app:
             yield app
 
     def emit(self, document: Mapping[str, Any], text: str) -> None:

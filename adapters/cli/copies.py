@@ -15,7 +15,8 @@ from pipeline.errors import VerificationFailed
 from pipeline.gallery.documents import encode
 from pipeline.maintain import Verdict, verify_version
 from pipeline.ports import ImageFormat
-from pipeline.single import export_version, replicate_version
+from pipeline.publish import replicate_version
+from pipeline.single import export_version
 from pipeline.stages.ingest import disk_name
 
 REFERENCE = click.argument("reference", metavar="GALLERY/DEFINITION[/VERSION]")

@@ -13,6 +13,7 @@ from adapters.config import (
     Config,
     complete,
     parse_regions,
+    refuse_existing,
     state_directory,
     user_config,
     write_config,
@@ -46,14 +47,15 @@ def init(
 ) -> None:
     """Write the configuration and make the catalog and zones."""
     from adapters.app import create_zones
+    from adapters.catalog import open_catalog
 
     named = settings.config or os.environ.get("GALLERIA_CONFIG") or user_config(os.environ)
     path = Path(named).absolute()
     config = describe(regions, source_region, catalog)
-    write_config(config, path, force=force)
+    refuse_existing(path, force=force)
     create_zones(config)
-    with settings.app(path):  # opening makes the catalog
-        pass
+    open_catalog(config.catalog).close()
+    write_config(config, path, force=force)  # last: what it names is there
     lines = [
         f"configuration  {path}",
         f"catalog        {_without_password(config.catalog)}",

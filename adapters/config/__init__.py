@@ -39,6 +39,7 @@ __all__ = [
     "complete",
     "load_config",
     "parse_regions",
+    "refuse_existing",
     "state_directory",
     "user_config",
     "write_config",
@@ -136,13 +137,18 @@ def write_config(config: Config, path: Path, *, force: bool = False) -> None:
 
     Raises Conflict when the file exists and not `force`.
     """
+    refuse_existing(path, force=force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.write_file(path, render(config).encode(), overwrite=force)
+
+
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """What `write_config` would refuse, before anything else is done."""
     if path.exists() and not force:
         raise Conflict(
             f"the configuration {path} exists already",
             hint="give --force to replace it, or --config FILE to write another",
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    durable.write_file(path, render(config).encode(), overwrite=force)
 
 
 def render(config: Config) -> str:

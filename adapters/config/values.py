@@ -110,7 +110,7 @@ def _url(value: object, where: str, base: Path) -> str:
         # the value is not repeated: a URL may hold a password
         raise ConfigurationInvalid(
             f"{where}: expected a database URL: sqlite:////absolute/path/catalog.db or"
-            " postgresql+psycopg://user@host/database"
+            " postgresql://user@host/database"
         )
     return text
 
