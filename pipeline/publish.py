@@ -4,7 +4,7 @@ out.
 Read `publish` first: it is the whole product on one screen.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -16,7 +16,14 @@ from blake3 import blake3
 from pipeline.errors import Conflict, NotFound, PartiallyReplicated
 from pipeline.gallery.documents import encode
 from pipeline.gallery.model import DiskSource as Origin
-from pipeline.gallery.model import ImageDisk, ImageVersion, ReplicationState, VersionRequest
+from pipeline.gallery.model import (
+    ImageDisk,
+    ImageVersion,
+    ReplicationState,
+    TargetRegion,
+    VersionRequest,
+)
+from pipeline.gallery.names import VersionName
 from pipeline.gallery.service import GalleryService
 from pipeline.guest.profiles import Plan
 from pipeline.ports import GuestHost, Images, Pins, Progress, Work, Zone
@@ -64,40 +71,57 @@ class Ports:
 def publish(request: PublishRequest, ports: Ports) -> ImageVersion:
     """Publish a version. Every rule is checked before a byte is read; the source is never written;
     a region is Completed or not there. Raises PartiallyReplicated when only some regions are."""
-    version = ports.gallery.begin_version(described(request))
-    if version.completed_regions:  # an earlier run ended after its first region: no source needed
-        return replicate_missing(version, ports)
-    with given_back(version, ports), ports.work.directory() as work:
-        sources = ingest(request.disks, ports.images)
-        check_limits(version, sources, ports)
-        with snapshot(sources, work, ports.pins) as (disks, pin):
-            parents = ports.gallery.parents_of(version.name)
-            zones = choose_zones(first_regions(version, request.wait), parents, ports.zones)
-            if request.preflight:
-                check_space(disks, zones, parents, ports.work, ports.images)
-            plan = request.plan if version.generalized else None
-            disks, report = clean(disks, plan, work, ports)
-            with held(zones, ports):
-                stored = convert(
-                    disks, zones, parents, work, pin.verify, ports.images, ports.progress
-                )
-                version = describe(version, sources, stored, report, ports)
-                version = replicate(version, document(version, ports), stored, zones, ports.gallery)
-        version = conclude(version, zones, ports)
+    with ports.work.directory() as work:
+        version = ports.gallery.begin_version(described(request))
+        with given_back(version, ports):
+            if version.completed_regions:  # an earlier run ended after that: no source needed
+                version = replicate_missing(version, work, ports)
+            else:
+                version = make(version, request, work, ports)
+            version = conclude(version, ports)
     return complete(version)
 
 
-def replicate_missing(version: ImageVersion, ports: Ports) -> ImageVersion:
-    """Make every region of an owned version that is not Completed from the bases of one that is."""
-    with given_back(version, ports), ports.work.directory() as work:
-        missing = [t.name for t in version.target_regions if not version.is_completed_in(t.name)]
-        donor = find_donor(version, ports.zones)
-        zones = choose_zones(missing, ports.gallery.parents_of(version.name), ports.zones)
+def make(version: ImageVersion, request: PublishRequest, work: Path, ports: Ports) -> ImageVersion:
+    """The stages, in order."""
+    sources = ingest(request.disks, ports.images)
+    check_limits(version, sources, ports)
+    with snapshot(sources, work, ports.pins) as (disks, pin):
+        parents = ports.gallery.parents_of(version.name)
+        zones = choose_zones(first_regions(version, request.wait), parents, ports.zones)
+        if request.preflight:
+            check_space(disks, zones, parents, ports.work, ports.images)
+        plan = request.plan if version.generalized else None
+        disks, report = clean(disks, plan, work, ports)
         with held(zones, ports):
-            stored = replicate_from_donor(version, zones, donor, work, ports.images, ports.progress)
-            version = replicate(version, document(version, ports), stored, zones, ports.gallery)
-        version = ports.gallery.finish_version(version)
+            stored = convert(disks, zones, parents, work, pin.verify, ports.images, ports.progress)
+            version = describe(version, sources, stored, report, ports)
+            return replicate(version, document(version, ports), stored, zones, ports.gallery)
+
+
+def replicate_version(
+    name: VersionName, targets: Sequence[TargetRegion], ports: Ports
+) -> ImageVersion:
+    """Add regions to a published version, or make failed ones again: from a region that has it,
+    never from the source."""
+    with ports.work.directory() as work:
+        version = ports.gallery.begin_replication(name, targets)
+        with given_back(version, ports):
+            version = replicate_missing(version, work, ports)
+            version = ports.gallery.finish_version(version)
     return complete(version)
+
+
+def replicate_missing(version: ImageVersion, work: Path, ports: Ports) -> ImageVersion:
+    """Every region of an owned version that is not Completed, from the bases of one that is."""
+    missing = [t.name for t in version.target_regions if not version.is_completed_in(t.name)]
+    zones = choose_zones(missing, ports.gallery.parents_of(version.name), ports.zones)
+    with held(zones, ports):
+        if not missing:
+            return version
+        donor = find_donor(version, ports.zones)
+        stored = replicate_from_donor(version, zones, donor, work, ports.images, ports.progress)
+        return replicate(version, document(version, ports), stored, zones, ports.gallery)
 
 
 def described(request: PublishRequest) -> VersionRequest:
@@ -175,9 +199,9 @@ def document(version: ImageVersion, ports: Ports) -> dict[str, Any]:
     }
 
 
-def conclude(version: ImageVersion, made: Collection[str], ports: Ports) -> ImageVersion:
-    """End the publication, or leave the regions that it did not make to a background process."""
-    if len(made) == len(version.target_regions):
+def conclude(version: ImageVersion, ports: Ports) -> ImageVersion:
+    """End the publication, or leave the regions that were not tried to a background process."""
+    if all(status.state is not ReplicationState.UNKNOWN for status in version.regions):
         return ports.gallery.finish_version(version)
     version = ports.gallery.hand_over(version)
     ports.later(version)

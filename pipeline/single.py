@@ -1,7 +1,7 @@
 """Every stage alone, for CI steps and for looking at things: inspect, generalize, convert, hash,
-snapshot, export, replicate."""
+snapshot, export."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,13 @@ from typing import Any
 from pipeline.data.copying import CopyResult
 from pipeline.data.manifest import ManifestReader, Run
 from pipeline.errors import NotFound
-from pipeline.gallery.model import ImageVersion, TargetRegion
-from pipeline.gallery.names import VersionName
+from pipeline.gallery.model import ImageVersion
 from pipeline.guest.checks import Evidence, looks_generalized
 from pipeline.guest.partitions import PartitionTable, read_partitions
 from pipeline.guest.profiles import Plan
 from pipeline.ports import GuestFacts, ImageFacts, ImageFormat, Replica, VersionRecord
 from pipeline.preflight import choose_zones
-from pipeline.publish import Ports, clean, find_donor, held, replicate_missing
+from pipeline.publish import Ports, clean, find_donor, held
 from pipeline.stages.convert import convert, hash_disk
 from pipeline.stages.ingest import Disk, DiskSource, disk_name, recognise
 from pipeline.stages.snapshot import snapshot
@@ -109,14 +108,6 @@ def create_snapshot(
             )
             (replica,) = zones[region].publish(record, {None: stored.disks[0].digest}, 1)
     return stored.disks[0].digest, replica
-
-
-def replicate_version(
-    name: VersionName, targets: Sequence[TargetRegion], ports: Ports
-) -> ImageVersion:
-    """Add regions to a published version, or make failed ones again: from a region that has it,
-    never from the source."""
-    return replicate_missing(ports.gallery.begin_replication(name, targets), ports)
 
 
 def export_version(

@@ -54,13 +54,15 @@ def parse_disk(text: str, lun: int | None = None) -> DiskSource:
 
 
 def ingest(sources: Sequence[DiskSource], images: Images) -> tuple[Disk, ...]:
-    """Inspect every source; raises UnsafeImage with every reason, or NotFound."""
+    """Inspect every source; the OS disk comes first. Raises UnsafeImage with every reason, or
+    NotFound."""
     luns = [source.lun for source in sources]
     if luns.count(None) != 1:
         raise InvalidParameter("a version has exactly one OS disk", code="OSDiskRequired")
     if len(set(luns)) != len(luns):
         raise InvalidParameter(f"data disk LUNs must be unique, got {sorted_luns(luns)}")
-    return tuple(recognise(source, images) for source in sources)
+    ordered = sorted(sources, key=lambda source: (source.lun is not None, source.lun or 0))
+    return tuple(recognise(source, images) for source in ordered)
 
 
 def recognise(source: DiskSource, images: Images) -> Disk:
