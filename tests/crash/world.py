@@ -1,0 +1,148 @@
+"""A small publish in a world of its own, that can be made to die or fail at each durable step."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters import durable
+from adapters.app import App, create_zones, open_app
+from adapters.catalog.sql import SqlCatalog
+from adapters.config import Config
+from adapters.progress import Mode, open_progress
+from pipeline.gallery.model import (
+    Identifier,
+    ImageDefinition,
+    ImageVersion,
+    OsState,
+    OsType,
+    TargetRegion,
+    VersionRequest,
+)
+from pipeline.gallery.names import parse_definition, parse_gallery, parse_version
+from pipeline.publish import PublishRequest, publish
+from pipeline.stages.ingest import DiskSource
+
+DURABLE = ("sync_file", "sync_directory", "rename_new", "replace", "remove_tree")
+DIED = 42
+
+Step = Callable[[str], None]  # called before and after every durable step, with its name
+
+
+class World:
+    """A source disk, a configuration with two regions, a gallery and a definition."""
+
+    def __init__(self, root: Path) -> None:
+        self.source = root / "disk.raw"
+        with self.source.open("wb") as file:
+            for position in range(0, 4 << 20, 1 << 20):
+                file.seek(position)
+                file.write(os.urandom(300_000))
+            file.truncate(4 << 20)
+        self.config = Config(
+            regions={"eu": (root / "eu",), "us": (root / "us",)},
+            source_region="eu",
+            catalog=f"sqlite:///{root / 'catalog.db'}",
+            work=root / "work",
+            cache=root / "cache",
+            immutable=False,
+        )
+        create_zones(self.config)
+        with self.app() as app:
+            app.gallery.create_gallery(parse_gallery("corp"), "eu")
+            app.gallery.create_definition(
+                ImageDefinition(
+                    parse_definition("corp/web"),
+                    "eu",
+                    datetime.now(UTC),
+                    OsType.LINUX,
+                    Identifier("Contoso", "web", "front"),
+                    OsState.SPECIALIZED,
+                )
+            )
+
+    @contextmanager
+    def app(self) -> Iterator[App]:
+        with open_app(self.config, open_progress(Mode.NONE)) as app:
+            yield app
+
+    def publish(self, number: str) -> ImageVersion:
+        request = PublishRequest(
+            VersionRequest(
+                parse_version(f"corp/web/{number}"),
+                "",
+                target_regions=(TargetRegion("eu", 2), TargetRegion("us", 1)),
+            ),
+            (DiskSource(None, self.source),),
+            None,
+        )
+        with self.app() as app:
+            return publish(request, app.ports)
+
+    def debris(self) -> list[str]:
+        """What should not be there once nothing runs."""
+        found = list((self.config.work).iterdir()) if self.config.work.exists() else []
+        for region in self.config.regions:
+            zone = self.config.regions[region][0]
+            found += (zone / "staging").iterdir()
+        return [str(path) for path in found]
+
+
+def interpose(patch: pytest.MonkeyPatch, step: Step) -> None:
+    """Call `step` before and after every primitive that makes something durable or visible, in
+    files (`durable`) and in the catalog (a transaction's end)."""
+
+    def around(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            step(f"before {name}")
+            result = original(*args, **kwargs)
+            step(f"after {name}")
+            return result
+
+        return call
+
+    for name in DURABLE:
+        patch.setattr(durable, name, around(name, getattr(durable, name)))
+    write = SqlCatalog.write
+
+    @contextmanager
+    def transaction(self: SqlCatalog) -> Iterator[Any]:
+        step("before commit")
+        with write(self) as writer:
+            yield writer
+        step("after commit")
+
+    patch.setattr(SqlCatalog, "write", transaction)
+
+
+def die_at(k: int) -> Step:
+    """A step that ends the process, as SIGKILL would, at the k-th call."""
+    calls = iter(range(1, k + 1))
+
+    def step(_name: str) -> None:
+        if next(calls, k) == k:
+            os._exit(DIED)
+
+    return step
+
+
+def fail_at(k: int, number: int) -> Step:
+    """A step that fails once with an OSError, at the k-th call (before steps only: what has been
+    done can't fail any more)."""
+    calls = 0
+
+    def step(name: str) -> None:
+        nonlocal calls
+        calls += name.startswith("before")
+        if name.startswith("before") and calls == k:
+            raise OSError(number, os.strerror(number))
+
+    return step
+
+
+ERRORS = (errno.ENOSPC, errno.EIO)
