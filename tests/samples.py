@@ -1,5 +1,6 @@
 """Galleries, definitions and versions for tests; a clock and owners that do as they are told."""
 
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -75,7 +76,7 @@ def version(name: str = "corp/web/1.0.0", **changes: Any) -> ImageVersion:
     return replace(
         ImageVersion(
             name=parse_version(name),
-            uid=name.replace("/", "").ljust(32, "0")[:32],
+            uid=uuid.uuid5(uuid.NAMESPACE_URL, name).hex,
             attempt=1,
             fingerprint="f1",
             location="eu",

@@ -56,28 +56,7 @@ class SqlCatalog:
         """Read the whole database and look for damage."""
         with self._transaction(write=False) as connection:
             schema = _schema_of(connection) or "none"
-            if not self._sqlite:
-                version = connection.scalar(sa.text("SHOW server_version"))
-                sync = connection.scalar(sa.text("SHOW synchronous_commit"))
-                fsync = connection.scalar(sa.text("SHOW fsync"))
-                problems = ("fsync is off: a power cut loses data",) if fsync != "on" else ()
-                return CatalogHealth(
-                    f"PostgreSQL {version}", f"synchronous_commit={sync}", schema, problems
-                )
-            found = list(connection.scalars(sa.text("PRAGMA integrity_check")))
-            found += [
-                f"row {row[1]} of {row[0]} refers to a missing row of {row[2]}"
-                for row in connection.execute(sa.text("PRAGMA foreign_key_check"))
-            ]
-            journal = connection.scalar(sa.text("PRAGMA journal_mode"))
-            sync = connection.scalar(sa.text("PRAGMA synchronous"))
-            version = connection.scalar(sa.text("SELECT sqlite_version()"))
-        return CatalogHealth(
-            f"SQLite {version}",
-            f"journal_mode={journal} synchronous={sync}",
-            schema,
-            tuple(problem for problem in found if problem != "ok"),
-        )
+            return (_check_sqlite if self._sqlite else _check_postgresql)(connection, schema)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -177,6 +156,45 @@ def _begin(connection: sa.Connection) -> None:
     read what one of them changes."""
     write = connection.get_execution_options().get("write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _check_sqlite(connection: sa.Connection, schema: str) -> CatalogHealth:
+    def ask(question: str) -> Any:
+        return connection.scalar(sa.text(question))
+
+    try:
+        found = list(connection.scalars(sa.text("PRAGMA integrity_check")))
+    except exc.DatabaseError as error:  # it gives up on some damage
+        found = [error.orig]
+    problems = [str(problem) for problem in found if problem != "ok"]
+    if not problems:  # a damaged table can't be walked
+        problems = [
+            f"row {row[1]} of {row[0]} refers to a missing row of {row[2]}"
+            for row in connection.execute(sa.text("PRAGMA foreign_key_check"))
+        ]
+    journal, sync = ask("PRAGMA journal_mode"), ask("PRAGMA synchronous")
+    return CatalogHealth(
+        f"SQLite {ask('SELECT sqlite_version()')}",
+        f"journal_mode={journal} synchronous={sync}",
+        schema,
+        tuple(problems),
+    )
+
+
+def _check_postgresql(connection: sa.Connection, schema: str) -> CatalogHealth:
+    def ask(setting: str) -> Any:
+        return connection.scalar(sa.text(f"SHOW {setting}"))
+
+    problems = [] if ask("fsync") == "on" else ["fsync is off: a power cut loses data"]
+    sync = ask("synchronous_commit")
+    if sync == "off":
+        problems.append("synchronous_commit is off: a crash loses what was just published")
+    return CatalogHealth(
+        f"PostgreSQL {ask('server_version')}",
+        f"synchronous_commit={sync}",
+        schema,
+        tuple(problems),
+    )
 
 
 def _schema_of(connection: sa.Connection) -> str | None:

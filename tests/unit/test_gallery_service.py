@@ -109,7 +109,7 @@ def test_deleting_goes_from_the_inside_out(service: GalleryService) -> None:
     service.delete_definition(WEB)
     service.delete_gallery(CORP)
     assert service.list_galleries() == []
-    actions: list[Action] = [
+    absent: list[Action] = [
         lambda: service.get_gallery(CORP),
         lambda: service.get_definition(WEB),
         lambda: service.get_version(V100),
@@ -117,7 +117,7 @@ def test_deleting_goes_from_the_inside_out(service: GalleryService) -> None:
         lambda: service.list_definitions(CORP),
         lambda: service.list_versions(WEB),
     ]
-    for get in actions:
+    for get in absent:
         with pytest.raises(NotFound):
             get()
 
