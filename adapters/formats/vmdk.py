@@ -200,6 +200,14 @@ def _tables(window: Window, findings: Findings, header: Header, *, overlap_matte
         all(window.holds(grain * SECTOR, SECTOR) for grain in used),
         "its grain tables point outside of the file: it is truncated or damaged",
     )
+    if used and not overlap_matters:
+        # a compressed grain begins with its place on the disk and its length (section 6.1); only
+        # the last one is looked at, for the others lie before it
+        last = max(used) * SECTOR
+        _, length = struct.unpack("<QI", window.read(last, 12, "a compressed grain"))
+        findings.refuse_unless(
+            window.holds(last + 12, length), "its last grain lies outside of the file: truncated"
+        )
     used.sort()
     step = header.grain if overlap_matters else 1
     overlap = any(after - before < step for before, after in itertools.pairwise(used))

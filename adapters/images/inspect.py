@@ -59,10 +59,9 @@ def examine(fd: int, format: ImageFormat, policy: Policy) -> Findings:
     findings = Findings(format)
     try:
         PARSERS[format](Window(fd), findings)
+        findings.refuse_unless(findings.virtual_size > 0, "its virtual size is zero")
     except UnsafeImage as error:
         findings.refusals.append(error.message)
-        return findings
-    findings.refuse_unless(findings.virtual_size > 0, "its virtual size is zero")
     findings.refuse_unless(
         findings.virtual_size <= policy.virtual_size,
         f"its virtual size of {findings.virtual_size} bytes is over the limit of "
