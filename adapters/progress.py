@@ -21,6 +21,7 @@ from pipeline.ports import Meter, Progress
 SCHEMA_VERSION = 1
 PLAIN_STEP = 0.10  # of the total
 PLAIN_SECONDS = 15.0
+PLAIN_PAUSE = 1.0  # a stage that takes no time needs no lines on its way
 JSON_SECONDS = 1.0
 
 
@@ -68,7 +69,7 @@ class Measured:
         self._seconds = seconds
         self._report = report
         self._next_done = self._step
-        self._next_time = self.started + seconds
+        self._last_time = self.started
         self._lock = threading.Lock()
 
     @property
@@ -81,11 +82,11 @@ class Measured:
             now = time.monotonic()
             # the last step is left to the line that says it is finished
             step = self._step and self._next_done <= self.done < self.total
-            if not step and now < self._next_time:
+            if now < (self._last_time + PLAIN_PAUSE if step else self._last_time + self._seconds):
                 return
             if self._step:
                 self._next_done = (self.done // self._step + 1) * self._step
-            self._next_time = now + self._seconds
+            self._last_time = now
             self._report(self)
 
 
@@ -212,17 +213,18 @@ def _write(stream: IO[str], line: str) -> None:
         stream.flush()
 
 
-def _amount(count: float, unit: str) -> str:
-    return bytes_text(count) if unit == "B" else f"{count:.0f} {unit}"
+def _amount(count: int, unit: str) -> str:
+    return bytes_text(count) if unit == "B" else f"{count} {unit}{'s' * (count != 1)}"
 
 
 def _position(meter: Measured) -> str:
-    rate = f"{_amount(meter.done / max(meter.elapsed, 1e-3), meter.unit)}/s"
-    if not meter.total:
-        return f"{_amount(meter.done, meter.unit)}, {rate}"
-    percent = 100 * meter.done // meter.total
-    of = f"{_amount(meter.done, meter.unit)} of {_amount(meter.total, meter.unit)}"
-    return f"{percent:3d} %  {of}, {rate}"
+    done, total = meter.done, meter.total
+    share = f"{100 * done // total:3d} %  " if total else ""
+    if meter.unit != "B":
+        return f"{share}{done} of {_amount(total, meter.unit)}" if total else f"{done}"
+    of = f" of {bytes_text(total)}" if total else ""
+    rate = bytes_text(done / max(meter.elapsed, 1e-3))
+    return f"{share}{bytes_text(done)}{of}, {rate}/s"
 
 
 _adapters: tuple[type[Progress], ...] = (PlainProgress, JsonProgress, BarProgress)

@@ -9,7 +9,7 @@ from adapters.cli.context import Settings, configured_region
 from adapters.cli.files import FORMATS
 from adapters.cli.lazy import Command
 from adapters.cli.versions import region_table
-from adapters.text import bytes_text, table
+from adapters.text import bytes_text, fields, table
 from pipeline.deploy import deploy
 from pipeline.errors import VerificationFailed
 from pipeline.gallery.documents import encode
@@ -83,9 +83,10 @@ def verify(context: click.Context, *, reference: str, region: str | None) -> Non
         verdicts = list(verify_version(version, zones, app.ports.images, app.ports.progress))
     missing = [name for name in places if not any(v.region == name for v in verdicts)]
     bad = [verdict for verdict in verdicts if not verdict.sound]
-    rows: list[tuple[object, ...]] = [(v.region, v.subject, _verdict(v), v.path) for v in verdicts]
-    rows += [(name, "", "no zone here holds the version", "") for name in missing]
-    text = table(("REGION", "DISK", "VERDICT", "PATH"), rows)
+    rows = [(v.region, v.subject, _verdict(v)) for v in verdicts]
+    rows += [(name, "", "no zone here holds the version") for name in missing]
+    places_of_bad = fields([(f"{v.region} {v.subject}", v.path) for v in bad])
+    text = "\n".join([table(("REGION", "DISK", "VERDICT"), rows), places_of_bad]).strip()
     sound = not bad and not missing and bool(verdicts)
     settings.emit(
         {

@@ -13,7 +13,7 @@ from adapters.text import bytes_text, fields, printable
 from pipeline.data.chunks import LEAF, leaf_length
 from pipeline.data.manifest import Run
 from pipeline.errors import UnsafeImage
-from pipeline.ports import ImageFormat
+from pipeline.ports import ImageFacts, ImageFormat
 from pipeline.single import (
     Examination,
     convert_file,
@@ -160,11 +160,16 @@ def _examination_document(found: Examination) -> dict[str, Any]:
     }
 
 
+def _format(facts: ImageFacts) -> str:
+    name = facts.format.value
+    return name if facts.variant in ("", name) else f"{name} {facts.variant}"
+
+
 def _examination_text(found: Examination) -> str:
     facts = found.facts
     about: list[tuple[str, object]] = [
         ("file", facts.path),
-        ("format", f"{facts.format.value} {facts.variant}".strip()),
+        ("format", _format(facts)),
         ("virtual size", f"{bytes_text(facts.virtual_size)} ({facts.virtual_size} bytes)"),
         (
             "file size",

@@ -1,5 +1,6 @@
 """What generalizing does: the options that choose it, and `galleria operations`."""
 
+import textwrap
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from pipeline.guest.profiles import DEFAULT, OPERATIONS, PROFILES, Plan, select
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+WIDTH = 96
 COLUMNS = ("OPERATION", "DEFAULT", "WHAT IT DOES")
 
 
@@ -91,7 +93,8 @@ def _emit_operations(settings: Settings) -> None:
     lines = [table(COLUMNS, rows), ""]
     for profile in PROFILES:
         mark = " (default)" if profile.name == DEFAULT else ""
-        lines.append(f"profile {profile.name}{mark}: {profile.description}")
+        line = f"profile {profile.name}{mark}: {profile.description}"
+        lines.append(textwrap.fill(line, WIDTH, subsequent_indent="  "))
     document = {"operations": [_document(item) for item in OPERATIONS], "profiles": profiles}
     settings.emit(document, "\n".join(lines))
 

@@ -1,5 +1,6 @@
 """`galleria list` and `galleria show`."""
 
+import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,7 +65,7 @@ def show(settings: Settings, *, reference: str, region: str | None) -> None:
         "deployments": encode(deployments),
         "generalizeReport": report,
     }
-    os = f"{definition.os_type.value} {definition.os_state.value}"
+    kind = f"{definition.os_type.value} {definition.os_state.value}"
     about = fields(
         [
             ("version", version.name),
@@ -72,7 +73,7 @@ def show(settings: Settings, *, reference: str, region: str | None) -> None:
             ("state", _state(version, interrupted=interrupted)),
             (
                 "image",
-                f"{os} {definition.hyper_v_generation.value} {definition.architecture.value}",
+                f"{kind} {definition.hyper_v_generation.value} {definition.architecture.value}",
             ),
             ("generalized", _generalized(version, report)),
             ("published", _minute(version.published_date)),
@@ -174,18 +175,21 @@ def region_table(version: ImageVersion, allocated: Mapping[str, int] | None = No
 
 
 def _replicas(version: ImageVersion) -> Iterable[str]:
-    rows = [
-        (
-            f"{status.region}/{replica['index']}",
-            disk_name(disk["lun"]),
-            disk["method"],
-            disk["path"],
-        )
-        for status in version.regions
-        for replica in status.result.replicas
-        for disk in replica["disks"]
-    ]
-    return [table(("REPLICA", "DISK", "MADE BY", "PATH"), rows)] if rows else []
+    """For each region the directory of its replicas, and how each was made."""
+    for status in version.regions:
+        disks = [
+            (replica["index"], disk["lun"], disk["method"], disk["path"])
+            for replica in status.result.replicas
+            for disk in replica["disks"]
+        ]
+        if disks:
+            place = os.path.commonpath([Path(path).parent.parent for *_, path in disks])
+            rows = [
+                (index, disk_name(lun), method, os.path.relpath(path, place))
+                for index, lun, method, path in disks
+            ]
+            title = printable(f"replicas in {status.region}, {place}")
+            yield f"{title}\n{table(('REPLICA', 'DISK', 'MADE BY', 'FILE'), rows)}"
 
 
 def _state(version: ImageVersion, *, interrupted: bool) -> str:

@@ -31,14 +31,14 @@ def test_plain_says_a_line_per_tenth(clock: Clock) -> None:
     stream = io.StringIO()
     with PlainProgress(stream).stage("convert os", 100 * MIB) as meter:
         for _ in range(100):
-            clock.now += 0.1
+            clock.now += 0.2
             meter.advance(MIB)
     lines = stream.getvalue().splitlines()
     assert [re.search(r"(\d+) %", line) and int(line.split()[2]) for line in lines[:-1]] == list(
         range(10, 100, 10)
     )
-    assert lines[0] == "convert os:  10 %  10 MiB of 100 MiB, 10 MiB/s"
-    assert lines[-1] == "convert os: 100 MiB done in 10s"
+    assert lines[0] == "convert os:  10 %  10 MiB of 100 MiB, 5 MiB/s"
+    assert lines[-1] == "convert os: 100 MiB done in 20s"
 
 
 def test_plain_says_a_line_per_fifteen_seconds(clock: Clock) -> None:
@@ -53,6 +53,28 @@ def test_plain_says_a_line_per_fifteen_seconds(clock: Clock) -> None:
         "upload: 30 MiB, 1 MiB/s",
         "upload: 45 MiB, 1 MiB/s",
         "upload: 46 MiB done in 46s",
+    ]
+
+
+def test_plain_says_one_line_of_a_stage_that_takes_no_time(clock: Clock) -> None:
+    stream = io.StringIO()
+    with PlainProgress(stream).stage("hash os", 100 * MIB) as meter:
+        for _ in range(100):
+            clock.now += 0.005
+            meter.advance(MIB)
+    assert stream.getvalue() == "hash os: 100 MiB done in 0.5s\n"
+
+
+def test_plain_counts_steps_too(clock: Clock) -> None:
+    stream = io.StringIO()
+    with PlainProgress(stream).stage("generalize", 3, "step") as meter:
+        for _ in range(3):
+            clock.now += 2
+            meter.advance(1)
+    assert stream.getvalue().splitlines() == [
+        "generalize:  33 %  1 of 3 steps",
+        "generalize:  66 %  2 of 3 steps",
+        "generalize: 3 steps done in 6.0s",
     ]
 
 
