@@ -68,11 +68,13 @@ class SqlCatalog:
                 connection.execution_options(write=write)
             elif not write:
                 connection.execution_options(isolation_level="REPEATABLE READ")
-            with connection.begin():
+            with connection.begin() as transaction:
                 if write and not self._sqlite:
                     lock = sa.func.pg_advisory_xact_lock(WRITERS_LOCK)
                     connection.execute(sa.select(lock))
                 yield connection
+                if not write:  # nothing to commit, and on a damaged database that fails
+                    transaction.rollback()
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
