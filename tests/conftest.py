@@ -5,7 +5,7 @@ A missing tool skips a test on a laptop; with REQUIRE_TOOLS=1 (CI, the Vagrant l
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +13,8 @@ import pytest
 
 from adapters import command
 from fixtures import debian
+from fixtures.demonstration import Demonstration, begin_afresh
+from fixtures.demonstration import run as run_demonstration
 
 # The first test that asks for the guest pays for its build: mmdebstrap and two disks.
 BUILD_TIMEOUT = 1800
@@ -64,3 +66,15 @@ def guest_v2(require: Callable[..., None]) -> debian.Guest:
     """The same guest on a GPT with an EFI system partition."""
     require("mmdebstrap", "mke2fs", "sfdisk", "grub-mkimage", "debugfs", "mkfs.vfat", "mcopy")
     return debian.build("V2")
+
+
+@pytest.fixture(scope="session")
+def demonstration(
+    guest: debian.Guest, require: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Demonstration]:
+    """The demonstration, run once: two versions in three regions. Read it, do not change it."""
+    require("qemu-img", "bwrap", "libguestfs-make-fixed-appliance")
+    assert guest.os_disk.exists()
+    home = tmp_path_factory.mktemp("demonstration") / "home"
+    yield run_demonstration(home)
+    begin_afresh(home)  # 2 GB that pytest would keep for three sessions
