@@ -135,9 +135,20 @@ def described(request: PublishRequest) -> VersionRequest:
             raise NotFound(f"{source.path} can't be read: {error.strerror}") from error
         identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         digest.update(repr((source.lun, source.snapshot, identity)).encode())
-    digest.update(repr(request.plan).encode())
+    digest.update(repr(decisions(request.plan)).encode())
     luns = tuple(source.lun for source in request.disks if source.lun is not None)
     return replace(request.version, fingerprint=digest.hexdigest(), luns=luns)
+
+
+def decisions(plan: Plan | None) -> tuple[object, ...]:
+    """What a plan decides, in a form that is the same in every process (functions and the order of
+    sets are not)."""
+    if plan is None:
+        return ()
+    names = tuple(operation.name for operation in plan.operations)
+    policy = plan.policy
+    users = (policy.users.value, sorted(policy.remove_users), sorted(policy.keep_users))
+    return (plan.profile, names, *users)
 
 
 def first_regions(version: ImageVersion, wait: Wait) -> list[str]:
