@@ -2,6 +2,8 @@
 (compressed clusters, internal snapshots) and to a writable qcow2 (delta bases)."""
 
 import contextlib
+import errno
+import os
 import queue
 import subprocess
 import tempfile
@@ -80,6 +82,9 @@ class NbdDevice:
         try:
             yield handle
         except nbd.Error as error:
+            if error.errno == "ENOSPC":
+                # callers treat a full file system the same, whoever wrote to it
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
             raise StageFailed(f"qemu-nbd failed a request: {error.string}") from None
         finally:
             self._idle.put(handle)
@@ -189,7 +194,13 @@ def serve(sandbox: Sandbox, chain: Chain, *, writable: bool = False) -> Iterator
             socket = directory / "s"
             if not command.wait_for(socket, process, START_SECONDS):
                 raise StageFailed(f"qemu-nbd did not start: {_tail(stderr)}")
-            device = NbdDevice(socket, writable=writable)
+            try:
+                device = NbdDevice(socket, writable=writable)
+            except StageFailed as error:
+                # the socket is there before the image has been opened: the server knows better
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(1)
+                raise StageFailed(f"qemu-nbd did not start: {_tail(stderr) or error}") from None
             try:
                 yield device
                 if writable:
