@@ -168,8 +168,12 @@ class Staging:
         """
         sync_tree(self.path)
         rename_new(self.path, target)
-        sync_directory(target.parent)
-        sync_directory(self._root)
+        try:
+            sync_directory(target.parent)
+            sync_directory(self._root)
+        except BaseException:
+            target.rename(self.path)  # a name that may not last was never given
+            raise
         self.close()
 
     def close(self) -> None:

@@ -270,11 +270,24 @@ def collect(zones: Mapping[str, Zone], ports: Ports) -> None:
 
 @contextmanager
 def given_back(version: ImageVersion, ports: Ports) -> Iterator[None]:
-    """A publication that fails before its first region is Completed leaves its number free."""
+    """A publication that fails before its first region is Completed leaves its number free, and
+    nothing in the zones."""
     try:
         yield
     except BaseException as error:
         # when another process has taken the version over meanwhile, it is no longer ours to end
         with suppress(Conflict):
+            undo(version, ports)
             ports.gallery.abandon_version(version, str(error) or type(error).__name__)
         raise
+
+
+def undo(version: ImageVersion, ports: Ports) -> None:
+    """Take away what zones hold of a version that is Completed nowhere."""
+    current = ports.gallery.get_version(version.name)
+    if current.attempt != version.attempt or current.completed_regions:
+        return
+    zones = {zone.name: zone for zones in ports.zones.values() for zone in zones}
+    for zone in zones.values():
+        zone.remove_version(version.zone_key)
+    collect(zones, ports)
