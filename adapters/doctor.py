@@ -15,6 +15,7 @@ from adapters.config import Config
 from adapters.guestfs import accelerator, fixed
 from adapters.sandbox import Sandbox
 from adapters.text import bytes_text, printable
+from adapters.zones import open_zone
 from pipeline.errors import GalleriaError
 
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -52,7 +53,7 @@ def run(config: Config) -> tuple[Check, ...]:
     checks += _appliance(config, sandbox)
     checks.append(_attempt("work directory", lambda: _work(config.work)))
     checks.append(_attempt("catalog", lambda: _catalog(config.catalog)))
-    checks += _zones(config)
+    checks += _zones(config, sandbox)
     return tuple(checks)
 
 
@@ -212,7 +213,7 @@ def _catalog(url: str) -> Check:
     return Check("catalog", Verdict.OK, shown)
 
 
-def _zones(config: Config) -> Iterator[Check]:
+def _zones(config: Config, sandbox: Sandbox) -> Iterator[Check]:
     if not config.regions:
         yield Check("regions", Verdict.WARN, "none configured", "galleria init makes some")
     seen: list[tuple[str, Path]] = []
@@ -220,13 +221,12 @@ def _zones(config: Config) -> Iterator[Check]:
         for directory in directories:
             name = f"zone {region}: {directory}"
             twins = [other for other, path in seen if _together(path, directory)]
-            yield _attempt(name, partial(_zone, name, directory, twins))
+            yield _attempt(name, partial(_zone, name, directory, twins, sandbox))
             seen.append((region, directory))
 
 
-def _zone(name: str, directory: Path, twins: list[str]) -> Check:
-    if not directory.is_dir():
-        return Check(name, Verdict.FAIL, "not a directory", "make it, or mount its file system")
+def _zone(name: str, directory: Path, twins: list[str], sandbox: Sandbox) -> Check:
+    open_zone(directory, sandbox=sandbox)
     profile = filesystem.probe(directory)
     free = bytes_text(filesystem.free_bytes(directory))
     kind = "reflinks" if profile.reflink else "no reflinks"

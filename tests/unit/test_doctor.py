@@ -7,6 +7,8 @@ import pytest
 from adapters import doctor
 from adapters.config import Config
 from adapters.doctor import Check, Verdict
+from adapters.sandbox import Sandbox
+from adapters.zones import create_zone
 
 
 def config(tmp_path: Path, **values: object) -> Config:
@@ -53,15 +55,27 @@ def test_a_lifted_sandbox_is_told_of(bare_host: Path) -> None:
 
 def test_zones(bare_host: Path) -> None:
     one, two, absent = (bare_host / name for name in ("one", "two", "absent"))
-    one.mkdir()
-    two.mkdir()
+    for region, directory in (("eu", one), ("us", two)):
+        create_zone(directory, name=region, region=region, sandbox=Sandbox())
+    before = sorted(one.rglob("*"))
     checks = doctor.run(config(bare_host, regions={"eu": (one,), "us": (two, absent)}))
     assert found(checks, f"zone us: {absent}").verdict is Verdict.FAIL
     together = found(checks, f"zone us: {two}")
     assert together.verdict is Verdict.WARN
     assert "zone of eu" in together.advice
     assert "free" in found(checks, f"zone eu: {one}").found
-    assert list(one.iterdir()) == []
+    assert sorted(one.rglob("*")) == before
+
+
+def test_a_directory_that_is_no_zone_is_a_failure(bare_host: Path) -> None:
+    """What is there when the zone's file system is not mounted."""
+    mountpoint = bare_host / "eu"
+    mountpoint.mkdir()
+    check = found(
+        doctor.run(config(bare_host, regions={"eu": (mountpoint,)})), f"zone eu: {mountpoint}"
+    )
+    assert check.verdict is Verdict.FAIL
+    assert "mount" in check.advice
 
 
 def test_a_damaged_catalog_is_a_failure(bare_host: Path) -> None:
