@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import pytest
+from tests.conftest import missing
 
 VERSIONS = Path("/usr/lib/postgresql")
 USER = "postgres"
@@ -23,13 +23,11 @@ def binaries() -> Path | None:
 
 @contextlib.contextmanager
 def server() -> Iterator[str]:
-    """Run a server; gives the query part of a URL that reaches it. Skips when there is none, unless
-    REQUIRE_TOOLS=1."""
+    """Run a server; gives the query part of a URL that reaches it. Skips when there is none
+    (`tests.conftest.missing`)."""
     programs = binaries()
     if programs is None:
-        if os.environ.get("REQUIRE_TOOLS") == "1":
-            pytest.fail("REQUIRE_TOOLS=1 and there is no PostgreSQL server: install postgresql")
-        pytest.skip("no PostgreSQL server: install postgresql")
+        missing("there is no PostgreSQL server: install postgresql")
     # in memory where possible, for speed; and short: a socket's path has 107 bytes at most
     home = Path(tempfile.mkdtemp(prefix="pg", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
     prefix: list[str] = []

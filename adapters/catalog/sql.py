@@ -34,8 +34,7 @@ class SqlCatalog:
         parsed = _dialect(url)
         self._name = parsed.render_as_string(hide_password=True)
         self._sqlite = parsed.get_backend_name() == "sqlite"
-        with self._explained():
-            self._engine = _sqlite(parsed) if self._sqlite else sa.create_engine(parsed)
+        self._engine = _sqlite(parsed) if self._sqlite else _postgresql(parsed)
         try:
             self._bring_up_to_date()
         except BaseException:
@@ -144,6 +143,16 @@ def _sqlite(url: URL) -> sa.Engine:
     sa.event.listen(engine, "connect", _configure)
     sa.event.listen(engine, "begin", _begin)
     return engine
+
+
+def _postgresql(url: URL) -> sa.Engine:
+    try:
+        return sa.create_engine(url)
+    except ModuleNotFoundError as error:
+        raise EnvironmentMissing(
+            f"the PostgreSQL driver is not installed: {error}",
+            hint="install galleria with its extra: galleria[postgres]",
+        ) from error
 
 
 def _configure(connection: Any, record: object) -> None:

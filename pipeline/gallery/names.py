@@ -27,7 +27,7 @@ _REGION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 _.-]{0,62}[A-Za-z0-9])?")
 
 
 class _Named:
-    """Equality, order of hashing and spelling of a name, all from its ARM id."""
+    """What names have in common: they are equal when their ARM ids are, whatever the case."""
 
     __slots__ = ()
 

@@ -2,6 +2,7 @@
 `transitions`; here each operation reads, checks and writes in one transaction."""
 
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ from pipeline.gallery.names import (
     VersionName,
     parse_reference,
 )
+
+PARENTS = 16  # versions on either side that a new base may start from
 
 _UNFINISHED = (
     ProvisioningState.CREATING,
@@ -165,16 +168,20 @@ class GalleryService:
     def parents_of(self, name: VersionName) -> dict[int | None, tuple[str, ...]]:
         """By LUN, root digests of disks of the definition's usable versions: what a new base of
         version `name` can start from. Nearest first: older ones going back, then newer ones."""
-        found: dict[int | None, list[str]] = {}
+        older: list[ImageVersion] = []
+        newer: deque[ImageVersion] = deque(maxlen=PARENTS)
         with self._catalog.read() as catalog:
-            versions = [v for v in catalog.versions(name.definition) if usable(v)]
-        older = [v for v in versions if v.number < name.number]
-        newer = [v for v in reversed(versions) if v.number > name.number]
-        for version in older + newer:
+            for version in filter(usable, catalog.versions(name.definition)):
+                if version.number > name.number:
+                    newer.appendleft(version)
+                elif version.number < name.number:
+                    older.append(version)
+                if len(older) == PARENTS:
+                    break
+        found: dict[int | None, dict[str, None]] = {}
+        for version in [*older, *newer]:
             for disk in version.disks:
-                digests = found.setdefault(disk.lun, [])
-                if disk.digest not in digests:
-                    digests.append(disk.digest)
+                found.setdefault(disk.lun, {})[disk.digest] = None
         return {lun: tuple(digests) for lun, digests in found.items()}
 
     def is_interrupted(self, version: ImageVersion) -> bool:

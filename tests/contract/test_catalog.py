@@ -568,6 +568,13 @@ def test_what_is_no_catalog(url: str, said: str) -> None:
         open_catalog(url)
 
 
+def test_a_missing_driver_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(EnvironmentMissing, match="PostgreSQL driver is not installed") as caught:
+        open_catalog("postgresql://postgres@/x")
+    assert "galleria[postgres]" in caught.value.hint
+
+
 def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "catalog.db"
     path.write_text("my notes " * 200)

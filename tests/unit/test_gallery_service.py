@@ -19,7 +19,7 @@ from pipeline.gallery.model import (
     TargetRegion,
 )
 from pipeline.gallery.names import parse_definition, parse_gallery, parse_version
-from pipeline.gallery.service import GalleryService
+from pipeline.gallery.service import PARENTS, GalleryService
 from tests.memory_catalog import MemoryCatalog
 from tests.samples import NOW, REGIONS, FakeClock, FakeOwners, definition, disk, request
 
@@ -451,6 +451,15 @@ def test_parents_are_older_versions_first_then_newer_ones(service: GalleryServic
         1: ("data",),
     }
     assert service.parents_of(parse_version("corp/web/0.0.1"))[None][0] == "os-1.0.0"
+
+
+def test_only_the_nearest_versions_are_parents(service: GalleryService) -> None:
+    for patch in range(2 * PARENTS + 3):
+        published(service, f"corp/web/1.0.{patch}", digest=str(patch))
+    middle = PARENTS + 1
+    expected = [*range(PARENTS, 0, -1), *range(middle + 1, middle + 1 + PARENTS)]
+    found = service.parents_of(parse_version(f"corp/web/1.0.{middle}"))
+    assert found == {None: tuple(map(str, expected))}
 
 
 def test_steps_are_remembered_by_key(service: GalleryService) -> None:
