@@ -52,10 +52,25 @@ class GuestfsGuest:
             raise
 
     def names(self, path: str) -> list[str]:
-        return sorted(PurePosixPath(found).name for found, _ in self._below(path, depth=1))
+        found = self.stat(path)
+        if found is None or found.kind != "directory":
+            return []
+        if _plain(path):
+            try:
+                return sorted(self._call("ls", self.real(path)))
+            except CallFailed as error:
+                if "codec can't decode" not in error.text:
+                    raise
+        # names that are no UTF-8 come through the shell, which is slower
+        return sorted(PurePosixPath(name).name for name, _ in self._below(path, depth=1))
 
     def find(self, path: str) -> list[tuple[str, FileStat]]:
-        return sorted(self._below(path, depth=None))
+        # an empty directory is common, and the look at it ten times cheaper than a find
+        return (
+            sorted(self._below(path, depth=None), key=lambda item: item[0])
+            if self.names(path)
+            else []
+        )
 
     def glob(self, pattern: str) -> list[str]:
         """Without `**`; like a shell's, `*` does not match a leading dot."""
@@ -100,22 +115,43 @@ class GuestfsGuest:
             self._script(f": > {quote(SYSROOT + real)}")
 
     def remove(self, path: str) -> None:
+        found = self.stat(path)
+        if found is None:
+            return
         real = self.real(path)
-        self._directories.clear()
-        # rm never follows links, neither as its argument nor below it
-        self._script(f"rm -rf --one-file-system -- {quote(SYSROOT + real)}")
+        self._forget(real, found.kind)
+        if not _plain(real):
+            # rm never follows links, neither as its argument nor below it
+            self._script(f"rm -rf -- {quote(SYSROOT + real)}")
+        elif found.kind == "directory":
+            self._call("rm_rf", real)
+        else:
+            self._call("rm", real)
 
     def mkdir(self, path: str, mode: int = 0o755) -> None:
         missing = []
         while path != "/" and self.stat(path) is None:
             missing.append(path)
             path = str(PurePosixPath(path).parent)
-        self._directories.clear()
         for directory in reversed(missing):
             self._call("mkdir_mode", self.real(directory), mode)
+            self._directories = {key: at for key, at in self._directories.items() if at is not None}
 
     def symlink(self, target: str, path: str) -> None:
         self._call("ln_s", target, self.real(path))
+        self._directories.clear()
+
+    def _forget(self, real: str, kind: str) -> None:
+        """Drop what was resolved by way of something that is going to be removed. Each resolution
+        costs some 10 ms under software emulation, so what can't be concerned is kept."""
+        if kind == "symlink":
+            self._directories.clear()
+        elif kind == "directory":
+            self._directories = {
+                key: at
+                for key, at in self._directories.items()
+                if at is not None and not f"{at}/".startswith(f"{real}/")
+            }
 
     def _directory(self, path: str) -> str | None:
         if path not in self._directories:

@@ -108,6 +108,6 @@ def lock_passwords(edit: Editor, may_keep: set[str]) -> None:
         change_lines(edit, path, change)
 
     lock("/etc/shadow", 1, ("*", "!", "!!", "!*", "x"), "*")
-    lock("/etc/gshadow", 1, ("*", "!", "!!", ""), "!")
+    lock("/etc/gshadow", 1, ("*", "!", "!!", "!*", ""), "!")
     # an empty field here lets in without a password, whatever shadow says
     lock("/etc/passwd", 1, ("x", "*", "!"), "x" if edit.exists("/etc/shadow") else "*")
