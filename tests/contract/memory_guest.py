@@ -1,0 +1,237 @@
+"""The in-memory double of the Guest ports. The contract suite runs over it too, so it can't lie."""
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from pipeline.data.extents import Range
+from pipeline.errors import Refused, StageFailed
+from pipeline.ports import (
+    Chain,
+    FileStat,
+    FreeSpace,
+    Guest,
+    GuestFacts,
+    GuestHost,
+    GuestSession,
+)
+
+
+@dataclass
+class Node:
+    kind: str
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
+    content: bytes = b""
+    target: str = ""
+    children: dict[str, "Node"] = field(default_factory=dict)
+
+
+class MemoryGuest:
+    """A tree of nodes; links in the middle of a path are resolved, as the ports ask."""
+
+    def __init__(self) -> None:
+        self.root = Node("directory")
+
+    # what tests plant
+
+    def plant(
+        self, path: str, content: bytes | str = b"", *, mode: int = 0o644, uid: int = 0
+    ) -> None:
+        """A file, with the directories on its way (owned by `uid` below the first two)."""
+        content = content.encode() if isinstance(content, str) else content
+        self.plant_directory(str(PurePosixPath(path).parent), uid=uid)
+        self._at(str(PurePosixPath(path).parent)).children[PurePosixPath(path).name] = Node(
+            "file", mode, uid, uid, content
+        )
+
+    def plant_directory(self, path: str, *, mode: int = 0o755, uid: int = 0) -> None:
+        node = self.root
+        for depth, part in enumerate(PurePosixPath(path).parts[1:]):
+            owner = uid if depth else 0
+            node = node.children.setdefault(part, Node("directory", mode, owner, owner))
+
+    # the port
+
+    def real(self, path: str) -> str:
+        directory, name = self._split(path)
+        found = self._resolve(directory)
+        return path if found is None else f"{found.rstrip('/')}/{name}"
+
+    def stat(self, path: str) -> FileStat | None:
+        node = self._find(path)
+        if node is None:
+            return None
+        length = len(node.target if node.kind == "symlink" else node.content)
+        return FileStat(node.kind, node.mode, node.uid, node.gid, length)
+
+    def names(self, path: str) -> list[str]:
+        node = self._find(path)
+        return sorted(node.children) if node is not None else []
+
+    def glob(self, pattern: str) -> list[str]:
+        found = ["/"]
+        for part in PurePosixPath(pattern).parts[1:]:
+            found = [
+                f"{base.rstrip('/')}/{name}"
+                for base in found
+                for name in self._listed(base)
+                if fnmatch.fnmatchcase(name, part)
+                and (not name.startswith(".") or part.startswith("."))
+            ]
+        return sorted(found)
+
+    def find(self, path: str) -> list[tuple[str, FileStat]]:
+        real = self.real(path)
+        found = []
+        for name in self.names(path):
+            below = f"{real.rstrip('/')}/{name}"
+            stat = self.stat(below)
+            assert stat is not None
+            found += [(below, stat), *self.find(below)]
+        return sorted(found, key=lambda item: item[0])
+
+    def read(self, path: str, limit: int = 1 << 20) -> bytes:
+        return self._file(path).content[:limit]
+
+    def readlink(self, path: str) -> str:
+        node = self._find(path)
+        if node is None or node.kind != "symlink":
+            raise StageFailed(f"{path} is no link")
+        return node.target
+
+    def write(self, path: str, content: bytes, mode: int | None = None) -> None:
+        node = self._find(path)
+        if node is None:
+            directory, name = self._split(path)
+            node = self._at(directory).children[name] = Node("file", 0o644)
+        self._file(path).content = content
+        if mode is not None:
+            node.mode = mode
+
+    def truncate(self, path: str) -> None:
+        self._file(path).content = b""
+
+    def remove(self, path: str) -> None:
+        if self._find(path) is not None:
+            directory, name = self._split(path)
+            del self._at(directory).children[name]
+
+    def mkdir(self, path: str, mode: int = 0o755) -> None:
+        if path != "/" and self._find(path) is None:
+            directory, name = self._split(path)
+            self.mkdir(directory, mode)
+            self._at(directory).children[name] = Node("directory", mode)
+
+    def symlink(self, target: str, path: str) -> None:
+        directory, name = self._split(path)
+        self._at(directory).children[name] = Node("symlink", 0o777, target=target)
+
+    def _split(self, path: str) -> tuple[str, str]:
+        pure = PurePosixPath(path)
+        if not pure.is_absolute() or ".." in pure.parts:
+            raise Refused(f"{path!r} is no absolute path without '..'")
+        return str(pure.parent), pure.name
+
+    def _file(self, path: str) -> Node:
+        node = self._find(path)
+        if node is None or node.kind != "file":
+            raise Refused(f"{path!r} is no file")
+        return node
+
+    def _listed(self, path: str) -> list[str]:
+        real = self._resolve(path)
+        return self.names(real) if real is not None else []
+
+    def _at(self, path: str) -> Node:
+        """A directory, links followed."""
+        real = self._resolve(path)
+        node = None if real is None else self._walk(real)
+        if node is None or node.kind != "directory":
+            raise StageFailed(f"{path!r} is no directory")
+        return node
+
+    def _find(self, path: str) -> Node | None:
+        """A node, links in the middle followed."""
+        directory, name = self._split(path)
+        real = self._resolve(directory)
+        return None if real is None else self._walk(f"{real.rstrip('/')}/{name}")
+
+    def _walk(self, real: str) -> Node | None:
+        node: Node | None = self.root
+        for part in PurePosixPath(real).parts[1:]:
+            node = node.children.get(part) if node is not None else None
+        return node
+
+    def _resolve(self, path: str) -> str | None:
+        """The real path of a directory, or None when there is none: realpath(3) in the guest."""
+        pending = list(PurePosixPath(path).parts[1:])[::-1]
+        real: list[str] = []
+        steps = 0
+        while pending:
+            part = pending.pop()
+            if part == "..":
+                del real[-1:]
+                continue
+            node = self._walk("/" + "/".join([*real, part]))
+            if node is None:
+                return None
+            if node.kind == "symlink":
+                steps += 1
+                if steps > 40:
+                    return None
+                target = PurePosixPath(node.target)
+                if target.is_absolute():
+                    real = []
+                pending += [p for p in target.parts if p != "/"][::-1]
+            else:
+                real.append(part)
+        return "/" + "/".join(real)
+
+
+@dataclass
+class MemorySession:
+    guest: MemoryGuest
+    facts: GuestFacts
+    free: FreeSpace
+    mounted: bool = False
+
+    def inspect(self) -> GuestFacts:
+        return self.facts
+
+    def mount(self) -> Guest:
+        self.mounted = True
+        return self.guest
+
+    def free_ranges(self, *, zero_rest: bool) -> FreeSpace:
+        return self.free
+
+
+class MemoryHost:
+    """Every session sees the same guest; `free` has one entry a disk."""
+
+    def __init__(
+        self,
+        guest: MemoryGuest,
+        facts: GuestFacts | None = None,
+        free: Sequence[Sequence[Range]] = ((),),
+    ) -> None:
+        self.guest = guest
+        self.facts = facts or GuestFacts(os_type="linux", distribution="debian", hostname="oldbox")
+        self.free = FreeSpace(tuple(tuple(ranges) for ranges in free), ("a note",))
+        self.sessions: list[MemorySession] = []
+
+    @contextmanager
+    def session(self, chains: Sequence[Chain], *, writable: bool) -> Iterator[MemorySession]:
+        self.sessions.append(MemorySession(self.guest, self.facts, self.free))
+        yield self.sessions[-1]
+
+
+if TYPE_CHECKING:
+    _guest: type[Guest] = MemoryGuest
+    _session: type[GuestSession] = MemorySession
+    _host: type[GuestHost] = MemoryHost

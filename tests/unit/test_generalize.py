@@ -1,0 +1,517 @@
+"""Each operation: planted state in, expected state out, on the in-memory guest."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from pipeline.data.extents import Range
+from pipeline.errors import InvalidParameter, Refused, StageFailed
+from pipeline.guest.checks import looks_generalized
+from pipeline.guest.operations import Action, Context, Editor, Operation, Policy, Users
+from pipeline.guest.profiles import OPERATIONS, PROFILES, Plan, select
+from pipeline.ports import GuestFacts, Meter
+from pipeline.stages.generalize import generalize
+from tests.contract.memory_guest import MemoryGuest, MemoryHost
+
+ACCOUNTS = """\
+root:x:0:0:root:/root:/bin/bash
+daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
+nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
+svc:x:900:900::/var/lib/svc:/bin/sh
+alice:x:1000:1000:Alice:/home/alice:/bin/bash
+bob:x:1001:1001:Bob:/srv/homes/bob:/bin/bash
+"""
+SHADOW = """\
+root:$y$secret-root:19000:0:99999:7:::
+daemon:*:19000:0:99999:7:::
+nobody:*:19000:0:99999:7:::
+svc::19000:0:99999:7:::
+alice:$y$secret-alice:19000:0:99999:7:::
+bob:!$y$secret-bob:19000:0:99999:7:::
+"""
+GROUP = """\
+root:x:0:
+sudo:x:27:alice,root,bob
+nogroup:x:65534:
+alice:x:1000:
+bob:x:1001:
+docker:x:998:svc,alice
+"""
+GSHADOW = """\
+root:*::
+sudo:*:alice:alice,root,bob
+alice:!::
+bob:!::
+docker:!::svc,alice
+"""
+
+
+class Quiet:
+    @contextmanager
+    def stage(self, name: str, total: int = 0, unit: str = "B") -> Iterator[Meter]:
+        yield self
+
+    def advance(self, amount: int) -> None: ...
+    def note(self, message: str) -> None: ...
+    def warn(self, message: str) -> None: ...
+
+
+@pytest.fixture
+def guest() -> MemoryGuest:
+    """A used Debian, as far as accounts and systemd go."""
+    made = MemoryGuest()
+    made.plant("/etc/passwd", ACCOUNTS)
+    made.plant("/etc/shadow", SHADOW, mode=0o640)
+    made.plant("/etc/group", GROUP)
+    made.plant("/etc/gshadow", GSHADOW, mode=0o640)
+    made.plant("/etc/subuid", "alice:100000:65536\n1001:165536:65536\nsvc:231072:65536\n")
+    made.plant("/etc/subgid", "alice:100000:65536\nbob:165536:65536\n")
+    made.plant("/usr/lib/systemd/systemd", "ELF")
+    made.plant_directory("/root")
+    made.plant_directory("/var/lib/svc")
+    for name, home, uid in (("alice", "/home/alice", 1000), ("bob", "/srv/homes/bob", 1001)):
+        made.plant_directory("/srv/homes")
+        made.plant(f"{home}/.bash_history", f"secret of {name}", uid=uid)
+        made.plant(f"{home}/.ssh/id_rsa", "key", uid=uid)
+        made.plant(f"{home}/.ssh/authorized_keys", "key", uid=uid)
+        made.plant(f"{home}/.aws/credentials", "secret", uid=uid)
+        made.plant(f"{home}/work", "kept", uid=uid)
+    return made
+
+
+def run(
+    guest: MemoryGuest, *names: str, policy: Policy | None = None, hostname: str = "oldbox"
+) -> list[tuple[Action, str]]:
+    """Perform these operations and return what they say that they did."""
+    facts = GuestFacts(os_type="linux", hostname=hostname)
+    context = Context(facts, policy or Policy())
+    changes = []
+    for operation in select(only=names).operations:
+        edit = Editor(guest, operation.name)
+        operation.perform(edit, context)
+        changes += [(change.action, change.path) for change in edit.changes]
+        again = Editor(guest, operation.name)
+        operation.perform(again, context)
+        assert again.changes == [], f"{operation.name} is not idempotent"
+    return changes
+
+
+def text(guest: MemoryGuest, path: str) -> str:
+    return guest.read(path).decode()
+
+
+def test_machine_id_is_emptied_and_dbus_copy_removed(guest: MemoryGuest) -> None:
+    guest.plant("/etc/machine-id", "0123456789abcdef\n", mode=0o444)
+    guest.plant("/var/lib/dbus/machine-id", "0123456789abcdef\n")
+    changes = run(guest, "machine-id")
+    found = guest.stat("/etc/machine-id")
+    assert found is not None
+    assert (found.kind, found.length, found.mode) == ("file", 0, 0o444)
+    assert guest.stat("/var/lib/dbus/machine-id") is None
+    assert changes == [
+        (Action.TRUNCATED, "/etc/machine-id"),
+        (Action.REMOVED, "/var/lib/dbus/machine-id"),
+    ]
+
+
+@pytest.mark.parametrize("target", ["/data/id", "../data/id", "/data/link"])
+def test_linked_machine_id_is_emptied_where_it_really_is(guest: MemoryGuest, target: str) -> None:
+    guest.plant("/data/id", "0123456789abcdef")
+    guest.symlink("id", "/data/link")
+    guest.symlink(target, "/etc/machine-id")
+    guest.plant_directory("/var/lib/dbus")
+    guest.symlink("/etc/machine-id", "/var/lib/dbus/machine-id")
+    assert run(guest, "machine-id") == [(Action.TRUNCATED, "/data/id")]
+    assert guest.readlink("/var/lib/dbus/machine-id") == "/etc/machine-id"
+
+
+def test_looped_machine_id_does_no_harm(guest: MemoryGuest) -> None:
+    guest.symlink("/etc/machine-id", "/etc/machine-id")
+    assert run(guest, "machine-id") == []
+
+
+def test_absent_machine_id_is_made_empty_for_systemd(guest: MemoryGuest) -> None:
+    run(guest, "machine-id")
+    assert text(guest, "/etc/machine-id") == ""
+
+
+def test_host_keys_go_and_a_drop_in_brings_new_ones(guest: MemoryGuest) -> None:
+    guest.plant("/usr/sbin/sshd")
+    guest.plant("/usr/bin/ssh-keygen")
+    guest.plant(
+        "/usr/lib/systemd/system/ssh.service", "[Service]\nExecStartPre=/usr/sbin/sshd -t\n"
+    )
+    guest.symlink("/usr/lib/systemd/system/ssh.service", "/usr/lib/systemd/system/sshd.service")
+    guest.plant("/etc/ssh/ssh_host_rsa_key", "k")
+    guest.plant("/etc/ssh/ssh_host_rsa_key.pub", "k")
+    guest.plant("/etc/ssh/sshd_config", "c")
+    run(guest, "ssh-host-keys")
+    assert guest.names("/etc/ssh") == ["sshd_config"]
+    drop_in = text(guest, "/etc/systemd/system/ssh.service.d/50-galleria-host-keys.conf")
+    lines = [line for line in drop_in.splitlines() if not line.startswith("#")]
+    assert lines == [
+        "[Service]",
+        "ExecStartPre=",
+        "ExecStartPre=/usr/bin/ssh-keygen -A",
+        "ExecStartPre=/usr/sbin/sshd -t",
+    ]
+    assert guest.names("/etc/systemd/system") == ["ssh.service.d"]
+
+
+def test_host_keys_stay_where_nothing_would_make_new_ones(guest: MemoryGuest) -> None:
+    guest.plant("/usr/sbin/sshd")
+    guest.plant("/usr/bin/ssh-keygen")
+    guest.plant("/etc/ssh/ssh_host_rsa_key", "k")
+    with pytest.raises(StageFailed, match="make new host keys") as caught:
+        run(guest, "ssh-host-keys")
+    assert "--skip ssh-host-keys" in caught.value.hint
+    assert guest.stat("/etc/ssh/ssh_host_rsa_key") is not None
+
+
+def test_init_script_that_makes_keys_is_guarantee_enough(guest: MemoryGuest) -> None:
+    guest.plant("/usr/sbin/sshd")
+    guest.plant("/usr/bin/ssh-keygen")
+    guest.plant("/etc/init.d/sshd", "#!/sbin/openrc-run\nssh-keygen -A\n")
+    guest.plant("/etc/ssh/ssh_host_rsa_key", "k")
+    run(guest, "ssh-host-keys")
+    assert guest.names("/etc/ssh") == []
+
+
+def test_secrets_go_from_every_home_wherever_it_is(guest: MemoryGuest) -> None:
+    guest.plant("/root/.python_history", "secret")
+    guest.plant("/var/lib/svc/.pgpass", "secret")
+    guest.plant("/home/orphan/.netrc", "secret")  # its account is gone
+    run(guest, "shell-history", "ssh-user-keys", "ssh-authorized-keys", "user-credentials")
+    for home in ("/home/alice", "/srv/homes/bob"):
+        assert guest.names(home) == [".ssh", "work"]
+        assert guest.names(f"{home}/.ssh") == []
+    assert guest.names("/root") == guest.names("/var/lib/svc") == guest.names("/home/orphan") == []
+
+
+def test_authorized_keys_are_an_operation_of_their_own(guest: MemoryGuest) -> None:
+    run(guest, "ssh-user-keys")
+    assert guest.names("/home/alice/.ssh") == ["authorized_keys"]
+
+
+def test_linked_ssh_directory_does_not_keep_its_keys(guest: MemoryGuest) -> None:
+    guest.remove("/home/alice/.ssh")
+    guest.plant("/data/keys/id_ed25519", "key")
+    guest.symlink("../../data/keys", "/home/alice/.ssh")
+    changes = run(guest, "ssh-user-keys")
+    assert (Action.REMOVED, "/data/keys/id_ed25519") in changes
+
+
+def test_links_of_secrets_take_their_targets_but_never_the_system(guest: MemoryGuest) -> None:
+    guest.plant("/data/netrc", "secret")
+    guest.symlink("/data/netrc", "/home/alice/.netrc")
+    guest.plant("/dev/null", "")
+    guest.remove("/home/alice/.bash_history")
+    guest.symlink("/dev/null", "/home/alice/.bash_history")
+    guest.symlink("/etc/passwd", "/home/alice/.pgpass")
+    guest.plant("/etc/ssh/ssh_config", "c")
+    guest.remove("/srv/homes/bob/.ssh")
+    guest.symlink("/etc/ssh", "/srv/homes/bob/.ssh")
+    run(guest, "shell-history", "ssh-user-keys", "user-credentials")
+    assert guest.stat("/data/netrc") is None
+    assert ".pgpass" not in guest.names("/home/alice")
+    for path in ("/dev/null", "/etc/passwd", "/etc/ssh/ssh_config"):
+        assert guest.stat(path) is not None
+
+
+def test_removed_users_leave_no_trace_in_any_account_file(guest: MemoryGuest) -> None:
+    guest.plant("/etc/sudoers", "root ALL=(ALL) ALL\nalice ALL=(ALL) ALL\n")
+    guest.plant("/etc/sudoers.d/waagent", "# made by\nalice ALL=(ALL) NOPASSWD:ALL\n")
+    guest.plant("/etc/sudoers.d/both", "bob ALL=ALL\nsvc ALL=ALL\n")
+    guest.plant("/var/spool/cron/crontabs/bob", "* * * * * x")
+    guest.plant("/var/spool/cron/atjobs/a0001", "job", uid=1001)
+    guest.plant("/var/mail/alice", "mail")
+    run(guest, "user-accounts")
+    assert guest.stat("/home/alice") is None
+    assert guest.stat("/srv/homes/bob") is None
+    assert guest.names("/srv/homes") == []
+    for path in ("/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/subgid"):
+        assert "alice" not in text(guest, path)
+        assert "bob" not in text(guest, path)
+    assert text(guest, "/etc/subuid") == "svc:231072:65536\n"  # bob's was by number
+    assert "sudo:x:27:root\n" in text(guest, "/etc/group")
+    assert "docker:x:998:svc\n" in text(guest, "/etc/group")
+    assert "sudo:*::root\n" in text(guest, "/etc/gshadow")
+    assert text(guest, "/etc/sudoers") == "root ALL=(ALL) ALL\n"
+    assert guest.names("/etc/sudoers.d") == ["both"]
+    assert text(guest, "/etc/sudoers.d/both") == "svc ALL=ALL\n"
+    assert guest.names("/var/mail") == guest.names("/var/spool/cron/crontabs") == []
+    assert guest.names("/var/spool/cron/atjobs") == []
+    found = guest.stat("/etc/shadow")
+    assert found is not None
+    assert found.mode == 0o640
+
+
+def test_homes_of_others_and_of_the_system_are_never_removed(guest: MemoryGuest) -> None:
+    guest.plant(
+        "/etc/passwd",
+        ACCOUNTS
+        + "carol:x:1002:1002::/usr/share/carol:/bin/sh\n"
+        + "dave:x:1003:1003::/srv/homes:/bin/sh\n"
+        + "erin:x:1004:1004::/:/bin/sh\n"
+        + "fred:x:1005:1005::/opt/root-owned:/bin/sh\n",
+    )
+    guest.plant("/usr/share/carol/file", uid=1002)
+    guest.plant("/opt/root-owned/program")
+    guest._at("/srv/homes").uid = 1003
+    run(guest, "user-accounts", policy=Policy(keep_users=frozenset(["bob"])))
+    assert "bob:x:1001" in text(guest, "/etc/passwd")
+    assert "dave" not in text(guest, "/etc/passwd")
+    kept = ("/usr/share/carol/file", "/opt/root-owned/program", "/srv/homes/bob/work")
+    assert all(guest.stat(path) is not None for path in kept)
+
+
+def test_provisioned_users_are_those_of_the_agents(guest: MemoryGuest) -> None:
+    guest.plant("/var/lib/waagent/ovf-env.xml", "<wa:X><ns1:UserName>alice</ns1:UserName></wa:X>")
+    run(guest, "user-accounts", policy=Policy(Users.PROVISIONED))
+    assert "alice" not in text(guest, "/etc/passwd")
+    assert "bob" in text(guest, "/etc/passwd")
+
+
+def test_shared_primary_group_outlives_its_namesake(guest: MemoryGuest) -> None:
+    guest.plant("/etc/passwd", ACCOUNTS + "web:x:901:1000::/var/www:/bin/false\n")
+    run(guest, "user-accounts")
+    assert "alice:x:1000:\n" in text(guest, "/etc/group")
+
+
+def test_no_password_is_left_and_none_is_empty(guest: MemoryGuest) -> None:
+    guest.plant("/etc/passwd", ACCOUNTS.replace("svc:x:", "svc::"))
+    changes = run(guest, "user-accounts", "passwords")
+    fields = [line.split(":")[1] for line in text(guest, "/etc/shadow").splitlines()]
+    assert set(fields) == {"*"}
+    assert "svc:x:900" in text(guest, "/etc/passwd")
+    assert (Action.LOCKED, "/etc/shadow:root") in changes
+
+
+def test_kept_users_keep_their_password_but_not_an_empty_one(guest: MemoryGuest) -> None:
+    guest.plant("/etc/shadow", SHADOW.replace("!$y$secret-bob", ""))
+    run(guest, "passwords", policy=Policy(Users.NONE))
+    shadow = text(guest, "/etc/shadow")
+    assert "alice:$y$secret-alice:" in shadow
+    assert "bob:*:" in shadow
+    assert "root:*:" in shadow
+
+
+def test_leases_of_all_clients_go_and_directories_stay(guest: MemoryGuest) -> None:
+    leases = (
+        "/var/lib/dhcp/dhclient.leases",
+        "/var/lib/dhclient/dhclient-eth0.leases",
+        "/var/lib/dhcpcd/eth0.lease",
+        "/var/lib/NetworkManager/internal-1-eth0.lease",
+        "/var/lib/NetworkManager/secret_key",
+        "/var/lib/systemd/network/leases/2",
+        "/var/lib/wicked/duid.xml",
+        "/etc/dhcpcd.duid",
+    )
+    for path in leases:
+        guest.plant(path, "lease")
+    guest.plant("/var/lib/NetworkManager/NetworkManager.state", "kept")
+    run(guest, "dhcp-leases")
+    assert not [path for path in leases if guest.stat(path)]
+    assert guest.names("/var/lib/NetworkManager") == ["NetworkManager.state"]
+    assert guest.stat("/var/lib/dhcp") is not None
+
+
+def test_card_bound_network_files_give_way_to_dhcp(guest: MemoryGuest) -> None:
+    guest.plant("/etc/systemd/network/10-eth0.network", "[Match]\nMACAddress=00:15:5d:0a:1b:2c\n")
+    guest.plant("/etc/systemd/network/20-static.network", "[Match]\nName=eth1\n")
+    guest.plant("/etc/netplan/50-cloud-init.yaml", "match: {macaddress: '00:15:5D:0A:1B:2C'}")
+    guest.plant("/etc/udev/rules.d/70-persistent-net.rules", "x")
+    guest.plant("/etc/network/interfaces", "iface eth0 inet dhcp\n  hwaddress 00:15:5d:0a:1b:2c\n")
+    guest.plant(
+        "/etc/sysconfig/network-scripts/ifcfg-eth0", "DEVICE=eth0\nHWADDR=00:15:5d:0a:1b:2c\n"
+    )
+    run(guest, "network-state")
+    assert guest.names("/etc/systemd/network") == ["20-static.network", "80-galleria-dhcp.network"]
+    assert guest.names("/etc/netplan") == ["80-galleria-dhcp.yaml"]
+    assert guest.names("/etc/udev/rules.d") == []
+    assert text(guest, "/etc/network/interfaces") == "iface eth0 inet dhcp\n"
+    assert text(guest, "/etc/sysconfig/network-scripts/ifcfg-eth0") == "DEVICE=eth0\n"
+
+
+def test_cloud_init_writes_the_new_network_files_itself(guest: MemoryGuest) -> None:
+    guest.plant("/usr/bin/cloud-init")
+    guest.plant("/etc/systemd/network/10-eth0.network", "MACAddress=00:15:5d:0a:1b:2c\n")
+    run(guest, "network-state")
+    assert guest.names("/etc/systemd/network") == []
+
+
+def test_hostname_goes_from_hosts_and_mailname_too(guest: MemoryGuest) -> None:
+    guest.plant("/etc/hostname", "oldbox.corp.example\n")
+    guest.plant(
+        "/etc/hosts",
+        "127.0.0.1 localhost\n127.0.1.1 oldbox.corp.example oldbox\n10.0.0.9 db oldbox # both\n",
+    )
+    guest.plant("/etc/mailname", "oldbox.corp.example\n")
+    run(guest, "hostname")
+    assert text(guest, "/etc/hostname") == "localhost\n"
+    assert text(guest, "/etc/hosts") == "127.0.0.1 localhost\n10.0.0.9 db # both\n"
+    assert text(guest, "/etc/mailname") == "localhost\n"
+
+
+def test_resolver_link_stays_and_file_is_emptied(guest: MemoryGuest) -> None:
+    guest.symlink("/run/systemd/resolve/stub-resolv.conf", "/etc/resolv.conf")
+    assert run(guest, "resolver") == []
+    guest.remove("/etc/resolv.conf")
+    guest.plant("/etc/resolv.conf", "nameserver 10.0.0.1\n")
+    assert run(guest, "resolver") == [(Action.TRUNCATED, "/etc/resolv.conf")]
+
+
+def test_agents_state_goes(guest: MemoryGuest) -> None:
+    guest.plant("/var/lib/cloud/instances/i-1/user-data.txt", "secret")
+    guest.plant("/var/lib/cloud/seed/nocloud/user-data", "secret")
+    guest.plant("/etc/cloud/cloud.cfg.d/subiquity-disable-cloudinit-networking.cfg", "x")
+    guest.plant("/etc/cloud/cloud.cfg.d/05_logging.cfg", "x")
+    guest.plant("/var/lib/waagent/Certificates.pem", "secret")
+    guest.plant("/var/log/azure/ext/extension.log", "secret")
+    run(guest, "cloud-init", "waagent")
+    empty = ("/var/lib/cloud", "/var/lib/waagent", "/var/log/azure")
+    assert all(guest.stat(path) is not None and guest.names(path) == [] for path in empty)
+    assert guest.names("/etc/cloud/cloud.cfg.d") == ["05_logging.cfg"]
+
+
+def test_logs_are_emptied_in_place_and_rotated_ones_removed(guest: MemoryGuest) -> None:
+    guest.plant("/var/log/syslog", "secret", mode=0o640, uid=104)
+    guest.plant("/var/log/app/deep/server.log", "secret", uid=33)
+    for name in ("syslog.1", "syslog.2.gz", "cron-20260101", "dpkg.log.old"):
+        guest.plant(f"/var/log/{name}", "secret")
+    guest.plant("/var/log/journal/0123/system.journal", "secret")
+    run(guest, "logs")
+    assert guest.names("/var/log") == ["app", "journal", "syslog"]
+    assert guest.names("/var/log/journal") == []
+    found = guest.stat("/var/log/syslog")
+    assert found is not None
+    assert (found.length, found.mode, found.uid) == (0, 0o640, 104)
+    assert text(guest, "/var/log/app/deep/server.log") == ""
+
+
+def test_log_directory_that_is_a_link_is_treated_where_it_is(guest: MemoryGuest) -> None:
+    guest.plant("/data/log/syslog", "secret")
+    guest.plant_directory("/var")
+    guest.symlink("/data/log", "/var/log")
+    assert run(guest, "logs") == [(Action.TRUNCATED, "/data/log/syslog")]
+
+
+@pytest.mark.parametrize(
+    ("operation", "path"),
+    [
+        ("random-seed", "/var/lib/systemd/random-seed"),
+        ("random-seed", "/var/lib/systemd/credential.secret"),
+        ("password-backups", "/etc/shadow-"),
+        ("password-backups", "/var/backups/shadow.bak"),
+        ("temporary-files", "/tmp/a/b"),  # noqa: S108 - in the guest
+        ("temporary-files", "/var/tmp/a"),  # noqa: S108 - in the guest
+        ("crash-data", "/var/crash/core"),
+        ("crash-data", "/var/lib/systemd/coredump/core.x"),
+        ("package-caches", "/var/cache/apt/archives/x.deb"),
+        ("spools", "/var/mail/root"),
+        ("spools", "/var/spool/cron/atjobs/a1"),
+        ("crontabs", "/var/spool/cron/crontabs/root"),
+        ("boot-flags", "/forcefsck"),
+        ("boot-flags", "/.autorelabel"),
+        ("storage-names", "/etc/nvme/hostnqn"),
+        ("storage-names", "/etc/iscsi/initiatorname.iscsi"),
+        ("storage-names", "/etc/lvm/devices/system.devices"),
+        ("domain", "/etc/krb5.keytab"),
+        ("subscriptions", "/etc/pki/consumer/key.pem"),
+        ("agents", "/etc/salt/minion_id"),
+    ],
+)
+def test_what_each_leftover_operation_removes(
+    guest: MemoryGuest, operation: str, path: str
+) -> None:
+    guest.plant(path, "secret")
+    assert any(action is Action.REMOVED for action, _ in run(guest, operation))
+    assert guest.stat(path) is None
+
+
+def test_debian_makes_a_new_initiator_name(guest: MemoryGuest) -> None:
+    guest.plant("/var/lib/dpkg/status")
+    guest.plant("/etc/iscsi/initiatorname.iscsi", "InitiatorName=iqn.1993-08.org.debian:01:abc\n")
+    run(guest, "storage-names")
+    assert text(guest, "/etc/iscsi/initiatorname.iscsi") == "GenerateName=yes\n"
+
+
+def test_snakeoil_goes_only_where_a_new_one_can_be_made(guest: MemoryGuest) -> None:
+    key = "/etc/ssl/private/ssl-cert-snakeoil.key"
+    guest.plant(key, "secret")
+    assert run(guest, "snakeoil") == []
+    guest.plant("/usr/sbin/make-ssl-cert")
+    run(guest, "snakeoil")
+    assert guest.stat(key) is None
+    wanted = "/etc/systemd/system/multi-user.target.wants/galleria-snakeoil.service"
+    unit = text(guest, guest.readlink(wanted))
+    assert f"ConditionPathExists=!{key}" in unit
+
+
+def test_profiles_choose_and_names_are_checked() -> None:
+    assert [op.name for op in select("none").operations] == []
+    everything = [op.name for op in select().operations]
+    assert everything == [op.name for op in OPERATIONS if op.default]
+    assert "logs" not in [op.name for op in select(skip=["logs"]).operations]
+    assert "crontabs" in [op.name for op in select(enable=["crontabs"]).operations]
+    assert "user-accounts" not in [op.name for op in select("deprovision").operations]
+    with pytest.raises(InvalidParameter) as caught:
+        select(skip=["log"])
+    assert "logs" in caught.value.hint
+    with pytest.raises(InvalidParameter) as caught:
+        select("sysperp")
+    assert all(profile.name in caught.value.hint for profile in PROFILES)
+
+
+def test_operation_names_are_unique_and_profiles_name_only_those() -> None:
+    names = [operation.name for operation in OPERATIONS]
+    assert len(set(names)) == len(names)
+    assert all(set(profile.operations) <= set(names) for profile in PROFILES)
+
+
+def test_stage_reports_every_change_and_free_space(guest: MemoryGuest) -> None:
+    guest.plant("/etc/machine-id", "0123")
+    guest.plant("/tmp/evil\n\x1b[31m", "x")  # noqa: S108 - in the guest
+    host = MemoryHost(guest, free=[[Range(4096, 512)]])
+    done = generalize(host, [()], select(), Quiet())
+    assert done.free == ((Range(4096, 512),),)
+    assert done.facts.hostname == "oldbox"
+    by_name = {entry["name"]: entry for entry in done.report["operations"]}
+    assert by_name["machine-id"] == {
+        "name": "machine-id",
+        "result": "changed",
+        "changes": [{"action": "truncated", "path": "/etc/machine-id"}],
+    }
+    assert by_name["boot-flags"]["result"] == "nothing to do"
+    assert by_name["temporary-files"]["changes"] == [
+        {"action": "removed", "path": "/tmp/evil\\n\\x1b[31m"}  # noqa: S108 - in the guest
+    ]
+    assert looks_generalized(guest).verdict == "generalized"
+
+
+def test_failed_operation_fails_the_stage_by_name(guest: MemoryGuest) -> None:
+    def fail(edit: Editor, context: Context) -> None:
+        raise StageFailed("no room")
+
+    plan = Plan("mine", (Operation("doomed", "h", "w", fail),), Policy())
+    with pytest.raises(StageFailed, match="doomed: no room"):
+        generalize(MemoryHost(guest), [()], plan, Quiet())
+
+
+def test_windows_is_refused_with_what_to_do(guest: MemoryGuest) -> None:
+    host = MemoryHost(guest, GuestFacts(os_type="windows", product_name="Windows Server 2022"))
+    with pytest.raises(Refused, match="Windows Server 2022") as caught:
+        generalize(host, [()], select(), Quiet())
+    assert "sysprep" in caught.value.hint
+
+
+def test_check_tells_specialized_from_unknown(guest: MemoryGuest) -> None:
+    found = looks_generalized(guest)
+    assert found.verdict == "unknown"
+    assert "the user 'alice' exists" in found.reasons
+    guest.plant("/etc/ssh/ssh_host_rsa_key", "k")
+    guest.plant("/etc/machine-id", "uninitialized\n")
+    found = looks_generalized(guest)
+    assert found.verdict == "specialized"
+    assert found.reasons[0] == "1 ssh host keys in /etc/ssh"
