@@ -211,17 +211,13 @@ class StagedBase:
         try:
             with layout.room(self._zone):
                 self._close(opened)
-                existing = find(self._zone, digest)
-                if existing is not None:
-                    return existing
-                self._write_records(opened, digest, manifest)
-                try:
-                    self._staging.commit(directory)
-                except FileExistsError:
-                    pass  # another process stored the same content first
-                else:
-                    if self._immutable:
-                        freeze(directory, on=True)
+                if find(self._zone, digest) is None:
+                    self._write_records(opened, digest, manifest)
+                    # another process may have stored the same content first
+                    with contextlib.suppress(FileExistsError):
+                        self._staging.commit(directory)
+                if self._immutable:
+                    freeze(directory, on=True)
         finally:
             self.abort()
         stored = find(self._zone, digest)
