@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from adapters.catalog import open_catalog
 from adapters.catalog.sql import SqlCatalog
 from adapters.owners import ProcessOwners
-from pipeline.errors import Conflict, EnvironmentMissing, NotFound
+from pipeline.errors import Conflict, EnvironmentMissing, GalleriaError, NotFound
 from pipeline.gallery.catalog import Catalog
 from pipeline.gallery.model import (
     DeployedDisk,
@@ -578,6 +578,6 @@ def test_a_missing_driver_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "catalog.db"
     path.write_text("my notes " * 200)
-    with pytest.raises(Exception, match="not a database"):
+    with pytest.raises(GalleriaError, match="not a database"):
         open_catalog(f"sqlite:///{path}")
     assert path.read_text() == "my notes " * 200
