@@ -6,6 +6,7 @@ Results go to stdout, everything else to stderr. Nothing is imported before it i
 
 import errno
 import os
+import select
 import signal
 import sys
 import traceback
@@ -16,6 +17,7 @@ import click
 
 from adapters.cli.commands import cli
 from adapters.cli.context import Settings
+from adapters.cli.lazy import PipeBroken
 from adapters.text import printable
 from pipeline.errors import GalleriaError, InvalidParameter, NoSpace
 
@@ -66,8 +68,12 @@ def run(args: Sequence[str]) -> int:
         return _stopped("interrupted", INTERRUPTED)
     except _Terminated:
         return _stopped("terminated", TERMINATED)
-    except BrokenPipeError as error:
+    except (PipeBroken, BrokenPipeError) as error:
         return OUTPUT_CLOSED if _output_closed() else _report(error, settings)
+    except SystemExit:
+        # click's own help could not be written, and it has made stdout deaf
+        _silence()
+        return OUTPUT_CLOSED
     except Exception as error:
         return _report(error, settings)
     return status if isinstance(status, int) else 0
@@ -132,10 +138,18 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _output_closed() -> bool:
-    """Whether stdout's reader has gone; then what is still buffered goes nowhere, silently."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    """Whether stdout's reader has gone: asked of the kernel, as Python's buffers may know nothing
+    of it any more."""
+    poll = select.poll()
+    poll.register(1, 0)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        return False
+    _silence()
+    return True
+
+
+def _silence() -> None:
+    """Let what is still buffered for stdout go nowhere."""
+    descriptor = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(descriptor, 1)
+    os.close(descriptor)

@@ -192,4 +192,7 @@ def _examination_text(found: Examination) -> str:
         about.append(("hostname", guest.hostname))
         kinds = ", ".join(f"{device} {kind}" for device, kind in guest.filesystems)
         about.append(("file systems", kinds))
+    if found.evidence is not None:
+        about.append(("looks", found.evidence.verdict))
+        about += [("  because", reason) for reason in found.evidence.reasons]
     return fields(about)

@@ -9,14 +9,12 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
-from adapters.text import table
 from pipeline.guest.operations import Operation
 from pipeline.guest.profiles import DEFAULT, OPERATIONS, PROFILES, Plan, select
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 WIDTH = 96
-COLUMNS = ("OPERATION", "DEFAULT", "WHAT IT DOES")
 
 
 def _list_operations(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -89,14 +87,22 @@ def _emit_operations(settings: Settings) -> None:
         }
         for profile in PROFILES
     ]
-    rows = [(item.name, "yes" if item.default else "", item.heading) for item in OPERATIONS]
-    lines = [table(COLUMNS, rows), ""]
+    width = max(len(item.name) for item in OPERATIONS)
+    lines = [_wrapped(f"{item.name:{width}}  ", _heading(item), width + 2) for item in OPERATIONS]
+    lines.append("")
     for profile in PROFILES:
         mark = " (default)" if profile.name == DEFAULT else ""
-        line = f"profile {profile.name}{mark}: {profile.description}"
-        lines.append(textwrap.fill(line, WIDTH, subsequent_indent="  "))
+        lines.append(_wrapped(f"profile {profile.name}{mark}: ", profile.description, 4))
     document = {"operations": [_document(item) for item in OPERATIONS], "profiles": profiles}
     settings.emit(document, "\n".join(lines))
+
+
+def _heading(operation: Operation) -> str:
+    return operation.heading + ("" if operation.default else " (not by default)")
+
+
+def _wrapped(title: str, text: str, indent: int) -> str:
+    return textwrap.fill(title + text, WIDTH, subsequent_indent=" " * indent)
 
 
 def _document(operation: Operation) -> dict[str, object]:

@@ -278,7 +278,7 @@ def _plan_text(request: PublishRequest, item: Preview) -> str:
                 "there" if region.done else "to make",
                 region.replicas,
                 "reflink" if region.reflink else "overlay",
-                "older version" if region.starts_from else "nothing",
+                "" if region.done else "older version" if region.starts_from else "nothing",
                 bytes_text(region.free_bytes),
                 region.zone,
             )

@@ -40,6 +40,11 @@ def global_options(*, hidden: bool) -> list[click.Parameter]:
     ]
 
 
+class PipeBroken(Exception):
+    """A BrokenPipeError, kept from click: that would end the process without a word, whichever
+    pipe it was."""
+
+
 class Command(click.Command):
     """A command that takes the global options as well."""
 
@@ -49,7 +54,10 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         start_logging(verbose=ctx.ensure_object(Settings).verbose)
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise PipeBroken(str(error)) from error
 
 
 class Group(click.Group):

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from adapters import cli
-from adapters.cli import arguments, context
+from adapters.cli import arguments, commands, context
 from adapters.cli.commands import COMMANDS
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command, LazyGroup
@@ -59,7 +59,7 @@ def raising(error: BaseException) -> Callable[[Settings], object]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_there_and_says_what_the_list_says(name: str) -> None:
-    command = cli.cli.get_command(click.Context(cli.cli), name)
+    command = commands.cli.get_command(click.Context(commands.cli), name)
     assert command is not None
     assert command.get_short_help_str(limit=200) == COMMANDS[name][1]
     leaves = command.commands.values() if isinstance(command, click.Group) else [command]

@@ -1,0 +1,289 @@
+"""The installed command, in a process and a home of its own: what a newcomer types first."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+GALLERIA = Path(sys.executable).with_name("galleria")
+HELP_CPU_SECONDS = 0.25
+
+
+class Home:
+    """A user's directories, and galleria in them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("GALLERIA_")}
+        self.env = kept | {
+            "HOME": str(path),
+            "XDG_STATE_HOME": str(path / "state"),
+            "XDG_CONFIG_HOME": str(path / "config"),
+            "XDG_CACHE_HOME": str(path / "cache"),
+        }
+
+    def run(self, *args: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [GALLERIA, *args], env=self.env, capture_output=True, text=True, cwd=self.path
+        )
+        assert done.returncode == status, (done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        return done
+
+    def json(self, *args: str, status: int = 0) -> dict[str, Any]:
+        document = json.loads(self.run(*args, "--json", status=status).stdout)
+        assert isinstance(document, dict)
+        assert document.pop("schema_version") == 1
+        return document
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+@pytest.fixture
+def gallery(home: Home) -> Home:
+    return furnished(home)
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A gallery that no test changes: what is refused leaves no trace."""
+    return furnished(Home(tmp_path_factory.mktemp("unchanged")))
+
+
+def furnished(home: Home) -> Home:
+    """With two regions, a gallery, a definition and a little disk."""
+    home.run("init", "--region", f"eu={home.path}/eu", "--region", f"UK South={home.path}/uk")
+    home.run("gallery", "create", "corp")
+    home.run(*DEFINE)
+    (home.path / "small.raw").write_bytes(bytes(512 * 100))
+    return home
+
+
+DEFINE = (
+    *("definition", "create", "corp/web", "--os-type", "Linux", "--os-state", "Specialized"),
+    *("--publisher", "Contoso", "--offer", "web", "--sku", "front"),
+)
+
+
+def test_help_is_quick(home: Home) -> None:
+    def cpu() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    home.run("--help")  # bytecode is compiled once
+    took = []
+    for _ in range(3):
+        before = cpu()
+        home.run("--help")
+        took.append(cpu() - before)
+    assert min(took) < HELP_CPU_SECONDS
+
+
+def test_a_laptop_needs_no_decisions(home: Home) -> None:
+    printed = home.run("init").stdout
+    assert str(home.path / "config/galleria/config.toml") in printed
+    assert (home.path / "state/galleria/catalog.db").is_file()
+    assert (home.path / "state/galleria/regions/local").is_dir()
+    shown = home.json("config", "show")
+    assert shown["config"]["regions"] == {"local": [f"{home.path}/state/galleria/regions/local"]}
+    assert shown["origins"]["regions"] == f"{home.path}/config/galleria/config.toml"
+    assert shown["origins"]["threads"] == "default"
+    assert home.json("list")["versions"] == []
+
+
+def test_init_refuses_to_overwrite(home: Home) -> None:
+    home.run("init")
+    before = (home.path / "config/galleria/config.toml").read_bytes()
+    error = home.json("init", "--region", "eu=eu", status=5)["error"]
+    assert error["code"] == "Conflict"
+    assert "--force" in error["hint"]
+    assert not (home.path / "eu").exists()
+    assert (home.path / "config/galleria/config.toml").read_bytes() == before
+    made = home.json("init", "--region", "eu=eu,eu2", "--region", "us=us", "--source-region", "us",
+                     "--force")  # fmt: skip
+    assert made["config"]["regions"] == {
+        "eu": [f"{home.path}/eu", f"{home.path}/eu2"],
+        "us": [f"{home.path}/us"],
+    }
+    assert home.json("gallery", "create", "corp")["gallery"]["location"] == "us"
+
+
+def test_another_configuration(home: Home) -> None:
+    home.run("init", "--config", "mine.toml", "--region", "eu=zones/eu",
+             "--catalog", f"sqlite:///{home.path}/mine.db")  # fmt: skip
+    assert (home.path / "mine.db").is_file()
+    assert home.json("--config", "mine.toml", "config", "show")["config"]["source_region"] == "eu"
+    home.env["GALLERIA_CONFIG"] = str(home.path / "mine.toml")
+    assert home.json("config", "show")["config"]["catalog"] == f"sqlite:///{home.path}/mine.db"
+    error = home.json("list", "--config", "nowhere.toml", status=4)["error"]
+    assert "nowhere.toml" in error["message"]
+
+
+def test_galleries(home: Home) -> None:
+    home.run("init", "--region", f"UK South={home.path}/uk")
+    made = home.json("gallery", "create", "corp", "--location", "uksouth", "--tags", "a=b c=d",
+                     "--description", "what we run")  # fmt: skip
+    assert made["gallery"]["location"] == "UK South"
+    assert made["gallery"]["tags"] == {"a": "b", "c": "d"}
+    assert "what we run" in home.run("gallery", "list").stdout
+    assert home.json("gallery", "show", "CORP")["gallery"] == made["gallery"]
+    assert home.json("gallery", "create", "co-rp", status=2)["error"]["code"] == "InvalidParameter"
+    home.run("gallery", "delete", "corp")
+    assert home.json("gallery", "list")["galleries"] == []
+    assert home.json("gallery", "show", "corp", status=4)["error"]["code"] == "ResourceNotFound"
+
+
+def test_definitions(gallery: Home) -> None:
+    shown = gallery.json("definition", "show", "corp/web")["definition"]
+    assert shown["hyperVGeneration"] == "V2"
+    assert shown["architecture"] == "x64"
+    assert shown["osState"] == "Specialized"
+    more = ("--minimum-cpu-core", "2", "--maximum-memory", "4096", "--tags", "a=b",
+            "--end-of-life-date", "2099-01-31", "--description", "fronts")  # fmt: skip
+    changed = gallery.json(*DEFINE, *more)["definition"]
+    assert changed["recommended"] == {"vCPUs": {"min": 2}, "memory": {"max": 4096}}
+    assert changed["endOfLifeDate"] == "2099-01-31T00:00:00Z"
+    text = gallery.run("definition", "show", "corp/web").stdout
+    assert "2.." in text
+    assert "..4096 MB" in text
+    table = gallery.run("definition", "list", "corp").stdout.splitlines()
+    assert table[1].split() == [
+        *("corp/web", "Linux", "Specialized", "V2", "x64", "Contoso/web/front", "2099-01-31"),
+    ]
+    assert gallery.json("gallery", "delete", "corp", status=5)["error"]["code"] == (
+        "CannotDeleteResource"
+    )
+    gallery.run("definition", "delete", "corp/web")
+    gallery.run("gallery", "delete", "corp")
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "code"),
+    [
+        (["definition", "create", "corp/x", "--os-type", "Linux"], 2, "Usage"),
+        ([*DEFINE, "--end-of-life-date", "soon"], 2, "BadRequest"),
+        ([*DEFINE, "--features", "A"], 2, "Usage"),
+        ([*DEFINE, "--architecture", "Arm64"], 5, "PropertyChangeNotAllowed"),
+        (["show", "corp/web/1.0.0"], 4, "ResourceNotFound"),
+        (["show", "corp/web"], 4, "GalleryImageNotFound"),
+        (["show", "corp/web/1.0"], 2, "InvalidParameter"),
+        (["publish", "corp/web/1.0.0", "--os-disk", "nowhere.raw"], 4, "NotFound"),
+        (["publish", "corp/nix/1.0.0", "--os-disk", "small.raw"], 4, "ParentResourceNotFound"),
+        (["publish", "corp/web/1.0.0", "--os-disk", "x", "--skip", "lgos"], 2, "InvalidParameter"),
+        (["build", "nowhere.yaml"], 4, "NotFound"),
+        (["plan", "small.raw"], 2, "SpecInvalid"),
+        (["hash", "nowhere.raw"], 4, "NotFound"),
+        (["export", "corp/web", "--format", "raw", "--out", "x"], 4, "GalleryImageNotFound"),
+        (
+            ["snapshot", "create", "small.raw", "--region", "mars"],
+            2,
+            "LocationNotAvailableForResourceType",
+        ),
+    ],
+)
+def test_errors_have_a_code_a_status_and_words(
+    unchanged: Home, args: list[str], status: int, code: str
+) -> None:
+    error = unchanged.json(*args, status=status)["error"]
+    assert error["code"] == code
+    assert error["message"]
+
+
+def test_what_is_refused_leaves_no_trace(unchanged: Home) -> None:
+    unchanged.run("publish", "corp/web/1.0.0", "--os-disk", "nowhere.raw", status=4)
+    assert unchanged.json("list")["versions"] == []
+
+
+def test_a_spec_with_a_mistake_names_its_line(home: Home) -> None:
+    spec = home.path / "web.yaml"
+    spec.write_text(
+        "apiVersion: galleria/v1\nkind: ImageVersion\n"
+        "image: {gallery: corp, definition: web, version: 1.0.0}\nsource: {osDsk: web.raw}\n"
+    )
+    said = home.run("plan", "web.yaml", status=2).stderr
+    assert "web.yaml:4: source.osDsk: is not a key that is known here" in said
+    assert home.run("spec", "check", "web.yaml", status=2).stderr == said
+
+
+def test_what_generalizing_does_is_listed_everywhere(home: Home) -> None:
+    listed = home.json("operations")
+    names = [operation["name"] for operation in listed["operations"]]
+    assert "machine-id" in names
+    assert home.json("publish", "--list-operations") == listed
+    assert home.json("generalize", "--list-operations") == listed
+    text = home.run("operations").stdout
+    assert all(name in text for name in names)
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_schema_is_printed(home: Home) -> None:
+    assert home.json("spec", "schema")["schema"] == json.loads(home.run("spec", "schema").stdout)
+
+
+def test_hostile_names_do_not_reach_the_terminal(home: Home) -> None:
+    done = home.run("hash", "x\x1b[2J.raw", status=4)
+    assert "\x1b" not in done.stderr
+    assert "\\x1b" in done.stderr
+
+
+def test_a_reader_that_leaves_is_no_error(home: Home) -> None:
+    process = subprocess.Popen(
+        [GALLERIA, "spec", "schema"], env=home.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    said = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 141
+    assert said == b""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_it_in_order(home: Home, number: signal.Signals, status: int) -> None:
+    fifo = home.path / "web.yaml"
+    os.mkfifo(fifo)
+    with subprocess.Popen(
+        [GALLERIA, "spec", "check", str(fifo)], env=home.env, stderr=subprocess.PIPE, text=True
+    ) as process:
+        _wait_until(lambda: "web.yaml" in _waiting_on(process.pid))
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert said.strip().startswith("galleria: ")
+    assert "Traceback" not in said
+
+
+def _waiting_on(pid: int) -> str:
+    """Whether a process sleeps in the open of a FIFO: the kernel's name for it."""
+    try:
+        channel = Path(f"/proc/{pid}/wchan").read_text()
+    except FileNotFoundError:
+        return ""
+    return "web.yaml" if "fifo" in channel or "wait_for_partner" in channel else ""
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to wait"
+        time.sleep(0.02)
+
+
+def test_it_runs_as_a_module(home: Home) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "adapters.cli", "--version"],
+        env=home.env, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("galleria ")
