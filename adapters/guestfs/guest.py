@@ -4,6 +4,8 @@ libguestfs resolves links inside the guest (its daemon works chrooted). The shel
 whole listings does not, so it only ever sees paths whose middle is free of links.
 """
 
+import fnmatch
+import re
 import stat as modes
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ KINDS = {
     modes.S_IFDIR: "directory",
     modes.S_IFLNK: "symlink",
 }
+WILDCARD = re.compile(r"[*?\[]")
 FIND_KINDS = {"f": "file", "d": "directory", "l": "symlink"}
 
 
@@ -73,14 +76,22 @@ class GuestfsGuest:
         )
 
     def glob(self, pattern: str) -> list[str]:
-        """Without `**`; like a shell's, `*` does not match a leading dot."""
-        try:
-            found = self._call("glob_expand", pattern, directoryslash=False)
-        except CallFailed as error:
-            if error.absent:
-                return []
-            raise
-        return sorted(found)
+        """`*`, `?` and `[...]` in any component; like a shell's, they match no leading dot."""
+        found = ["/"]
+        for part in PurePosixPath(pattern).parts[1:]:
+            found = [path for base in found for path in self._matching(base, part)]
+        return sorted(path for path in found if self.stat(path) is not None)
+
+    def _matching(self, base: str, part: str) -> list[str]:
+        if not WILDCARD.search(part):
+            return [_join(base, part)]
+        directory = self._directory(base)  # a link to a directory is entered, as a shell does
+        names = [] if directory is None else self.names(directory)
+        return [
+            _join(base, name)
+            for name in names
+            if fnmatch.fnmatchcase(name, part) and name.startswith(".") <= part.startswith(".")
+        ]
 
     def read(self, path: str, limit: int = 1 << 20) -> bytes:
         real = self._regular(path, "read")

@@ -1,0 +1,197 @@
+"""One suite for the Guest port: the in-memory double and a real appliance must agree.
+
+The appliance is launched once for the whole module; each test has a directory of its own.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from adapters.guestfs.client import GuestfsHost
+from adapters.guestfs.guest import GuestfsGuest
+from adapters.sandbox import Sandbox
+from fixtures.debian import default_cache
+from pipeline.errors import Refused
+from pipeline.ports import Guest, ImageFormat, Layer
+from tests.contract.memory_guest import MemoryGuest
+from tests.system.phony import debian_disk
+
+pytestmark = pytest.mark.timeout(600)
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    work = tmp_path_factory.mktemp("contract")
+    disk = debian_disk(work / "disk.raw", work / "tree")
+    host = GuestfsHost(Sandbox(), default_cache())
+    with host.session([(Layer(disk, ImageFormat.RAW),)], writable=True) as session:
+        yield session.mount()
+
+
+@pytest.fixture(params=["memory", pytest.param("guestfs", marks=pytest.mark.system)])
+def guest(request: pytest.FixtureRequest) -> Guest:
+    found: Guest = (
+        MemoryGuest() if request.param == "memory" else request.getfixturevalue("appliance")
+    )
+    return found
+
+
+@pytest.fixture
+def home(guest: Guest) -> str:
+    path = f"/work/{next(NUMBERS)}"
+    guest.mkdir(path)
+    return path
+
+
+def test_write_makes_keeps_and_replaces(guest: Guest, home: str) -> None:
+    path = f"{home}/file"
+    guest.write(path, b"long content")
+    found = guest.stat(path)
+    assert found is not None
+    assert (found.kind, found.mode, found.uid, found.length) == ("file", 0o644, 0, 12)
+    guest.write(path, b"x", mode=0o600)
+    guest.write(path, b"\xff\n")
+    found = guest.stat(path)
+    assert found is not None
+    assert (found.mode, found.length) == (0o600, 2)
+    assert guest.read(path) == b"\xff\n"
+
+
+def test_long_files_are_written_and_read_whole(guest: Guest, home: str) -> None:
+    content = bytes(range(256)) * 20_000
+    guest.write(f"{home}/long", content)
+    assert guest.read(f"{home}/long", limit=len(content) + 1) == content
+    assert guest.read(f"{home}/long", limit=3) == content[:3]
+
+
+def test_truncate_keeps_the_file(guest: Guest, home: str) -> None:
+    guest.write(f"{home}/log", b"secret", mode=0o640)
+    guest.truncate(f"{home}/log")
+    found = guest.stat(f"{home}/log")
+    assert found is not None
+    assert (found.kind, found.mode, found.length) == ("file", 0o640, 0)
+
+
+def test_listings(guest: Guest, home: str) -> None:
+    guest.mkdir(f"{home}/d/e")
+    guest.write(f"{home}/d/e/f", b"123")
+    guest.write(f"{home}/.hidden", b"")
+    guest.symlink("d", f"{home}/link")
+    assert guest.names(home) == [".hidden", "d", "link"]
+    assert [(path, found.kind, found.length) for path, found in guest.find(home)] == [
+        (f"{home}/.hidden", "file", 0),
+        (f"{home}/d", "directory", guest.find(home)[1][1].length),
+        (f"{home}/d/e", "directory", guest.find(home)[2][1].length),
+        (f"{home}/d/e/f", "file", 3),
+        (f"{home}/link", "symlink", 1),
+    ]
+    assert guest.glob(f"{home}/*") == [f"{home}/d", f"{home}/link"]
+    assert guest.glob(f"{home}/d/*/f") == [f"{home}/d/e/f"]
+    assert guest.names(f"{home}/link") == []  # a link is no directory
+
+
+def test_what_is_absent_is_no_error(guest: Guest, home: str) -> None:
+    for path in (f"{home}/no", f"{home}/no/where"):
+        assert guest.stat(path) is None
+        assert guest.names(path) == guest.glob(f"{path}/*") == []
+        assert guest.find(path) == []
+        assert guest.real(path) == path
+        guest.remove(path)
+    guest.write(f"{home}/file", b"")
+    assert guest.stat(f"{home}/file/below") is None
+
+
+def test_remove_takes_trees_and_never_follows(guest: Guest, home: str) -> None:
+    guest.mkdir(f"{home}/tree/deep")
+    guest.write(f"{home}/kept", b"1")
+    guest.mkdir(f"{home}/other")
+    guest.write(f"{home}/other/file", b"1")
+    guest.symlink("../../kept", f"{home}/tree/deep/link")
+    guest.symlink(f"{home}/other", f"{home}/tree/directory")
+    guest.symlink(f"{home}/kept", f"{home}/link")
+    guest.remove(f"{home}/tree")
+    guest.remove(f"{home}/link")
+    assert guest.names(home) == ["kept", "other"]
+    assert guest.names(f"{home}/other") == ["file"]
+
+
+def test_links_in_the_middle_lead_where_the_guest_says(guest: Guest, home: str) -> None:
+    guest.mkdir(f"{home}/a/b")
+    guest.symlink(f"{home}/a", f"{home}/absolute")
+    guest.symlink("absolute/b", f"{home}/relative")
+    assert guest.real(f"{home}/relative/file") == f"{home}/a/b/file"
+    guest.write(f"{home}/relative/file", b"1")
+    assert guest.names(f"{home}/a/b") == ["file"]
+    assert guest.stat(f"{home}/relative/file") == guest.stat(f"{home}/a/b/file")
+    guest.remove(f"{home}/relative/file")
+    assert guest.names(f"{home}/a/b") == []
+    guest.remove(f"{home}/absolute")
+    assert guest.stat(f"{home}/relative/file") is None
+    assert guest.real(f"{home}/relative/file") == f"{home}/relative/file"
+
+
+def test_absolute_links_do_not_leave_the_guest(guest: Guest, home: str) -> None:
+    guest.symlink("/../../../work", f"{home}/up")
+    assert guest.real(f"{home}/up/x") == "/work/x"
+
+
+def test_loops_lead_nowhere(guest: Guest, home: str) -> None:
+    guest.symlink("two", f"{home}/one")
+    guest.symlink("one", f"{home}/two")
+    assert guest.stat(f"{home}/one/file") is None
+    found = guest.stat(f"{home}/one")
+    assert found is not None
+    assert found.kind == "symlink"
+
+
+def test_links_are_not_written_through(guest: Guest, home: str) -> None:
+    guest.write(f"{home}/target", b"kept")
+    guest.symlink("target", f"{home}/link")
+    for forbidden in (
+        lambda: guest.write(f"{home}/link", b"x"),
+        lambda: guest.truncate(f"{home}/link"),
+        lambda: guest.read(f"{home}/link"),
+    ):
+        with pytest.raises(Refused):
+            forbidden()
+    assert guest.read(f"{home}/target") == b"kept"
+    assert guest.readlink(f"{home}/link") == "target"
+
+
+def test_paths_that_climb_are_refused(guest: Guest, home: str) -> None:
+    with pytest.raises(Refused):
+        guest.stat(f"{home}/../x")
+    with pytest.raises(Refused):
+        guest.remove("relative")
+
+
+def test_mkdir_is_content_with_what_is_there(guest: Guest, home: str) -> None:
+    guest.mkdir(f"{home}/x/y", mode=0o700)
+    guest.mkdir(f"{home}/x/y")
+    found = guest.stat(f"{home}/x/y")
+    assert found is not None
+    assert (found.kind, found.mode) == ("directory", 0o700)
+
+
+@pytest.mark.parametrize("name", ["new\nline", "sp ace'\"$(x)", "-rf", "\udcff\udcfe", "*"])
+def test_hostile_names(guest: Guest, home: str, name: str) -> None:
+    plain = not name.startswith("\udcff")
+    if plain:
+        guest.write(f"{home}/{name}", b"1")
+    elif isinstance(guest, MemoryGuest):
+        guest.plant(f"{home}/{name}", b"1")
+    else:
+        assert isinstance(guest, GuestfsGuest)
+        guest._script(f"printf 1 > '/sysroot{home}/{name}'")
+    assert guest.names(home) == [name]
+    assert guest.glob(f"{home}/*") == [f"{home}/{name}"]
+    assert [path for path, _ in guest.find(home)] == [f"{home}/{name}"]
+    found = guest.stat(f"{home}/{name}")
+    assert found is not None
+    assert (found.kind, found.length) == ("file", 1)
+    guest.truncate(f"{home}/{name}")
+    assert guest.find(home)[0][1].length == 0
+    guest.remove(f"{home}/{name}")
+    assert guest.names(home) == []

@@ -1,0 +1,58 @@
+"""Small file systems and a phony Debian that libguestfs recognises, made without mounting."""
+
+import subprocess
+from pathlib import Path
+
+ROOT_FILES = {
+    "etc/fstab": "LABEL=root / ext4 defaults 0 1\n",
+    "etc/os-release": 'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n',
+    "etc/debian_version": "12.5\n",
+    "etc/hostname": "oldbox\n",
+    "etc/hosts": "127.0.0.1 localhost\n",
+    "etc/passwd": "root:x:0:0:root:/root:/bin/bash\n",
+    "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
+    "var/lib/dpkg/status": "",
+    "root/.bash_history": "MARKER-history\n",
+    "usr/bin/true": "",
+    "tmp/file": "",
+}
+MIB = 1 << 20
+
+
+def run(*argv: str | Path, stdin: str | None = None) -> str:
+    done = subprocess.run(
+        [str(word) for word in argv], input=stdin, check=True, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+def tree(directory: Path) -> Path:
+    for name, content in ROOT_FILES.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    (directory / "bin").symlink_to("usr/bin")
+    return directory
+
+
+def debian_disk(path: Path, work: Path, *, length: int = 64 * MIB) -> Path:
+    """MBR; ext4 (4 KiB blocks, label root) in the first partition, swap in the second."""
+    sectors = length // 512
+    root = sectors - 2048 - 16384
+    table = f"label: dos\nstart=2048,size={root},type=83\nstart={2048 + root},type=82\n"
+    with path.open("wb") as file:
+        file.truncate(length)
+    run("sfdisk", "-q", path, stdin=table)
+    run(
+        *("mke2fs", "-q", "-t", "ext4", "-b", "4096", "-L", "root", "-d", tree(work)),
+        *("-E", f"offset={2048 * 512}", path, f"{root // 2}k"),
+    )
+    swap = path.with_suffix(".swap")
+    with swap.open("wb") as file:
+        file.truncate(16384 * 512)
+    run("mkswap", "-q", swap)
+    with path.open("r+b") as file:
+        file.seek((2048 + root) * 512)
+        file.write(swap.read_bytes())
+    swap.unlink()
+    return path
