@@ -36,9 +36,9 @@ STATE_ZERO = 2
 class NbdDevice:
     """One export. Calls may come from many threads: each takes one of a few connections."""
 
-    def __init__(self, socket: Path, *, writable: bool) -> None:
+    def __init__(self, socket: Path, alive: Callable[[], bool], *, writable: bool) -> None:
         self._socket = socket
-        self._writable = writable
+        self._alive = alive
         self._idle: queue.LifoQueue[nbd.NBD] = queue.LifoQueue()
         self._lock = threading.Lock()
         self._opened: list[nbd.NBD] = []
@@ -60,7 +60,8 @@ class NbdDevice:
                 handle.connect_unix(str(self._socket))
             except nbd.Error as error:
                 # the socket is there before the server listens on it
-                if time.monotonic() > deadline or error.errno != "ECONNREFUSED":
+                late = time.monotonic() > deadline or not self._alive()
+                if late or error.errno != "ECONNREFUSED":
                     raise StageFailed(f"could not connect to qemu-nbd: {error.string}") from None
                 time.sleep(0.005)
                 continue
@@ -195,7 +196,7 @@ def serve(sandbox: Sandbox, chain: Chain, *, writable: bool = False) -> Iterator
             if not command.wait_for(socket, process, START_SECONDS):
                 raise StageFailed(f"qemu-nbd did not start: {_tail(stderr)}")
             try:
-                device = NbdDevice(socket, writable=writable)
+                device = NbdDevice(socket, lambda: process.poll() is None, writable=writable)
             except StageFailed as error:
                 # the socket is there before the image has been opened: the server knows better
                 with contextlib.suppress(subprocess.TimeoutExpired):

@@ -17,8 +17,6 @@ def open_readonly(path: Path) -> int:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except FileNotFoundError:
         raise NotFound(f"there is no file {str(path)!r}") from None
-    except IsADirectoryError:
-        raise UnsafeImage(f"{str(path)!r} is a directory, not an image file") from None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise UnsafeImage(f"{str(path)!r} is not a regular file")

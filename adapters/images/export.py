@@ -164,7 +164,7 @@ def _footer_problems(path: Path, length: int) -> str:
 
 
 def _copy(disk: Source, fd: int) -> None:
-    buffer = memoryview(bytearray(BUFFER))
+    buffer, zeros = memoryview(bytearray(BUFFER)), bytearray(BUFFER)
     position = 0
     for extent in disk.extents():
         position = extent.end
@@ -174,6 +174,9 @@ def _copy(disk: Source, fd: int) -> None:
             piece = extent.part(start, min(start + BUFFER, extent.end))
             part = buffer[: piece.length]
             disk.read_into(part, piece)
-            rawfile.write_exactly(fd, part, start)
+            # some sources (VHDX blocks, preallocated disks) hold long runs of zeros; a bytearray
+            # compares by memcmp, a memoryview item by item
+            if zeros[: piece.length] != part:
+                rawfile.write_exactly(fd, part, start)
     if position != disk.virtual_size:
         raise StageFailed(f"the extents of the disk end at {position} of {disk.virtual_size} bytes")
