@@ -187,8 +187,9 @@ def _examination_text(found: Examination) -> str:
         about.append(("generation", found.partitions.generation))
     if found.guest is not None:
         guest = found.guest
-        name = guest.product_name or f"{guest.distribution} {guest.version}".strip()
-        about.append(("os", f"{guest.os_type}: {name} ({guest.architecture})"))
+        name = f"{guest.os_type} {guest.distribution} {guest.version}".strip()
+        product = guest.product_name if guest.product_name not in name else ""
+        about.append(("os", ", ".join(filter(None, (name, product, guest.architecture)))))
         about.append(("hostname", guest.hostname))
         kinds = ", ".join(f"{device} {kind}" for device, kind in guest.filesystems)
         about.append(("file systems", kinds))

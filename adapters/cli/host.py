@@ -1,11 +1,15 @@
 """`galleria doctor`: what this host can do."""
 
+import textwrap
+
 import click
 
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
 from adapters.text import printable
 from pipeline.errors import EnvironmentMissing
+
+WIDTH = 96
 
 
 @click.command(cls=Command)
@@ -17,12 +21,11 @@ def doctor(context: click.Context) -> None:
     settings = context.find_object(Settings) or Settings()
     checks = doctor.run(settings.load())
     works = doctor.can_run(checks)
-    width = max(len(check.name) for check in checks)
     lines = []
     for check in checks:
-        lines.append(f"{check.verdict.value:4}  {check.name:{width}}  {printable(check.found)}")
+        lines.append(_wrapped(f"{check.verdict.value:4}  {check.name}: {check.found}"))
         if check.advice:
-            lines.append(f"      {'':{width}}  -> {printable(check.advice)}")
+            lines.append(_wrapped(f"      -> {check.advice}"))
     counts = {
         verdict: sum(check.verdict is verdict for check in checks) for verdict in doctor.Verdict
     }
@@ -33,3 +36,7 @@ def doctor(context: click.Context) -> None:
     )
     if not works:
         context.exit(EnvironmentMissing.exit_status)
+
+
+def _wrapped(line: str) -> str:
+    return textwrap.fill(printable(line), WIDTH, subsequent_indent=" " * 9)

@@ -44,8 +44,9 @@ def list_versions(settings: Settings, *, name: str | None) -> None:
 @click.command(cls=Command)
 @click.argument("reference", metavar="GALLERY/DEFINITION[/VERSION]")
 @click.option("--region", metavar="NAME", help="What latest means in this region.")
+@click.option("--report", "with_report", is_flag=True, help="What generalizing changed, too.")
 @click.pass_obj
-def show(settings: Settings, *, reference: str, region: str | None) -> None:
+def show(settings: Settings, *, reference: str, region: str | None, with_report: bool) -> None:
     """Show one version: regions, replicas, how they were made, bytes."""
     with settings.app() as app:
         version = app.gallery.resolve(reference, region)
@@ -83,12 +84,10 @@ def show(settings: Settings, *, reference: str, region: str | None) -> None:
             ("deployed", f"{len(deployments)} VMs" if deployments else ""),
         ]
     )
-    settings.emit(
-        document,
-        "\n\n".join(
-            [about, *_disks(version), region_table(version, allocated), *_replicas(version)]
-        ),
-    )
+    parts = [about, *_disks(version), region_table(version, allocated), *_replicas(version)]
+    if with_report:
+        parts.append(table(("OPERATION", "ACTION", "PATH"), _changes(report)))
+    settings.emit(document, "\n\n".join(parts))
 
 
 def _definitions(app: "App", name: str | None) -> list[DefinitionName]:
@@ -200,7 +199,20 @@ def _state(version: ImageVersion, *, interrupted: bool) -> str:
 
 
 def _generalized(version: ImageVersion, report: Mapping[str, Any] | None) -> str:
-    return "yes" if version.generalized else "no"
+    if not version.generalized:
+        return "no"
+    done = {name for name, _, _ in _changes(report)}
+    paths = {path for _, _, path in _changes(report)}
+    return f"yes, {len(done)} operations changed {len(paths)} paths" if done else "yes"
+
+
+def _changes(report: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """Operation, action and path of all that generalizing did."""
+    return [
+        (operation["name"], change["action"], change["path"])
+        for operation in (report or {}).get("operations", [])
+        for change in operation["changes"]
+    ]
 
 
 def _end_of_life(version: ImageVersion) -> str:
