@@ -115,12 +115,6 @@ def _url(value: object, where: str, base: Path) -> str:
     return text
 
 
-def _threads(value: object, where: str, base: Path) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 256:
-        raise _expected(where, "a number from 1 to 256", value)
-    return value
-
-
 def _bytes(value: object, where: str, base: Path) -> int:
     parsed = parse_size(value)
     if not parsed or parsed < 0:
@@ -136,6 +130,5 @@ PARSERS: Mapping[str, Callable[[object, str, Path], object]] = {
     "cache": _path,
     "sandbox": _boolean,
     "immutable": _boolean,
-    "threads": _threads,
     "max_virtual_size": _bytes,
 }

@@ -3,9 +3,11 @@
 import errno
 import importlib
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -104,6 +106,12 @@ def test_every_error_has_a_status_of_the_table() -> None:
     statuses = {kind.exit_status for kind in tree(errors.GalleriaError)}
     assert statuses == {1, 2, 3, 4, 5, 6, 7, 8}
     assert statuses < set(cli.EXIT_STATUSES)
+
+
+def test_the_readme_has_the_table_of_statuses(repository: Path) -> None:
+    text = (repository / "README.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| ", text, flags=re.MULTILINE)
+    assert {int(row) for row in rows} == set(cli.EXIT_STATUSES)
 
 
 @pytest.mark.parametrize(

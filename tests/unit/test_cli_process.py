@@ -98,7 +98,7 @@ def test_a_laptop_needs_no_decisions(home: Home) -> None:
     shown = home.json("config", "show")
     assert shown["config"]["regions"] == {"local": [f"{home.path}/state/galleria/regions/local"]}
     assert shown["origins"]["regions"] == f"{home.path}/config/galleria/config.toml"
-    assert shown["origins"]["threads"] == "default"
+    assert shown["origins"]["sandbox"] == "default"
     assert home.json("list")["versions"] == []
 
 

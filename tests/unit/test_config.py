@@ -53,7 +53,6 @@ def test_every_key_is_read(tmp_path: Path, env: dict[str, str]) -> None:
         cache = "/var/cache/g"
         sandbox = false
         immutable = false
-        threads = 2
         max_virtual_size = "2 TiB"
         [regions]
         eu = "/srv/eu"
@@ -66,7 +65,7 @@ def test_every_key_is_read(tmp_path: Path, env: dict[str, str]) -> None:
     }
     assert config.source_region == "US East"
     assert config.work == tmp_path / "scratch"
-    assert (config.sandbox, config.immutable, config.threads) == (False, False, 2)
+    assert (config.sandbox, config.immutable) == (False, False)
     assert config.max_virtual_size == 2 << 40
     assert set(config.origins.values()) == {str(tmp_path / "galleria.toml")}
 
@@ -80,10 +79,8 @@ def test_the_first_region_is_the_source_region(tmp_path: Path, env: dict[str, st
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("treads = 4", "unknown key 'treads'"),
-        ("threads = 'four'", "threads is 'four', expected a number from 1 to 256"),
-        ("threads = true", "threads is True, expected a number"),
-        ("threads = 0", "threads is 0, expected a number from 1"),
+        ("sandobx = true", "unknown key 'sandobx'"),
+        ("max_virtual_size = true", "max_virtual_size is True, expected bytes"),
         ("sandbox = 'no'", "sandbox is 'no', expected true or false"),
         ("max_virtual_size = '2 TB'", "max_virtual_size is '2 TB', expected bytes"),
         ("max_virtual_size = 0", "max_virtual_size is 0, expected bytes"),
@@ -97,7 +94,7 @@ def test_the_first_region_is_the_source_region(tmp_path: Path, env: dict[str, st
         ("[regions]\n'eu west' = '/a'\nEUWest = '/b'", "region 'EUWest' is there twice"),
         ("[regions]\neu = '/a'\nus = '/b/../a'", "the directory /a is two zones"),
         ("source_region = 'us'\n[regions]\neu = '/a'", "expected one of the regions: eu"),
-        ("threads = ", "not TOML"),
+        ("sandbox = ", "not TOML"),
     ],
 )
 def test_mistakes_name_file_key_and_what_is_expected(
@@ -119,18 +116,17 @@ def test_a_password_is_not_repeated(tmp_path: Path, env: dict[str, str]) -> None
 def test_the_environment_wins(tmp_path: Path, env: dict[str, str]) -> None:
     env |= {
         "GALLERIA_SANDBOX": "false",
-        "GALLERIA_THREADS": "3",
         "GALLERIA_REGIONS": "eu=/a 'uk south=/b,/c'",
         "GALLERIA_MAX_VIRTUAL_SIZE": "1 GiB",
     }
-    config = load(tmp_path, env, "threads = 2\nsandbox = true\nimmutable = false\n")
-    assert (config.sandbox, config.threads, config.max_virtual_size) == (False, 3, 1 << 30)
+    config = load(tmp_path, env, "max_virtual_size = 9\nsandbox = true\nimmutable = false\n")
+    assert (config.sandbox, config.immutable, config.max_virtual_size) == (False, False, 1 << 30)
     assert config.regions == {"eu": (Path("/a"),), "uk south": (Path("/b"), Path("/c"))}
-    assert config.origins["threads"] == "GALLERIA_THREADS"
+    assert config.origins["sandbox"] == "GALLERIA_SANDBOX"
     assert config.origins["immutable"] == str(tmp_path / "galleria.toml")
 
 
-@pytest.mark.parametrize("variable", ["GALLERIA_SANDBOX", "GALLERIA_THREADS", "GALLERIA_REGIONS"])
+@pytest.mark.parametrize("variable", ["GALLERIA_SANDBOX", "GALLERIA_CATALOG", "GALLERIA_REGIONS"])
 def test_a_bad_variable_is_named(env: dict[str, str], variable: str) -> None:
     with pytest.raises(ConfigurationInvalid, match=variable):
         load_config(None, env | {variable: "perhaps"})
@@ -145,13 +141,13 @@ def test_a_file_that_was_named_must_exist(tmp_path: Path, env: dict[str, str]) -
 
 def test_the_users_file_is_found(tmp_path: Path, env: dict[str, str]) -> None:
     (tmp_path / "config/galleria").mkdir(parents=True)
-    (tmp_path / "config/galleria/config.toml").write_text("threads = 7")
-    assert load_config(None, env).threads == 7
+    (tmp_path / "config/galleria/config.toml").write_text("immutable = false")
+    assert not load_config(None, env).immutable
 
 
 def test_what_is_written_is_read_back(tmp_path: Path, env: dict[str, str]) -> None:
     zones = parse_regions(["eu=a,b", f'uk south={tmp_path}/c "d"é'], "--region", tmp_path)
-    values = {"regions": zones, "source_region": "uk south", "threads": 2, "sandbox": False}
+    values = {"regions": zones, "source_region": "uk south", "work": tmp_path, "sandbox": False}
     config = complete(values, dict.fromkeys(values, "test"), env)
     path = tmp_path / "new" / "config.toml"
     write_config(config, path)
