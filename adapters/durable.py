@@ -223,6 +223,8 @@ def _try_lock(path: Path) -> Iterator[bool]:
     except FileNotFoundError:
         yield True
         return
+    except PermissionError:
+        fd = None  # another user's: theirs to sweep
     if fd is None:
         yield False
         return

@@ -143,27 +143,6 @@ def punch_hole(fd: int, offset: int, length: int) -> bool:
     return True
 
 
-def data_ranges(fd: int, length: int) -> Iterator[Range]:
-    """Where a file has data, within [0, length): SEEK_DATA and SEEK_HOLE. All of it where they
-    are not supported."""
-    position = 0
-    while position < length:
-        try:
-            start = os.lseek(fd, position, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            if error.errno != errno.EINVAL:
-                raise
-            start, end = position, length
-        else:
-            end = os.lseek(fd, start, os.SEEK_HOLE)
-        if start >= length:
-            return
-        yield Range(start, min(end, length) - start)
-        position = end
-
-
 # --- immutable files -----------------------------------------------------------------------------
 
 
@@ -199,22 +178,32 @@ def same_device(one: Path, other: Path) -> bool:
 def allocated_bytes(paths: Iterable[Path]) -> int:
     """What files of one file system occupy together, shared blocks counted once (FIEMAP).
 
-    Where FIEMAP is missing each file counts by its blocks. Compressed extents count uncompressed.
+    Where FIEMAP is missing each file counts by its blocks. Compressed extents count uncompressed;
+    a file that is removed meanwhile counts nothing.
     """
     blocks: list[tuple[int, int]] = []
     unplaced = 0
     for path in paths:
-        with _opened(path, os.O_RDONLY) as fd:
-            try:
-                placed = list(_physical(fd))
-            except OSError as error:
-                if error.errno not in _CANNOT:
-                    raise
-                unplaced += os.fstat(fd).st_blocks * 512
-                continue
-        blocks += [(start, length) for start, length, known in placed if known]
-        unplaced += sum(length for _, length, known in placed if not known)
+        try:
+            with _opened(path, os.O_RDONLY) as fd:
+                placed, rest = _blocks(fd)
+        except FileNotFoundError:
+            continue
+        blocks += placed
+        unplaced += rest
     return unplaced + _covered(blocks)
+
+
+def _blocks(fd: int) -> tuple[list[tuple[int, int]], int]:
+    """The physical extents of a file, and the bytes of it that have no place of their own."""
+    try:
+        found = list(_physical(fd))
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+        return [], os.fstat(fd).st_blocks * 512
+    placed = [(start, length) for start, length, known in found if known]
+    return placed, sum(length for _, length, known in found if not known)
 
 
 def _covered(blocks: list[tuple[int, int]]) -> int:

@@ -121,7 +121,10 @@ class DirectoryZone:
 
     def allocated_bytes(self) -> int:
         return filesystem.allocated_bytes(
-            path for path in self._path.rglob("*") if path.is_file() and not path.is_symlink()
+            path
+            for part in (layout.BASES, layout.VERSIONS)
+            for path in (self._path / part).rglob("*")
+            if path.is_file() and not path.is_symlink()
         )
 
     # --- bases -----------------------------------------------------------------------------------

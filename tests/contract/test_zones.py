@@ -75,6 +75,31 @@ def test_the_same_content_is_stored_once(zone: DirectoryZone, tmp_path: Path) ->
     assert files(zone.path / "staging") == []
 
 
+def test_two_jobs_may_store_the_same_content_at_once(zone: DirectoryZone, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    with (
+        staged(zone, MemorySource(CONTENT), one) as (first, result),
+        staged(zone, MemorySource(CONTENT), two) as (second, _),
+    ):
+        winner = first.commit(result.root, one)
+        inode = winner.chain[0].path.stat().st_ino
+        assert second.commit(result.root, two) == winner
+        assert winner.chain[0].path.stat().st_ino == inode
+    assert files(zone.path / "staging") == []
+
+
+def test_a_damaged_parent_decides_nothing(zone: DirectoryZone, tmp_path: Path) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    damaged = bytearray(base.manifest.read_bytes())
+    damaged[40] ^= 1
+    base.manifest.chmod(0o644)
+    base.manifest.write_bytes(damaged)
+    with pytest.raises(VerificationFailed):
+        zone.stage_base(len(CONTENT), [base.digest])
+    assert files(zone.path / "staging") == []
+    assert zone.collect([]) == [base.digest]  # nothing is held
+
+
 def test_an_unknown_base_is_none(zone: DirectoryZone) -> None:
     assert zone.find_base("0" * 64) is None
 
