@@ -1,0 +1,94 @@
+"""The helper process and its client: bytes, refusals, crashes, hangs. With a stand-in for the
+bindings, so that nothing needs an appliance."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from adapters import command
+from adapters.guestfs import helper as helper_module
+from adapters.guestfs import scratch
+from adapters.guestfs.process import CallFailed, Helper
+from pipeline.errors import EnvironmentMissing, StageFailed
+
+BINDINGS = """
+import os, time, sys
+EVENT_APPLIANCE = EVENT_LIBRARY = EVENT_WARNING = 1
+class GuestFS:
+    def __init__(self, python_return_dict=True): pass
+    def set_event_callback(self, callback, mask): self.callback = callback
+    def echo(self, *args, **options): return [list(args), options]
+    def refuse(self, path): raise RuntimeError(f"refuse: {path}: No such file or directory")
+    def crash(self): os.write(2, b"qemu: \\x1b[31mterrible\\n"); os.abort()
+    def hang(self): self.callback(1, 0, "kernel panic", []); time.sleep(100)
+    def chatter(self): os.write(1, b"{}\\n"); return "fine"
+"""
+
+
+@contextmanager
+def started(directory: Path) -> Iterator[Helper]:
+    """The real helper.py, under this interpreter, with `guestfs` of `directory` if it is there."""
+    run = (
+        f"import sys, runpy; sys.path[:] = [{str(directory)!r}, *"
+        "[p for p in sys.path if 'packages' not in p]];"
+        f"runpy.run_path({helper_module.__file__!r}, run_name='__main__')"
+    )
+    with command.spawn([sys.executable, "-I", "-c", run], stdin=-1) as process:
+        found = Helper(process)
+        yield found
+    found.join()
+
+
+@pytest.fixture
+def helper(tmp_path: Path) -> Iterator[Helper]:
+    (tmp_path / "guestfs.py").write_text(BINDINGS)
+    with started(tmp_path) as found:
+        yield found
+
+
+def test_values_travel_both_ways(helper: Helper) -> None:
+    args = ["/päth", 7, True, b"\x00\xff", ["list"]]
+    assert helper.call("echo", *args, mode=b"x") == [args, {"mode": b"x"}]
+    helper.finish()
+
+
+def test_refusal_is_an_error_and_the_helper_goes_on(helper: Helper) -> None:
+    with pytest.raises(CallFailed, match="refuse: /x") as caught:
+        helper.call("refuse", "/x")
+    assert caught.value.absent
+    assert helper.call("echo") == [[], {}]
+
+
+def test_what_children_print_is_not_taken_for_a_reply(helper: Helper) -> None:
+    assert helper.call("chatter") == "fine"
+
+
+def test_crash_is_told_with_the_last_messages(helper: Helper) -> None:
+    with pytest.raises(StageFailed, match=r"ended \(-6\) in crash") as caught:
+        helper.call("crash")
+    assert "qemu: \\x1b[31mterrible" in caught.value.message
+    with pytest.raises(StageFailed):
+        helper.call("echo")
+
+
+def test_hang_is_ended_after_its_time(helper: Helper) -> None:
+    with pytest.raises(StageFailed, match="hang did not end within 1 s") as caught:
+        helper.call("hang", timeout=1)
+    assert "kernel panic" in caught.value.message
+
+
+def test_missing_bindings_are_an_environment_error(tmp_path: Path) -> None:
+    with started(tmp_path) as found, pytest.raises(EnvironmentMissing) as caught:
+        found.call("echo")
+    assert "python3-guestfs" in caught.value.hint
+
+
+def test_scratch_of_killed_sessions_goes_and_that_of_live_ones_stays(tmp_path: Path) -> None:
+    (tmp_path / "left").mkdir()
+    (tmp_path / "left" / "overlay").write_text("x")
+    with scratch.directory(tmp_path) as first, scratch.directory(tmp_path) as second:
+        assert sorted(tmp_path.iterdir()) == sorted([first, second])
+    assert list(tmp_path.iterdir()) == []
