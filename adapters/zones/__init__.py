@@ -134,7 +134,8 @@ class DirectoryZone:
 
     def digests(self) -> list[str]:
         """The names of all bases."""
-        return sorted(entry.name for entry in (self._path / layout.BASES).iterdir())
+        names = (entry.name for entry in (self._path / layout.BASES).iterdir())
+        return sorted(name for name in names if layout.DIGEST.fullmatch(name))
 
     def stage_base(self, virtual_size: int, parents: Sequence[str]) -> bases.StagedBase:
         self.sweep()

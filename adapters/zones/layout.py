@@ -37,12 +37,12 @@ BASES, VERSIONS, STAGING = "bases", "versions", "staging"
 
 SUFFIXES = {ImageFormat.RAW: ".raw", ImageFormat.QCOW2: ".qcow2"}
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,200}")
 
 
 def base_directory(zone: Path, digest: str) -> Path:
-    if not _DIGEST.fullmatch(digest):
+    if not DIGEST.fullmatch(digest):
         raise InvalidParameter(f"{digest!r} is not a root digest of 64 hexadecimal digits")
     return zone / BASES / digest
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters import nbd, qemu
+from adapters import filesystem, nbd, qemu
 from adapters.sandbox import Sandbox
 from adapters.sinks import RawSink
 from pipeline.data.chunks import LEAF
@@ -140,6 +140,18 @@ def test_a_raw_sink_leaves_holes(tmp_path: Path) -> None:
     facts = (tmp_path / "disk.raw").stat()
     assert facts.st_size == 1 << 30
     assert facts.st_blocks * 512 == LEAF
+
+
+def test_zeros_are_written_where_holes_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filesystem, "punch_hole", lambda *_: False)
+    (tmp_path / "disk.raw").write_bytes(PARENT)
+    sink = RawSink(tmp_path / "disk.raw", SIZE)
+    sink.zero(6 * LEAF + 1024, LEAF)
+    sink.close()
+    expected = PARENT[:LEAF] + bytes(6 * LEAF + 1024) + PARENT[7 * LEAF + 1024 :]
+    assert (tmp_path / "disk.raw").read_bytes() == expected
 
 
 def test_a_closed_raw_sink_refuses(tmp_path: Path) -> None:
