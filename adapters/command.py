@@ -118,12 +118,13 @@ def spawn(
 def detach(argv: Sequence[str], *, log: Path) -> None:
     """Start a process that outlives this one, in the caller's environment; it writes to `log`."""
     with log.open("ab") as output:
-        subprocess.Popen(  # noqa: S603 - argv lists only, never a shell
-            list(argv),
+        # setsid --fork: the process is init's child at once, so nobody has to wait for it
+        subprocess.run(  # noqa: S603 - argv lists only, never a shell
+            ["/usr/bin/setsid", "--fork", *argv],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            start_new_session=True,
+            check=True,
         )
 
 
