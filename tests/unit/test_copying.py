@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.data import copying
-from pipeline.data.chunks import LEAF
+from pipeline.data.chunks import LEAF, Leaf, digest
 from pipeline.data.copying import CopyResult, Target
 from pipeline.data.extents import Extent, Kind, Range, mask_free
 from pipeline.data.manifest import ManifestReader, ManifestWriter
@@ -191,6 +191,42 @@ def test_verify_finds_the_leaf_that_changed(disk: Disk, position: int, request: 
     assert sum(area.length for area in lost) == sum(
         len(leaf) for leaf in leaves(disk.content) if any(leaf)
     )
+
+
+def forged(content: bytes, *, xxh3: bool, blake: bool) -> ManifestReader:
+    """A manifest whose leaves keep only one of the true digests."""
+    file = io.BytesIO()
+    writer = ManifestWriter(file, len(content))
+    for data in leaves(content):
+        leaf = digest(memoryview(data))
+        assert leaf is not None
+        writer.add(Leaf(leaf.xxh3 if xxh3 else bytes(16), leaf.blake3 if blake else b"f" * 32))
+    writer.finish()
+    return ManifestReader(file)
+
+
+def test_an_equal_xxh3_never_keeps_a_leaf() -> None:
+    content = pattern(1, 3 * LEAF)
+    sink = MemorySink(len(content), pattern(2, len(content)))
+    parent = forged(content, xxh3=True, blake=False)
+    result, _ = copied(MemorySource(content), [Target("a", sink, parent)])
+    assert sink.content == content
+    assert result.stats.kept["a"] == 0
+
+
+def test_an_equal_blake3_is_enough_to_keep_a_leaf() -> None:
+    content = pattern(1, 3 * LEAF)
+    sink = MemorySink(len(content), content)
+    parent = forged(content, xxh3=False, blake=True)
+    result, _ = copied(MemorySource(content), [Target("a", sink, parent)])
+    assert result.stats.written["a"] == 0
+
+
+@pytest.mark.parametrize(("xxh3", "blake"), [(True, False), (False, True)])
+def test_verify_wants_both_digests(xxh3: bool, blake: bool) -> None:
+    content = pattern(1, 3 * LEAF)
+    bad = copying.verify(MemorySource(content), forged(content, xxh3=xxh3, blake=blake))
+    assert bad == (Range(0, 3 * LEAF),)
 
 
 def test_verify_of_another_length_is_bad_from_there_on() -> None:
