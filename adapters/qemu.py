@@ -193,31 +193,32 @@ def parse_map(output: IO[bytes], virtual_size: int) -> Iterator[Extent]:
     top; `zero` or neither `zero` nor `data` (nothing allocated down to the bottom) reads as zero.
     What lies past `virtual_size` is cut: qemu counts in sectors.
     """
-    output.seek(0)
     position = 0
-    for line in output:
-        text = line.strip().lstrip(b"[").rstrip(b",]")
-        if not text:
-            continue
-        try:
-            entry = json.loads(text)
-            start, length = int(entry["start"]), int(entry["length"])
-            known = entry["data"] and not entry["zero"]
-            offset = int(entry["offset"]) if known and "offset" in entry else None
-            layer = int(entry["depth"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise StageFailed(f"qemu-img map answered with {text[:200]!r}: {error}") from None
-        if start != position or length <= 0:
-            raise UnsafeImage(f"the map of a disk has a gap or an overlap at byte {position}")
-        length = min(length, virtual_size - position)
-        if length <= 0:
-            return
-        yield Extent(
-            start, length, Kind.DATA if known else Kind.ZERO, layer if known else 0, offset
-        )
-        position += length
+    # a file position of its own: several iterators may be under way
+    with Path(f"/proc/self/fd/{output.fileno()}").open("rb") as lines:
+        for line in lines:
+            text = line.strip().lstrip(b"[").rstrip(b",]")
+            if not text or position == virtual_size:
+                continue
+            extent = _map_entry(text)
+            if extent.start != position or extent.length <= 0:
+                raise UnsafeImage(f"the map of a disk has a gap or an overlap at byte {position}")
+            position = min(extent.end, virtual_size)
+            yield extent.part(extent.start, position)
     if position != virtual_size:
         raise UnsafeImage(f"the map of a disk ends at {position} of {virtual_size} bytes")
+
+
+def _map_entry(text: bytes) -> Extent:
+    try:
+        entry = json.loads(text)
+        start, length = int(entry["start"]), int(entry["length"])
+        if entry["zero"] or not entry["data"]:
+            return Extent(start, length, Kind.ZERO)
+        offset = int(entry["offset"]) if "offset" in entry else None
+        return Extent(start, length, Kind.DATA, int(entry["depth"]), offset)
+    except (ValueError, KeyError, TypeError) as error:
+        raise StageFailed(f"qemu-img map answered with {text[:200]!r}: {error}") from None
 
 
 def convert(

@@ -1,11 +1,11 @@
 """Image files for the pipeline: inspect, open, overlay, export (the `Images` port)."""
 
 import contextlib
-import secrets
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from adapters import qemu
+from adapters import nbd, qemu
 from adapters.images import export, inspect, source
 from adapters.images.inspect import Policy
 from adapters.sandbox import Sandbox
@@ -63,6 +63,18 @@ class QemuImages:
         export.convert(self._sandbox, self._policy, chain, path, ImageFormat.QCOW2)
         return (Layer(path, ImageFormat.QCOW2),)
 
+    @contextlib.contextmanager
+    def _masked(self, chain: Chain, path: Path, free: Sequence[Range]) -> Iterator[Chain]:
+        """The disk with its free ranges read as zero, for qemu-img, which is told of none: an
+        overlay beside `path` that holds nothing but zero clusters."""
+        export.check_target(path)
+        with tempfile.TemporaryDirectory(prefix=".galleria-", dir=path.parent) as name:
+            masked = self.create_overlay(chain, Path(name) / "masked")
+            with nbd.serve(self._sandbox, masked, writable=True) as device:
+                for hole in free:
+                    device.zero(hole.length, hole.start)
+            yield masked
+
     def export(
         self,
         chain: Chain,
@@ -85,13 +97,8 @@ class QemuImages:
                 export.write_plain(disk, path, footer=format is ImageFormat.VHD)
             return
         if free:
-            # qemu-img knows nothing of free ranges: it converts what it is given
-            plain = path.with_name(f".{path.name}.{secrets.token_hex(8)}.raw")
-            try:
-                self.export(chain, plain, ImageFormat.RAW, free=free)
-                self.export((Layer(plain, ImageFormat.RAW),), path, format, subformat=subformat)
-            finally:
-                plain.unlink(missing_ok=True)
+            with self._masked(chain, path, free) as chain:
+                export.convert(self._sandbox, self._policy, chain, path, format, subformat)
             return
         export.convert(self._sandbox, self._policy, chain, path, format, subformat)
 

@@ -58,13 +58,18 @@ def unknown_subformat(format: ImageFormat, subformat: str) -> NoReturn:
     )
 
 
-@contextlib.contextmanager
-def committed(path: Path) -> Iterator[Path]:
-    """A private path to write to; on leaving without an error it is durable and named `path`."""
+def check_target(path: Path) -> None:
+    """Raise before any work if a file can't be made there."""
     if path.exists():
         raise Conflict(f"{str(path)!r} exists already", hint="choose another name, or remove it")
     if not path.parent.is_dir():
         raise InvalidParameter(f"there is no directory {str(path.parent)!r}")
+
+
+@contextlib.contextmanager
+def committed(path: Path) -> Iterator[Path]:
+    """A private path to write to; on leaving without an error it is durable and named `path`."""
+    check_target(path)
     with tempfile.TemporaryDirectory(prefix=".galleria-", dir=path.parent) as name:
         temporary = Path(name) / path.name
         try:

@@ -15,7 +15,7 @@ from adapters import vhd
 from adapters.images import Policy, QemuImages
 from adapters.sandbox import Sandbox
 from fixtures.images import MIB, SAMPLE_SIZE, SNAPSHOT, VARIANTS, write_sample
-from pipeline.data.extents import Kind
+from pipeline.data.extents import Kind, Range
 from pipeline.errors import Conflict, InvalidParameter, NoSpace, NotFound, UnsafeImage
 from pipeline.ports import Chain, ImageFormat, Layer
 
@@ -291,6 +291,32 @@ def test_a_gpt_is_whole_after_padding(tmp_path: Path) -> None:
     )
     # the primary lost: partition tools find the disk again by its backup
     assert content.count(b"EFI PART") == 2
+
+
+@pytest.mark.parametrize(
+    ("format", "subformat"),
+    [
+        (ImageFormat.RAW, ""),
+        (ImageFormat.VHD, "dynamic"),
+        (ImageFormat.VHDX, ""),
+        (ImageFormat.QCOW2, "zstd"),
+        (ImageFormat.VMDK, "streamOptimized"),
+        (ImageFormat.VDI, ""),
+    ],
+)
+def test_what_the_guest_does_not_use_is_not_exported(
+    format: ImageFormat, subformat: str, sample: Sample, tmp_path: Path
+) -> None:
+    free = (Range(0, 512), Range(MIB - 1536, 200 * 1024), Range(4 * MIB, 5 * MIB))
+    want = bytearray(sample.raw.read_bytes())
+    for hole in free:
+        want[hole.start : hole.end] = bytes(hole.length)
+    for name in ("vhdx-blocks", "qcow2-snapshot"):
+        out = tmp_path / name
+        chain = (sample.layers[name],)
+        IMAGES.export(chain, out, format, subformat=subformat, free=free)
+        assert oracle((Layer(out, format),), tmp_path) == hashlib.sha256(want).hexdigest()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["qcow2-snapshot", "vhdx-blocks"]
 
 
 def test_an_export_never_replaces(sample: Sample, tmp_path: Path) -> None:
