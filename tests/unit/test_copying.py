@@ -13,7 +13,7 @@ from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.data import copying
+from pipeline.data import copying, reading
 from pipeline.data.chunks import LEAF, Leaf, digest
 from pipeline.data.copying import CopyResult, Target
 from pipeline.data.extents import Extent, Kind, Range, mask_free
@@ -329,7 +329,7 @@ def test_the_window_is_bounded() -> None:
     ahead = source.bytes_read // LEAF
     running.set()
     thread.join()
-    assert ahead <= 2 * copying.THREADS + 2
+    assert ahead <= 2 * reading.THREADS + 2
 
 
 @pytest.mark.parametrize(
