@@ -1,0 +1,52 @@
+"""A user's home with galleria in it: for tests of the installed command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+GALLERIA = Path(sys.executable).with_name("galleria")
+
+DEFINE = (
+    *("definition", "create", "corp/web", "--os-type", "Linux", "--os-state", "Specialized"),
+    *("--publisher", "Contoso", "--offer", "web", "--sku", "front"),
+)
+
+
+class Home:
+    """A user's directories, and galleria in them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("GALLERIA_")}
+        self.env = kept | {
+            "HOME": str(path),
+            "XDG_STATE_HOME": str(path / "state"),
+            "XDG_CONFIG_HOME": str(path / "config"),
+            "XDG_CACHE_HOME": str(path / "cache"),
+        }
+
+    def run(self, *args: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [GALLERIA, *args], env=self.env, capture_output=True, text=True, cwd=self.path
+        )
+        assert done.returncode == status, (done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        return done
+
+    def json(self, *args: str, status: int = 0) -> dict[str, Any]:
+        document = json.loads(self.run(*args, "--json", status=status).stdout)
+        assert isinstance(document, dict)
+        assert document.pop("schema_version") == 1
+        return document
+
+
+def furnished(home: Home) -> Home:
+    """With two regions, a gallery, a definition and a little disk."""
+    home.run("init", "--region", f"eu={home.path}/eu", "--region", f"UK South={home.path}/uk")
+    home.run("gallery", "create", "corp")
+    home.run(*DEFINE)
+    (home.path / "small.raw").write_bytes(bytes(512 * 100))
+    return home
