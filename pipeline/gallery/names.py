@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import InvalidParameter
 
+DEFAULT_TENANT = "00000000-0000-0000-0000-000000000000"
 DEFAULT_SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
 DEFAULT_RESOURCE_GROUP = "galleria"
 LATEST = "latest"

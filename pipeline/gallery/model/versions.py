@@ -1,158 +1,19 @@
-"""The resources of a gallery, as Azure Compute Gallery has them, as frozen values.
-
-Sizes are bytes, dates are aware UTC. `documents` gives each of them Azure's JSON names.
-"""
+"""Image versions: what is asked for, what is there."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
 from typing import Any
 
-from pipeline.gallery.names import (
-    DefinitionName,
-    GalleryName,
-    VersionName,
-    VersionNumber,
-    region_key,
+from pipeline.gallery.model.definitions import PurchasePlan
+from pipeline.gallery.model.kinds import (
+    AggregatedState,
+    ProvisioningState,
+    ReplicationMode,
+    ReplicationState,
+    StorageAccountType,
 )
-
-
-class OsType(Enum):
-    LINUX = "Linux"
-    WINDOWS = "Windows"
-
-
-class OsState(Enum):
-    GENERALIZED = "Generalized"
-    SPECIALIZED = "Specialized"
-
-
-class HyperVGeneration(Enum):
-    V1 = "V1"  # BIOS
-    V2 = "V2"  # UEFI
-
-
-class Architecture(Enum):
-    X64 = "x64"
-    ARM64 = "Arm64"
-
-
-class StorageAccountType(Enum):
-    STANDARD_LRS = "Standard_LRS"
-    STANDARD_ZRS = "Standard_ZRS"
-    PREMIUM_LRS = "Premium_LRS"
-
-
-class ReplicationMode(Enum):
-    FULL = "Full"
-    SHALLOW = "Shallow"
-
-
-class ProvisioningState(Enum):
-    CREATING = "Creating"
-    UPDATING = "Updating"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    DELETING = "Deleting"
-
-
-class ReplicationState(Enum):
-    UNKNOWN = "Unknown"
-    REPLICATING = "Replicating"
-    COMPLETED = "Completed"
-    FAILED = "Failed"
-
-
-class AggregatedState(Enum):
-    UNKNOWN = "Unknown"
-    IN_PROGRESS = "InProgress"
-    COMPLETED = "Completed"
-    FAILED = "Failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """A region of this installation and the storage account types that its zones can offer."""
-
-    name: str
-    storage_account_types: tuple[StorageAccountType, ...] = (StorageAccountType.STANDARD_LRS,)
-
-
-@dataclass(frozen=True, slots=True)
-class Gallery:
-    name: GalleryName
-    location: str
-    created: datetime
-    description: str = ""
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Identifier:
-    """The marketplace-like triple, unique in a gallery without regard to case."""
-
-    publisher: str
-    offer: str
-    sku: str
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return self.publisher.lower(), self.offer.lower(), self.sku.lower()
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceRange:
-    min: int | None = None
-    max: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Recommended:
-    """What a VM made from the image should have. Memory is in MB, as `az` has it."""
-
-    vcpus: ResourceRange = field(default=ResourceRange(), metadata={"json": "vCPUs"})
-    memory: ResourceRange = ResourceRange()
-
-
-@dataclass(frozen=True, slots=True)
-class Disallowed:
-    disk_types: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Feature:
-    name: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
-class PurchasePlan:
-    name: str
-    publisher: str
-    product: str
-
-
-@dataclass(frozen=True, slots=True)
-class ImageDefinition:
-    name: DefinitionName
-    location: str
-    created: datetime
-    os_type: OsType
-    identifier: Identifier
-    os_state: OsState = OsState.GENERALIZED
-    hyper_v_generation: HyperVGeneration = HyperVGeneration.V2
-    architecture: Architecture = Architecture.X64
-    description: str = ""
-    eula: str = ""
-    privacy_statement_uri: str = ""
-    release_note_uri: str = ""
-    end_of_life_date: datetime | None = None
-    recommended: Recommended = Recommended()
-    disallowed: Disallowed = Disallowed()
-    features: tuple[Feature, ...] = ()
-    purchase_plan: PurchasePlan | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
+from pipeline.gallery.names import VersionName, VersionNumber, region_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +80,33 @@ class ImageDisk:
 
 @dataclass(frozen=True, slots=True)
 class SafetyProfile:
-    allow_deletion_of_replicated_locations: bool = True
+    """`allow_deletion_of_replicated_locations`: whether a version may lose a region. True: also by
+    leaving it out of a list of regions; None: only by naming it; False: not at all."""
+
+    allow_deletion_of_replicated_locations: bool | None = None
     block_deletion_before_end_of_life: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SoftDeletion:
+    """A version in the bin: usable until `consumption_end_time`, and gone after
+    `hard_deletion_target_time`."""
+
+    deleted: datetime
+    consumption_end_time: datetime
+    hard_deletion_target_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UefiSettings:
+    """Names of the signature templates that a Trusted Launch VM starts with."""
+
+    signature_template_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityProfile:
+    uefi_settings: UefiSettings = UefiSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +127,8 @@ class ImageVersion:
     `uid` names one life of the number (a deleted and published-again version has another one);
     `attempt` grows whenever a process takes the work over, so that one which was thought dead can
     change nothing any more. `fingerprint` is the publisher's digest of sources and profile.
+    `leaving` are regions that were removed and whose data is still to go; `unverified` are the
+    definition's properties that nothing could be compared with.
     """
 
     name: VersionName
@@ -264,6 +152,10 @@ class ImageVersion:
     stats: Mapping[str, Any] = field(default_factory=dict)
     owner: OwnerToken | None = None
     owned_since: datetime | None = None
+    security_profile: SecurityProfile = SecurityProfile()
+    unverified: tuple[str, ...] = ()
+    leaving: tuple[str, ...] = ()
+    soft_deleted: SoftDeletion | None = None
 
     @property
     def number(self) -> VersionNumber:
@@ -309,6 +201,15 @@ class ImageVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceProperties:
+    """What is declared of the machine that the disks come from. None: nothing is known."""
+
+    disk_controller_type: str | None = None  # SCSI or NVMe
+    accelerated_network: bool | None = None
+    purchase_plan: PurchasePlan | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VersionRequest:
     """What a publisher asks for. None means the default: the gallery's location, that region
     alone, generalize as the definition's OS state says. `luns` are those of the data disks."""
@@ -325,26 +226,5 @@ class VersionRequest:
     end_of_life_date: datetime | None = None
     safety_profile: SafetyProfile = SafetyProfile()
     tags: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class DeployedDisk:
-    """`digest` names the base that the disk leans on (or was cloned from)."""
-
-    lun: int | None
-    path: str
-    format: str
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """Disks that were made for a VM from a version; they outlive the version."""
-
-    name: str
-    directory: str
-    version: VersionName
-    version_uid: str
-    region: str
-    created: datetime
-    disks: tuple[DeployedDisk, ...] = ()
+    source: SourceProperties = SourceProperties()
+    security_profile: SecurityProfile = SecurityProfile()

@@ -1,0 +1,96 @@
+"""The resources of a gallery, as Azure Compute Gallery has them, as frozen values.
+
+Sizes are bytes, dates are aware UTC. `documents` gives each of them Azure's JSON names.
+"""
+
+from pipeline.gallery.model.definitions import (
+    Channel,
+    Disallowed,
+    Feature,
+    Identifier,
+    ImageDefinition,
+    PurchasePlan,
+    Recommended,
+    ResourceRange,
+)
+from pipeline.gallery.model.deployments import (
+    DeployedDisk,
+    Deployment,
+)
+from pipeline.gallery.model.galleries import (
+    Gallery,
+    Region,
+    ResourceGroup,
+    SharingProfile,
+    SoftDeletePolicy,
+    Subscription,
+)
+from pipeline.gallery.model.kinds import (
+    AggregatedState,
+    Architecture,
+    HyperVGeneration,
+    OsState,
+    OsType,
+    ProvisioningState,
+    ReplicationMode,
+    ReplicationState,
+    SharingPermissions,
+    StorageAccountType,
+)
+from pipeline.gallery.model.versions import (
+    DiskSource,
+    ImageDisk,
+    ImageVersion,
+    OwnerToken,
+    RegionResult,
+    RegionStatus,
+    SafetyProfile,
+    SecurityProfile,
+    SoftDeletion,
+    SourceProperties,
+    TargetRegion,
+    UefiSettings,
+    VersionRequest,
+)
+
+__all__ = [
+    "AggregatedState",
+    "Architecture",
+    "Channel",
+    "DeployedDisk",
+    "Deployment",
+    "Disallowed",
+    "DiskSource",
+    "Feature",
+    "Gallery",
+    "HyperVGeneration",
+    "Identifier",
+    "ImageDefinition",
+    "ImageDisk",
+    "ImageVersion",
+    "OsState",
+    "OsType",
+    "OwnerToken",
+    "ProvisioningState",
+    "PurchasePlan",
+    "Recommended",
+    "Region",
+    "RegionResult",
+    "RegionStatus",
+    "ReplicationMode",
+    "ReplicationState",
+    "ResourceGroup",
+    "ResourceRange",
+    "SafetyProfile",
+    "SecurityProfile",
+    "SharingPermissions",
+    "SharingProfile",
+    "SoftDeletePolicy",
+    "SoftDeletion",
+    "SourceProperties",
+    "StorageAccountType",
+    "Subscription",
+    "TargetRegion",
+    "UefiSettings",
+    "VersionRequest",
+]

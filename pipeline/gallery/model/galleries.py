@@ -1,0 +1,61 @@
+"""Tenants, subscriptions, resource groups, regions and galleries."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from pipeline.gallery.model.kinds import SharingPermissions, StorageAccountType
+from pipeline.gallery.names import DEFAULT_TENANT, GalleryName
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A region of this installation and the storage account types that its zones can offer."""
+
+    name: str
+    storage_account_types: tuple[StorageAccountType, ...] = (StorageAccountType.STANDARD_LRS,)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """`id` and `tenant` are GUIDs in lower case."""
+
+    id: str
+    display_name: str
+    created: datetime
+    tenant: str = DEFAULT_TENANT
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceGroup:
+    subscription: str
+    name: str
+    location: str
+    created: datetime
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SharingProfile:
+    permissions: SharingPermissions = SharingPermissions.PRIVATE
+
+
+@dataclass(frozen=True, slots=True)
+class SoftDeletePolicy:
+    """What deleting a version means. Days of retention, in which it stays usable, are followed by
+    days of grace, in which it can only be undeleted."""
+
+    is_soft_delete_enabled: bool = False
+    retention_period_in_days: int = 7
+    grace_period_in_days: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    name: GalleryName
+    location: str
+    created: datetime
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    sharing_profile: SharingProfile = SharingProfile()
+    soft_delete_policy: SoftDeletePolicy = SoftDeletePolicy()
