@@ -29,7 +29,7 @@ def parse(window: Window, findings: Findings) -> None:
         footer.current_size % SECTOR == 0,
         f"its Current Size of {footer.current_size} bytes is not whole sectors of 512",
     )
-    if footer.geometry_size != footer.current_size:
+    if footer.geometry != vhd.LARGEST_GEOMETRY and (footer.geometry_size != footer.current_size):
         findings.notes.append(
             f"its CHS geometry says {footer.geometry_size} bytes; Current Size counts"
         )

@@ -23,6 +23,8 @@ COMPRESSED = 1 << 16
 DEFLATE = 1
 AT_END = 0xFFFFFFFFFFFFFFFF  # the grain directory's place is in the footer
 DESCRIPTOR_LIMIT = 1 << 20
+# two million grains, 128 GiB of disk, of usual size: what can be looked at in a second or two
+GRAIN_TABLES_LIMIT = 8 << 20
 FOOTER_MARKER = struct.Struct("<QII")
 
 SUBFORMATS = {"monolithicsparse": "monolithicSparse", "streamoptimized": "streamOptimized"}
@@ -186,7 +188,7 @@ def _tables(window: Window, findings: Findings, header: Header, *, overlap_matte
         raise UnsafeImage("its virtual size needs an absurd grain directory")
     place = header.directory * SECTOR
     directory = array("I", window.read(place, count * 4, "the grain directory"))
-    if count * header.entries * 4 > TABLE_LIMIT:
+    if count * header.entries * 4 > GRAIN_TABLES_LIMIT:
         findings.notes.append("its grain tables are too many to be looked at beforehand")
         return
     used: list[int] = []

@@ -52,8 +52,11 @@ def oslo(fd: int, layer: Layer, sandbox: Sandbox) -> int | None:
     """oslo.utils' format inspectors: pure Python, so in this process."""
     with open(os.dup(fd), "rb") as stream:  # noqa: PTH123 - a descriptor
         stream.seek(0)
-        head = io.BytesIO(stream.read(STREAM_BYTES))
-    wrapper = format_inspector.InspectWrapper(head)
+        content = stream.read(STREAM_BYTES)
+        # some formats have a footer; what lies between is never looked at
+        stream.seek(max(stream.tell(), os.fstat(fd).st_size - CHUNK))
+        content += stream.read(CHUNK)
+    wrapper = format_inspector.InspectWrapper(io.BytesIO(content))
     try:
         while wrapper.read(CHUNK):
             pass

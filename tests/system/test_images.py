@@ -95,6 +95,17 @@ def test_a_good_image_is_recognised_and_left_as_it_was(name: str, sample: Sample
 
 
 @pytest.mark.parametrize("name", VARIANTS)
+def test_a_larger_image_is_recognised_too(name: str, tmp_path: Path) -> None:
+    """More data than any reader looks at: headers and footers lie far apart."""
+    raw = tmp_path / "larger.raw"
+    raw.write_bytes(b"\xeb\x63\x90" + os.urandom(16 * MIB - 3))
+    layer = VARIANTS[name].build(raw, tmp_path, name)
+    facts = IMAGES.inspect(layer.path)
+    assert (facts.refusals, facts.variant) == ((), VARIANTS[name].called)
+    assert digest_of((layer,)) == tool("sha256sum", raw).split()[0]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
 def test_galleria_reads_what_qemu_reads(name: str, sample: Sample, tmp_path: Path) -> None:
     chain = (sample.layers[name],)
     assert digest_of(chain) == oracle(chain, tmp_path)
