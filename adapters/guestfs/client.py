@@ -146,7 +146,7 @@ class GuestfsSession:
                 self._mount(points[point], point)
         if self._writable:
             self._check_writable()
-        return GuestfsGuest(self._helper)
+        return GuestfsGuest(self._helper, points)
 
     def free_ranges(self, *, zero_rest: bool) -> FreeSpace:
         if not self._writable:

@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from adapters.guestfs.process import Helper
 from adapters.guestfs.shell import quote, run_script
 from pipeline.data.extents import Range
+from pipeline.errors import StageFailed
 
 SECTOR = 512  # of sysfs's start and size, whatever the disk's own sectors are
 
 ENCRYPTED = ("crypto_LUKS", "BitLocker")
 
-# name, parent disk, start and length in sectors of every disk ("-" for its parent) and partition
+# kernel name, parent disk ("-": it is one), start and length in sectors, SCSI address of the disk
 BLOCK_DEVICES = r"""
-for path in /sys/class/block/*; do
+for path in /sys/class/block/sd*; do
   name=${path##*/}
   if [ -e $path/partition ]; then
-    parent=$(readlink -f $path/..); echo $name ${parent##*/} $(cat $path/start $path/size)
+    parent=$(readlink -f $path/..); echo $name ${parent##*/} $(cat $path/start $path/size) -
   else
-    echo $name - 0 $(cat $path/size)
+    address=$(readlink -f $path/device); echo $name - 0 $(cat $path/size) ${address##*/}
   fi
 done
 """
@@ -46,10 +47,13 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """`kind` is the file system as blkid names it, or "unknown". Without `pieces` it isn't known
-    where it lies (striped or encrypted volumes, RAID)."""
+    """`name` is libguestfs's, `node` the appliance kernel's, which finds disks in any order:
+    libguestfs translates, scripts can't. `kind` is the file system as blkid
+    names it, or "unknown". Without `pieces` it isn't known where it lies (striped or encrypted
+    volumes, RAID)."""
 
     name: str
+    node: str
     kind: str
     pieces: tuple[Piece, ...] = ()
 
@@ -70,16 +74,18 @@ class Devices:
 def survey(helper: Helper) -> Devices:
     """Ask once a session: the set does not change."""
     disks = list(helper.call("list_devices"))
-    places = _partitions(run_script(helper, BLOCK_DEVICES).decode(), disks)
-    volumes, unallocated = _volumes(
-        run_script(helper, LVM_SEGMENTS).decode("utf-8", "replace"), places
-    )
+    nodes, places = _partitions(run_script(helper, BLOCK_DEVICES).decode(), disks)
+    listing = run_script(helper, LVM_SEGMENTS).decode("utf-8", "replace")
+    volumes, unallocated = _volumes(listing, places)
     for name in [*helper.call("lvs"), *helper.call("list_md_devices")]:
         volumes.setdefault(name, [])
-    placed = {name: [piece] for name, piece in places.items()} | volumes
+    placed = {node: [piece] for node, piece in places.items()} | volumes
     kinds = _kinds(helper, placed)
-    found = (Device(name, kinds[name], tuple(placed[name])) for name in sorted(placed))
-    return Devices(len(disks), tuple(found), tuple(unallocated))
+    found = (
+        Device(nodes.get(node, node), node, kinds[node], tuple(pieces))
+        for node, pieces in placed.items()
+    )
+    return Devices(len(disks), tuple(sorted(found, key=lambda item: item.name)), tuple(unallocated))
 
 
 def project(ranges: Iterable[Range], pieces: Iterable[Piece]) -> Iterator[tuple[int, Range]]:
@@ -93,21 +99,34 @@ def project(ranges: Iterable[Range], pieces: Iterable[Piece]) -> Iterator[tuple[
                 yield piece.disk, Range(piece.start + start - piece.offset, end - start)
 
 
-def _partitions(listing: str, disks: list[str]) -> dict[str, Piece]:
-    """Partitions, and disks that have none; of the guest, not of the appliance itself."""
-    index = {name: number for number, name in enumerate(disks)}
-    found: dict[str, Piece] = {}
-    divided = set()
-    for line in listing.splitlines():
-        name, parent, start, length = line.split()
-        if parent != "-" and f"/dev/{parent}" in index:
-            divided.add(f"/dev/{parent}")
-            found[f"/dev/{name}"] = Piece(
-                index[f"/dev/{parent}"], int(start) * SECTOR, int(length) * SECTOR
-            )
-        elif f"/dev/{name}" in index:
-            found[f"/dev/{name}"] = Piece(index[f"/dev/{name}"], 0, int(length) * SECTOR)
-    return {name: piece for name, piece in found.items() if name not in divided}
+def _partitions(listing: str, disks: list[str]) -> tuple[dict[str, str], dict[str, Piece]]:
+    """libguestfs's name, and the place, of every partition and of disks that have none, by node.
+
+    libguestfs gives its disks SCSI targets in the order in which they were added, its own root
+    last: that order is also the one of its names.
+    """
+    rows = [line.split() for line in listing.splitlines()]
+    whole = [(_address(row[4]), row[0]) for row in rows if row[1] == "-"]
+    kernel = [name for _, name in sorted(whole)]
+    if len(kernel) != len(disks) + 1:
+        raise StageFailed(
+            f"the appliance has {len(kernel)} disks where {len(disks)} and its own were expected"
+        )
+    index = {name: number for number, name in enumerate(kernel[:-1])}
+    nodes, places = {}, {}
+    divided = {parent for _, parent, *_ in rows}
+    for name, parent, start, length, _ in rows:
+        disk = name if parent == "-" else parent
+        if disk in index and name not in divided:
+            nodes[f"/dev/{name}"] = disks[index[disk]] + name.removeprefix(disk)
+            piece = Piece(index[disk], int(start) * SECTOR, int(length) * SECTOR)
+            places[f"/dev/{name}"] = piece
+    return nodes, places
+
+
+def _address(scsi: str) -> tuple[int, ...]:
+    """host:channel:target:lun in an order that is not the one of text."""
+    return tuple(int(part) for part in scsi.split(":"))
 
 
 def _volumes(

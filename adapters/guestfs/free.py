@@ -57,36 +57,36 @@ def _treat(helper: Helper, device: Device) -> tuple[tuple[Range, ...], str]:
         raise blocks.Unsure("its bitmaps are not read")
     if not device.pieces:
         raise blocks.Unsure("where it lies on the disks is not known")
-    ranges = reader(helper, device.name)
+    ranges = reader(helper, device)
     return ranges, f"{sum(item.length for item in ranges)} bytes free"
 
 
-def _ext(helper: Helper, device: str) -> tuple[Range, ...]:
-    _replay(helper, device)
-    name = quote(device)
-    table = run_script(helper, f"dumpe2fs {name} 2>/dev/null").decode(errors="replace")
-    journal = run_script(helper, f"debugfs -R 'stat <8>' {name} 2>/dev/null").decode()
+def _ext(helper: Helper, device: Device) -> tuple[Range, ...]:
+    _replay(helper, device.name)
+    node = quote(device.node)
+    table = run_script(helper, f"dumpe2fs {node} 2>/dev/null").decode(errors="replace")
+    journal = run_script(helper, f"debugfs -R 'stat <8>' {node} 2>/dev/null").decode()
     return blocks.ext(table, journal)
 
 
-def _xfs(helper: Helper, device: str) -> tuple[Range, ...]:
-    _replay(helper, device)
-    name = quote(device)
+def _xfs(helper: Helper, device: Device) -> tuple[Range, ...]:
+    _replay(helper, device.name)
+    node = quote(device.node)
     superblock = run_script(
-        helper, f"xfs_db -r -c 'sb 0' -c 'p blocksize agblocks rextents' {name}"
+        helper, f"xfs_db -r -c 'sb 0' -c 'p blocksize agblocks rextents' {node}"
     )
-    listed = run_script(helper, f"xfs_db -r -c 'freesp -d' {name}")
+    listed = run_script(helper, f"xfs_db -r -c 'freesp -d' {node}")
     return blocks.xfs(superblock.decode(), listed.decode())
 
 
-def _swap(helper: Helper, device: str) -> tuple[Range, ...]:
-    header = helper.call("pread_device", device, 65536, 0)
-    return blocks.swap(header, helper.call("blockdev_getsize64", device))
+def _swap(helper: Helper, device: Device) -> tuple[Range, ...]:
+    header = helper.call("pread_device", device.name, 65536, 0)
+    return blocks.swap(header, helper.call("blockdev_getsize64", device.name))
 
 
-def _fat(helper: Helper, device: str) -> tuple[Range, ...]:
-    boot = helper.call("pread_device", device, 512, 0)
-    return blocks.fat(boot, _read(helper, device, blocks.fat_table(boot)))
+def _fat(helper: Helper, device: Device) -> tuple[Range, ...]:
+    boot = helper.call("pread_device", device.name, 512, 0)
+    return blocks.fat(boot, _read(helper, device.name, blocks.fat_table(boot)))
 
 
 def _read(helper: Helper, device: str, where: Range) -> bytes:
@@ -104,7 +104,7 @@ def _read(helper: Helper, device: str, where: Range) -> bytes:
     return content
 
 
-READERS: dict[str, Callable[[Helper, str], tuple[Range, ...]]] = {
+READERS: dict[str, Callable[[Helper, Device], tuple[Range, ...]]] = {
     "ext2": _ext,
     "ext3": _ext,
     "ext4": _ext,

@@ -7,6 +7,7 @@ whole listings does not, so it only ever sees paths whose middle is free of link
 import fnmatch
 import re
 import stat as modes
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,10 @@ FIND_KINDS = {"f": "file", "d": "directory", "l": "symlink"}
 class GuestfsGuest:
     """Paths are str; bytes that are no UTF-8 travel as surrogate escapes."""
 
-    def __init__(self, helper: Helper) -> None:
+    def __init__(self, helper: Helper, mount_points: Iterable[str] = ()) -> None:
         self._call = helper.call
         self._helper = helper
+        self._mount_points = frozenset(mount_points)
         self._directories: dict[str, str | None] = {}  # directory -> its real path, None: absent
 
     def real(self, path: str) -> str:
@@ -112,7 +114,7 @@ class GuestfsGuest:
         if found is not None:
             self._regular(path, "written")
         # in place: the inode keeps its owner, mode, labels and extended attributes
-        self._call("write", real, content[:PART])
+        self._insist("write", real, content[:PART])
         for start in range(PART, len(content), PART):
             self._call("write_append", real, content[start : start + PART])
         if mode is not None or found is None:
@@ -121,7 +123,7 @@ class GuestfsGuest:
     def truncate(self, path: str) -> None:
         real = self._regular(path, "truncated")
         if _plain(real):
-            self._call("truncate", real)
+            self._insist("truncate", real)
         else:
             self._script(f": > {quote(SYSROOT + real)}")
 
@@ -134,10 +136,11 @@ class GuestfsGuest:
         if not _plain(real):
             # rm never follows links, neither as its argument nor below it
             self._script(f"rm -rf -- {quote(SYSROOT + real)}")
-        elif found.kind == "directory":
-            self._call("rm_rf", real)
+        elif real in self._mount_points:  # it can only be emptied
+            for name in self.names(real):
+                self.remove(_join(real, name))
         else:
-            self._call("rm", real)
+            self._insist("rm_rf" if found.kind == "directory" else "rm", real)
 
     def mkdir(self, path: str, mode: int = 0o755) -> None:
         missing = []
@@ -151,6 +154,17 @@ class GuestfsGuest:
     def symlink(self, target: str, path: str) -> None:
         self._call("ln_s", target, self.real(path))
         self._directories.clear()
+
+    def _insist(self, call: str, real: str, *args: Any) -> None:
+        """Change something even where it is immutable or append-only (chattr(1)): logs and
+        resolv.conf are made so. The attributes are not set again."""
+        try:
+            self._call(call, real, *args)
+        except CallFailed as error:
+            if "Operation not permitted" not in error.text:
+                raise
+            self._script(f"chattr -R -f -ai -- {quote(SYSROOT + real)} || true")
+            self._call(call, real, *args)
 
     def _forget(self, real: str, kind: str) -> None:
         """Drop what was resolved by way of something that is going to be removed. Each resolution
