@@ -110,7 +110,8 @@ def _agree(fd: int, layer: Layer, findings: Findings, sandbox: Sandbox, policy: 
         try:
             size = reader(fd, layer, sandbox)
         except GalleriaError as error:
-            findings.refusals.append(f"{name} does not read it: {error.message}")
+            reason = " ".join(error.message.split())
+            findings.refusals.append(f"{name} does not read it: {reason}")
             return
         if size is not None and size != findings.virtual_size:
             findings.refusals.append(

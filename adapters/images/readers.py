@@ -15,7 +15,7 @@ from oslo_utils.imageutils import format_inspector
 from adapters import command, qemu
 from adapters.sandbox import Sandbox
 from pipeline.data.extents import Kind
-from pipeline.errors import UnsafeImage
+from pipeline.errors import CommandFailed, UnsafeImage
 from pipeline.ports import ImageFormat, Layer
 
 # Headers, region tables and metadata lie here in every format; the data that follows says nothing
@@ -99,7 +99,12 @@ def libvhdi(fd: int, layer: Layer, sandbox: Sandbox) -> int | None:
 
 
 def qemu_img(fd: int, layer: Layer, sandbox: Sandbox) -> int | None:
-    answer = qemu.info(sandbox, (layer,))
+    try:
+        answer = qemu.info(sandbox, (layer,))
+    except CommandFailed as error:
+        if "Is another process using the image" in error.stderr:
+            raise UnsafeImage("another program has it open for writing (a running VM?)") from None
+        raise
     for key in ("backing-filename", "full-backing-filename", "encrypted"):
         if answer.get(key):
             raise UnsafeImage(f"it reports {key}")

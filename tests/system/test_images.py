@@ -205,6 +205,19 @@ def test_a_guest_that_holds_a_hostile_image_is_harmless(sample: Sample, tmp_path
             layer.path.unlink()
 
 
+def test_an_image_in_use_is_noticed(sample: Sample, tmp_path: Path) -> None:
+    layer = VARIANTS["qcow2"].build(sample.raw, tmp_path, "used")
+    argv = ["qemu-io", "-f", "qcow2", str(layer.path)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        assert writer.stdout.read(7) == b"qemu-io"  # its prompt: the image is open
+        (refusal,) = IMAGES.inspect(layer.path).refusals
+        writer.stdin.close()
+    assert "another program has it open" in refusal
+    assert IMAGES.inspect(layer.path).refusals == ()
+
+
 def test_limits_come_from_the_policy(sample: Sample) -> None:
     small = QemuImages(Sandbox(), Policy(virtual_size=SAMPLE_SIZE - 512))
     (refusal,) = small.inspect(sample.layers["qcow2"].path).refusals
