@@ -195,3 +195,20 @@ def test_hostile_names(guest: Guest, home: str, name: str) -> None:
     assert guest.find(home)[0][1].length == 0
     guest.remove(f"{home}/{name}")
     assert guest.names(home) == []
+
+
+@pytest.mark.system
+def test_immutable_files_are_changed_all_the_same(appliance: Guest) -> None:
+    assert isinstance(appliance, GuestfsGuest)
+    appliance.mkdir("/attributes/tree")
+    for name in ("truncated", "written", "removed", "tree/file"):
+        appliance.write(f"/attributes/{name}", b"secret")
+        flag = "+a" if name == "truncated" else "+i"
+        appliance._script(f"chattr {flag} /sysroot/attributes/{name}")
+    appliance.truncate("/attributes/truncated")
+    appliance.write("/attributes/written", b"new")
+    appliance.remove("/attributes/removed")
+    appliance.remove("/attributes/tree")
+    assert appliance.names("/attributes") == ["truncated", "written"]
+    assert appliance.read("/attributes/truncated") == b""
+    assert appliance.read("/attributes/written") == b"new"
