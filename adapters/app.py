@@ -15,6 +15,7 @@ from adapters.images import Policy, QemuImages
 from adapters.owners import ProcessOwners
 from adapters.pins import FilePins
 from adapters.sandbox import Sandbox
+from adapters.sources import HostSources
 from adapters.work import WorkDirectory
 from adapters.zones import DirectoryZone, create_zone, open_zone
 from pipeline.errors import GalleriaError
@@ -47,6 +48,7 @@ def open_app(config: Config, progress: Progress) -> Iterator[App]:
         zones = {region: _zones(config, region, sandbox, progress) for region in config.regions}
         ports = Ports(
             gallery=gallery,
+            sources=HostSources(),
             images=QemuImages(sandbox, Policy(virtual_size=config.max_virtual_size)),
             pins=FilePins(),
             guests=GuestfsHost(sandbox, config.cache),

@@ -120,12 +120,14 @@ class DataDisk(_Model):
 
     lun: int = Field(ge=0, le=63)
     path: PathText
+    backing: tuple[PathText, ...] = Field((), description="Files below it, the bottom last.")
 
 
 class SourceDisks(_Model):
     """Image files, relative to the spec. FILE@NAME picks a qcow2 internal snapshot."""
 
     os_disk: PathText
+    os_disk_backing: tuple[PathText, ...] = Field((), description="Files below it, bottom last.")
     data_disks: tuple[DataDisk, ...] = ()
 
 
@@ -205,14 +207,24 @@ def _resolve(spec: Spec, directory: Path) -> Spec:
             "source": disks.model_copy(
                 update={
                     "os_disk": str(directory / disks.os_disk),
+                    "os_disk_backing": _joined(directory, disks.os_disk_backing),
                     "data_disks": tuple(
-                        disk.model_copy(update={"path": str(directory / disk.path)})
+                        disk.model_copy(
+                            update={
+                                "path": str(directory / disk.path),
+                                "backing": _joined(directory, disk.backing),
+                            }
+                        )
                         for disk in disks.data_disks
                     ),
                 }
             )
         }
     )
+
+
+def _joined(directory: Path, files: Sequence[str]) -> tuple[str, ...]:
+    return tuple(str(directory / file) for file in files)
 
 
 def _read(path: Path) -> CommentedMap:

@@ -103,6 +103,13 @@ class Images(Protocol):
         a recognised but unsafe file is returned with its `refusals`."""
         ...
 
+    def inspect_chain(
+        self, layers: Sequence[tuple[Path, ImageFormat | None]]
+    ) -> tuple[ImageFacts, ...]:
+        """Inspect every declared layer of a disk, top first, each by itself. That one leans on
+        another file is refused unless the next layer is the very file that its header means."""
+        ...
+
     def open(
         self, chain: Chain, *, free: Sequence[Range] = ()
     ) -> AbstractContextManager[Source]: ...

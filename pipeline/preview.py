@@ -1,4 +1,5 @@
-"""Preview: what a publish would do, and what is already there. Nothing is written."""
+"""Preview: what a publish would do, and what is already there. Nothing is published: a URL is
+downloaded into the cache, an archive unpacked into the work directory."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from pipeline.gallery.service import GalleryService
 from pipeline.ports import ImageFormat
 from pipeline.preflight import choose_zones
 from pipeline.publish import Ports, PublishRequest, described
+from pipeline.sources import supplied
 from pipeline.stages.ingest import ingest
 
 FIRST_NUMBER = VersionNumber(1, 0, 0)
@@ -72,18 +74,19 @@ class Preview:
 
 def preview(request: PublishRequest, ports: Ports) -> Preview:
     """Check everything that `publish` checks before it writes. Raises what it would raise."""
-    wanted = described(request)
+    wanted = described(request, ports.sources)
     definition = ports.gallery.get_definition(wanted.name.definition)
     targets = _targets(wanted, definition, ports)
     old = find_version(wanted.name, ports.gallery)
     action = judge(old, wanted.fingerprint, ports.gallery)
     disks = []
-    for disk in ingest(request.disks, ports.images):
-        rules.disk_limit(disk.virtual_size, wanted.replication_mode, disk.name)
-        with ports.images.open(disk.chain) as source:
-            amount = data_bytes(source.extents())
-        top = disk.chain[0]
-        disks.append(DiskPreview(disk.name, top.path, top.format, disk.virtual_size, amount))
+    with ports.work.directory() as work, supplied(request.sources, work, ports.sources) as supply:
+        for disk in ingest(supply.disks, ports.images):
+            rules.disk_limit(disk.virtual_size, wanted.replication_mode, disk.name)
+            with ports.images.open(disk.chain) as source:
+                amount = data_bytes(source.extents())
+            top = disk.chain[0]
+            disks.append(DiskPreview(disk.name, top.path, top.format, disk.virtual_size, amount))
     generalized = definition.os_state is OsState.GENERALIZED and wanted.generalize is not False
     regions = _regions(wanted, targets, old, ports)
     return Preview(wanted.name, action, generalized, tuple(disks), regions)

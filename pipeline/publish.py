@@ -28,9 +28,10 @@ from pipeline.gallery.service import GalleryService
 from pipeline.guest.profiles import Plan
 from pipeline.ports import GuestHost, Images, Pins, Progress, Work, Zone
 from pipeline.preflight import check_space, choose_zones
+from pipeline.sources import AnySource, Sources, Supply, check_combination, data_luns, supplied
 from pipeline.stages.convert import Stored, convert
 from pipeline.stages.generalize import generalize
-from pipeline.stages.ingest import Disk, DiskSource, ingest
+from pipeline.stages.ingest import Disk, ingest
 from pipeline.stages.replicate import Zones, replicate, replicate_from_donor
 from pipeline.stages.snapshot import snapshot
 
@@ -47,7 +48,7 @@ class PublishRequest:
     """`plan` None leaves the guest as it is. `preflight` False goes on without estimating space."""
 
     version: VersionRequest
-    disks: tuple[DiskSource, ...]
+    sources: tuple[AnySource, ...]
     plan: Plan | None
     wait: Wait = Wait.ALL
     preflight: bool = True
@@ -59,6 +60,7 @@ class Ports:
     background."""
 
     gallery: GalleryService
+    sources: Sources
     images: Images
     pins: Pins
     guests: GuestHost
@@ -72,19 +74,22 @@ def publish(request: PublishRequest, ports: Ports) -> ImageVersion:
     """Publish a version. Every rule is checked before a byte is read; the source is never written;
     a region is Completed or not there. Raises PartiallyReplicated when only some regions are."""
     with ports.work.directory() as work:
-        version = ports.gallery.begin_version(described(request))
+        version = ports.gallery.begin_version(described(request, ports.sources))
         with given_back(version, ports):
             if version.completed_regions:  # an earlier run ended after that: no source needed
                 version = replicate_missing(version, work, ports)
             else:
-                version = make(version, request, work, ports)
+                with supplied(request.sources, work, ports.sources) as supply:
+                    version = make(version, supply, request, work, ports)
             version = conclude(version, ports)
     return complete(version)
 
 
-def make(version: ImageVersion, request: PublishRequest, work: Path, ports: Ports) -> ImageVersion:
+def make(
+    version: ImageVersion, supply: Supply, request: PublishRequest, work: Path, ports: Ports
+) -> ImageVersion:
     """The stages, in order."""
-    sources = ingest(request.disks, ports.images)
+    sources = ingest(supply.disks, ports.images)
     check_limits(version, sources, ports)
     with snapshot(sources, work, ports.pins) as (disks, pin):
         parents = ports.gallery.parents_of(version.name)
@@ -124,20 +129,15 @@ def replicate_missing(version: ImageVersion, work: Path, ports: Ports) -> ImageV
         return replicate(version, document(version, ports), stored, zones, ports.gallery)
 
 
-def described(request: PublishRequest) -> VersionRequest:
+def described(request: PublishRequest, sources: Sources) -> VersionRequest:
     """The request with what tells it from another one: a run that died is taken up again only for
     the same sources, unchanged, and the same plan."""
+    check_combination(request.sources)
     digest = blake3()
-    for source in request.disks:
-        try:
-            found = source.path.stat()
-        except OSError as error:
-            raise NotFound(f"{source.path} can't be read: {error.strerror}") from error
-        identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        digest.update(repr((source.lun, source.snapshot, identity)).encode())
+    for source in request.sources:
+        digest.update(repr(sources.identity(source)).encode())
     digest.update(repr(decisions(request.plan)).encode())
-    luns = tuple(source.lun for source in request.disks if source.lun is not None)
-    return replace(request.version, fingerprint=digest.hexdigest(), luns=luns)
+    return replace(request.version, fingerprint=digest.hexdigest(), luns=data_luns(request.sources))
 
 
 def decisions(plan: Plan | None) -> tuple[object, ...]:

@@ -17,8 +17,9 @@ from pipeline.guest.profiles import Plan
 from pipeline.ports import GuestFacts, ImageFacts, ImageFormat, Replica, VersionRecord
 from pipeline.preflight import choose_zones
 from pipeline.publish import Ports, clean, find_donor, held
+from pipeline.sources import DiskSource
 from pipeline.stages.convert import convert, hash_disk
-from pipeline.stages.ingest import Disk, DiskSource, disk_name, recognise
+from pipeline.stages.ingest import Disk, disk_name, recognise
 from pipeline.stages.snapshot import snapshot
 
 
@@ -35,9 +36,12 @@ class Examination:
 
 def examine(source: DiskSource, ports: Ports, *, deep: bool) -> Examination:
     """Look at a file without changing or pinning it. `deep` starts an appliance for the guest."""
-    facts = ports.images.inspect(source.path, declared=source.declared)
-    if facts.refusals:
-        return Examination(facts)
+    facts, *below = ports.images.inspect_chain(
+        [(layer.path, layer.declared) for layer in source.layers]
+    )
+    unsafe = next((layer for layer in (facts, *below) if layer.refusals), None)
+    if unsafe is not None:
+        return Examination(unsafe)
     disk = recognise(source, ports.images)
     with ports.images.open(disk.chain) as content:
         partitions = read_partitions(content, facts.logical_sector_size)

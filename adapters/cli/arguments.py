@@ -1,7 +1,7 @@
 """Arguments in the spellings of `az sig`: tags, features, target regions, dates."""
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -89,6 +89,19 @@ def lun_files(values: Iterable[str]) -> Mapping[int, str]:
         if int(lun) in found:
             raise click.UsageError(f"--data-disk: LUN {int(lun)} is given twice")
         found[int(lun)] = file
+    return found
+
+
+def backing_files(values: Iterable[str]) -> Mapping[int | None, Sequence[str]]:
+    """`[LUN=]FILE` items of `--backing`, in the order given; without a LUN the OS disk's."""
+    found: dict[int | None, list[str]] = {}
+    for item in values:
+        number, separator, rest = item.partition("=")
+        of_data_disk = bool(separator) and number.isascii() and number.isdecimal()
+        lun, file = (int(number), rest) if of_data_disk else (None, item)
+        if not file:
+            raise click.UsageError(f"--backing: {item!r} names no file")
+        found.setdefault(lun, []).append(file)
     return found
 
 

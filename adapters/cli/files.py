@@ -22,7 +22,7 @@ from pipeline.single import (
     generalize_file,
     hash_file,
 )
-from pipeline.stages.ingest import parse_disk
+from pipeline.sources import parse_disk
 
 FORMATS = click.Choice(["raw", "vhd", "vhdx", "qcow2"])
 FILE = click.argument("file", metavar="FILE[@SNAPSHOT]")

@@ -13,6 +13,7 @@ from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.guests import plan_of, plan_options
 from adapters.cli.lazy import Command
+from adapters.cli.sources import source_options, sources_of, spec_sources
 from adapters.cli.versions import region_table
 from adapters.text import bytes_text, fields, seconds_text, table
 from pipeline.gallery.documents import encode, parse_date
@@ -27,7 +28,6 @@ from pipeline.gallery.names import (
 from pipeline.guest.profiles import Plan, select
 from pipeline.preview import Action, Preview, find_version, judge, next_patch, preview
 from pipeline.publish import PublishRequest, Wait, described, publish
-from pipeline.stages.ingest import parse_disk
 
 if TYPE_CHECKING:
     from adapters.app import App
@@ -36,14 +36,7 @@ if TYPE_CHECKING:
 
 @click.command("publish", cls=Command)
 @click.argument("name", metavar="GALLERY/DEFINITION/VERSION")
-@click.option("--os-disk", required=True, metavar="FILE[@SNAPSHOT]", help="The OS disk.")
-@click.option(
-    "--data-disk",
-    "data_disks",
-    multiple=True,
-    metavar="LUN=FILE[@SNAPSHOT]",
-    help="A data disk (repeatable).",
-)
+@source_options
 @click.option(
     "--target-region",
     "--target-regions",
@@ -86,13 +79,7 @@ def publish_command(settings: Settings, /, *, name: str, **values: Any) -> None:
             end_of_life_date=values["end_of_life_date"],
             tags=arguments.pairs(values["tags"], "--tags"),
         ),
-        disks=(
-            parse_disk(values["os_disk"]),
-            *(
-                parse_disk(file, lun)
-                for lun, file in arguments.lun_files(values["data_disks"]).items()
-            ),
-        ),
+        sources=sources_of(values),
         plan=None if values["generalize"] is False else plan_of(values),
         wait=Wait(values["wait"]),
         preflight=values["preflight"],
@@ -121,7 +108,10 @@ def build(settings: Settings, *, specs: tuple[Path, ...]) -> None:
             started = time.monotonic()
             request = make(app)
             old = find_version(request.version.name, app.gallery)
-            there = judge(old, described(request).fingerprint, app.gallery) is Action.NOTHING
+            there = (
+                judge(old, described(request, app.ports.sources).fingerprint, app.gallery)
+                is Action.NOTHING
+            )
             version = old if there and old is not None else publish(request, app.ports)
             seconds = time.monotonic() - started
             results.append(
@@ -164,7 +154,7 @@ def _from_spec(path: Path) -> Callable[["App"], PublishRequest]:
             return request
         definition = request.version.name.definition
         versions = app.gallery.list_versions(definition)
-        number = next_patch(definition, described(request).fingerprint, versions)
+        number = next_patch(definition, described(request, app.ports.sources).fingerprint, versions)
         return replace(request, version=replace(request.version, name=number))
 
     return make
@@ -192,10 +182,7 @@ def _spec_request(spec: "Spec") -> PublishRequest:
             end_of_life_date=_date(image.end_of_life_date),
             tags=image.tags,
         ),
-        disks=(
-            parse_disk(spec.source.os_disk),
-            *(parse_disk(disk.path, disk.lun) for disk in spec.source.data_disks),
-        ),
+        sources=spec_sources(spec.source),
         plan=_spec_plan(spec.generalize),
         wait=Wait(spec.wait),
     )

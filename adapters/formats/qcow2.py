@@ -2,10 +2,12 @@
 
 import struct
 from array import array
+from dataclasses import replace
 
-from adapters.formats.window import Findings, Window, be32, be64, printable
+from adapters.formats.window import Findings, Parent, Window, be32, be64, printable
 from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
+from pipeline.ports import ImageFormat
 
 MAGIC = b"QFI\xfb"
 V2_HEADER = 72
@@ -15,6 +17,15 @@ DIRTY, CORRUPT, DATA_FILE, COMPRESSION, EXTENDED_L2 = (1 << bit for bit in range
 KNOWN_INCOMPATIBLE = DIRTY | CORRUPT | DATA_FILE | COMPRESSION | EXTENDED_L2
 AUTOCLEAR_RAW_DATA = 2
 COMPRESSIONS = {0: "zlib", 1: "zstd"}
+# what qemu calls the formats that may lie below
+DRIVER_FORMATS = {
+    b"raw": ImageFormat.RAW,
+    b"qcow2": ImageFormat.QCOW2,
+    b"vpc": ImageFormat.VHD,
+    b"vhdx": ImageFormat.VHDX,
+    b"vmdk": ImageFormat.VMDK,
+    b"vdi": ImageFormat.VDI,
+}
 ENCRYPTIONS = {1: "AES", 2: "LUKS"}
 
 END, BACKING_FORMAT = 0, 0xE2792ACA
@@ -99,6 +110,7 @@ def _references(window: Window, findings: Findings, head: bytes, cluster: int) -
         raise UnsafeImage("its backing file name does not lie in its first cluster")
     name = window.read(offset, length, "the backing file name")
     findings.references.append(f"it leans on a backing file, {printable(name)}")
+    findings.parent = Parent((name.decode("utf-8", "surrogateescape"),))
 
 
 def _end_of_extensions(head: bytes) -> int:
@@ -116,12 +128,24 @@ def _extensions(window: Window, findings: Findings, position: int, end: int) -> 
         if position + length > end:
             raise UnsafeImage("a header extension does not lie in its first cluster")
         findings.refuse_unless(kind != ENCRYPTION, "it is encrypted (header extension)")
+        if kind == BACKING_FORMAT:
+            _backing_format(findings, window.read(position, length, "the backing format"))
         if kind == DATA_FILE_NAME:
             name = window.read(position, length, "the data file name")
             findings.refusals.append(f"it names an external data file, {printable(name)}")
         if kind not in KNOWN_EXTENSIONS:
             findings.notes.append(f"it has an unknown header extension {kind:#010x}")
         position += (length + 7) & ~7
+
+
+def _backing_format(findings: Findings, driver: bytes) -> None:
+    if findings.parent is None:
+        return
+    format = DRIVER_FORMATS.get(driver)
+    findings.refuse_unless(
+        format is not None, f"it has an unknown backing format, {printable(driver)}"
+    )
+    findings.parent = replace(findings.parent, format=format)
 
 
 def _tables(

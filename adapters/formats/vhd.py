@@ -1,21 +1,75 @@
-"""VHD, fixed and dynamic. Source: Microsoft's VHD specification 1.0 (see adapters/vhd.py)."""
+"""VHD, fixed, dynamic and differencing: inspection, and where a chain's bytes lie (qemu reads no
+differencing VHD). Source: Microsoft's VHD specification 1.0 (see adapters/vhd.py)."""
 
 import itertools
+import uuid
 from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from adapters import vhd
-from adapters.formats.window import TABLE_LIMIT, Findings, Window, be32, be64, power_of_two
+from adapters.formats.layering import Held, Piece, sectors
+from adapters.formats.window import (
+    TABLE_LIMIT,
+    Findings,
+    Parent,
+    Window,
+    be32,
+    be64,
+    power_of_two,
+)
 from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
+from pipeline.ports import ImageFormat
 
 HEADER_SIZE = 1024
 HEADER_COOKIE = b"cxsparse"
 UNUSED = 0xFFFFFFFF
 NOWHERE = 0xFFFFFFFFFFFFFFFF
 LOCATORS, LOCATOR_SIZE = 8, 24
+# of Windows, absolute and relative, in UTF-16 little endian; others have long been out of use
+LOCATOR_CODES = {b"W2ku", b"W2ru"}
+LOCATOR_LIMIT = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a VHD keeps its payload: the sector of each block, or for a fixed one no table."""
+
+    window: Window
+    virtual_size: int
+    block_size: int = 0
+    blocks: "array[int] | None" = None
+    differencing: bool = False
+
+    def pieces(self, start: int, end: int) -> Iterator[Piece]:
+        """Cover [start, end) in order. The bitmaps of a disk without a parent say nothing: what is
+        in a block counts, as qemu has it."""
+        if self.blocks is None:
+            yield Piece(start, end, Held.HERE, start)
+            return
+        bitmap = bitmap_length(self.block_size)
+        while start < end:
+            index = start // self.block_size
+            base = index * self.block_size
+            until = min(end, base + self.block_size)
+            place = self.blocks[index] * SECTOR
+            if self.blocks[index] == UNUSED:
+                yield Piece(start, until, Held.BELOW)
+            elif self.differencing:
+                bits = self.window.read(place, bitmap, "a sector bitmap")
+                yield from sectors(bits, base, start, until, place + bitmap, low_first=False)
+            else:
+                yield Piece(start, until, Held.HERE, place + bitmap + start - base)
+            start = until
 
 
 def parse(window: Window, findings: Findings) -> None:
+    layout(window, findings)
+
+
+def layout(window: Window, findings: Findings) -> Layout:
+    """Parse all of it. Raises UnsafeImage when there is no sense in going on."""
     tail = window.read(window.size - vhd.FOOTER_SIZE, vhd.FOOTER_SIZE, "the VHD footer")
     try:
         footer = vhd.parse(tail)
@@ -35,16 +89,18 @@ def parse(window: Window, findings: Findings) -> None:
         )
     if footer.saved_state:
         findings.notes.append("its virtual machine was suspended when it was written")
+    findings.identifier = str(footer.identifier)
     if footer.disk_type == vhd.DiskType.FIXED.value:
         _fixed(window, findings, footer)
-    elif footer.disk_type == vhd.DiskType.DYNAMIC.value:
+        return Layout(window, footer.current_size)
+    if footer.disk_type == vhd.DiskType.DYNAMIC.value:
         findings.variant = "dynamic"
-        _dynamic(window, findings, footer, tail)
     elif footer.disk_type == vhd.DiskType.DIFFERENCING.value:
         findings.variant = "differencing"
         findings.references.append("it is a differencing VHD: it leans on a parent disk")
     else:
         raise UnsafeImage(f"it has an unknown VHD disk type {footer.disk_type}")
+    return _dynamic(window, findings, footer, tail)
 
 
 def _fixed(window: Window, findings: Findings, footer: vhd.Footer) -> None:
@@ -64,7 +120,7 @@ def _fixed(window: Window, findings: Findings, footer: vhd.Footer) -> None:
     )
 
 
-def _dynamic(window: Window, findings: Findings, footer: vhd.Footer, tail: bytes) -> None:
+def _dynamic(window: Window, findings: Findings, footer: vhd.Footer, tail: bytes) -> Layout:
     head = window.read(0, vhd.FOOTER_SIZE, "the copy of the VHD footer")
     # readers differ in which of the two they take
     findings.refuse_unless(head == tail, "its footer and the copy at its beginning differ")
@@ -80,25 +136,48 @@ def _dynamic(window: Window, findings: Findings, footer: vhd.Footer, tail: bytes
     )
     findings.refuse_unless(be64(header, 8) == NOWHERE, "its dynamic disk header points further on")
     locators = header[576 : 576 + LOCATORS * LOCATOR_SIZE]
-    if any(header[40:56]) or any(locators):
-        findings.references.append("it is dynamic, but names a parent disk")
+    differencing = footer.disk_type == vhd.DiskType.DIFFERENCING.value
+    if differencing:
+        findings.parent = _parent(window, header, locators)
+    elif any(header[40:56]) or any(locators):
+        findings.refusals.append("it is dynamic, but names a parent disk")
     table, entries, block = be64(header, 16), be32(header, 28), be32(header, 32)
     if not power_of_two(block, SECTOR, 256 << 20):
         raise UnsafeImage(f"its block size of {block} bytes is not what VHD allows")
     findings.refuse_unless(
         entries * block >= footer.current_size, "its block table is too short for its size"
     )
-    _check_blocks(window, findings, table, entries, block)
+    blocks = _check_blocks(window, findings, table, entries, block)
+    return Layout(window, footer.current_size, block, blocks, differencing)
 
 
-def _check_blocks(window: Window, findings: Findings, table: int, entries: int, block: int) -> None:
+def _parent(window: Window, header: bytes, locators: bytes) -> Parent:
+    """What the dynamic disk header says of the parent: its unique id and its name. The parent's
+    time stamp is no help: a copy of a file has another."""
+    names = [header[64:576].decode("utf-16-be", "replace").split("\0")[0]]
+    for start in range(0, len(locators), LOCATOR_SIZE):
+        code, length = locators[start : start + 4], be32(locators, start + 8)
+        if code in LOCATOR_CODES and 0 < length <= LOCATOR_LIMIT:
+            path = window.read(be64(locators, start + 16), length, "a parent locator")
+            names.append(path.decode("utf-16-le", "replace").split("\0")[0])
+    identifier = str(uuid.UUID(bytes=header[40:56]))
+    return Parent(tuple(filter(None, names)), (identifier,), ImageFormat.VHD)
+
+
+def bitmap_length(block: int) -> int:
+    """A block begins with its sector bitmap, padded to whole sectors."""
+    return -(-block // SECTOR // 8 // SECTOR) * SECTOR
+
+
+def _check_blocks(
+    window: Window, findings: Findings, table: int, entries: int, block: int
+) -> "array[int]":
     if entries * 4 > TABLE_LIMIT:
         raise UnsafeImage(f"its block table of {entries} entries is absurd")
     blocks = array("I", window.read(table, entries * 4, "the block table"))
     blocks.byteswap()
     used = [entry for entry in blocks if entry != UNUSED]
-    # a block is its sector bitmap, padded to whole sectors, and its data
-    bitmap = -(-block // SECTOR // 8 // SECTOR) * SECTOR
+    bitmap = bitmap_length(block)
     findings.refuse_unless(
         all(window.holds(entry * SECTOR, bitmap + block) for entry in used),
         "its block table points outside of the file: it is truncated or damaged",
@@ -107,3 +186,4 @@ def _check_blocks(window: Window, findings: Findings, table: int, entries: int, 
     step = (bitmap + block) // SECTOR
     overlap = any(after - before < step for before, after in itertools.pairwise(used))
     findings.refuse_unless(not overlap, "its block table has blocks that overlap")
+    return blocks

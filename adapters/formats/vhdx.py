@@ -1,4 +1,5 @@
-"""VHDX, dynamic and fixed: inspection, and where its payload lies (qemu's map does not tell).
+"""VHDX, dynamic, fixed and differencing: inspection, and where its payload lies (qemu's map does not
+tell).
 
 Source: Microsoft, [MS-VHDX] "Virtual Hard Disk v2 (VHDX) File Format"; little endian throughout.
 """
@@ -10,9 +11,20 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from adapters.formats.window import TABLE_LIMIT, Findings, Window, le16, le32, le64, power_of_two
+from adapters.formats.layering import Held, Piece, sectors
+from adapters.formats.window import (
+    TABLE_LIMIT,
+    Findings,
+    Parent,
+    Window,
+    le16,
+    le32,
+    le64,
+    power_of_two,
+)
 from pipeline.data.extents import SECTOR, Extent, Kind
 from pipeline.errors import UnsafeImage
+from pipeline.ports import ImageFormat
 
 MAGIC = b"vhdxfile"
 MIB = 1 << 20
@@ -45,15 +57,56 @@ KEEPS_BLOCKS, HAS_PARENT = 1, 2
 # payload block states, MS-VHDX 2.5.1.1; the first four read as zero in a disk without a parent
 NOT_PRESENT, UNDEFINED, ZERO, UNMAPPED, FULLY_PRESENT, PARTIALLY_PRESENT = 0, 1, 2, 3, 6, 7
 READ_AS_ZERO = {NOT_PRESENT, UNDEFINED, ZERO, UNMAPPED}
+BITMAP_PRESENT = 6
+BITMAP_BLOCK = MIB  # bytes of one sector bitmap block, 2.5.1.2
+
+# parent locator, MS-VHDX 2.6.2.6
+LOCATOR_TYPE = uuid.UUID("b04aefb7-d19e-4a81-b789-25b8e9445913")
+LOCATOR_LIMIT = 64
+LINKAGES = ("parent_linkage", "parent_linkage2")
+PATHS = ("relative_path", "absolute_win32_path", "volume_path")
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where a VHDX keeps its payload: one entry of `blocks` per block of the virtual disk."""
+    """Where a VHDX keeps its payload: one entry of `blocks` per block of the virtual disk.
+
+    `bitmaps` (of a differencing disk) has one entry for every `chunk` blocks: where it is told
+    which sectors of a partially present block are there.
+    """
 
     virtual_size: int
     block_size: int
     blocks: "array[int]"
+    window: Window
+    bitmaps: "array[int] | None" = None
+    chunk: int = 1
+
+    def pieces(self, start: int, end: int) -> Iterator[Piece]:
+        """Cover [start, end) in order: what lies here, is zero, or is the parent's."""
+        while start < end:
+            index = start // self.block_size
+            base = index * self.block_size
+            until = min(end, base + self.block_size)
+            entry = self.blocks[index]
+            place, state = (entry >> 20) * MIB, entry & 7
+            if state == FULLY_PRESENT:
+                yield Piece(start, until, Held.HERE, place + start - base)
+            elif state == PARTIALLY_PRESENT:
+                bits = self._bits(index)
+                yield from sectors(bits, base, start, until, place, low_first=True)
+            else:
+                yield Piece(start, until, Held.BELOW if state == NOT_PRESENT else Held.ZERO)
+            start = until
+
+    def _bits(self, index: int) -> bytes:
+        """The part of its chunk's sector bitmap that is about one block."""
+        entry = self.bitmaps[index // self.chunk] if self.bitmaps is not None else 0
+        if entry & 7 != BITMAP_PRESENT:
+            raise UnsafeImage("a partially present block has no sector bitmap")
+        length = self.block_size // SECTOR // 8
+        start = (entry >> 20) * MIB + index % self.chunk * length
+        return self.window.read(start, length, "a sector bitmap")
 
     def extents(self) -> Iterator[Extent]:
         """Cover [0, virtual_size) in order; neighbours in the file become one extent."""
@@ -114,6 +167,10 @@ def layout(window: Window, findings: Findings) -> Layout:
     if flags & HAS_PARENT or PARENT_LOCATOR in items:
         findings.variant = "differencing"
         findings.references.append("it is a differencing VHDX: it leans on a parent disk")
+        if flags & HAS_PARENT and PARENT_LOCATOR in items:
+            findings.parent = _parent(items[PARENT_LOCATOR])
+    # the data write GUID: changes with the first write to the disk's content after an opening
+    findings.identifier = str(uuid.UUID(bytes_le=header[32:48]))
     size, sector = le64(items[VIRTUAL_SIZE], 0), le32(items[LOGICAL_SECTOR], 0)
     findings.virtual_size, findings.logical_sector_size = size, sector
     if sector not in (512, 4096):
@@ -127,8 +184,44 @@ def layout(window: Window, findings: Findings) -> Layout:
         raise UnsafeImage(f"its block size of {block_size} bytes is not what VHDX allows")
     if size % sector or size > 64 << 40:
         raise UnsafeImage(f"its virtual size of {size} bytes is not what VHDX allows")
-    blocks = _blocks(window, findings, regions[BAT], size, block_size, sector)
-    return Layout(size, block_size, blocks)
+    return _blocks(window, findings, regions[BAT], size, block_size, sector)
+
+
+def _parent(item: bytes) -> Parent:
+    """A table of keys and values, both UTF-16 little endian: the parent's data write GUID (its
+    present one, and the one it had before), and paths to it."""
+    if len(item) < 20 or uuid.UUID(bytes_le=item[:16]) != LOCATOR_TYPE:
+        raise UnsafeImage("its parent locator is of an unknown type")
+    count = le16(item, 18)
+    if count > LOCATOR_LIMIT or 20 + 12 * count > len(item):
+        raise UnsafeImage("its parent locator has an absurd number of entries")
+    found: dict[str, str] = {}
+    for index in range(count):
+        places = struct.unpack_from("<IIHH", item, 20 + 12 * index)
+        key, value = (
+            _text(item, offset, length)
+            for offset, length in ((places[0], places[2]), (places[1], places[3]))
+        )
+        if key in found:
+            raise UnsafeImage("its parent locator has a key twice")
+        found[key] = value
+    identifiers = []
+    for key in LINKAGES:
+        if key in found:
+            try:
+                identifiers.append(str(uuid.UUID(found[key])))
+            except ValueError:
+                raise UnsafeImage("its parent locator has a linkage that is no GUID") from None
+    if not identifiers:
+        raise UnsafeImage("its parent locator does not say which disk the parent is")
+    names = tuple(found[key] for key in PATHS if found.get(key))
+    return Parent(names, tuple(identifiers), ImageFormat.VHDX)
+
+
+def _text(item: bytes, offset: int, length: int) -> str:
+    if offset + length > len(item) or length % 2:
+        raise UnsafeImage("an entry of its parent locator lies outside of it")
+    return item[offset : offset + length].decode("utf-16-le", "replace")
 
 
 def _header(window: Window) -> bytes:
@@ -208,11 +301,15 @@ def _blocks(
     size: int,
     block_size: int,
     sector: int,
-) -> "array[int]":
-    """The payload entries of the block allocation table, without its sector bitmap entries."""
+) -> Layout:
+    """The block allocation table: entries of payload, and of sector bitmaps in between."""
     ratio = (1 << 23) * sector // block_size
     count = -(-size // block_size)
-    entries = count + max(0, count - 1) // ratio
+    differencing = bool(findings.references)
+    if differencing:  # every chunk has its sector bitmap, also the last one
+        entries = -(-count // ratio) * (ratio + 1)
+    else:
+        entries = count + max(0, count - 1) // ratio
     if entries * 8 > TABLE_LIMIT:
         raise UnsafeImage(f"its block table of {entries} entries is absurd")
     if entries * 8 > region[1]:
@@ -221,12 +318,15 @@ def _blocks(
     blocks = array("Q")
     for start in range(0, entries, ratio + 1):
         blocks.extend(table[start : start + ratio])
+    bitmaps = table[ratio :: ratio + 1] if differencing else None
+    del blocks[count:]
     states = {entry & 7 for entry in blocks}
     known = READ_AS_ZERO | {FULLY_PRESENT}
-    if findings.references:
+    if differencing:
         known = known | {PARTIALLY_PRESENT}
     findings.refuse_unless(states <= known, "its block table has unknown or partial states")
-    used = sorted(entry >> 20 for entry in blocks if entry & 7 == FULLY_PRESENT)
+    held = (FULLY_PRESENT, PARTIALLY_PRESENT)
+    used = sorted(entry >> 20 for entry in blocks if entry & 7 in held)
     findings.refuse_unless(
         all(entry and window.holds(entry * MIB, block_size) for entry in used),
         "its block table points outside of the file: it is truncated or damaged",
@@ -234,7 +334,12 @@ def _blocks(
     step = block_size // MIB
     overlap = any(after - before < step for before, after in itertools.pairwise(used))
     findings.refuse_unless(not overlap, "its block table has blocks that overlap")
-    return blocks
+    used_bitmaps = [entry >> 20 for entry in bitmaps or () if entry & 7 == BITMAP_PRESENT]
+    findings.refuse_unless(
+        all(entry and window.holds(entry * MIB, BITMAP_BLOCK) for entry in used_bitmaps),
+        "its block table points to sector bitmaps outside of the file: it is truncated or damaged",
+    )
+    return Layout(size, block_size, blocks, window, bitmaps, ratio)
 
 
 def _table() -> tuple[int, ...]:

@@ -9,9 +9,10 @@ import struct
 from array import array
 from dataclasses import dataclass
 
-from adapters.formats.window import TABLE_LIMIT, Findings, Window, power_of_two, printable
+from adapters.formats.window import TABLE_LIMIT, Findings, Parent, Window, power_of_two, printable
 from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
+from pipeline.ports import ImageFormat
 
 MAGIC = b"KDMV"
 HEADER_SIZE = 512
@@ -25,6 +26,7 @@ AT_END = 0xFFFFFFFFFFFFFFFF  # the grain directory's place is in the footer
 DESCRIPTOR_LIMIT = 1 << 20
 # two million grains, 128 GiB of disk, of usual size: what can be looked at in a second or two
 GRAIN_TABLES_LIMIT = 8 << 20
+NO_CID = "ffffffff"
 FOOTER_MARKER = struct.Struct("<QII")
 
 SUBFORMATS = {"monolithicsparse": "monolithicSparse", "streamoptimized": "streamOptimized"}
@@ -165,11 +167,16 @@ def _check_settings(findings: Findings, settings: dict[str, str]) -> None:
         f"its subformat {printable(createtype.encode())} is not monolithicSparse or "
         "streamOptimized",
     )
-    if settings.get("parentcid", "ffffffff").lower() != "ffffffff":
+    parent = settings.get("parentcid", NO_CID).lower()
+    names = settings.get("parentfilenamehint")
+    findings.identifier = settings.get("cid", "").lower()
+    if parent != NO_CID:
         findings.references.append("its descriptor refers to a parent disk (parentCID)")
-    if "parentfilenamehint" in settings:
-        name = printable(settings["parentfilenamehint"].encode())
+    if names is not None:
+        name = printable(names.encode())
         findings.references.append(f"its descriptor names a parent disk, {name}")
+    if findings.references:
+        findings.parent = Parent((names,) if names else (), (parent,), ImageFormat.VMDK)
     for key in settings:
         if key not in KNOWN_KEYS and key != "parentfilenamehint" and not key.startswith("ddb."):
             findings.refusals.append(f"its descriptor has an unknown key {key!r}")

@@ -43,12 +43,23 @@ class Window:
         return offset >= 0 and length >= 0 and offset + length <= self.size
 
 
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """What a header says of the file below: one of these names (paths of any system), one of these
+    identifiers (none: the format has no such thing), and its format where that is told."""
+
+    names: tuple[str, ...]
+    identifiers: tuple[str, ...] = ()
+    format: ImageFormat | None = None
+
+
 @dataclass(slots=True)
 class Findings:
     """What a parser has found so far.
 
     `references` are other files that the image leans on: refused unless a chain declares them.
-    Every other reason not to touch the image is in `refusals`.
+    Every other reason not to touch the image is in `refusals`. `parent` says which file is meant,
+    and `identifier` is what children of this one call it.
     """
 
     format: ImageFormat
@@ -59,6 +70,8 @@ class Findings:
     references: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    parent: Parent | None = None
+    identifier: str = ""
 
     def refuse_unless(self, right: bool, reason: str) -> None:
         if not right:

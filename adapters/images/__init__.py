@@ -29,6 +29,11 @@ class QemuImages:
     def inspect(self, path: Path, *, declared: ImageFormat | None = None) -> ImageFacts:
         return inspect.inspect(path, self._sandbox, self._policy, declared=declared)
 
+    def inspect_chain(
+        self, layers: Sequence[tuple[Path, ImageFormat | None]]
+    ) -> tuple[ImageFacts, ...]:
+        return inspect.inspect_chain(layers, self._sandbox, self._policy)
+
     @contextlib.contextmanager
     def open(self, chain: Chain, *, free: Sequence[Range] = ()) -> Iterator[Source]:
         """The disk of a chain. `free` (sorted) is what the guest says it does not use.
@@ -41,13 +46,15 @@ class QemuImages:
     def create_overlay(self, chain: Chain, path: Path) -> Chain:
         """A private qcow2 on top of `chain`; its header names the chain as the sandbox sees it.
 
-        An internal snapshot can't be selected by a node tree: it is first copied out, sparsely,
-        to a qcow2 beside `path`, and the new chain leans on that. Raises Conflict if `path` exists.
+        An internal snapshot can't be selected by a node tree, and qemu reads no differencing VHD
+        or VHDX: these are first copied out, sparsely, to a file beside `path`, and the new chain
+        leans on that. Raises Conflict if `path` exists.
         """
         if path.exists():
             raise Conflict(f"{str(path)!r} exists already")
         if chain[0].snapshot is not None:
             chain = self._materialise(chain, path.with_name(f"{path.name}.snapshot"))
+        chain = self._readable(chain, path.with_name(f"{path.name}.flat"))
         virtual_size = source.virtual_size(chain, self._policy)
         qemu.create_qcow2(
             self._sandbox,
@@ -62,6 +69,14 @@ class QemuImages:
     def _materialise(self, chain: Chain, path: Path) -> Chain:
         export.convert(self._sandbox, self._policy, chain, path, ImageFormat.QCOW2)
         return (Layer(path, ImageFormat.QCOW2),)
+
+    def _readable(self, chain: Chain, path: Path) -> Chain:
+        """The disk as qemu can read it: as it is, or copied out to `path`."""
+        if not source.is_ours(chain):
+            return chain
+        with self.open(chain) as disk:
+            export.write_plain(disk, path, footer=False)
+        return (Layer(path, ImageFormat.RAW),)
 
     @contextlib.contextmanager
     def _masked(self, chain: Chain, path: Path, free: Sequence[Range]) -> Iterator[Chain]:
@@ -96,7 +111,7 @@ class QemuImages:
             with self.open(chain, free=free) as disk:
                 export.write_plain(disk, path, footer=format is ImageFormat.VHD)
             return
-        if free:
+        if free or source.is_ours(chain):
             with self._masked(chain, path, free) as chain:
                 export.convert(self._sandbox, self._policy, chain, path, format, subformat)
             return

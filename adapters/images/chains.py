@@ -5,6 +5,7 @@ by its identifier where the format has one, and by its format where the header t
 """
 
 import ntpath
+import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,13 +21,15 @@ def problems(
     inode of every layer, `depth` is the child's."""
     name = printable(str(path).encode())
     parent = child.parent
+    if parent is None and child.references:
+        return ["its header does not say which file it leans on"]
     if parent is None:
         return [f"it leans on no other file, but {name} was declared below it"]
     reasons = []
     if found[depth + 1] in found[: depth + 1]:
         reasons.append(f"{name} is twice in the chain")
-    names = {base_name(text) for text in parent.names}
-    if base_name(str(path)) not in names:
+    names = {base_name(text, child.format) for text in parent.names}
+    if path_name(path, child.format) not in names:
         meant = ", ".join(printable(text.encode("utf-8", "replace")) for text in parent.names)
         reasons.append(f"its header means the file {meant or 'of no name'}, and not {name}")
     if parent.identifiers and below.identifier not in parent.identifiers:
@@ -46,10 +49,22 @@ def problems(
     return reasons
 
 
-def base_name(text: str) -> str:
-    """The last part of a POSIX or Windows path; formats from Windows do not mind the case."""
-    return ntpath.basename(text.rstrip("/\\")).casefold()
+def base_name(text: str, format: ImageFormat) -> str:
+    """The last part of a path; formats from Windows have its separators, and mind no case."""
+    if format is ImageFormat.QCOW2:
+        # qemu's "json:{...}" and "protocol:..." (path_has_protocol) are no files
+        return "" if ":" in text.split("/")[0] else posixpath.basename(text)
+    return ntpath.basename(text).casefold()
+
+
+def path_name(path: Path, format: ImageFormat) -> str:
+    return path.name if format is ImageFormat.QCOW2 else path.name.casefold()
 
 
 # qemu 7.2 reads a differencing VHD as if it were whole, and no differencing VHDX at all
 OWN_CHAINS = {ImageFormat.VHD, ImageFormat.VHDX}
+
+
+def read_by_us(format: ImageFormat, *, leaning: bool) -> bool:
+    """Whether qemu can't be asked about a layer."""
+    return leaning and format in OWN_CHAINS

@@ -6,18 +6,21 @@
                    format and the same virtual size
 
 An inspector alone can be got round, so the last two readers run in the sandbox, and so does
-everything that opens the image later. Chains that are declared from outside would pass here layer
-by layer: what a layer leans on is kept apart from its other refusals (`Findings.references`).
+everything that opens the image later. Chains that are declared from outside pass here layer by
+layer: what a layer leans on is kept apart from its other refusals (`Findings.references`), and has
+to be the layer that was declared below it.
 """
 
+import contextlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from adapters import rawfile
 from adapters.formats import PARSERS, Findings, Window
 from adapters.formats.raw import lookalikes
-from adapters.images import readers
+from adapters.images import chains, readers
 from adapters.sandbox import Sandbox
 from pipeline.errors import GalleriaError, UnsafeImage
 from pipeline.ports import ImageFacts, ImageFormat, Layer
@@ -70,36 +73,72 @@ def examine(fd: int, format: ImageFormat, policy: Policy) -> Findings:
     return findings
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One layer's open file and what its parser found."""
+
+    fd: int
+    layer: Layer
+    status: os.stat_result
+    findings: Findings
+
+
 def inspect(
     path: Path, sandbox: Sandbox, policy: Policy, *, declared: ImageFormat | None = None
 ) -> ImageFacts:
     """Inspect one file. Raises NotFound, and UnsafeImage when it is no regular or an empty file."""
+    return inspect_chain([(path, declared)], sandbox, policy)[0]
+
+
+def inspect_chain(
+    layers: Sequence[tuple[Path, ImageFormat | None]], sandbox: Sandbox, policy: Policy
+) -> tuple[ImageFacts, ...]:
+    """Inspect every declared layer by itself, top first, and whether each means the next."""
+    with contextlib.ExitStack() as stack:
+        files = [_look(path, declared, policy, stack) for path, declared in layers]
+        found = [(file.status.st_dev, file.status.st_ino) for file in files]
+        for depth, file in enumerate(files):
+            findings = file.findings
+            if depth + 1 < len(files):
+                below = files[depth + 1]
+                findings.refusals += chains.problems(
+                    findings, below.layer.path, below.findings, found, depth
+                )
+            else:
+                findings.refusals += findings.references
+            if not findings.refusals:
+                _agree(file.fd, file.layer, findings, sandbox, policy)
+        return tuple(_facts(file) for file in files)
+
+
+def _look(
+    path: Path, declared: ImageFormat | None, policy: Policy, stack: contextlib.ExitStack
+) -> _File:
     fd = rawfile.open_readonly(path)
-    try:
-        status = os.fstat(fd)
-        if not status.st_size:
-            raise UnsafeImage(f"{str(path)!r} is empty", hint="was it copied or downloaded whole?")
-        format, doubts = recognise(Window(fd))
-        findings = examine(fd, format, policy)
-        findings.refusals[:0] = doubts
-        if declared is not None and declared is not format:
-            findings.refusals.insert(
-                0, f"it is declared as {declared.value}, but it is {format.value}"
-            )
-        if not findings.refusals and not findings.references:
-            _agree(fd, Layer(path, format), findings, sandbox, policy)
-    finally:
-        os.close(fd)
+    stack.callback(os.close, fd)
+    status = os.fstat(fd)
+    if not status.st_size:
+        raise UnsafeImage(f"{str(path)!r} is empty", hint="was it copied or downloaded whole?")
+    format, doubts = recognise(Window(fd))
+    findings = examine(fd, format, policy)
+    findings.refusals[:0] = doubts
+    if declared is not None and declared is not format:
+        findings.refusals.insert(0, f"it is declared as {declared.value}, but it is {format.value}")
+    return _File(fd, Layer(path, format), status, findings)
+
+
+def _facts(file: _File) -> ImageFacts:
+    findings = file.findings
     return ImageFacts(
-        path=path,
-        format=format,
+        path=file.layer.path,
+        format=file.layer.format,
         variant=findings.variant,
         virtual_size=findings.virtual_size,
-        file_size=status.st_size,
-        allocated_size=status.st_blocks * 512,
+        file_size=file.status.st_size,
+        allocated_size=file.status.st_blocks * 512,
         logical_sector_size=findings.logical_sector_size,
         snapshots=tuple(findings.snapshots),
-        refusals=(*findings.refusals, *findings.references),
+        refusals=tuple(findings.refusals),
         notes=tuple(findings.notes),
     )
 
@@ -108,7 +147,7 @@ def _agree(fd: int, layer: Layer, findings: Findings, sandbox: Sandbox, policy: 
     """Ask the other readers, one after the other; the first contradiction ends it."""
     for name, reader in readers.READERS:
         try:
-            size = reader(fd, layer, sandbox)
+            size = reader(fd, layer, sandbox, leaning=bool(findings.references))
         except GalleriaError as error:
             reason = " ".join(error.message.split())
             findings.refusals.append(f"{name} does not read it: {reason}")
@@ -119,6 +158,7 @@ def _agree(fd: int, layer: Layer, findings: Findings, sandbox: Sandbox, policy: 
             )
             return
     try:
-        readers.check_amplification(layer, findings.virtual_size, sandbox, policy.ratio)
+        if not chains.read_by_us(layer.format, leaning=bool(findings.references)):
+            readers.check_amplification(layer, findings.virtual_size, sandbox, policy.ratio)
     except GalleriaError as error:
         findings.refusals.append(error.message)

@@ -6,13 +6,14 @@ Each gives the virtual size that it reads (None: it does not know), or raises a 
 import io
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import pyvhdi
 from oslo_utils.imageutils import format_inspector
 
 from adapters import command, qemu
+from adapters.images import chains
 from adapters.sandbox import Sandbox
 from pipeline.data.extents import Kind
 from pipeline.errors import CommandFailed, UnsafeImage
@@ -45,10 +46,14 @@ except OSError as error:
 # what it finds is in its exceptions; its log would put the same on the user's terminal
 logging.getLogger(format_inspector.__name__).setLevel(logging.CRITICAL)
 
-Reader = Callable[[int, Layer, Sandbox], int | None]
+
+class Reader(Protocol):
+    """`leaning`: the image is a layer whose header names, as was declared, one below it."""
+
+    def __call__(self, fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | None: ...
 
 
-def oslo(fd: int, layer: Layer, sandbox: Sandbox) -> int | None:
+def oslo(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | None:
     """oslo.utils' format inspectors: pure Python, so in this process."""
     with open(os.dup(fd), "rb") as stream:  # noqa: PTH123 - a descriptor
         stream.seek(0)
@@ -68,7 +73,7 @@ def oslo(fd: int, layer: Layer, sandbox: Sandbox) -> int | None:
         if names != expected - RAW_NAMES:
             raise UnsafeImage(f"it sees {sorted(found)} and not {layer.format.value}")
         for name in names:
-            _safety_check(found[name], layer)
+            _safety_check(found[name], layer, leaning=leaning)
             return int(found[name].virtual_size)
     except UnsafeImage:
         raise
@@ -77,17 +82,20 @@ def oslo(fd: int, layer: Layer, sandbox: Sandbox) -> int | None:
     return None
 
 
-def _safety_check(inspector: format_inspector.FileInspector, layer: Layer) -> None:
+def _safety_check(
+    inspector: format_inspector.FileInspector, layer: Layer, *, leaning: bool
+) -> None:
     try:
         inspector.safety_check()
     except format_inspector.SafetyCheckFailed as error:
         # it has not heard of extended_l2 yet; galleria's parser has looked at every feature bit
-        if layer.format is ImageFormat.QCOW2 and set(error.failures) == {"unknown_features"}:
-            return
-        raise UnsafeImage(f"its safety checks fail: {sorted(error.failures)}") from None
+        known = {"unknown_features"} if layer.format is ImageFormat.QCOW2 else set()
+        failures = set(error.failures) - known - ({"backing_file"} if leaning else set())
+        if failures:
+            raise UnsafeImage(f"its safety checks fail: {sorted(failures)}") from None
 
 
-def libvhdi(fd: int, layer: Layer, sandbox: Sandbox) -> int | None:
+def libvhdi(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | None:
     if layer.format not in (ImageFormat.VHD, ImageFormat.VHDX):
         return None
     module = Path(pyvhdi.__file__)
@@ -98,14 +106,17 @@ def libvhdi(fd: int, layer: Layer, sandbox: Sandbox) -> int | None:
     return int(done.stdout)
 
 
-def qemu_img(fd: int, layer: Layer, sandbox: Sandbox) -> int | None:
+def qemu_img(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | None:
+    if chains.read_by_us(layer.format, leaning=leaning):
+        return None
     try:
         answer = qemu.info(sandbox, (layer,))
     except CommandFailed as error:
         if "Is another process using the image" in error.stderr:
             raise UnsafeImage("another program has it open for writing (a running VM?)") from None
         raise
-    for key in ("backing-filename", "full-backing-filename", "encrypted"):
+    backing = () if leaning else ("backing-filename", "full-backing-filename")
+    for key in (*backing, "encrypted"):
         if answer.get(key):
             raise UnsafeImage(f"it reports {key}")
     details = answer.get("format-specific", {}).get("data", {})

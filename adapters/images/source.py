@@ -12,9 +12,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from adapters import nbd, qemu, rawfile
-from adapters.formats import Window, vhdx
+from adapters.formats import Window, vhd, vhdx
+from adapters.formats.layering import Layered, combine
 from adapters.formats.window import Findings
-from adapters.images import inspect
+from adapters.images import chains, inspect
 from adapters.images.inspect import Policy
 from adapters.sandbox import Sandbox
 from pipeline.data.extents import Extent, Kind, Range, mask_free
@@ -132,9 +133,29 @@ def _serve(chain: Chain, sandbox: Sandbox, size: int, stack: contextlib.ExitStac
     return device
 
 
+def is_ours(chain: Chain) -> bool:
+    """Whether qemu can't read a chain: differencing VHDs and VHDXs."""
+    return any(layer.format in chains.OWN_CHAINS for layer in chain[:-1])
+
+
+def _own_extents(chain: Chain, size: int, fds: Sequence[int]) -> Extents:
+    """Of a chain of differencing disks: where each block and sector lies, by our own parsers."""
+    if len({layer.format for layer in chain}) > 1:
+        raise UnsafeImage(
+            f"{str(chain[0].path)!r}: a chain with a differencing VHD or VHDX has no other formats"
+        )
+    layers: list[Layered] = []
+    for layer, fd in zip(chain, fds, strict=True):
+        parse = vhd.layout if layer.format is ImageFormat.VHD else vhdx.layout
+        layers.append(parse(Window(fd), Findings(layer.format)))
+    return lambda: combine(layers, 0, size)
+
+
 def _extents(
     chain: Chain, sandbox: Sandbox, size: int, fds: Sequence[int], stack: contextlib.ExitStack
 ) -> Extents:
+    if is_ours(chain):
+        return _own_extents(chain, size, fds)
     bottom = chain[-1]
     if len(chain) == 1 and bottom.format is ImageFormat.RAW:
         return lambda: rawfile.extents(fds[0], size)

@@ -26,7 +26,7 @@ from pipeline.gallery.model import (
 )
 from pipeline.gallery.names import parse_definition, parse_gallery, parse_version
 from pipeline.publish import PublishRequest, publish
-from pipeline.stages.ingest import DiskSource
+from pipeline.sources import DiskSource
 
 DURABLE = ("sync_file", "sync_directory", "rename_new", "replace", "remove_tree")
 DIED = 42

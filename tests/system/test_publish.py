@@ -34,7 +34,7 @@ from pipeline.gallery.model import (
 from pipeline.gallery.names import parse_definition, parse_gallery, parse_version
 from pipeline.publish import PublishRequest, Wait, publish, replicate_version
 from pipeline.single import hash_file
-from pipeline.stages.ingest import DiskSource
+from pipeline.sources import DiskSource
 
 pytestmark = pytest.mark.system
 

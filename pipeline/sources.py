@@ -1,0 +1,208 @@
+"""What a version is made from: each kind of source, and the one thing that they all come down to.
+
+    a kind of source          is opened into
+    DiskSource                itself: a file, and the files below it as they were declared
+    UrlSource                 one DiskSource: the downloaded file
+    VmSource, ArchiveSource   a DiskSource for every disk, and what the description says of the VM
+
+A kind is a frozen record of what the user named. `Sources` opens it; nothing of it is trusted
+before `ingest` has inspected every layer of every disk.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from pipeline.errors import InvalidParameter, NotFound
+from pipeline.ports import ImageFormat
+
+
+class SourceKind(Enum):
+    """Azure's kinds: what rights a publisher needs on the source depends on it."""
+
+    VIRTUAL_MACHINE = "virtualMachine"
+    DISK = "disk"
+    SNAPSHOT = "snapshot"
+    VHD = "vhd"
+    MANAGED_IMAGE = "managedImage"
+    VERSION = "version"
+
+
+# --- the kinds -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """A file that a layer leans on, and the format that it was declared to have."""
+
+    path: Path
+    declared: ImageFormat | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSource:
+    """A disk-image file. `lun` None is the OS disk; `snapshot` a qcow2 internal snapshot of it.
+
+    `backing` names what lies below the file, the bottom last: a header is never followed.
+    `sector_size` is the logical sector size that the disk was used with, where a description says.
+    """
+
+    lun: int | None
+    path: Path
+    snapshot: str | None = None
+    declared: ImageFormat | None = None
+    backing: tuple[Backing, ...] = ()
+    sector_size: int = 512
+
+    kind: ClassVar[SourceKind] = SourceKind.VHD
+
+    @property
+    def layers(self) -> tuple[Backing, ...]:
+        """Every file of the disk, top first."""
+        return (Backing(self.path, self.declared), *self.backing)
+
+
+@dataclass(frozen=True, slots=True)
+class UrlSource:
+    """A disk image behind http(s), with the SHA-256 (hexadecimal) that it has to have."""
+
+    lun: int | None
+    url: str
+    sha256: str
+
+    kind: ClassVar[SourceKind] = SourceKind.VHD
+
+
+@dataclass(frozen=True, slots=True)
+class VmSource:
+    """A virtual machine: a file of libvirt's domain XML, or the name of a domain."""
+
+    name: str
+
+    kind: ClassVar[SourceKind] = SourceKind.VIRTUAL_MACHINE
+
+
+class ArchiveForm(Enum):
+    BOX = "box"
+    OVA = "ova"
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveSource:
+    """A VM in one archive: a Vagrant box or an OVA."""
+
+    path: Path
+    form: ArchiveForm
+
+    kind: ClassVar[SourceKind] = SourceKind.VIRTUAL_MACHINE
+
+
+DiskKinds = DiskSource | UrlSource  # one disk each: may be mixed in one version
+WholeKinds = VmSource | ArchiveSource  # all disks of a version: stands alone
+AnySource = DiskKinds | WholeKinds
+
+
+# --- what they come down to ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a VM's description says, in Azure's words; None where it does not say.
+
+    `controller` is SCSI or NVMe. `nvram` is the VM's UEFI variable store.
+    """
+
+    generation: str | None = None  # V1, V2
+    architecture: str | None = None  # x64, Arm64
+    controller: str | None = None
+    os_type: str | None = None  # Linux, Windows
+    nvram: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """The disks of a source. They are there as long as it is open."""
+
+    disks: tuple[DiskSource, ...]
+    description: Description = Description()
+
+
+class Sources(Protocol):
+    """Opens every kind of source. None is ever written to."""
+
+    def identity(self, source: AnySource) -> tuple[object, ...]:
+        """What tells this source, as it now is, from another: cheap, no content is read. Raises
+        NotFound."""
+        ...
+
+    def open(self, source: AnySource, work: Path) -> AbstractContextManager[Supply]:
+        """Make the disks of a source available as files, in `work` where they have to be made."""
+        ...
+
+
+@contextmanager
+def supplied(wanted: Sequence[AnySource], work: Path, sources: Sources) -> Iterator[Supply]:
+    """All disks of a version. Raises InvalidParameter when they do not make one."""
+    check_combination(wanted)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(sources.open(source, work)) for source in wanted]
+        disks = tuple(disk for supply in opened for disk in supply.disks)
+        yield Supply(disks, opened[0].description if len(opened) == 1 else Description())
+
+
+def check_combination(wanted: Sequence[AnySource]) -> None:
+    """One whole source, or one source per disk; never both (Azure: storageProfile.source and
+    osDiskImage exclude each other)."""
+    whole = [source for source in wanted if isinstance(source, WholeKinds)]
+    if len(whole) > 1 or (whole and len(wanted) > 1):
+        raise InvalidParameter(
+            "a version is made from one whole source (a VM, a box, an OVA) or from single disks, "
+            "never from both",
+            code="InvalidSource",
+        )
+    if not whole:
+        luns = [source.lun for source in wanted if not isinstance(source, WholeKinds)]
+        check_luns(luns)
+
+
+def check_luns(luns: Sequence[int | None]) -> None:
+    """One OS disk, and each data disk at a LUN of its own."""
+    if luns.count(None) != 1:
+        raise InvalidParameter("a version has exactly one OS disk", code="OSDiskRequired")
+    if len(set(luns)) != len(luns):
+        numbers = sorted(lun for lun in luns if lun is not None)
+        raise InvalidParameter(f"data disk LUNs must be unique, got {numbers}")
+
+
+def data_luns(wanted: Sequence[AnySource]) -> tuple[int, ...]:
+    """The LUNs that are known before a source is opened."""
+    single = [source for source in wanted if not isinstance(source, WholeKinds)]
+    return tuple(source.lun for source in single if source.lun is not None)
+
+
+def parse_disk(text: str, lun: int | None = None) -> DiskSource:
+    """`FILE` or `FILE@NAME`: an existing file whose name holds an @ is meant before a snapshot
+    is."""
+    path = Path(text)
+    if "@" in path.name and not path.exists():
+        file, _, snapshot = text.rpartition("@")
+        return DiskSource(lun, Path(file), snapshot)
+    return DiskSource(lun, path)
+
+
+def file_identity(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written to or replaced. Raises NotFound."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise NotFound(f"{path} can't be read: {error.strerror}") from error
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def disk_identity(disk: DiskSource) -> tuple[object, ...]:
+    """As `file_identity`, for every layer of a disk."""
+    files = tuple(file_identity(layer.path) for layer in disk.layers)
+    return (disk.lun, disk.snapshot, *files)
