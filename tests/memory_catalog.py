@@ -12,11 +12,11 @@ from pipeline.gallery.catalog import Catalog, CatalogHealth, CatalogReader, Cata
 from pipeline.gallery.latest import newest_first
 from pipeline.gallery.model import Deployment, Gallery, ImageDefinition, ImageVersion
 from pipeline.gallery.names import DefinitionName, GalleryName, VersionName
+from tests.memory_access import AccessState, AccessView
 
 
 @dataclass
-class _State:
-    galleries: dict[GalleryName, Gallery] = field(default_factory=dict)
+class _State(AccessState):
     definitions: dict[DefinitionName, ImageDefinition] = field(default_factory=dict)
     versions: dict[VersionName, ImageVersion] = field(default_factory=dict)
     reports: dict[VersionName, Mapping[str, Any]] = field(default_factory=dict)
@@ -24,9 +24,10 @@ class _State:
     deployments: dict[tuple[str, str], Deployment] = field(default_factory=dict)
 
 
-class _View:
+class _View(AccessView):
     def __init__(self, state: _State) -> None:
         self._state = state
+        self._access = state
 
     def gallery(self, name: GalleryName) -> Gallery | None:
         return self._state.galleries.get(name)
@@ -72,6 +73,7 @@ class _View:
     def delete_gallery(self, name: GalleryName) -> None:
         rules.deletable(name, self.definitions(name))
         self._state.galleries.pop(name, None)
+        self.forget_access(name.arm_id)
 
     def put_definition(self, definition: ImageDefinition) -> None:
         rules.parent(self.gallery(definition.name.gallery), definition.name.gallery)
@@ -80,6 +82,7 @@ class _View:
     def delete_definition(self, name: DefinitionName) -> None:
         rules.deletable(name, list(self.versions(name)))
         self._state.definitions.pop(name, None)
+        self.forget_access(name.arm_id)
 
     def put_version(self, version: ImageVersion) -> None:
         rules.parent(self.definition(version.name.definition), version.name.definition)

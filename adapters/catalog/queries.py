@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Select, Table, and_, delete, insert, select, 
 from sqlalchemy.sql import ColumnElement
 
 from adapters.catalog import tables as t
+from adapters.catalog.access import AccessChanges, AccessQueries
 from pipeline.gallery import rules
 from pipeline.gallery.catalog import CatalogReader, CatalogWriter
 from pipeline.gallery.documents import decode, encode
@@ -18,7 +19,7 @@ T = TypeVar("T")
 PAGE = 50  # versions that are fetched at a time: `latest` mostly needs one
 
 
-class Reader:
+class Reader(AccessQueries):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
@@ -111,7 +112,7 @@ class Reader:
         return found
 
 
-class Writer(Reader):
+class Writer(Reader, AccessChanges):
     def put_gallery(self, gallery: Gallery) -> None:
         name = gallery.name
         where = {
@@ -123,6 +124,7 @@ class Writer(Reader):
 
     def delete_gallery(self, name: GalleryName) -> None:
         self._connection.execute(delete(t.galleries).where(_is_gallery(name)))
+        self.forget_roles(name.arm_id)
 
     def put_definition(self, definition: ImageDefinition) -> None:
         parent = definition.name.gallery
@@ -139,6 +141,7 @@ class Writer(Reader):
         row = self._connection.execute(_find_definition(name)).first()
         if row is not None:
             self._connection.execute(delete(t.definitions).where(t.definitions.c.id == row.id))
+            self.forget_roles(name.arm_id)
 
     def put_version(self, version: ImageVersion) -> None:
         parent = version.name.definition

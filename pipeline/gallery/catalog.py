@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pipeline.gallery.access_catalog import AccessReader, AccessWriter
 from pipeline.gallery.model import (
     Deployment,
     Gallery,
@@ -18,7 +19,7 @@ from pipeline.gallery.model import (
 from pipeline.gallery.names import DefinitionName, GalleryName, VersionName
 
 
-class CatalogReader(Protocol):
+class CatalogReader(AccessReader, Protocol):
     """One consistent view of the catalog. Names are found without regard to case; lists are in the
     order of names, versions newest first by number."""
 
@@ -40,7 +41,7 @@ class CatalogReader(Protocol):
     def deployments(self) -> list[Deployment]: ...
 
 
-class CatalogWriter(CatalogReader, Protocol):
+class CatalogWriter(CatalogReader, AccessWriter, Protocol):
     """A view that changes too. `put` makes the thing or replaces the one of the same name; a parent
     must exist. Deleting what is absent does nothing; deleting a parent of something is an error."""
 

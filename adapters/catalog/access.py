@@ -1,0 +1,161 @@
+"""The queries of access control and of the audit record."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, and_, delete, insert, or_, select, update
+from sqlalchemy.sql import ColumnElement
+
+from adapters.catalog import access_tables as a
+from adapters.catalog import tables as t
+from pipeline.errors import Conflict
+from pipeline.gallery import rules
+from pipeline.gallery.access import Assignment, Principal
+from pipeline.gallery.access_catalog import AccessReader, AccessWriter
+from pipeline.gallery.audit import AuditEntry, AuditHead
+from pipeline.gallery.documents import decode, encode
+from pipeline.gallery.model import Gallery
+from pipeline.gallery.names import GalleryName
+from pipeline.gallery.sharing import Sharing
+
+PAGE = 500  # entries of the audit record that are fetched at a time
+
+
+class AccessQueries:
+    _connection: Connection
+
+    def principal(self, name: str) -> Principal | None:
+        query = select(a.principals.c.document).where(a.principals.c.name_key == name.lower())
+        document = self._connection.scalar(query)
+        return None if document is None else decode(Principal, document)
+
+    def principals(self) -> list[Principal]:
+        found = self._connection.scalars(select(a.principals.c.document))
+        return sorted((decode(Principal, item) for item in found), key=lambda item: item.key)
+
+    def assignments(self) -> list[Assignment]:
+        found = self._connection.scalars(select(a.role_assignments.c.document))
+        return sorted((decode(Assignment, item) for item in found), key=lambda item: item.key)
+
+    def sharing(self, gallery: GalleryName) -> Sharing | None:
+        return next(iter(self._sharings(_is_gallery(gallery), outer=True)), None)
+
+    def sharings(self) -> list[Sharing]:
+        return self._sharings()
+
+    def sharing_by_public_name(self, name: str) -> Sharing | None:
+        found = self._sharings(a.gallery_shares.c.public_name_key == name.lower())
+        return next(iter(found), None)
+
+    def audit_head(self) -> AuditHead:
+        row = self._connection.execute(select(a.audit_head.c.seq, a.audit_head.c.hash)).first()
+        return AuditHead() if row is None else AuditHead(row.seq, row.hash)
+
+    def audit(self, *, newest_first: bool = False) -> Iterator[AuditEntry]:
+        seq = a.audit.c.seq
+        query = select(a.audit).order_by(seq.desc() if newest_first else seq).limit(PAGE)
+        rows = self._connection.execute(query).all()
+        while rows:
+            for row in rows:
+                yield AuditEntry(row.seq, row.entry, row.hash)
+            beyond = seq < rows[-1].seq if newest_first else seq > rows[-1].seq
+            rows = self._connection.execute(query.where(beyond)).all()
+
+    def _sharings(
+        self, condition: ColumnElement[bool] | None = None, *, outer: bool = False
+    ) -> list[Sharing]:
+        shares, galleries = a.gallery_shares, t.galleries
+        joined = galleries.join(shares, shares.c.gallery_id == galleries.c.id, isouter=outer)
+        query = select(galleries.c.document, shares.c.document.label("share")).select_from(joined)
+        if condition is not None:
+            query = query.where(condition)
+        found = [_sharing(row.document, row.share) for row in self._connection.execute(query)]
+        return sorted(found, key=lambda item: item.gallery.key)
+
+
+class AccessChanges(AccessQueries):
+    def put_principal(self, principal: Principal) -> None:
+        key, document = principal.key, encode(principal)
+        table = a.principals
+        changed = self._connection.execute(
+            update(table).where(table.c.name_key == key).values(document=document)
+        )
+        if changed.rowcount == 0:
+            self._connection.execute(insert(table).values(name_key=key, document=document))
+
+    def delete_principal(self, name: str) -> None:
+        key, roles = name.lower(), a.role_assignments
+        self._connection.execute(delete(a.principals).where(a.principals.c.name_key == key))
+        self._connection.execute(delete(roles).where(roles.c.principal_key == key))
+        for group in self.principals():
+            rest = tuple(member for member in group.members if member.lower() != key)
+            if rest != group.members:
+                self.put_principal(replace(group, members=rest))
+
+    def put_assignment(self, assignment: Assignment) -> None:
+        self.delete_assignment(assignment)
+        principal, role, scope = assignment.key
+        self._connection.execute(
+            insert(a.role_assignments).values(
+                principal_key=principal, role=role, scope_key=scope, document=encode(assignment)
+            )
+        )
+
+    def delete_assignment(self, assignment: Assignment) -> None:
+        c = a.role_assignments.c
+        principal, role, scope = assignment.key
+        self._connection.execute(
+            delete(a.role_assignments).where(
+                c.principal_key == principal, c.role == role, c.scope_key == scope
+            )
+        )
+
+    def forget_roles(self, scope: str) -> None:
+        """The roles at a resource that is deleted, and below it."""
+        key = a.role_assignments.c.scope_key
+        at, below = key == scope.lower(), key.startswith(scope.lower() + "/", autoescape=True)
+        self._connection.execute(delete(a.role_assignments).where(or_(at, below)))
+
+    def put_sharing(self, sharing: Sharing) -> None:
+        where = _is_gallery(sharing.gallery)
+        gallery_id = self._connection.scalar(select(t.galleries.c.id).where(where))
+        rules.parent(gallery_id, sharing.gallery)
+        public = sharing.community.public_name.lower() if sharing.community else ""
+        table = a.gallery_shares
+        self._connection.execute(delete(table).where(table.c.gallery_id == gallery_id))
+        self._connection.execute(
+            insert(table).values(
+                gallery_id=gallery_id, public_name_key=public or None, document=encode(sharing)
+            )
+        )
+
+    def append_audit(self, entry: AuditEntry) -> AuditHead:
+        head = self.audit_head()
+        if entry.seq != head.seq + 1:
+            raise Conflict(f"The audit record is at {head.seq}: entry {entry.seq} does not fit.")
+        values: dict[str, Any] = {"seq": entry.seq, "hash": entry.hash}
+        self._connection.execute(insert(a.audit).values(entry=entry.text, **values))
+        if self._connection.execute(update(a.audit_head).values(**values)).rowcount == 0:
+            self._connection.execute(insert(a.audit_head).values(id=1, **values))
+        return AuditHead(entry.seq, entry.hash)
+
+
+def _sharing(gallery: object, share: object) -> Sharing:
+    """A profile with the permissions of its gallery, whatever they were when it was stored."""
+    found = decode(Gallery, gallery)
+    profile = Sharing(found.name) if share is None else decode(Sharing, share)
+    return replace(profile, gallery=found.name, permissions=found.sharing_profile.permissions)
+
+
+def _is_gallery(name: GalleryName) -> ColumnElement[bool]:
+    c = t.galleries.c
+    return and_(
+        c.subscription_key == name.subscription.lower(),
+        c.resource_group_key == name.resource_group.lower(),
+        c.name_key == name.name.lower(),
+    )
+
+
+_reader: type[AccessReader] = AccessQueries
+_writer: type[AccessWriter] = AccessChanges

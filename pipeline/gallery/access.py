@@ -1,0 +1,324 @@
+"""Who may do what: principals, roles and the one function that decides.
+
+Roles, action names and scopes are those of Azure's role-based access control; the three Compute
+Gallery roles have exactly the actions of the built-in roles of that name. Nothing is allowed unless
+a role or a share allows it.
+"""
+
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from pipeline.gallery.model import SharingPermissions
+from pipeline.gallery.names import DEFAULT_SUBSCRIPTION, DEFAULT_TENANT
+from pipeline.gallery.sharing import Sharing
+
+ROOT = "/"
+
+
+class Action(Enum):
+    """What is done to a resource, under the name that activity logs and role definitions use."""
+
+    GALLERY_READ = "Microsoft.Compute/galleries/read"
+    GALLERY_WRITE = "Microsoft.Compute/galleries/write"
+    GALLERY_DELETE = "Microsoft.Compute/galleries/delete"
+    GALLERY_SHARE = "Microsoft.Compute/galleries/share/action"
+    DEFINITION_READ = "Microsoft.Compute/galleries/images/read"
+    DEFINITION_WRITE = "Microsoft.Compute/galleries/images/write"
+    DEFINITION_DELETE = "Microsoft.Compute/galleries/images/delete"
+    VERSION_READ = "Microsoft.Compute/galleries/images/versions/read"
+    VERSION_WRITE = "Microsoft.Compute/galleries/images/versions/write"
+    VERSION_DELETE = "Microsoft.Compute/galleries/images/versions/delete"
+    # what direct sharing and community galleries give: a read-only view under another name
+    SHARED_GALLERY_READ = "Microsoft.Compute/locations/sharedGalleries/read"
+    SHARED_DEFINITION_READ = "Microsoft.Compute/locations/sharedGalleries/images/read"
+    SHARED_VERSION_READ = "Microsoft.Compute/locations/sharedGalleries/images/versions/read"
+    COMMUNITY_GALLERY_READ = "Microsoft.Compute/locations/communityGalleries/read"
+    COMMUNITY_DEFINITION_READ = "Microsoft.Compute/locations/communityGalleries/images/read"
+    COMMUNITY_VERSION_READ = "Microsoft.Compute/locations/communityGalleries/images/versions/read"
+    # what a version is made from
+    VM_WRITE = "Microsoft.Compute/virtualMachines/write"
+    DISK_READ = "Microsoft.Compute/disks/read"
+    DISK_WRITE = "Microsoft.Compute/disks/write"
+    DISK_DELETE = "Microsoft.Compute/disks/delete"
+    SNAPSHOT_READ = "Microsoft.Compute/snapshots/read"
+    SNAPSHOT_WRITE = "Microsoft.Compute/snapshots/write"
+    SNAPSHOT_DELETE = "Microsoft.Compute/snapshots/delete"
+    MANAGED_IMAGE_READ = "Microsoft.Compute/images/read"
+    MANAGED_IMAGE_WRITE = "Microsoft.Compute/images/write"
+    MANAGED_IMAGE_DELETE = "Microsoft.Compute/images/delete"
+    STORAGE_KEYS = "Microsoft.Storage/storageAccounts/listKeys/action"
+    SUBSCRIPTION_READ = "Microsoft.Resources/subscriptions/read"
+    SUBSCRIPTION_WRITE = "Microsoft.Resources/subscriptions/write"
+    GROUP_READ = "Microsoft.Resources/subscriptions/resourceGroups/read"
+    GROUP_WRITE = "Microsoft.Resources/subscriptions/resourceGroups/write"
+    GROUP_DELETE = "Microsoft.Resources/subscriptions/resourceGroups/delete"
+    # who has which role, who there is, and what was done
+    ASSIGNMENT_READ = "Microsoft.Authorization/roleAssignments/read"
+    ASSIGNMENT_WRITE = "Microsoft.Authorization/roleAssignments/write"
+    ASSIGNMENT_DELETE = "Microsoft.Authorization/roleAssignments/delete"
+    PRINCIPAL_READ = "Microsoft.Authorization/principals/read"
+    PRINCIPAL_WRITE = "Microsoft.Authorization/principals/write"
+    PRINCIPAL_DELETE = "Microsoft.Authorization/principals/delete"
+    AUDIT_READ = "Microsoft.Insights/eventtypes/values/read"
+
+
+# Azure's permission for each kind of source of a version.
+SOURCE_ACTIONS: Mapping[str, Action] = {
+    "virtualmachines": Action.VM_WRITE,
+    "disks": Action.DISK_WRITE,
+    "snapshots": Action.SNAPSHOT_WRITE,
+    "storageaccounts": Action.STORAGE_KEYS,
+    "images": Action.MANAGED_IMAGE_READ,
+    "galleries": Action.VERSION_READ,
+}
+
+
+class Role(Enum):
+    OWNER = "Owner"
+    CONTRIBUTOR = "Contributor"
+    READER = "Reader"
+    SHARING_ADMIN = "Compute Gallery Sharing Admin"
+    ARTIFACTS_PUBLISHER = "Compute Gallery Artifacts Publisher"
+    IMAGE_READER = "Compute Gallery Image Reader"
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """Patterns of actions; `*` stands for anything."""
+
+    actions: tuple[str, ...]
+    not_actions: tuple[str, ...] = ()
+
+
+ROLES: Mapping[Role, Permissions] = {
+    Role.OWNER: Permissions(("*",)),
+    # a contributor can't give rights away: neither by roles nor by sharing, nor by moving a
+    # subscription to another tenant
+    Role.CONTRIBUTOR: Permissions(
+        ("*",),
+        (
+            "Microsoft.Authorization/*/write",
+            "Microsoft.Authorization/*/delete",
+            "Microsoft.Compute/galleries/share/action",
+            "Microsoft.Resources/subscriptions/write",
+        ),
+    ),
+    Role.READER: Permissions(("*/read",)),
+    Role.SHARING_ADMIN: Permissions(("Microsoft.Compute/galleries/share/action",)),
+    Role.ARTIFACTS_PUBLISHER: Permissions(
+        (
+            "Microsoft.Compute/galleries/*",
+            "Microsoft.Compute/locations/communityGalleries/*",
+            "Microsoft.Compute/locations/sharedGalleries/*",
+            "Microsoft.Compute/images/*",
+            "Microsoft.Compute/virtualMachines/write",
+            "Microsoft.Compute/disks/write",
+            "Microsoft.Authorization/*/read",
+            "Microsoft.Resources/subscriptions/resourceGroups/read",
+        ),
+        ("Microsoft.Compute/galleries/share/action",),
+    ),
+    Role.IMAGE_READER: Permissions(
+        (
+            "Microsoft.Compute/galleries/images/read",
+            "Microsoft.Compute/galleries/images/versions/read",
+        )
+    ),
+}
+
+
+@functools.cache
+def permits(role: Role, action: Action) -> bool:
+    """Whether a role has an action, wherever it is assigned."""
+    permissions = ROLES[role]
+    return _matches(permissions.actions, action) and not _matches(permissions.not_actions, action)
+
+
+def _matches(patterns: Iterable[str], action: Action) -> bool:
+    name = action.value.lower()
+    return any(
+        re.fullmatch(re.escape(pattern.lower()).replace(r"\*", ".*"), name) for pattern in patterns
+    )
+
+
+class PrincipalKind(Enum):
+    USER = "User"
+    GROUP = "Group"
+    SERVICE_PRINCIPAL = "ServicePrincipal"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Somebody, or some program, or a group of them. Names compare without regard to case.
+
+    `tenant` is the home tenant, `guest_of` other tenants that have invited it. `subscriptions` are
+    those whose users it is one of: what is shared with them is shared with it. `members` is for
+    groups alone, names of principals (groups too).
+    """
+
+    name: str
+    kind: PrincipalKind = PrincipalKind.USER
+    tenant: str = DEFAULT_TENANT
+    guest_of: tuple[str, ...] = ()
+    subscriptions: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A role, given to a principal for a resource and everything below it."""
+
+    principal: str
+    role: Role
+    scope: str  # an ARM id, or ROOT
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.principal.lower(), self.role.value, self.scope.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Who asks: a principal with all its groups. Everything is in lower case but `name`."""
+
+    name: str
+    identities: frozenset[str]
+    tenants: frozenset[str] = frozenset({DEFAULT_TENANT})
+    subscriptions: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What it is asked of: a resource's ARM id (or ROOT), and the tenant of its subscription."""
+
+    id: str
+    tenant: str = DEFAULT_TENANT
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`code` is Azure's, of a refusal; the reason is for people and the audit record."""
+
+    allowed: bool
+    reason: str
+    code: str = ""
+
+
+_VIEWS = {
+    Action.SHARED_GALLERY_READ: SharingPermissions.GROUPS,
+    Action.SHARED_DEFINITION_READ: SharingPermissions.GROUPS,
+    Action.SHARED_VERSION_READ: SharingPermissions.GROUPS,
+    Action.COMMUNITY_GALLERY_READ: SharingPermissions.COMMUNITY,
+    Action.COMMUNITY_DEFINITION_READ: SharingPermissions.COMMUNITY,
+    Action.COMMUNITY_VERSION_READ: SharingPermissions.COMMUNITY,
+}
+
+
+def decide(
+    subject: Subject,
+    action: Action,
+    target: Target,
+    assignments: Iterable[Assignment],
+    shares: Mapping[str, Sharing],
+) -> Decision:
+    """Whether `subject` may do `action` to `target`, and why.
+
+    `assignments` may hold those of others; `shares` are the sharing profiles by gallery key. The
+    views that sharing gives are decided by the profile alone, all else by roles alone. A role in a
+    tenant that the subject does not belong to counts for nothing.
+    """
+    if action in _VIEWS:
+        return _by_share(subject, _VIEWS[action], shares.get(gallery_key(target.id)))
+    held = [
+        item
+        for item in assignments
+        if item.principal.lower() in subject.identities
+        and covers(item.scope, target.id)
+        and permits(item.role, action)
+    ]
+    if not held:
+        return Decision(
+            False,
+            f"no role of {subject.name!r} allows {action.value} there",
+            "AuthorizationFailed",
+        )
+    if target.tenant.lower() not in subject.tenants:
+        return Decision(
+            False,
+            f"{subject.name!r} does not belong to the tenant {target.tenant}",
+            "LinkedAuthorizationFailed",
+        )
+    role = held[0]
+    return Decision(True, f"{role.role.value} of {role.principal!r} at {role.scope}")
+
+
+def _by_share(subject: Subject, wanted: SharingPermissions, profile: Sharing | None) -> Decision:
+    if profile is None or profile.permissions is not wanted:
+        return Decision(False, "the gallery is not shared in this way", "AuthorizationFailed")
+    if wanted is SharingPermissions.COMMUNITY:
+        if profile.is_public:
+            return Decision(True, "a community gallery")
+        return Decision(False, "the community gallery is not enabled", "AuthorizationFailed")
+    for tenant in profile.tenants:
+        if tenant in subject.tenants:
+            return Decision(True, f"shared with the tenant {tenant}")
+    for subscription in profile.subscriptions:
+        if subscription in subject.subscriptions:
+            return Decision(True, f"shared with the subscription {subscription}")
+    return Decision(False, f"not shared with {subject.name!r}", "AuthorizationFailed")
+
+
+def covers(scope: str, id: str) -> bool:
+    """Whether a resource is at a scope or below it."""
+    above, below = scope.lower(), id.lower()
+    return above in (ROOT, below) or below.startswith(above + "/")
+
+
+def gallery_key(id: str) -> str:
+    """The key of the gallery that a resource is, or is in; empty when there is none."""
+    segments = id.lower().split("/")
+    return "/".join(segments[:9]) if len(segments) >= 9 and segments[7] == "galleries" else ""
+
+
+def subscription_of(id: str) -> str:
+    """The subscription that a resource is in, in lower case; empty for ROOT."""
+    segments = id.lower().split("/")
+    return segments[2] if len(segments) > 2 and segments[1] == "subscriptions" else ""
+
+
+def subject_of(
+    principal: Principal, groups: Iterable[Principal], assignments: Iterable[Assignment]
+) -> Subject:
+    """A principal as it acts: with its groups, their subscriptions, and those in which it or they
+    have a role (having one makes one a user of a subscription)."""
+    groups = tuple(groups)
+    identities = frozenset({principal.key, *(group.key for group in groups)})
+    held = {
+        subscription_of(item.scope) for item in assignments if item.principal.lower() in identities
+    }
+    named = {name.lower() for item in (principal, *groups) for name in item.subscriptions}
+    return Subject(
+        principal.name,
+        identities,
+        frozenset(name.lower() for name in (principal.tenant, *principal.guest_of)),
+        frozenset((named | held) - {""}),
+    )
+
+
+def operator(name: str) -> tuple[Subject, tuple[Assignment, ...]]:
+    """The local operator: whoever runs galleria on a host without further ado. Who can write the
+    catalog can do everything, so it is the owner of everything in it."""
+    identity = f"operator:{name}"
+    subject = Subject(
+        name,
+        frozenset({identity.lower()}),
+        subscriptions=frozenset({DEFAULT_SUBSCRIPTION}),
+    )
+    return subject, (Assignment(identity, Role.OWNER, ROOT),)

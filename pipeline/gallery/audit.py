@@ -1,0 +1,143 @@
+"""The audit record: who did what, or was refused it, in a chain that shows when it was tampered
+with.
+
+Each entry is a canonical JSON text, and its hash is BLAKE3 over the hash before it and that text:
+an entry that is edited, removed, moved or put in between no longer fits. What the chain can't show
+by itself is that its end was cut off by someone who could write the catalog; for that the head
+(number and hash of the last entry) is exported, and given to `verify` later.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from blake3 import blake3
+
+from pipeline.errors import InvalidParameter, VerificationFailed
+
+GENESIS = "0" * 64  # the hash before the first entry
+
+_HEAD = re.compile(r"(0|[1-9][0-9]{0,17}):([0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """On whose behalf a process works. `operator` is the account that runs it, which is the same
+    unless it acts as another principal; `request` tells this run from others."""
+
+    name: str
+    operator: str
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What was done, or refused: an action on an object (an ARM id, mostly)."""
+
+    action: str
+    object: str
+    allowed: bool = True
+    details: str = ""  # of a change, what it made; of a refusal, the reason
+
+
+@dataclass(frozen=True, slots=True)
+class AuditHead:
+    """The end of the chain: the number of entries and the hash of the last."""
+
+    seq: int = 0
+    hash: str = GENESIS
+
+    def __str__(self) -> str:
+        return f"{self.seq}:{self.hash}"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One link, as it is stored. `text` is what was hashed, to the byte."""
+
+    seq: int
+    text: str
+    hash: str
+
+    @property
+    def content(self) -> Mapping[str, Any]:
+        content: Mapping[str, Any] = json.loads(self.text)
+        return content
+
+
+def append(head: AuditHead, event: Event, actor: Actor, now: datetime) -> AuditEntry:
+    """The entry that comes after `head`. Everything outside of ASCII is escaped in its text, so
+    that no name can pass for something else."""
+    seq = head.seq + 1
+    document = {
+        "seq": seq,
+        "time": now.astimezone(UTC).isoformat(timespec="microseconds"),
+        "actor": actor.name,
+        "operator": actor.operator,
+        "request": actor.request,
+        **asdict(event),
+    }
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return AuditEntry(seq, text, _hash(head.hash, text))
+
+
+def verify(
+    entries: Iterable[AuditEntry], head: AuditHead, expected: AuditHead | None = None
+) -> AuditHead:
+    """Walk the chain from its beginning; returns its head.
+
+    `head` is what the catalog says the end is, `expected` a head that was exported earlier and must
+    be a part of the chain. Raises VerificationFailed that names the first entry that is wrong.
+    """
+    end = AuditHead()
+    seen_expected = expected is None or expected == end
+    for entry in entries:
+        if entry.seq != end.seq + 1:
+            raise _broken(end.seq + 1, f"missing: the next one there is entry {entry.seq}")
+        if entry.hash != _hash(end.hash, entry.text):
+            raise _broken(entry.seq, "not what was recorded: its hash does not fit")
+        if _seq(entry.text) != entry.seq:
+            raise _broken(entry.seq, "not where it was recorded")
+        end = AuditHead(entry.seq, entry.hash)
+        seen_expected = seen_expected or end == expected
+    if end != head:
+        raise _broken(
+            end.seq + 1, f"missing: the chain ends before entry {head.seq}, which the catalog names"
+        )
+    if expected is not None and not seen_expected:
+        what = (
+            "missing: the chain is shorter than the given head"
+            if end.seq < expected.seq
+            else "not the one of the given head: the chain was written anew"
+        )
+        raise _broken(min(end.seq + 1, expected.seq), what)
+    return end
+
+
+def parse_head(text: str) -> AuditHead:
+    """`SEQ:HASH`, as `galleria audit verify` prints it."""
+    match = _HEAD.fullmatch(text)
+    if match is None:
+        raise InvalidParameter(f"{text!r} is not an audit head: expected SEQ:HASH.")
+    return AuditHead(int(match[1]), match[2])
+
+
+def _hash(previous: str, text: str) -> str:
+    return blake3(previous.encode() + text.encode()).hexdigest()
+
+
+def _seq(text: str) -> object:
+    try:
+        return json.loads(text).get("seq")
+    except (ValueError, AttributeError):
+        return None
+
+
+def _broken(seq: int, what: str) -> VerificationFailed:
+    return VerificationFailed(
+        f"The audit record is broken: entry {seq} is {what}.",
+        hint="galleria audit list shows what is there; compare with a copy of the catalog",
+    )

@@ -1,0 +1,96 @@
+"""The in-memory double of access control and the audit record."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from pipeline.errors import Conflict
+from pipeline.gallery import rules
+from pipeline.gallery.access import Assignment, Principal, covers
+from pipeline.gallery.audit import AuditEntry, AuditHead
+from pipeline.gallery.model import Gallery
+from pipeline.gallery.names import GalleryName
+from pipeline.gallery.sharing import Sharing
+
+
+@dataclass
+class AccessState:
+    galleries: dict[GalleryName, Gallery] = field(default_factory=dict)
+    principals: dict[str, Principal] = field(default_factory=dict)
+    roles: dict[tuple[str, str, str], Assignment] = field(default_factory=dict)
+    shares: dict[GalleryName, Sharing] = field(default_factory=dict)
+    entries: list[AuditEntry] = field(default_factory=list)
+
+
+class AccessView:
+    _access: AccessState
+
+    def principal(self, name: str) -> Principal | None:
+        return self._access.principals.get(name.lower())
+
+    def principals(self) -> list[Principal]:
+        return [item for _, item in sorted(self._access.principals.items())]
+
+    def assignments(self) -> list[Assignment]:
+        return [item for _, item in sorted(self._access.roles.items())]
+
+    def sharing(self, gallery: GalleryName) -> Sharing | None:
+        found = self._access.galleries.get(gallery)
+        if found is None:
+            return None
+        profile = self._access.shares.get(gallery, Sharing(gallery))
+        permissions = found.sharing_profile.permissions
+        return replace(profile, gallery=found.name, permissions=permissions)
+
+    def sharings(self) -> list[Sharing]:
+        found = [self.sharing(name) for name in self._access.shares]
+        return sorted((item for item in found if item), key=lambda item: item.gallery.key)
+
+    def sharing_by_public_name(self, name: str) -> Sharing | None:
+        for item in self.sharings():
+            if item.community and item.community.public_name.lower() == name.lower():
+                return item if name else None
+        return None
+
+    def audit_head(self) -> AuditHead:
+        entries = self._access.entries
+        return AuditHead(entries[-1].seq, entries[-1].hash) if entries else AuditHead()
+
+    def audit(self, *, newest_first: bool = False) -> Iterator[AuditEntry]:
+        return iter(self._access.entries[:: -1 if newest_first else 1])
+
+    def put_principal(self, principal: Principal) -> None:
+        self._access.principals[principal.key] = principal
+
+    def delete_principal(self, name: str) -> None:
+        self._access.principals.pop(name.lower(), None)
+        self._drop_roles(lambda item: item.principal.lower() == name.lower())
+        for group in self.principals():
+            rest = tuple(item for item in group.members if item.lower() != name.lower())
+            self.put_principal(replace(group, members=rest))
+
+    def put_assignment(self, assignment: Assignment) -> None:
+        self._access.roles[assignment.key] = assignment
+
+    def delete_assignment(self, assignment: Assignment) -> None:
+        self._access.roles.pop(assignment.key, None)
+
+    def forget_access(self, scope: str) -> None:
+        self._drop_roles(lambda item: covers(scope, item.scope))
+        for name in [item for item in self._access.shares if item.key == scope.lower()]:
+            del self._access.shares[name]
+
+    def put_sharing(self, sharing: Sharing) -> None:
+        rules.parent(self._access.galleries.get(sharing.gallery), sharing.gallery)
+        self._access.shares[sharing.gallery] = sharing
+
+    def append_audit(self, entry: AuditEntry) -> AuditHead:
+        if entry.seq != self.audit_head().seq + 1:
+            raise Conflict(f"entry {entry.seq} does not fit")
+        self._access.entries.append(entry)
+        return self.audit_head()
+
+    def _drop_roles(self, gone: object) -> None:
+        assert callable(gone)
+        for key, item in list(self._access.roles.items()):
+            if gone(item):
+                del self._access.roles[key]
