@@ -3,15 +3,36 @@
 import contextlib
 import copy
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.gallery import rules
-from pipeline.gallery.catalog import Catalog, CatalogHealth, CatalogReader, CatalogWriter
+from pipeline.gallery.catalog import (
+    Catalog,
+    CatalogHealth,
+    CatalogReader,
+    CatalogWriter,
+    Counts,
+)
 from pipeline.gallery.latest import newest_first
-from pipeline.gallery.model import Deployment, Gallery, ImageDefinition, ImageVersion
-from pipeline.gallery.names import DefinitionName, GalleryName, VersionName
+from pipeline.gallery.model import (
+    Channel,
+    Deployment,
+    Gallery,
+    Identifier,
+    ImageDefinition,
+    ImageVersion,
+    ResourceGroup,
+    Subscription,
+)
+from pipeline.gallery.names import (
+    DefinitionName,
+    GalleryName,
+    VersionName,
+    VersionNumber,
+    region_key,
+)
 from tests.memory_access import AccessState, AccessView
 
 
@@ -22,6 +43,9 @@ class _State(AccessState):
     reports: dict[VersionName, Mapping[str, Any]] = field(default_factory=dict)
     steps: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     deployments: dict[tuple[str, str], Deployment] = field(default_factory=dict)
+    channel_map: dict[tuple[DefinitionName, str], Channel] = field(default_factory=dict)
+    subscription_map: dict[str, Subscription] = field(default_factory=dict)
+    group_map: dict[tuple[str, str], ResourceGroup] = field(default_factory=dict)
 
 
 class _View(AccessView):
@@ -39,8 +63,13 @@ class _View(AccessView):
                 return gallery
         return None
 
-    def galleries(self) -> list[Gallery]:
-        return sorted(self._state.galleries.values(), key=lambda item: item.name.name.lower())
+    def galleries(self, subscription: str | None = None) -> list[Gallery]:
+        found = [
+            item
+            for item in self._state.galleries.values()
+            if subscription in (None, item.name.subscription)
+        ]
+        return sorted(found, key=lambda item: item.name.name.lower())
 
     def definition(self, name: DefinitionName) -> ImageDefinition | None:
         return self._state.definitions.get(name)
@@ -52,9 +81,65 @@ class _View(AccessView):
     def version(self, name: VersionName) -> ImageVersion | None:
         return self._state.versions.get(name)
 
-    def versions(self, definition: DefinitionName) -> Iterator[ImageVersion]:
-        found = (v for v in self._state.versions.values() if v.name.definition == definition)
-        return iter(newest_first(found))
+    def definition_identified(
+        self, gallery: GalleryName, identifier: Identifier
+    ) -> ImageDefinition | None:
+        for item in self.definitions(gallery):
+            if item.identifier.key == identifier.key:
+                return item
+        return None
+
+    def versions(
+        self,
+        definition: DefinitionName,
+        *,
+        start: VersionNumber | None = None,
+        ascending: bool = False,
+        deleted: bool | None = False,
+    ) -> Iterator[ImageVersion]:
+        found = newest_first(
+            version
+            for version in self._state.versions.values()
+            if version.name.definition == definition
+            and deleted in (None, version.soft_deleted is not None)
+        )
+        if ascending:
+            found.reverse()
+        for version in found:
+            if start is None or (version.number > start if ascending else version.number < start):
+                yield version
+
+    def count_versions(self, definition: DefinitionName, *, deleted: bool | None = None) -> int:
+        return len(list(self.versions(definition, deleted=deleted)))
+
+    def counts(self, subscription: str, region: str) -> Counts:
+        def count(found: Iterable[tuple[GalleryName, str]]) -> int:
+            return sum(
+                owner.subscription.lower() == subscription.lower()
+                and region_key(location) == region_key(region)
+                for owner, location in found
+            )
+
+        return Counts(
+            count((item.name, item.location) for item in self._state.galleries.values()),
+            count((i.name.gallery, i.location) for i in self._state.definitions.values()),
+            count((i.name.definition.gallery, i.location) for i in self._state.versions.values()),
+        )
+
+    def channels(self, definition: DefinitionName) -> list[Channel]:
+        found = [item for item in self._state.channel_map.values() if item.definition == definition]
+        return sorted(found, key=lambda item: item.name)
+
+    def subscriptions(self) -> list[Subscription]:
+        return sorted(self._state.subscription_map.values(), key=lambda item: item.id)
+
+    def resource_groups(self, subscription: str) -> list[ResourceGroup]:
+        found = [
+            item
+            for item in self._state.group_map.values()
+            if item.subscription.lower() == subscription.lower()
+        ]
+        return sorted(found, key=lambda item: item.name.lower())
 
     def report(self, name: VersionName) -> Mapping[str, Any] | None:
         return self._state.reports.get(name)
@@ -80,8 +165,10 @@ class _View(AccessView):
         self._state.definitions[definition.name] = definition
 
     def delete_definition(self, name: DefinitionName) -> None:
-        rules.deletable(name, list(self.versions(name)))
+        rules.deletable(name, list(self.versions(name, deleted=None)))
         self._state.definitions.pop(name, None)
+        for channel in self.channels(name):
+            self.delete_channel(channel)
         self.forget_access(name.arm_id)
 
     def put_version(self, version: ImageVersion) -> None:
@@ -91,6 +178,25 @@ class _View(AccessView):
     def delete_version(self, name: VersionName) -> None:
         self._state.versions.pop(name, None)
         self._state.reports.pop(name, None)
+
+    def put_channel(self, channel: Channel) -> None:
+        rules.parent(self.definition(channel.definition), channel.definition)
+        self._state.channel_map[channel.definition, channel.name.lower()] = channel
+
+    def delete_channel(self, channel: Channel) -> None:
+        self._state.channel_map.pop((channel.definition, channel.name.lower()), None)
+
+    def put_subscription(self, subscription: Subscription) -> None:
+        self._state.subscription_map[subscription.id.lower()] = subscription
+
+    def delete_subscription(self, subscription: Subscription) -> None:
+        self._state.subscription_map.pop(subscription.id.lower(), None)
+
+    def put_resource_group(self, group: ResourceGroup) -> None:
+        self._state.group_map[group.subscription.lower(), group.name.lower()] = group
+
+    def delete_resource_group(self, group: ResourceGroup) -> None:
+        self._state.group_map.pop((group.subscription.lower(), group.name.lower()), None)
 
     def put_report(self, name: VersionName, report: Mapping[str, Any] | None) -> None:
         self._state.reports.pop(name, None)

@@ -3,20 +3,53 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select, Table, and_, delete, insert, select, update
-from sqlalchemy.sql import ColumnElement
+from sqlalchemy import (
+    Connection,
+    FromClause,
+    Select,
+    Table,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from adapters.catalog import tables as t
 from adapters.catalog.access import AccessChanges, AccessQueries
+from adapters.catalog.conditions import (
+    beyond,
+    find_definition,
+    find_version,
+    in_subscription,
+    is_definition,
+    is_gallery,
+)
 from pipeline.gallery import rules
-from pipeline.gallery.catalog import CatalogReader, CatalogWriter
+from pipeline.gallery.catalog import CatalogReader, CatalogWriter, Counts
 from pipeline.gallery.documents import decode, encode
-from pipeline.gallery.model import Deployment, Gallery, ImageDefinition, ImageVersion
-from pipeline.gallery.names import DefinitionName, GalleryName, VersionName
+from pipeline.gallery.model import (
+    Channel,
+    Deployment,
+    Gallery,
+    Identifier,
+    ImageDefinition,
+    ImageVersion,
+    ResourceGroup,
+    Subscription,
+)
+from pipeline.gallery.names import (
+    DefinitionName,
+    GalleryName,
+    VersionName,
+    VersionNumber,
+    region_key,
+)
 
 T = TypeVar("T")
 
-PAGE = 50  # versions that are fetched at a time: `latest` mostly needs one
+PAGE = 100  # versions that are fetched at a time, after the first
 
 
 class Reader(AccessQueries):
@@ -24,43 +57,105 @@ class Reader(AccessQueries):
         self._connection = connection
 
     def gallery(self, name: GalleryName) -> Gallery | None:
-        return self._one(Gallery, select(t.galleries.c.document).where(_is_gallery(name)))
+        return self._one(Gallery, select(t.galleries.c.document).where(is_gallery(name)))
 
     def gallery_in_subscription(self, name: GalleryName) -> Gallery | None:
-        return self._one(Gallery, select(t.galleries.c.document).where(_in_subscription(name)))
+        return self._one(Gallery, select(t.galleries.c.document).where(in_subscription(name)))
 
-    def galleries(self) -> list[Gallery]:
-        found = self._all(Gallery, select(t.galleries.c.document))
+    def galleries(self, subscription: str | None = None) -> list[Gallery]:
+        query = select(t.galleries.c.document)
+        if subscription is not None:
+            query = query.where(t.galleries.c.subscription_key == subscription.lower())
+        found = self._all(Gallery, query)
         return sorted(found, key=lambda item: item.name.name.lower())
 
     def definition(self, name: DefinitionName) -> ImageDefinition | None:
-        found = self._connection.execute(_find_definition(name)).first()
+        found = self._connection.execute(find_definition(name)).first()
         return None if found is None else decode(ImageDefinition, found.document)
 
     def definitions(self, gallery: GalleryName) -> list[ImageDefinition]:
         query = select(t.definitions.c.document).select_from(t.definitions.join(t.galleries))
-        query = query.where(_is_gallery(gallery))
+        query = query.where(is_gallery(gallery))
         # not ORDER BY: servers sort by their locale
         return sorted(self._all(ImageDefinition, query), key=lambda item: item.name.name.lower())
 
+    def definition_identified(
+        self, gallery: GalleryName, identifier: Identifier
+    ) -> ImageDefinition | None:
+        c = t.definitions.c
+        query = select(c.document).select_from(t.definitions.join(t.galleries))
+        publisher, offer, sku = identifier.key
+        triple = and_(c.publisher_key == publisher, c.offer_key == offer, c.sku_key == sku)
+        return self._one(ImageDefinition, query.where(is_gallery(gallery), triple))
+
     def version(self, name: VersionName) -> ImageVersion | None:
-        rows = self._connection.execute(_find_version(name)).all()
+        rows = self._connection.execute(find_version(name)).all()
         return next(iter(self._assemble(rows)), None)
 
-    def versions(self, definition: DefinitionName) -> Iterator[ImageVersion]:
-        found = self._connection.execute(_find_definition(definition)).first()
+    def versions(
+        self,
+        definition: DefinitionName,
+        *,
+        start: VersionNumber | None = None,
+        ascending: bool = False,
+        deleted: bool | None = False,
+    ) -> Iterator[ImageVersion]:
+        found = self._connection.execute(find_definition(definition)).first()
         if found is None:
             return
         c = t.versions.c
-        query = (
-            select(c.id, c.document)
-            .where(c.definition_id == found.id)
-            .order_by(c.major.desc(), c.minor.desc(), c.patch.desc())
-        )
-        offset = 0
-        while rows := self._connection.execute(query.limit(PAGE).offset(offset)).all():
+        key = (c.major, c.minor, c.patch)
+        query = select(c.id, c.document, *key).where(c.definition_id == found.id)
+        if deleted is not None:
+            query = query.where(c.soft_deleted == deleted)
+        query = query.order_by(*(column.asc() if ascending else column.desc() for column in key))
+        last = None if start is None else (start.major, start.minor, start.patch)
+        size = 1  # `latest` mostly needs one
+        while True:
+            page = query if last is None else query.where(beyond(last, ascending=ascending))
+            rows = self._connection.execute(page.limit(size)).all()
             yield from self._assemble(rows)
-            offset += PAGE
+            if len(rows) < size:
+                return
+            last = (rows[-1].major, rows[-1].minor, rows[-1].patch)
+            size = PAGE
+
+    def count_versions(self, definition: DefinitionName, *, deleted: bool | None = None) -> int:
+        query = select(func.count()).select_from(t.versions.join(t.definitions).join(t.galleries))
+        query = query.where(is_definition(definition))
+        if deleted is not None:
+            query = query.where(t.versions.c.soft_deleted == deleted)
+        return int(self._scalar(query))
+
+    def counts(self, subscription: str, region: str) -> Counts:
+        owned = t.galleries.c.subscription_key == subscription.lower()
+        definitions = t.definitions.join(t.galleries)
+
+        def count(table: Table, source: FromClause) -> int:
+            here = table.c.region_key == region_key(region)
+            return int(self._scalar(select(func.count()).select_from(source).where(owned, here)))
+
+        return Counts(
+            count(t.galleries, t.galleries),
+            count(t.definitions, definitions),
+            count(t.versions, t.versions.join(definitions)),
+        )
+
+    def channels(self, definition: DefinitionName) -> list[Channel]:
+        query = select(t.channels.c.document).select_from(
+            t.channels.join(t.definitions).join(t.galleries)
+        )
+        found = self._all(Channel, query.where(is_definition(definition)))
+        return sorted(found, key=lambda item: item.name)
+
+    def subscriptions(self) -> list[Subscription]:
+        found = self._all(Subscription, select(t.subscriptions.c.document))
+        return sorted(found, key=lambda item: item.id)
+
+    def resource_groups(self, subscription: str) -> list[ResourceGroup]:
+        c = t.resource_groups.c
+        query = select(c.document).where(c.subscription_key == subscription.lower())
+        return sorted(self._all(ResourceGroup, query), key=lambda item: item.name.lower())
 
     def report(self, name: VersionName) -> Mapping[str, Any] | None:
         identity = self._version_id(name)
@@ -89,7 +184,7 @@ class Reader(AccessQueries):
         return document
 
     def _version_id(self, name: VersionName) -> int | None:
-        row = self._connection.execute(_find_version(name)).first()
+        row = self._connection.execute(find_version(name)).first()
         return None if row is None else int(row.id)
 
     def _assemble(self, rows: Sequence[Any]) -> Iterator[ImageVersion]:
@@ -120,32 +215,34 @@ class Writer(Reader, AccessChanges):
             "resource_group_key": name.resource_group.lower(),
             "name_key": name.name.lower(),
         }
-        self._put(t.galleries, where, {"document": encode(gallery)})
+        values = {"document": encode(gallery), "region_key": region_key(gallery.location)}
+        self._put(t.galleries, where, values)
 
     def delete_gallery(self, name: GalleryName) -> None:
-        self._connection.execute(delete(t.galleries).where(_is_gallery(name)))
+        self._connection.execute(delete(t.galleries).where(is_gallery(name)))
         self.forget_roles(name.arm_id)
 
     def put_definition(self, definition: ImageDefinition) -> None:
         parent = definition.name.gallery
-        gallery_id = self._scalar(select(t.galleries.c.id).where(_is_gallery(parent)))
+        gallery_id = self._scalar(select(t.galleries.c.id).where(is_gallery(parent)))
         where = {
             "gallery_id": rules.parent(gallery_id, parent),
             "name_key": definition.name.name.lower(),
         }
         publisher, offer, sku = definition.identifier.key
         values = {"publisher_key": publisher, "offer_key": offer, "sku_key": sku}
+        values["region_key"] = region_key(definition.location)
         self._put(t.definitions, where, values | {"document": encode(definition)})
 
     def delete_definition(self, name: DefinitionName) -> None:
-        row = self._connection.execute(_find_definition(name)).first()
+        row = self._connection.execute(find_definition(name)).first()
         if row is not None:
             self._connection.execute(delete(t.definitions).where(t.definitions.c.id == row.id))
             self.forget_roles(name.arm_id)
 
     def put_version(self, version: ImageVersion) -> None:
         parent = version.name.definition
-        row = self._connection.execute(_find_definition(parent)).first()
+        row = self._connection.execute(find_definition(parent)).first()
         number = version.number
         where = {
             "definition_id": rules.parent(row, parent).id,
@@ -161,6 +258,8 @@ class Writer(Reader, AccessChanges):
             "attempt": version.attempt,
             "provisioning_state": version.provisioning_state.value,
             "document": document,
+            "region_key": region_key(version.location),
+            "soft_deleted": version.soft_deleted is not None,
         }
         self._put(t.versions, where, values)
         identity = self._version_id(version.name)
@@ -185,6 +284,41 @@ class Writer(Reader, AccessChanges):
     def delete_version(self, name: VersionName) -> None:
         identity = self._version_id(name)
         self._connection.execute(delete(t.versions).where(t.versions.c.id == identity))
+
+    def put_channel(self, channel: Channel) -> None:
+        row = self._connection.execute(find_definition(channel.definition)).first()
+        identity = rules.parent(row, channel.definition).id
+        where = {"definition_id": identity, "name_key": channel.name.lower()}
+        self._put(t.channels, where, {"document": encode(channel)})
+
+    def delete_channel(self, channel: Channel) -> None:
+        row = self._connection.execute(find_definition(channel.definition)).first()
+        if row is not None:
+            c = t.channels.c
+            condition = and_(c.definition_id == row.id, c.name_key == channel.name.lower())
+            self._connection.execute(delete(t.channels).where(condition))
+
+    def put_subscription(self, subscription: Subscription) -> None:
+        where = {"subscription_key": subscription.id.lower()}
+        self._put(t.subscriptions, where, {"document": encode(subscription)})
+
+    def delete_subscription(self, subscription: Subscription) -> None:
+        mine = t.subscriptions.c.subscription_key == subscription.id.lower()
+        self._connection.execute(delete(t.subscriptions).where(mine))
+
+    def put_resource_group(self, group: ResourceGroup) -> None:
+        where = {
+            "subscription_key": group.subscription.lower(),
+            "name_key": group.name.lower(),
+        }
+        self._put(t.resource_groups, where, {"document": encode(group)})
+
+    def delete_resource_group(self, group: ResourceGroup) -> None:
+        c = t.resource_groups.c
+        condition = and_(
+            c.subscription_key == group.subscription.lower(), c.name_key == group.name.lower()
+        )
+        self._connection.execute(delete(t.resource_groups).where(condition))
 
     def put_report(self, name: VersionName, report: Mapping[str, Any] | None) -> None:
         identity = self._version_id(name)
@@ -219,37 +353,6 @@ class Writer(Reader, AccessChanges):
                 for position, part in enumerate(parts)
             ]
             self._connection.execute(insert(table), rows)
-
-
-def _in_subscription(name: GalleryName) -> ColumnElement[bool]:
-    c = t.galleries.c
-    return and_(
-        c.subscription_key == name.subscription.lower(),
-        c.name_key == name.name.lower(),
-    )
-
-
-def _is_gallery(name: GalleryName) -> ColumnElement[bool]:
-    group = t.galleries.c.resource_group_key == name.resource_group.lower()
-    return and_(_in_subscription(name), group)
-
-
-def _find_definition(name: DefinitionName) -> Select[Any]:
-    c = t.definitions.c
-    query = select(c.id, c.document).select_from(t.definitions.join(t.galleries))
-    return query.where(_is_gallery(name.gallery), c.name_key == name.name.lower())
-
-
-def _find_version(name: VersionName) -> Select[Any]:
-    c, number = t.versions.c, name.number
-    query = select(c.id, c.document).select_from(t.versions.join(t.definitions).join(t.galleries))
-    return query.where(
-        _is_gallery(name.definition.gallery),
-        t.definitions.c.name_key == name.definition.name.lower(),
-        c.major == number.major,
-        c.minor == number.minor,
-        c.patch == number.patch,
-    )
 
 
 _reader: type[CatalogReader] = Reader

@@ -7,6 +7,7 @@ its document (`pipeline.gallery.documents`), so that a new property needs no mig
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -16,9 +17,10 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
-SCHEMA = "0002"  # the newest migration
+SCHEMA = "0003"  # the newest migration
 
 metadata = MetaData(
     naming_convention={
@@ -29,6 +31,21 @@ metadata = MetaData(
     }
 )
 
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("subscription_key", String(36), primary_key=True),
+    Column("document", JSON, nullable=False),
+)
+
+resource_groups = Table(
+    "resource_groups",
+    metadata,
+    Column("subscription_key", String(36), primary_key=True),
+    Column("name_key", String(90), primary_key=True),
+    Column("document", JSON, nullable=False),
+)
+
 galleries = Table(
     "galleries",
     metadata,
@@ -37,6 +54,7 @@ galleries = Table(
     Column("resource_group_key", String(90), nullable=False),
     Column("name_key", String(80), nullable=False),
     Column("document", JSON, nullable=False),
+    Column("region_key", String(64), nullable=False, server_default=""),
     UniqueConstraint("subscription_key", "name_key"),
 )
 
@@ -50,6 +68,7 @@ definitions = Table(
     Column("offer_key", String(64), nullable=False),
     Column("sku_key", String(64), nullable=False),
     Column("document", JSON, nullable=False),
+    Column("region_key", String(64), nullable=False, server_default=""),
     UniqueConstraint("gallery_id", "name_key"),
     UniqueConstraint("gallery_id", "publisher_key", "offer_key", "sku_key"),
 )
@@ -66,7 +85,17 @@ versions = Table(
     Column("attempt", Integer, nullable=False),
     Column("provisioning_state", String(16), nullable=False),
     Column("document", JSON, nullable=False),  # without target regions, status and disks
+    Column("region_key", String(64), nullable=False, server_default=""),
+    Column("soft_deleted", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("definition_id", "major", "minor", "patch"),
+)
+
+channels = Table(
+    "channels",
+    metadata,
+    Column("definition_id", ForeignKey("definitions.id", ondelete="CASCADE"), primary_key=True),
+    Column("name_key", String(64), primary_key=True),
+    Column("document", JSON, nullable=False),
 )
 
 version_regions = Table(

@@ -39,9 +39,9 @@ def encode(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         kind: Any = type(value)
         return {
-            member.json: encode(item)
+            member.json: item
             for member in _members(kind)
-            if (item := getattr(value, member.name)) not in _EMPTY or member.required
+            if (item := encode(getattr(value, member.name))) not in _EMPTY or member.required
         }
     if isinstance(value, tuple | list):
         return [encode(item) for item in value]
@@ -71,7 +71,7 @@ def parse_date(text: object, path: str) -> datetime:
 
 
 _Decoder = Callable[[Any, str], Any]
-_EMPTY: tuple[object, ...] = (None, "", (), {})
+_EMPTY: tuple[object, ...] = (None, "", [], {})
 
 
 class _Member(typing.NamedTuple):

@@ -1,8 +1,8 @@
 """Which version `latest` is.
 
 Azure's rule: the highest number, compared as integers and never by date or as text, among the
-versions that are not excluded (globally or in that region) and are Completed in that region. End of
-life never changes it.
+versions that are not excluded (globally or in that region), not deleted and Completed in that
+region. End of life never changes it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ def usable(version: ImageVersion, region: str | None = None) -> bool:
 
 def _candidates(versions: Iterable[ImageVersion], region: str | None) -> Iterator[ImageVersion]:
     for version in versions:
-        if version.exclude_from_latest or not usable(version, region):
+        if version.exclude_from_latest or version.soft_deleted or not usable(version, region):
             continue
         places = version.completed_regions if region is None else (region,)
         targets = [version.target(place) for place in places]

@@ -23,6 +23,7 @@ _NUMBER = re.compile(r"(0|[1-9][0-9]{0,9})\.(0|[1-9][0-9]{0,9})\.(0|[1-9][0-9]{0
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-]")
 _RESOURCE_GROUP = re.compile(r"[A-Za-z0-9_().-]{0,89}[A-Za-z0-9_()-]")
 _SUBSCRIPTION = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_CHANNEL = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _IDENTIFIER_LENGTH = {"publisher": 128, "offer": 64, "sku": 64}
 _REGION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 _.-]{0,62}[A-Za-z0-9])?")
 
@@ -68,17 +69,8 @@ class GalleryName(_Named):
 
     def __post_init__(self) -> None:
         _check_gallery(self.name)
-        if not _SUBSCRIPTION.fullmatch(self.subscription):
-            raise InvalidParameter(
-                f"The provided subscription identifier {self.subscription!r} is malformed or "
-                "invalid.",
-                code="InvalidSubscriptionId",
-            )
-        if not _RESOURCE_GROUP.fullmatch(self.resource_group):
-            raise InvalidParameter(
-                f"Resource group name {self.resource_group!r} is invalid: 1 to 90 letters, digits, "
-                "_ ( ) - and ., not ending in a period."
-            )
+        check_subscription(self.subscription)
+        check_resource_group(self.resource_group)
 
     @property
     def is_default_scope(self) -> bool:
@@ -132,10 +124,11 @@ class VersionName(_Named):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A version to be looked up: one number, or the latest (None)."""
+    """A version to be looked up: one number, what a channel means, or (both None) the latest."""
 
     definition: DefinitionName
     number: VersionNumber | None
+    channel: str | None = None
 
 
 def parse_number(text: str) -> VersionNumber:
@@ -173,13 +166,59 @@ def parse_version(text: str) -> VersionName:
 
 
 def parse_reference(text: str) -> Reference:
-    """A version, or `corp/web/latest`, or `corp/web`, which means the same as latest."""
+    """A version; or `corp/web/latest`, or `corp/web`, which means the same; or `corp/web@prod`,
+    what the channel of that name means."""
+    text, at, channel = text.partition("@")
     gallery, rest = _split(text)
+    if at:
+        _expect(rest, 1, text, "what has a channel: corp/web@prod")
+        return Reference(DefinitionName(gallery, rest[0]), None, check_channel(channel))
     if len(rest) == 1:
         rest = [*rest, LATEST]
     _expect(rest, 2, text, "an image version: corp/web/1.0.0 or corp/web/latest")
     number = None if rest[1].lower() == LATEST else parse_number(rest[1])
     return Reference(DefinitionName(gallery, rest[0]), number)
+
+
+def check_channel(name: str) -> str:
+    """The name of a channel, in lower case."""
+    if not _CHANNEL.fullmatch(name) or name.lower() == LATEST:
+        raise InvalidParameter(
+            f"The channel name {name!r} is invalid: 1 to 64 letters, digits, _ - and ., starting "
+            f"with a letter, and not {LATEST!r}."
+        )
+    return name.lower()
+
+
+def qualified(text: str, subscription: str, resource_group: str) -> str:
+    """A short name as the ARM id that it stands for in a scope; an ARM id as it is."""
+    if not text or text.startswith("/"):
+        return text
+    parts = text.split("/")
+    nested = "/".join(f"{kind}/{part}" for kind, part in zip(_NESTED, parts, strict=False))
+    rest = "".join(f"/{part}" for part in parts[3:])
+    scope = f"/subscriptions/{subscription}/resourceGroups/{resource_group}"
+    return f"{scope}/providers/Microsoft.Compute/{nested}{rest}"
+
+
+def check_subscription(text: str) -> str:
+    """A subscription's or tenant's GUID, in lower case."""
+    if not _SUBSCRIPTION.fullmatch(text):
+        raise InvalidParameter(
+            f"The provided subscription identifier {text!r} is malformed or invalid.",
+            hint="a GUID, such as 11111111-2222-3333-4444-555555555555",
+            code="InvalidSubscriptionId",
+        )
+    return text.lower()
+
+
+def check_resource_group(name: str) -> str:
+    if not _RESOURCE_GROUP.fullmatch(name):
+        raise InvalidParameter(
+            f"Resource group name {name!r} is invalid: 1 to 90 letters, digits, "
+            "_ ( ) - and ., not ending in a period."
+        )
+    return name
 
 
 def region_key(name: str) -> str:

@@ -22,6 +22,8 @@ from pipeline.gallery.model import (
     ReplicationState,
     ResourceRange,
     SafetyProfile,
+    StorageAccountType,
+    TargetRegion,
 )
 from tests import samples
 
@@ -56,7 +58,9 @@ def test_a_definition_has_azures_property_names() -> None:
 
 
 def test_a_version_has_azures_property_names() -> None:
-    document = encode(samples.version(replica_count=3, exclude_from_latest=True))
+    wanted = TargetRegion("eu", 2, StorageAccountType.STANDARD_LRS)
+    version = samples.version(replica_count=3, exclude_from_latest=True, target_regions=(wanted,))
+    document = encode(version)
     assert document["targetRegions"][0]["regionalReplicaCount"] == 2
     assert document["targetRegions"][0]["storageAccountType"] == "Standard_LRS"
     assert document["replicaCount"] == 3
@@ -65,7 +69,6 @@ def test_a_version_has_azures_property_names() -> None:
     assert document["provisioningState"] == "Succeeded"
     assert document["publishedDate"] == "2026-11-01T12:00:00Z"
     assert document["safetyProfile"] == {
-        "allowDeletionOfReplicatedLocations": True,
         "blockDeletionBeforeEndOfLife": False,
     }
     assert document["regions"][0]["state"] == "Completed"

@@ -39,6 +39,7 @@ from tests.samples import NOW, OWNER, REGIONS, definition, gallery, request, ver
 EU = REGIONS[0]
 PAST, FUTURE = NOW - timedelta(days=1), NOW + timedelta(days=1)
 ZRS = StorageAccountType.STANDARD_ZRS
+LRS = StorageAccountType.STANDARD_LRS
 OTHER_GROUP = GalleryName("Corp", resource_group="other")
 FAILED_EVERYWHERE = version(
     provisioning_state=ProvisioningState.FAILED,
@@ -427,11 +428,11 @@ def test_an_end_of_life_that_has_passed_meanwhile_does_not_stop_other_changes() 
 
 
 def test_targets_are_the_source_region_by_default_and_spelt_as_configured() -> None:
-    assert rules.targets((), EU, REGIONS) == (TargetRegion("eu"),)
+    assert rules.targets((), EU, REGIONS) == (TargetRegion("eu", None, LRS),)
     wanted = (TargetRegion("EU", 100), TargetRegion("uksouth", exclude_from_latest=True))
     assert rules.targets(wanted, EU, REGIONS) == (
-        TargetRegion("eu", 100),
-        TargetRegion("UK South", exclude_from_latest=True),
+        TargetRegion("eu", 100, LRS),
+        TargetRegion("UK South", None, LRS, exclude_from_latest=True),
     )
 
 

@@ -86,3 +86,7 @@ class Channel:
     name: str
     version: VersionNumber
     promoted: datetime
+
+    @property
+    def arm_id(self) -> str:
+        return f"{self.definition.arm_id}/channels/{self.name}"

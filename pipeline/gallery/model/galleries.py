@@ -25,6 +25,10 @@ class Subscription:
     created: datetime
     tenant: str = DEFAULT_TENANT
 
+    @property
+    def arm_id(self) -> str:
+        return f"/subscriptions/{self.id}"
+
 
 @dataclass(frozen=True, slots=True)
 class ResourceGroup:
@@ -33,6 +37,10 @@ class ResourceGroup:
     location: str
     created: datetime
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def arm_id(self) -> str:
+        return f"/subscriptions/{self.subscription}/resourceGroups/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

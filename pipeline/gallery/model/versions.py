@@ -18,11 +18,12 @@ from pipeline.gallery.names import VersionName, VersionNumber, region_key
 
 @dataclass(frozen=True, slots=True)
 class TargetRegion:
-    """A region that a version is to be in. `name` keeps the spelling of the configuration."""
+    """A region that a version is to be in. `name` keeps the spelling of the configuration;
+    `storage_account_type` None, in a request, is the version's."""
 
     name: str
     regional_replica_count: int | None = None
-    storage_account_type: StorageAccountType = StorageAccountType.STANDARD_LRS
+    storage_account_type: StorageAccountType | None = None
     exclude_from_latest: bool = False
 
     @property
@@ -152,6 +153,7 @@ class ImageVersion:
     stats: Mapping[str, Any] = field(default_factory=dict)
     owner: OwnerToken | None = None
     owned_since: datetime | None = None
+    storage_account_type: StorageAccountType = StorageAccountType.STANDARD_LRS
     security_profile: SecurityProfile = SecurityProfile()
     unverified: tuple[str, ...] = ()
     leaving: tuple[str, ...] = ()
@@ -226,5 +228,6 @@ class VersionRequest:
     end_of_life_date: datetime | None = None
     safety_profile: SafetyProfile = SafetyProfile()
     tags: Mapping[str, str] = field(default_factory=dict)
+    storage_account_type: StorageAccountType = StorageAccountType.STANDARD_LRS
     source: SourceProperties = SourceProperties()
     security_profile: SecurityProfile = SecurityProfile()

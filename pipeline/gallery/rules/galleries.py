@@ -1,0 +1,40 @@
+"""What may be done with galleries."""
+
+from pipeline.errors import Conflict, InvalidParameter
+from pipeline.gallery.model import Gallery, SoftDeletePolicy
+from pipeline.gallery.names import region_key
+
+
+def gallery_put(new: Gallery, old: Gallery | None) -> None:
+    """`old` is the gallery of that name in the subscription."""
+    soft_delete_policy(new.soft_delete_policy)
+    if old is None:
+        return
+    if old.name != new.name:
+        raise Conflict(
+            f"The gallery name '{new.name.name}' is not unique within the subscription "
+            f"'{new.name.subscription}'. Please pick another gallery name.",
+            hint=f"it is in resource group {old.name.resource_group}",
+        )
+    if region_key(old.location) != region_key(new.location):
+        raise Conflict(
+            f"The resource '{new.name}' already exists in location '{old.location}' in resource "
+            f"group '{old.name.resource_group}'. A resource with the same name cannot be created "
+            f"in location '{new.location}'.",
+            code="InvalidResourceLocation",
+        )
+
+
+MAX_DAYS = 3650
+
+
+def soft_delete_policy(policy: SoftDeletePolicy) -> None:
+    for name, days, least in (
+        ("retentionPeriodInDays", policy.retention_period_in_days, 1),
+        ("gracePeriodInDays", policy.grace_period_in_days, 0),
+    ):
+        if not least <= days <= MAX_DAYS:
+            raise InvalidParameter(
+                f"The value {days} of parameter softDeletePolicy.{name} is out of range. The value "
+                f"must be between {least} and {MAX_DAYS}, inclusive."
+            )

@@ -1,0 +1,90 @@
+"""Where a version may be."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from pipeline.errors import InvalidParameter
+from pipeline.gallery.model import Region, ReplicationMode, StorageAccountType, TargetRegion
+from pipeline.gallery.names import region_key
+
+MAX_REPLICAS = 100
+
+
+def known_region(name: str, regions: Iterable[Region], *, kind: str = "galleries") -> Region:
+    """The configured region of that name, in its configured spelling."""
+    regions = tuple(regions)
+    for region in regions:
+        if region_key(region.name) == region_key(name):
+            return region
+    available = ", ".join(sorted(region.name for region in regions))
+    raise InvalidParameter(
+        f"The provided location {name!r} is not available for resource type "
+        f"'Microsoft.Compute/{kind}'. List of available regions for the resource type is "
+        f"'{available}'.",
+        code="LocationNotAvailableForResourceType",
+    )
+
+
+def targets(
+    wanted: Sequence[TargetRegion],
+    location: Region,
+    regions: Iterable[Region],
+    mode: ReplicationMode = ReplicationMode.FULL,
+    *,
+    kind: StorageAccountType = StorageAccountType.STANDARD_LRS,
+) -> tuple[TargetRegion, ...]:
+    """The target regions of a version in `location`, in their configured spelling; `kind` is the
+    storage account type of those that name none."""
+    regions = tuple(regions)
+    result = tuple(
+        _target(target, regions, kind) for target in wanted or [TargetRegion(location.name)]
+    )
+    keys = [target.key for target in result]
+    if len(set(keys)) < len(keys):
+        twice = next(target.name for target in result if keys.count(target.key) > 1)
+        raise InvalidParameter(
+            f"Duplicate regions are not allowed in target publishing regions: '{twice}' is there "
+            "more than once."
+        )
+    if region_key(location.name) not in keys:
+        listed = ", ".join(target.name for target in result)
+        raise InvalidParameter(
+            f"Gallery image version publishing profile regions '{listed}' must contain the "
+            f"location of image version '{location.name}'.",
+            hint=f"add --target-region {location.name}, or choose the source region with "
+            "--location",
+        )
+    if mode is ReplicationMode.SHALLOW:
+        _shallow(result)
+    return result
+
+
+def _target(
+    target: TargetRegion, regions: tuple[Region, ...], default: StorageAccountType
+) -> TargetRegion:
+    region = known_region(target.name, regions, kind="galleries/images/versions")
+    replica_count(target.regional_replica_count, "targetRegion.regionalReplicaCount")
+    kind = target.storage_account_type or default
+    if kind not in region.storage_account_types:
+        family = "ZRS" if kind is StorageAccountType.STANDARD_ZRS else kind.value
+        raise InvalidParameter(
+            f"{family} storage account type is not supported in this region: '{region.name}'.",
+            hint="supported there: " + ", ".join(k.value for k in region.storage_account_types),
+        )
+    return replace(target, name=region.name, storage_account_type=kind)
+
+
+def _shallow(result: tuple[TargetRegion, ...]) -> None:
+    if len(result) > 1 or (result[0].regional_replica_count or 1) > 1:
+        raise InvalidParameter(
+            "A version in replication mode Shallow has its source region alone and one replica: "
+            "its replicas lean on the source."
+        )
+
+
+def replica_count(value: int | None, parameter: str) -> None:
+    if value is not None and not 1 <= value <= MAX_REPLICAS:
+        raise InvalidParameter(
+            f"The value {value} of parameter {parameter} is out of range. The value must be "
+            f"between 1 and {MAX_REPLICAS}, inclusive."
+        )

@@ -1,0 +1,152 @@
+"""What may be changed of a version that is published."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from pipeline.errors import Conflict, InvalidParameter, NotFound
+from pipeline.gallery.model import ImageVersion, Region, ReplicationMode, TargetRegion
+from pipeline.gallery.names import region_key
+from pipeline.gallery.rules.regions import known_region, replica_count, targets
+from pipeline.gallery.rules.resources import end_of_life
+
+
+@dataclass(frozen=True, slots=True)
+class VersionChange:
+    """What is to be changed; None, or nothing, leaves a property as it is.
+
+    `target_regions` is the whole new list, and what it leaves out is removed; `add` adds regions or
+    changes their counts, and `remove` takes some away by name.
+    """
+
+    target_regions: tuple[TargetRegion, ...] | None = None
+    add: tuple[TargetRegion, ...] = ()
+    remove: tuple[str, ...] = ()
+    replica_count: int | None = None
+    exclude_from_latest: bool | None = None
+    exclude_in: Mapping[str, bool] = field(default_factory=dict)
+    end_of_life_date: datetime | None = None
+    forget_end_of_life: bool = False
+    allow_deletion_of_replicated_locations: bool | None = None
+    block_deletion_before_end_of_life: bool | None = None
+    tags: Mapping[str, str] | None = None
+
+
+def changed_properties(version: ImageVersion, change: VersionChange, now: datetime) -> ImageVersion:
+    """The version with everything but its regions changed."""
+    replica_count(change.replica_count, "publishingProfile.replicaCount")
+    end = change.end_of_life_date
+    if end != version.end_of_life_date:
+        end_of_life(end, now)
+    safety = version.safety_profile
+    allow = change.allow_deletion_of_replicated_locations
+    block = change.block_deletion_before_end_of_life
+    if allow is not None:
+        safety = replace(safety, allow_deletion_of_replicated_locations=allow)
+    if block is not None:
+        safety = replace(safety, block_deletion_before_end_of_life=block)
+    exclude = change.exclude_from_latest
+    kept_end = None if change.forget_end_of_life else version.end_of_life_date
+    return replace(
+        version,
+        replica_count=change.replica_count or version.replica_count,
+        exclude_from_latest=version.exclude_from_latest if exclude is None else exclude,
+        end_of_life_date=end or kept_end,
+        safety_profile=safety,
+        tags=version.tags if change.tags is None else change.tags,
+    )
+
+
+def changed_targets(
+    version: ImageVersion, change: VersionChange, regions: Sequence[Region]
+) -> tuple[TargetRegion, ...]:
+    """The version's target regions after a change, each checked."""
+    location = known_region(version.location, regions)
+    wanted = {target.key: target for target in version.target_regions}
+    if change.target_regions is not None:
+        replaced = targets(
+            change.target_regions, location, regions, kind=version.storage_account_type
+        )
+        left_out = [target.name for target in wanted.values() if target.key not in _keys(replaced)]
+        _may_leave(version, left_out, by_name=False)
+        wanted = {target.key: _same_kind(version, target, change) for target in replaced}
+    for target in change.add:
+        old = wanted.get(target.key)
+        exclude = target.exclude_from_latest or (old is not None and old.exclude_from_latest)
+        wanted[target.key] = _same_kind(
+            version, replace(target, exclude_from_latest=exclude), change
+        )
+    _may_leave(version, change.remove, by_name=True)
+    for name in change.remove:
+        if wanted.pop(region_key(name), None) is None:
+            raise NotFound(f"'{name}' is not among the target regions of '{version.name}'.")
+    for name, exclude in change.exclude_in.items():
+        found = wanted.get(region_key(name))
+        if found is None:
+            raise NotFound(f"'{name}' is not among the target regions of '{version.name}'.")
+        wanted[found.key] = replace(found, exclude_from_latest=exclude)
+    result = targets(
+        tuple(wanted.values()),
+        location,
+        regions,
+        version.replication_mode,
+        kind=version.storage_account_type,
+    )
+    _one_stays(version, result)
+    return result
+
+
+def _keys(wanted: Sequence[TargetRegion]) -> set[str]:
+    return {target.key for target in wanted}
+
+
+def _same_kind(version: ImageVersion, target: TargetRegion, change: VersionChange) -> TargetRegion:
+    """What is kept where has been decided; a region that is there keeps its own."""
+    old = version.target(target.name)
+    if old is None:
+        return target
+    explicit = next(
+        (
+            item.storage_account_type
+            for item in (*change.add, *(change.target_regions or ()))
+            if item.key == target.key
+        ),
+        None,
+    )
+    if explicit is not None and explicit is not old.storage_account_type:
+        kept = old.storage_account_type.value if old.storage_account_type else "none"
+        raise InvalidParameter(
+            f"Global storage account type does not match the storage account type in the existing "
+            f"TargetRegion: '{old.name}'. Please specify '{kept}'.",
+            hint="remove the region and add it again to change it",
+            code="PropertyChangeNotAllowed",
+        )
+    return replace(target, storage_account_type=old.storage_account_type)
+
+
+def _may_leave(version: ImageVersion, names: Sequence[str], *, by_name: bool) -> None:
+    allowed = version.safety_profile.allow_deletion_of_replicated_locations
+    if not names or allowed or (by_name and allowed is None):
+        return
+    listed = ", ".join(names)
+    if by_name:
+        hint = "--allow-replicated-location-deletion true allows it"
+    else:
+        hint = f"to remove it use --remove-region {names[0]}; to keep it, name it too"
+    raise Conflict(
+        f"The gallery image version '{version.name}' can't be removed from replicated locations "
+        f"'{listed}': safetyProfile.allowDeletionOfReplicatedLocations is not true.",
+        hint=hint,
+        code="OperationNotAllowed",
+    )
+
+
+def _one_stays(version: ImageVersion, wanted: Sequence[TargetRegion]) -> None:
+    if version.completed_regions and not any(version.is_completed_in(t.name) for t in wanted):
+        raise Conflict(
+            f"'{version.name}' is Completed in {', '.join(version.completed_regions)} alone: "
+            "without that nothing of it is left to replicate from.",
+            hint="galleria replicate completes the other regions first",
+        )
+    if version.replication_mode is ReplicationMode.SHALLOW and len(wanted) != 1:
+        raise InvalidParameter(f"'{version.name}' is Shallow: it has its source region alone.")

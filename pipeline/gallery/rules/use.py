@@ -1,0 +1,64 @@
+"""Why a version can't be used, and what its users should be told."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from pipeline.errors import InvalidParameter, NotFound
+from pipeline.gallery.model import ImageDefinition, ImageVersion
+from pipeline.gallery.names import VersionName
+
+
+def not_in_region(name: VersionName, region: str) -> NotFound:
+    return NotFound(
+        f"The gallery image '{name}' is not available in {region} region. Please contact image "
+        "owner to replicate to this region, or change your requested region.",
+        code="GalleryImageNotFound",
+    )
+
+
+def no_latest(name: object, region: str | None) -> NotFound:
+    place = f" in {region} region" if region else ""
+    return NotFound(
+        f"There is no latest image version exists for '{name}'{place}.",
+        hint="versions excluded from latest, and those not Completed there, do not count",
+        code="GalleryImageNotFound",
+    )
+
+
+def no_channel(name: object, channel: str, known: list[str]) -> NotFound:
+    return NotFound(
+        f"The image definition '{name}' has no channel '{channel}'.",
+        hint=f"it has: {', '.join(known)}" if known else "galleria promote makes one",
+        code="ChannelNotFound",
+    )
+
+
+def disk_of(version: ImageVersion, lun: int | None) -> None:
+    """Whether a version has a disk of that LUN (None: the OS disk)."""
+    if all(disk.lun != lun for disk in version.disks):
+        luns = ", ".join(str(disk.lun) for disk in version.disks if disk.lun is not None)
+        raise InvalidParameter(
+            f"The value of parameter imageReference is invalid: '{version.name}' has no data disk "
+            f"with LUN {lun}.",
+            hint=f"it has: {luns}" if luns else "it has the OS disk alone",
+        )
+
+
+def cautions(
+    version: ImageVersion, definition: ImageDefinition | None, now: datetime
+) -> Iterator[str]:
+    """What whoever uses a version should know. End of life never keeps anybody from it."""
+    for what, end in (
+        (version.name, version.end_of_life_date),
+        (version.name.definition, definition.end_of_life_date if definition else None),
+    ):
+        if end is not None and end <= now:
+            yield f"{what} reached its end of life on {end:%Y-%m-%d}"
+    deletion = version.soft_deleted
+    if deletion is not None:
+        yield (
+            f"{version.name} is deleted and can be used until "
+            f"{deletion.consumption_end_time:%Y-%m-%d %H:%M}Z: galleria version undelete keeps it"
+        )
+    if version.unverified:
+        yield f"{version.name}: not verified when published: {', '.join(version.unverified)}"

@@ -1,0 +1,122 @@
+"""What may be published, replicated and deleted."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from pipeline.errors import Conflict, InvalidParameter, Refused
+from pipeline.gallery.model import (
+    ImageDefinition,
+    ImageVersion,
+    OsState,
+    ProvisioningState,
+    ReplicationMode,
+    TargetRegion,
+    VersionRequest,
+)
+from pipeline.gallery.rules.features import capture
+from pipeline.gallery.rules.regions import replica_count
+from pipeline.gallery.rules.resources import end_of_life
+
+GIB = 1 << 30
+MAX_DISK_GIB: Mapping[ReplicationMode, int] = {
+    ReplicationMode.FULL: 2 * 1024,
+    ReplicationMode.SHALLOW: 32 * 1024,
+}
+
+
+def version_request(request: VersionRequest, definition: ImageDefinition, now: datetime) -> None:
+    """What does not depend on other versions; regions are checked by `targets`."""
+    replica_count(request.replica_count, "publishingProfile.replicaCount")
+    end_of_life(request.end_of_life_date, now)
+    if request.generalize and definition.os_state is OsState.SPECIALIZED:
+        raise InvalidParameter(
+            f"Cannot create Gallery Image Version from: '{request.name}' since the OS State in the "
+            "parent gallery image (Specialized) is not Generalized.",
+            hint="a Specialized definition takes disks as they are: leave --generalize out, or use "
+            "a Generalized definition",
+        )
+    capture(definition, request.source, request.name)
+    for lun in request.luns:
+        if lun < 0:
+            raise InvalidParameter(
+                f"The value {lun} of parameter lun is out of range. The value must not be negative."
+            )
+        if request.luns.count(lun) > 1:
+            raise InvalidParameter(
+                f"Duplicated lun numbers have been detected: {lun}. Each data disk has its own."
+            )
+
+
+def disk_limit(virtual_size: int, mode: ReplicationMode, disk: str) -> None:
+    """`virtual_size` is in bytes; called when inspection has found it, before content is read."""
+    limit = MAX_DISK_GIB[mode]
+    if virtual_size > limit * GIB:
+        raise Refused(
+            f"The GalleryImageVersion source resource size {-(-virtual_size // GIB)} exceeds the "
+            f"max size {limit} supported (GiB, replication mode {mode.value}): {disk}."
+        )
+
+
+def number_free(old: ImageVersion | None, fingerprint: str, *, owner_alive: bool) -> None:
+    """Whether a number can be published under: it is free, or left behind by a process that died
+    or failed, and then either nothing of it is usable or the same content is asked for."""
+    if old is None:
+        return
+    not_busy(old, owner_alive=owner_alive, operation="Create")
+    if old.soft_deleted is not None:
+        raise Conflict(
+            f"The image version '{old.name}' exists and is soft-deleted.",
+            hint="galleria version undelete brings it back, version purge frees its number",
+        )
+    done = old.completed_regions
+    if old.provisioning_state is ProvisioningState.SUCCEEDED:
+        raise Conflict(
+            f"The image version '{old.name}' already exists: its content is immutable.",
+            hint="publish the next number, or delete this version first",
+        )
+    if done and old.fingerprint != fingerprint:
+        raise Conflict(
+            f"The image version '{old.name}' is unfinished but usable in {', '.join(done)}, from "
+            "other sources or with another profile than these: its content is immutable.",
+            hint="finish it with galleria replicate, publish the next number, or delete it first",
+        )
+
+
+def not_busy(version: ImageVersion, *, owner_alive: bool, operation: str) -> None:
+    """Refuse what a live process works on, and any change of what is being deleted."""
+    if version.provisioning_state is ProvisioningState.DELETING and operation != "Delete":
+        raise Conflict(
+            f"Operation '{operation} Gallery Image Version' is not allowed on '{version.name}'; "
+            "since it is marked for deletion. You can only retry the Delete operation.",
+            code="OperationNotAllowed",
+        )
+    if version.owner is not None and owner_alive:
+        since = version.owned_since.isoformat(timespec="seconds") if version.owned_since else "?"
+        raise Conflict(
+            f"Operation '{operation} Gallery Image Version' is not allowed on '{version.name}': "
+            f"process {version.owner.pid} on {version.owner.host} has been working on it since "
+            f"{since} (state {version.provisioning_state.value}).",
+            hint="wait for it, or end that process; the work is taken over from a dead one",
+        )
+
+
+def has_source(version: ImageVersion) -> None:
+    """Replication reads the base of a region that has one, never the sources."""
+    if not version.completed_regions:
+        raise Conflict(
+            f"The image version '{version.name}' is not Completed in any region: there is nothing "
+            "to replicate from.",
+            hint="publish it again: a failed publication leaves its number free",
+        )
+
+
+def replication_put(version: ImageVersion, wanted: Iterable[TargetRegion]) -> None:
+    """Regions may be added and unfinished ones asked for again, not one that is done changed."""
+    for target in wanted:
+        if version.is_completed_in(target.name) and version.target(target.name) != target:
+            raise Conflict(
+                "Changing property "
+                "'galleryImageVersion.properties.publishingProfile.targetRegions' "
+                f"is not allowed for region '{target.name}', where '{version.name}' is Completed.",
+                code="PropertyChangeNotAllowed",
+            )
