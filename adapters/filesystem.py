@@ -8,6 +8,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import secrets
 import struct
 from collections.abc import Iterable, Iterator
@@ -168,6 +169,28 @@ def free_bytes(directory: Path) -> int:
     """What an ordinary user may still write on the directory's file system."""
     facts = os.statvfs(directory)
     return facts.f_bavail * facts.f_frsize
+
+
+def identity(directory: Path) -> str:
+    """What tells one file system from another: the block device under it, else its device number.
+
+    Not the number alone: every subvolume of one btrfs has its own.
+    """
+    directory = directory.resolve()
+    number = f"{os.major(directory.stat().st_dev)}:{os.minor(directory.stat().st_dev)}"
+    best, source = Path("/"), ""
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        place, _, rest = line.partition(b" - ")
+        # proc_pid_mountinfo(5): the mount point is the fifth field, the source the second of `rest`
+        point = Path(os.fsdecode(_unescape(place.split()[4])))
+        if directory.is_relative_to(point) and len(point.parts) >= len(best.parts):
+            best, source = point, os.fsdecode(rest.split()[1])
+    return source if source.startswith("/") else number
+
+
+def _unescape(text: bytes) -> bytes:
+    """Blanks and the like are octal in mountinfo."""
+    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), text)
 
 
 def same_device(one: Path, other: Path) -> bool:

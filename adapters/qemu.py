@@ -129,6 +129,16 @@ def create_qcow2(
     )
 
 
+def rebase(sandbox: Sandbox, path: Path, *, backing: str, backing_format: str) -> None:
+    """Give a qcow2 another backing reference, stored verbatim; neither the old nor the new one is
+    opened."""
+    argv = ["qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-F", backing_format, "-b", backing]
+    argv.append(sandbox.out(path.parent, path.name))
+    command.run(
+        sandbox.wrap(argv, out=path.parent, env=ENVIRONMENT, limits=command.INSPECTION), timeout=60
+    )
+
+
 def info(sandbox: Sandbox, chain: Chain) -> dict[str, Any]:
     """`qemu-img info` of the top layer alone: it opens nothing below, and takes no tree for it."""
     return _json(sandbox, chain[:1], ["qemu-img", "info", "--output=json"])

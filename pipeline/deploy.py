@@ -30,7 +30,8 @@ def deploy(
         for other in gallery.list_deployments()
         if other.version_uid == version.uid and other.region == zone.region
     )
-    disks = zone.deploy(replicas[used % len(replicas)], target)
+    directory.mkdir(parents=True, exist_ok=True)
+    (disks,) = zone.deploy(replicas[used % len(replicas)], [target.absolute()])
     deployment = Deployment(
         name=name,
         directory=str(target.absolute()),

@@ -204,6 +204,18 @@ class VersionRecord:
 
     key: str  # directory name: gallery, definition, version and a unique suffix
     document: Mapping[str, Any]
+    nvram: bytes | None = None  # the variables of its UEFI firmware
+
+
+@dataclass(frozen=True, slots=True)
+class Leaning:
+    """A disk of a shallow version: it stays in the source's files (`chain`), under an overlay.
+    `overlay` is one that holds edits already; it is copied."""
+
+    lun: int | None
+    chain: Chain
+    virtual_size: int
+    overlay: Path | None = None
 
 
 class Zone(Protocol):
@@ -220,6 +232,16 @@ class Zone(Protocol):
         """Whether the file system clones files; found by trying."""
         ...
 
+    @property
+    def premium(self) -> bool:
+        """Whether it is for Premium_LRS, and for nothing else."""
+        ...
+
+    @property
+    def file_system(self) -> str:
+        """What it has in common with zones on the same file system."""
+        ...
+
     def free_bytes(self) -> int: ...
     def find_base(self, digest: str) -> StoredBase | None: ...
     def stage_base(self, virtual_size: int, parents: Sequence[str]) -> BaseStaging:
@@ -233,13 +255,29 @@ class Zone(Protocol):
         """Commit a version: `replicas` copy-on-write children of the bases named by digest, by
         LUN, and the record.
         Verified, durable and visible at once, or not there. The same version already there is
-        returned."""
+        returned, with that number of replicas. None at all keeps the bases here."""
+        ...
+
+    def publish_leaning(
+        self, record: VersionRecord, disks: Sequence[Leaning]
+    ) -> tuple[Replica, ...]:
+        """Commit a shallow version: one replica, of overlays on the source's files."""
+        ...
+
+    def set_replicas(self, key: str, count: int) -> tuple[Replica, ...]:
+        """Add replicas to a version that is here, or take the last ones away; returns all. Safe to
+        interrupt: the old number holds until the new one does. Raises NotFound."""
         ...
 
     def find_version(self, key: str) -> tuple[Replica, ...] | None: ...
-    def deploy(self, replica: Replica, target: Path) -> tuple[ReplicaDisk, ...]:
-        """Copy-on-write disks for a new VM in directory `target` (FICLONE where it can, else
-        overlays)."""
+    def find_nvram(self, key: str) -> bytes | None: ...
+    def leans_on(self) -> set[Path]:
+        """The files outside of the zone that its shallow versions need."""
+        ...
+
+    def deploy(self, replica: Replica, targets: Sequence[Path]) -> list[tuple[ReplicaDisk, ...]]:
+        """Copy-on-write disks for new VMs (FICLONE where it can, else overlays): one set in each
+        of the directories `targets`, which are made. All of them, or none."""
         ...
 
     def remove_version(self, key: str) -> None: ...

@@ -11,9 +11,9 @@ from pathlib import Path
 from adapters import durable, filesystem
 from adapters.filesystem import ZoneProfile
 from adapters.sandbox import Sandbox
-from adapters.zones import bases, layout, versions
+from adapters.zones import bases, deployed, layout, versions
 from pipeline.errors import Conflict, NotFound
-from pipeline.ports import Replica, ReplicaDisk, StoredBase, VersionRecord, Zone
+from pipeline.ports import Leaning, Replica, ReplicaDisk, StoredBase, VersionRecord, Zone
 
 __all__ = ["DirectoryZone", "create_zone", "open_zone"]
 
@@ -55,7 +55,9 @@ def create_zone(
     return zone
 
 
-def open_zone(path: Path, *, sandbox: Sandbox, immutable: bool = True) -> "DirectoryZone":
+def open_zone(
+    path: Path, *, sandbox: Sandbox, immutable: bool = True, premium: bool = False
+) -> "DirectoryZone":
     """Open a zone, wherever its directory has been moved to. Raises NotFound."""
     try:
         path = path.resolve(strict=True)
@@ -70,14 +72,21 @@ def open_zone(path: Path, *, sandbox: Sandbox, immutable: bool = True) -> "Direc
         if record["file_system_id"] != os.statvfs(path).f_fsid:
             profile = filesystem.probe(path / layout.STAGING)  # it was moved
         return DirectoryZone(
-            path, record["name"], record["region"], profile, sandbox, immutable=immutable
+            path,
+            record["name"],
+            record["region"],
+            profile,
+            sandbox,
+            immutable=immutable,
+            premium=premium,
         )
     except (KeyError, TypeError) as error:
         raise layout.damaged(path / layout.ZONE_FILE, f"a property is wrong: {error}") from None
 
 
 class DirectoryZone:
-    """A zone in a directory. With `immutable`, bases get chattr +i where rights allow."""
+    """A zone in a directory. With `immutable`, bases get chattr +i where rights allow; `premium`
+    is what the configuration says of its storage."""
 
     def __init__(
         self,
@@ -88,6 +97,7 @@ class DirectoryZone:
         sandbox: Sandbox,
         *,
         immutable: bool,
+        premium: bool = False,
     ) -> None:
         self._path = path
         self._name = name
@@ -95,6 +105,7 @@ class DirectoryZone:
         self._profile = profile
         self._sandbox = sandbox
         self._immutable = immutable
+        self._premium = premium
 
     @property
     def name(self) -> str:
@@ -115,6 +126,14 @@ class DirectoryZone:
     @property
     def reflink(self) -> bool:
         return self._profile.reflink
+
+    @property
+    def premium(self) -> bool:
+        return self._premium
+
+    @property
+    def file_system(self) -> str:
+        return filesystem.identity(self._path)
 
     def free_bytes(self) -> int:
         return filesystem.free_bytes(self._path)
@@ -164,20 +183,43 @@ class DirectoryZone:
         with self._locked(fcntl.LOCK_SH):
             return versions.publish(self._path, self._sandbox, record, disks, replicas)
 
+    def publish_leaning(
+        self, record: VersionRecord, disks: Sequence[Leaning]
+    ) -> tuple[Replica, ...]:
+        self.sweep()
+        with self._locked(fcntl.LOCK_SH):
+            return versions.publish_leaning(self._path, self._sandbox, record, disks)
+
+    def set_replicas(self, key: str, count: int) -> tuple[Replica, ...]:
+        self.sweep()
+        with self._locked(fcntl.LOCK_SH):
+            return versions.set_replicas(self._path, self._sandbox, key, count)
+
     def find_version(self, key: str) -> tuple[Replica, ...] | None:
         found = versions.find(self._path, key)
-        return None if found is None else found[1]
+        return None if found is None else found.replicas
+
+    def find_nvram(self, key: str) -> bytes | None:
+        found = versions.find(self._path, key)
+        return None if found is None else found.record.nvram
 
     def records(self) -> Iterator[tuple[VersionRecord, tuple[Replica, ...]]]:
         """Every version in the zone: enough to rebuild a catalog."""
+        for found in self._versions():
+            yield found.record, found.replicas
+
+    def leans_on(self) -> set[Path]:
+        return {path for found in self._versions() for path in found.sources}
+
+    def _versions(self) -> Iterator[versions.Found]:
         for entry in sorted((self._path / layout.VERSIONS).iterdir()):
             found = versions.find(self._path, entry.name)
             if found is not None:
                 yield found
 
-    def deploy(self, replica: Replica, target: Path) -> tuple[ReplicaDisk, ...]:
-        with self._locked(fcntl.LOCK_SH), layout.room(target):
-            return versions.deploy(self._path, self._sandbox, replica, target)
+    def deploy(self, replica: Replica, targets: Sequence[Path]) -> list[tuple[ReplicaDisk, ...]]:
+        with self._locked(fcntl.LOCK_SH), layout.room(targets[0].parent):
+            return deployed.deploy(self._path, self._sandbox, replica, targets)
 
     def remove_version(self, key: str) -> None:
         with self._locked(fcntl.LOCK_SH):
@@ -200,12 +242,7 @@ class DirectoryZone:
         Conflict while another process writes to the zone.
         """
         with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
-            used = {
-                disk.digest
-                for _, replicas in self.records()
-                for replica in replicas
-                for disk in replica.disks
-            }
+            used = {digest for found in self._versions() for digest in found.bases.values()}
             stay = bases.needed(self._path, used | set(keep))
             removed = [digest for digest in self.digests() if digest not in stay]
             for digest in self._children_first(removed):

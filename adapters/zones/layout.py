@@ -7,9 +7,11 @@
         manifest                     its leaf digests (pipeline.data.manifest)
         base.json                    format, virtual size, parent, how it was made
     versions/<key>/
-        version.json                 the version's document and its replicas
+        version.json                 the version's document, the bases it holds and its replicas
+        nvram.fd                     the variables of its UEFI firmware, where the source had some
         replica-0/os.raw | os.qcow2  a clone of ../../../bases/<digest>/base.raw, or an overlay
-        replica-0/data-<lun>.raw     (or .qcow2) the same for each data disk
+        replica-0/data-<lun>.raw     (or .qcow2) the same for each data disk; of a shallow version
+                                     an overlay on the source's files, which lie elsewhere
     staging/<token>/, <token>.lock   what is being made; debris when its owner is dead (`durable`)
 
 A directory in `bases` or `versions` is complete and durable the moment it has its name. All names
@@ -33,6 +35,7 @@ ZONE_FILE = "galleria-zone.json"
 BASE_FILE = "base.json"
 VERSION_FILE = "version.json"
 MANIFEST = "manifest"
+NVRAM = "nvram.fd"
 BASES, VERSIONS, STAGING = "bases", "versions", "staging"
 
 SUFFIXES = {ImageFormat.RAW: ".raw", ImageFormat.QCOW2: ".qcow2"}

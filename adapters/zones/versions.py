@@ -1,19 +1,32 @@
-"""Versions: copy-on-write replicas of bases, and disks that are deployed from them."""
+"""Versions in a zone: their records and replicas."""
 
 import contextlib
-import secrets
-from collections.abc import Mapping, Sequence
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters import durable, filesystem, qemu
+from adapters import durable
 from adapters.sandbox import Sandbox
-from adapters.zones import bases, layout
+from adapters.zones import children, layout
 from pipeline.errors import Conflict, NotFound, VerificationFailed
-from pipeline.ports import ImageFormat, Replica, ReplicaDisk, StoredBase, VersionRecord
+from pipeline.ports import ImageFormat, Leaning, Replica, ReplicaDisk, VersionRecord
 
 
-def find(zone: Path, key: str) -> tuple[VersionRecord, tuple[Replica, ...]] | None:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A version in a zone. `bases` are digests by LUN, held also when no replica is here; `sources`
+    are the files outside that a shallow version leans on."""
+
+    record: VersionRecord
+    replicas: tuple[Replica, ...]
+    bases: Mapping[int | None, str]
+    sources: tuple[Path, ...] = ()
+
+
+def find(zone: Path, key: str) -> Found | None:
     """A version and its replicas. Raises VerificationFailed if its record is broken."""
     directory = layout.version_directory(zone, key)
     path = directory / layout.VERSION_FILE
@@ -22,9 +35,14 @@ def find(zone: Path, key: str) -> tuple[VersionRecord, tuple[Replica, ...]] | No
     except FileNotFoundError:
         return None
     try:
-        replicas = tuple(_replica(directory, item) for item in content["replicas"])
-        return VersionRecord(key, dict(content["document"])), replicas
-    except (KeyError, ValueError, TypeError) as error:
+        nvram = None if content["nvram"] is None else (directory / layout.NVRAM).read_bytes()
+        return Found(
+            VersionRecord(key, dict(content["document"]), nvram),
+            tuple(_replica(directory, item) for item in content["replicas"]),
+            {item["lun"]: str(item["digest"]) for item in content["bases"]},
+            tuple(Path(item) for item in content["sources"]),
+        )
+    except (KeyError, ValueError, TypeError, FileNotFoundError) as error:
         raise layout.damaged(path, f"a property is wrong: {error}") from None
 
 
@@ -52,47 +70,168 @@ def publish(
     disks: Mapping[int | None, str],
     count: int,
 ) -> tuple[Replica, ...]:
-    """Make a version's replicas, all or none; one that is there is returned as it is."""
-    directory = layout.version_directory(zone, record.key)
-    there = _same(zone, record, disks)
-    if there is not None:
-        return there
-    found = {lun: _base(zone, digest) for lun, digest in sorted(disks.items(), key=_os_first)}
-    with layout.room(zone), durable.Staging(zone / layout.STAGING) as staging:
-        replicas = []
-        for index in range(count):
-            place = staging.path / f"replica-{index}"
-            place.mkdir()
-            made = tuple(
-                _child(sandbox, base, place, lun, f"../../../{layout.BASES}/{base.digest}/")
-                for lun, base in found.items()
-            )
-            replicas.append(Replica(index, made))
-        content = _content(record, replicas, staging.path)
-        durable.fill(staging.path / layout.VERSION_FILE, content)
-        for path in staging.path.rglob("*"):
-            if path.is_file():
-                path.chmod(0o444)
-        # when another process published it first, its replicas are compared below
-        with contextlib.suppress(FileExistsError):
-            staging.commit(directory)
+    """Make a version's replicas, all or none; one that is there gets the wanted number of them."""
+    disks = dict(sorted(disks.items(), key=_os_first))
+    if _same(zone, record, disks) is None:
+        with layout.room(zone), durable.Staging(zone / layout.STAGING) as staging:
+            replicas = _make(zone, sandbox, disks, staging.path, range(count))
+            _commit(zone, staging, Found(record, replicas, disks))
     there = _same(zone, record, disks)
     if there is None:
         raise VerificationFailed(f"the version {record.key} vanished from the zone {zone}")
-    return there
+    if len(there) == count:
+        return there
+    return set_replicas(zone, sandbox, record.key, count)
+
+
+def publish_leaning(
+    zone: Path, sandbox: Sandbox, record: VersionRecord, disks: Sequence[Leaning]
+) -> tuple[Replica, ...]:
+    """Make a shallow version's one replica. An earlier one of the same key is replaced: it may lean
+    on what the sources were then."""
+    remove(zone, record.key)
+    sources = tuple(layer.path.absolute() for disk in disks for layer in disk.chain)
+    with layout.room(zone), durable.Staging(zone / layout.STAGING) as staging:
+        place = staging.path / "replica-0"
+        place.mkdir()
+        made = []
+        for disk in disks:
+            path = place / f"{layout.disk_name(disk.lun)}.qcow2"
+            size = disk.virtual_size
+            children.lean(sandbox, disk.chain, path, size, overlay=disk.overlay)
+            made.append(ReplicaDisk(disk.lun, path, ImageFormat.QCOW2, children.SHALLOW, "", size))
+        _commit(zone, staging, Found(record, (Replica(0, tuple(made)),), {}, sources))
+    found = find(zone, record.key)
+    if found is None:
+        raise VerificationFailed(f"the version {record.key} vanished from the zone {zone}")
+    return found.replicas
+
+
+def set_replicas(zone: Path, sandbox: Sandbox, key: str, count: int) -> tuple[Replica, ...]:
+    """Add replicas to a version, or take the last ones away.
+
+    The record says which count: new ones are in place before it is replaced, and those that go
+    leave after. What a crash leaves beside them goes with the next call.
+    """
+    with _alone(zone, key), layout.room(zone):
+        found = find(zone, key)
+        if found is None:
+            raise NotFound(f"the zone {zone} holds no version {key}")
+        directory = layout.version_directory(zone, key)
+        kept = found.replicas[:count]
+        with durable.Staging(zone / layout.STAGING) as staging:
+            _discard(directory, {replica.index for replica in found.replicas}, staging.path)
+            used = {replica.index for replica in kept}
+            free = [index for index in range(count + len(used)) if index not in used]
+            wanted = free[: count - len(kept)]
+            made = _make(zone, sandbox, found.bases, staging.path, wanted)
+            durable.sync_tree(staging.path)
+            for replica in made:
+                name = _name(replica.index)
+                durable.rename_new(staging.path / name, directory / name)
+            durable.sync_directory(directory)
+            added = tuple(_moved(replica, staging.path, directory) for replica in made)
+            changed = Found(found.record, kept + added, found.bases, found.sources)
+            content = _content(changed, directory)
+            durable.write_file(directory / layout.VERSION_FILE, content, mode=0o444, overwrite=True)
+            _discard(directory, {replica.index for replica in changed.replicas}, staging.path)
+    return changed.replicas
+
+
+def remove(zone: Path, key: str) -> None:
+    """Take a version away: gone at once, then its files; nothing to do when it is absent."""
+    directory = layout.version_directory(zone, key)
+    with durable.Staging(zone / layout.STAGING) as staging:
+        try:
+            durable.rename_new(directory, staging.path / "removed")
+        except FileNotFoundError:
+            return
+        durable.sync_directory(directory.parent)
+
+
+def _make(
+    zone: Path,
+    sandbox: Sandbox,
+    disks: Mapping[int | None, str],
+    directory: Path,
+    indices: Sequence[int],
+) -> tuple[Replica, ...]:
+    """Replicas of these numbers in a private directory, their files read-only."""
+    places = [directory / _name(index) for index in indices]
+    for place in places:
+        place.mkdir()
+    made: list[list[ReplicaDisk]] = []
+    for lun, digest in disks.items():
+        base = children.find_base(zone, digest)
+        backing = f"../../../{layout.BASES}/{digest}/"
+        made.append(children.make(sandbox, base, places, lun, backing))
+        for disk in made[-1]:
+            disk.path.chmod(0o444)
+    return tuple(
+        Replica(index, tuple(disk[position] for disk in made))
+        for position, index in enumerate(indices)
+    )
+
+
+def _commit(zone: Path, staging: durable.Staging, version: Found) -> None:
+    """Give a staged version its name, unless another process has published it first."""
+    nvram = version.record.nvram
+    if nvram is not None:
+        durable.fill(staging.path / layout.NVRAM, nvram)
+    durable.fill(staging.path / layout.VERSION_FILE, _content(version, staging.path))
+    for path in staging.path.rglob("*"):
+        if path.is_file():
+            path.chmod(0o444)
+    with contextlib.suppress(FileExistsError):
+        staging.commit(layout.version_directory(zone, version.record.key))
+
+
+def _name(index: int) -> str:
+    return f"replica-{index}"
+
+
+def _moved(replica: Replica, old: Path, new: Path) -> Replica:
+    return Replica(
+        replica.index,
+        tuple(
+            ReplicaDisk(
+                disk.lun,
+                new / disk.path.relative_to(old),
+                disk.format,
+                disk.method,
+                disk.digest,
+                disk.virtual_size,
+            )
+            for disk in replica.disks
+        ),
+    )
+
+
+def _discard(directory: Path, stay: set[int], staging: Path) -> None:
+    """Move the replicas away that the record does not list; they go with the staging."""
+    names = {_name(index) for index in stay}
+    for path in sorted(directory.glob("replica-*")):
+        if path.name not in names:
+            durable.rename_new(path, staging / f"gone-{path.name}-{path.stat().st_ino}")
+    durable.sync_directory(directory)
+
+
+@contextlib.contextmanager
+def _alone(zone: Path, key: str) -> Iterator[None]:
+    """One process at a time changes the replicas of a version."""
+    try:
+        fd = os.open(layout.version_directory(zone, key), os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        raise NotFound(f"the zone {zone} holds no version {key}") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _os_first(item: tuple[int | None, str]) -> int:
     return -1 if item[0] is None else item[0]
-
-
-def _base(zone: Path, digest: str) -> StoredBase:
-    base = bases.find(zone, digest)
-    if base is None:
-        raise NotFound(
-            f"the zone {zone} holds no base {digest}", hint="replicate the version to it first"
-        )
-    return base
 
 
 def _same(
@@ -101,17 +240,16 @@ def _same(
     there = find(zone, record.key)
     if there is None:
         return None
-    for replica in there[1]:
-        if {disk.lun: disk.digest for disk in replica.disks} != dict(disks):
-            raise Conflict(
-                f"the zone {zone} holds a version {record.key} with other disks",
-                hint="versions are immutable: publish a new one",
-            )
-    return there[1]
+    if dict(there.bases) != dict(disks):
+        raise Conflict(
+            f"the zone {zone} holds a version {record.key} with other disks",
+            hint="versions are immutable: publish a new one",
+        )
+    return there.replicas
 
 
-def _content(record: VersionRecord, replicas: Sequence[Replica], directory: Path) -> bytes:
-    items = [
+def _content(version: Found, directory: Path) -> bytes:
+    replicas = [
         {
             "index": replica.index,
             "disks": [
@@ -126,84 +264,15 @@ def _content(record: VersionRecord, replicas: Sequence[Replica], directory: Path
                 for disk in replica.disks
             ],
         }
-        for replica in replicas
+        for replica in version.replicas
     ]
-    return layout.encode({"key": record.key, "document": dict(record.document), "replicas": items})
-
-
-def _child(
-    sandbox: Sandbox, base: StoredBase, directory: Path, lun: int | None, backing: str
-) -> ReplicaDisk:
-    """One copy-on-write child of a base: a clone where both files can share blocks, else an
-    overlay that finds the base by `backing` + its file name."""
-    name = layout.disk_name(lun)
-    top = base.chain[0]
-    if top.format is ImageFormat.RAW:
-        path = directory / f"{name}.raw"
-        if filesystem.clone(top.path, path):
-            if path.stat().st_size != base.virtual_size:
-                raise layout.damaged(top.path, f"it has {path.stat().st_size} bytes")
-            return ReplicaDisk(
-                lun, path, ImageFormat.RAW, "reflink", base.digest, base.virtual_size
-            )
-        path.unlink()
-    path = directory / f"{name}.qcow2"
-    qemu.create_qcow2(
-        sandbox,
-        path,
-        base.virtual_size,
-        backing=backing + top.path.name,
-        backing_format=qemu.DRIVERS[top.format],
+    return layout.encode(
+        {
+            "key": version.record.key,
+            "document": dict(version.record.document),
+            "bases": [{"lun": lun, "digest": digest} for lun, digest in version.bases.items()],
+            "replicas": replicas,
+            "sources": [str(path) for path in version.sources],
+            "nvram": None if version.record.nvram is None else layout.NVRAM,
+        }
     )
-    return ReplicaDisk(lun, path, ImageFormat.QCOW2, "overlay", base.digest, base.virtual_size)
-
-
-def deploy(zone: Path, sandbox: Sandbox, replica: Replica, target: Path) -> tuple[ReplicaDisk, ...]:
-    """Disks for a new VM in `target`. They lean on the bases, not on the replica: removing the
-    version leaves them working."""
-    target.mkdir(parents=True, exist_ok=True)
-    target = target.resolve()
-    private = target / f".galleria-{secrets.token_hex(8)}"
-    placed: list[Path] = []
-    try:
-        private.mkdir()
-        made = [
-            _child(sandbox, base, private, disk.lun, f"{base.chain[0].path.parent}/")
-            for disk in replica.disks
-            for base in [_base(zone, disk.digest)]
-        ]
-        durable.sync_tree(private)
-        disks = []
-        for disk in made:
-            path = target / disk.path.name
-            try:
-                durable.rename_new(disk.path, path)
-            except FileExistsError:
-                raise Conflict(
-                    f"{path} exists already", hint="deploy into a directory of its own"
-                ) from None
-            placed.append(path)
-            disks.append(
-                ReplicaDisk(
-                    disk.lun, path, disk.format, disk.method, disk.digest, disk.virtual_size
-                )
-            )
-        durable.sync_directory(target)
-    except BaseException:
-        for path in placed:
-            path.unlink(missing_ok=True)
-        raise
-    finally:
-        durable.remove_tree(private)
-    return tuple(disks)
-
-
-def remove(zone: Path, key: str) -> None:
-    """Take a version away: gone at once, then its files; nothing to do when it is absent."""
-    directory = layout.version_directory(zone, key)
-    with durable.Staging(zone / layout.STAGING) as staging:
-        try:
-            durable.rename_new(directory, staging.path / "removed")
-        except FileNotFoundError:
-            return
-        durable.sync_directory(directory.parent)

@@ -21,7 +21,7 @@ from pipeline.errors import (
     NotFound,
     VerificationFailed,
 )
-from pipeline.ports import ImageFormat, VersionRecord
+from pipeline.ports import ImageFormat, Layer, Leaning, VersionRecord
 from tests.contract.memory import MemorySource
 from tests.contract.storing import changed, files, pattern, staged, store
 from tests.faults import Faulty
@@ -225,7 +225,7 @@ def test_a_moved_zone_opens(zone: DirectoryZone, tmp_path: Path) -> None:
 def test_deployed_disks_are_their_own(zone: DirectoryZone, tmp_path: Path) -> None:
     base, _ = store(zone, CONTENT, tmp_path)
     (replica,) = zone.publish(RECORD, {None: base.digest, 0: base.digest}, 1)
-    disks = zone.deploy(replica, tmp_path / "vm1")
+    (disks,) = zone.deploy(replica, [tmp_path / "vm1"])
     assert [disk.path.name for disk in disks] == ["os.qcow2", "data-0.qcow2"]
     assert files(tmp_path / "vm1") == ["data-0.qcow2", "os.qcow2"]
     path = disks[0].path
@@ -246,10 +246,86 @@ def test_deploying_over_something_changes_nothing(zone: DirectoryZone, tmp_path:
     (replica,) = zone.publish(RECORD, {None: base.digest, 0: base.digest}, 1)
     (tmp_path / "vm1").mkdir()
     (tmp_path / "vm1" / "data-0.qcow2").write_bytes(b"precious")
-    with pytest.raises(Conflict, match=r"data-0\.qcow2"):
-        zone.deploy(replica, tmp_path / "vm1")
+    with pytest.raises(Conflict, match="vm1 exists already"):
+        zone.deploy(replica, [tmp_path / "vm0", tmp_path / "vm1"])
+    assert not (tmp_path / "vm0").exists()
     assert files(tmp_path / "vm1") == ["data-0.qcow2"]
     assert (tmp_path / "vm1" / "data-0.qcow2").read_bytes() == b"precious"
+
+
+def test_many_vms_get_disks_of_their_own(zone: DirectoryZone, tmp_path: Path) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    (replica,) = zone.publish(RECORD, {None: base.digest}, 1)
+    made = zone.deploy(replica, [tmp_path / name for name in ("a", "b", "c")])
+    paths = [disks[0].path for disks in made]
+    assert [path.parent.name for path in paths] == ["a", "b", "c"]
+    subprocess.run(
+        ["qemu-io", "-f", "qcow2", "-c", "write -P 5 0 64k", str(paths[1])], check=True, stdout=-3
+    )
+    assert [flat(path, "qcow2", tmp_path) == CONTENT for path in paths] == [True, False, True]
+
+
+def test_replicas_are_added_and_taken_away(zone: DirectoryZone, tmp_path: Path) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    zone.publish(RECORD, {None: base.digest, 0: base.digest}, 1)
+    for count in (3, 2, 2, 5, 1):
+        made = zone.set_replicas(RECORD.key, count)
+        assert [replica.index for replica in made] == list(range(count))
+        assert zone.find_version(RECORD.key) == made
+        names = {f"replica-{index}" for index in range(count)}
+        assert {path.name for path in (zone.path / "versions" / RECORD.key).iterdir()} == {
+            "version.json",
+            *names,
+        }
+        for replica in made:
+            assert flat(replica.disks[1].path, "qcow2", tmp_path) == CONTENT
+            assert replica.disks[0].path.stat().st_mode & 0o222 == 0
+    assert files(zone.path / "staging") == []
+    with pytest.raises(NotFound):
+        zone.set_replicas("corp-web-9.9.9-abc", 1)
+
+
+def test_a_zone_without_replicas_keeps_the_bases(zone: DirectoryZone, tmp_path: Path) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    assert zone.publish(RECORD, {None: base.digest}, 0) == ()
+    assert zone.find_version(RECORD.key) == ()
+    assert zone.collect([]) == []
+    assert len(zone.publish(RECORD, {None: base.digest}, 2)) == 2  # asked for again, with more
+
+
+def test_the_firmware_s_variables_are_kept(zone: DirectoryZone, tmp_path: Path) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    zone.publish(VersionRecord("uefi-1", {}, b"variables"), {None: base.digest}, 1)
+    zone.publish(VersionRecord("bios-1", {}), {None: base.digest}, 1)
+    assert zone.find_nvram("uefi-1") == b"variables"
+    assert zone.find_nvram("bios-1") is None
+    assert zone.find_nvram("none-1") is None
+
+
+def test_a_shallow_replica_leans_on_its_source(zone: DirectoryZone, tmp_path: Path) -> None:
+    source = tmp_path / "source.raw"
+    source.write_bytes(CONTENT)
+    edited = tmp_path / "edited.qcow2"
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(source)]
+    subprocess.run([*create, str(edited)], check=True)
+    edit = ["qemu-io", "-f", "qcow2", "-c", "write -P 7 0 64k", str(edited)]
+    subprocess.run(edit, check=True, stdout=-3)
+    chain = (Layer(source, ImageFormat.RAW),)
+    leaning = [
+        Leaning(None, chain, len(CONTENT), edited),
+        Leaning(0, chain, len(CONTENT)),
+    ]
+    (replica,) = zone.publish_leaning(RECORD, leaning)
+    edited.unlink()
+    assert [disk.method for disk in replica.disks] == ["shallow", "shallow"]
+    assert zone.leans_on() == {source}
+    assert zone.digests() == []  # nothing was copied
+    (disks,) = zone.deploy(replica, [tmp_path / "vm"])
+    zone.remove_version(RECORD.key)
+    assert flat(disks[0].path, "qcow2", tmp_path) == b"\7" * 65536 + CONTENT[65536:]
+    assert flat(disks[1].path, "qcow2", tmp_path) == CONTENT
+    assert disks[0].path.stat().st_mode & 0o200
+    assert zone.leans_on() == set()
 
 
 def test_removing_a_version_keeps_its_bases(zone: DirectoryZone, tmp_path: Path) -> None:

@@ -105,8 +105,8 @@ def test_replicas_and_deployed_disks_add_next_to_nothing(
             assert disk.method == method
             assert same(disk.path, disk.format, CONTENT, tmp_path)
     before = used(mountpoint)
-    inside = zone.deploy(replicas[0], mountpoint / "vm")
-    outside = zone.deploy(replicas[1], tmp_path / "vm")
+    (inside,) = zone.deploy(replicas[0], [mountpoint / "vm"])
+    (outside,) = zone.deploy(replicas[1], [tmp_path / "vm"])
     assert used(mountpoint) - before < limit
     assert {disk.method for disk in inside} == {method}
     assert {disk.method for disk in outside} == {"overlay"}
@@ -128,7 +128,7 @@ def test_bases_are_immutable_and_can_be_collected(filesystem: Make, tmp_path: Pa
         with pytest.raises(PermissionError):
             path.unlink()
     (replica,) = zone.publish(RECORD, {None: second.digest}, 1)
-    disks = zone.deploy(replica, zone.path.parent / "vm")
+    (disks,) = zone.deploy(replica, [zone.path.parent / "vm"])
     with disks[0].path.open("r+b") as file:  # a child of an immutable file is not immutable
         file.write(b"\0")
     assert zone.collect([]) == ([base.digest] if zone.reflink else [])
