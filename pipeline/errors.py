@@ -93,6 +93,12 @@ class Refused(GalleriaError):
     exit_status = 6
 
 
+class AuthorizationFailed(Refused):
+    """The caller sees the thing, but has no role that allows what it asks."""
+
+    code = "AuthorizationFailed"
+
+
 class UnsafeImage(Refused):
     """An image file that references other files, lies about its format or exceeds its limits."""
 

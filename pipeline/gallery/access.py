@@ -65,7 +65,7 @@ class Action(Enum):
     AUDIT_READ = "Microsoft.Insights/eventtypes/values/read"
 
 
-# Azure's permission for each kind of source of a version.
+# The permission that a publisher needs on each kind of source, by its type in an ARM id.
 SOURCE_ACTIONS: Mapping[str, Action] = {
     "virtualmachines": Action.VM_WRITE,
     "disks": Action.DISK_WRITE,
@@ -232,7 +232,7 @@ def decide(
 
     `assignments` may hold those of others; `shares` are the sharing profiles by gallery key. The
     views that sharing gives are decided by the profile alone, all else by roles alone. A role in a
-    tenant that the subject does not belong to counts for nothing.
+    tenant that the subject does not belong to counts for nothing; ROOT is above the tenants.
     """
     if action in _VIEWS:
         return _by_share(subject, _VIEWS[action], shares.get(gallery_key(target.id)))
@@ -249,14 +249,30 @@ def decide(
             f"no role of {subject.name!r} allows {action.value} there",
             "AuthorizationFailed",
         )
-    if target.tenant.lower() not in subject.tenants:
+    usable = [item for item in held if is_usable(item, target, subject)]
+    if not usable:
         return Decision(
             False,
             f"{subject.name!r} does not belong to the tenant {target.tenant}",
             "LinkedAuthorizationFailed",
         )
-    role = held[0]
+    role = usable[0]
     return Decision(True, f"{role.role.value} of {role.principal!r} at {role.scope}")
+
+
+def sees(subject: Subject, target: Target, assignments: Iterable[Assignment]) -> bool:
+    """Whether a subject may know that something is there: it has a role for it, or for something
+    in it. To whom this is denied, there is nothing."""
+    return any(
+        item.principal.lower() in subject.identities
+        and (covers(item.scope, target.id) or covers(target.id, item.scope))
+        and is_usable(item, target, subject)
+        for item in assignments
+    )
+
+
+def is_usable(item: Assignment, target: Target, subject: Subject) -> bool:
+    return item.scope == ROOT or target.tenant.lower() in subject.tenants
 
 
 def _by_share(subject: Subject, wanted: SharingPermissions, profile: Sharing | None) -> Decision:

@@ -1,0 +1,150 @@
+"""What stands between whoever asks and the gallery: every operation is decided here, once.
+
+An operation that the table does not name is for the owner of the whole catalog alone.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, cast
+
+from pipeline.errors import Conflict, GalleriaError
+from pipeline.gallery.access import ROOT, Action
+from pipeline.gallery.model import Deployment, Gallery
+from pipeline.gallery.names import Reference, VersionName, parse_reference
+from pipeline.gallery.service import GalleryService
+from pipeline.gallery.sharing import is_shared_reference
+from pipeline.gallery.subjects import Access
+from pipeline.gallery.views import SharedViews
+
+_OWN = object()  # on a version that only the process which took it, by another row, has in hand
+_SHOWN = object()  # a list, of which each sees what it may see
+
+# Each operation of the service and the action that it is on its first argument.
+OPERATIONS: Mapping[str, object] = {
+    "create_gallery": Action.GALLERY_WRITE,
+    "get_gallery": Action.GALLERY_READ,
+    "list_galleries": _SHOWN,
+    "delete_gallery": Action.GALLERY_DELETE,
+    "create_definition": Action.DEFINITION_WRITE,
+    "get_definition": Action.DEFINITION_READ,
+    "list_definitions": _SHOWN,
+    "delete_definition": Action.DEFINITION_DELETE,
+    "get_version": Action.VERSION_READ,
+    "list_versions": Action.VERSION_READ,
+    "report": Action.VERSION_READ,
+    "parents_of": Action.VERSION_READ,
+    "begin_version": Action.VERSION_WRITE,
+    "begin_replication": Action.VERSION_WRITE,
+    "begin_delete": Action.VERSION_DELETE,
+    "resolve": Action.VERSION_READ,
+    "record_deployment": Action.VERSION_READ,
+    "list_deployments": _SHOWN,
+    "is_interrupted": _OWN,
+    "check_disk": _OWN,
+    "set_region": _OWN,
+    "record_disks": _OWN,
+    "record_report": _OWN,
+    "finish_version": _OWN,
+    "hand_over": _OWN,
+    "abandon_version": _OWN,
+    "finish_delete": _OWN,
+    "step": _OWN,
+    "record_step": _OWN,
+}
+
+# What may be done with what was resolved by its shared name.
+_VIEWED = frozenset({Action.DEFINITION_READ, Action.VERSION_READ})
+
+# What stands in a conflict with something that the subject can't see must not name it.
+_VEILED = frozenset({"create_gallery", "create_definition"})
+
+
+class GuardedGallery:
+    """The service, for one subject."""
+
+    def __init__(
+        self, gallery: GalleryService, access: Access, views: SharedViews, *, whole: bool
+    ) -> None:
+        self._gallery = gallery
+        self._access = access
+        self._views = views
+        self._whole = whole
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._gallery, name)
+        if name.startswith("_") or not callable(method):
+            raise AttributeError(name)
+        return partial(self._call, name, method)
+
+    def _call(self, name: str, method: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+        rule = OPERATIONS.get(name)
+        if rule is _SHOWN:
+            return self._shown(name, method, *args, **options)
+        if name == "resolve" and isinstance(args[0], str) and is_shared_reference(args[0]):
+            return self._views.resolve(args[0], partial(method, *args[1:], **options))
+        if isinstance(rule, Action):
+            self._check(rule, args[0])
+        elif rule is not _OWN:
+            self._access.require(Action.SUBSCRIPTION_WRITE, ROOT, name)
+        if name not in _VEILED:
+            return method(*args, **options)
+        try:
+            return method(*args, **options)
+        except Conflict as error:
+            raise self._veiled(error, args[0]) from None
+
+    def _check(self, action: Action, subject: object) -> None:
+        named = _named(subject)
+        if action not in _VIEWED or not self._views.granted(named.arm_id):
+            self._access.require(action, named.arm_id, named)
+
+    def _shown(self, name: str, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """What of a list the subject may see. A gallery that it only has a part of is there
+        without its properties."""
+        access = self._access
+        if name == "list_definitions":
+            gallery = _named(args[0])
+            if not access.sees(gallery.arm_id):
+                access.require(Action.GALLERY_READ, gallery.arm_id, gallery)
+        found = method(*args, **options)
+        if name == "list_definitions":
+            return [item for item in found if access.may(Action.DEFINITION_READ, item.name.arm_id)]
+        if name == "list_galleries":
+            return [self._gallery_shown(item) for item in found if access.sees(item.name.arm_id)]
+        if self._whole:
+            return found
+        return [item for item in found if access.may(Action.VERSION_READ, item.version.arm_id)]
+
+    def _gallery_shown(self, gallery: Gallery) -> Gallery:
+        if self._access.may(Action.GALLERY_READ, gallery.name.arm_id):
+            return gallery
+        return Gallery(gallery.name, gallery.location, gallery.created)
+
+    def _veiled(self, error: Conflict, subject: object) -> GalleriaError:
+        parent = _named(subject).arm_id.rsplit("/", 2)[0]
+        if self._access.may(Action.GALLERY_READ, parent):
+            return error
+        return Conflict(
+            "The request conflicts with a resource that exists already.", code=error.reason
+        )
+
+
+def guarded(
+    gallery: GalleryService, access: Access, views: SharedViews, *, whole: bool = False
+) -> GalleryService:
+    """The service as `access` allows it. `whole` is for the jobs: to know which bases are in use
+    they need all deployments, whoever's they are."""
+    return cast(GalleryService, GuardedGallery(gallery, access, views, whole=whole))
+
+
+def _named(subject: Any) -> Any:
+    """The name of the resource that an argument names or is."""
+    if isinstance(subject, str):
+        subject = parse_reference(subject)
+    if isinstance(subject, Reference):
+        if subject.number is None:
+            return subject.definition
+        return VersionName(subject.definition, subject.number)
+    if isinstance(subject, Deployment):
+        return subject.version
+    return subject.name if not hasattr(subject, "arm_id") else subject
