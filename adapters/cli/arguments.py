@@ -10,6 +10,7 @@ import click
 
 from pipeline.gallery.documents import parse_date
 from pipeline.gallery.model import Feature, StorageAccountType, TargetRegion
+from pipeline.gallery.names import parse_number
 
 
 class _Choice(click.Choice[str]):
@@ -45,8 +46,13 @@ def pairs(values: Iterable[str], option: str) -> Mapping[str, str]:
 
 
 def features(values: Iterable[str]) -> tuple[Feature, ...]:
-    """`--features "A=b C=d"`."""
-    return tuple(Feature(name, value) for name, value in pairs(values, "--features").items())
+    """`--features "A=b C=d"`; `A=b@1.2.0` is a feature that versions have from that one on."""
+    return tuple(_feature(name, value) for name, value in pairs(values, "--features").items())
+
+
+def _feature(name: str, text: str) -> Feature:
+    value, at, number = text.partition("@")
+    return Feature(name, value, parse_number(number) if at else None)
 
 
 def target_regions(values: Iterable[str]) -> tuple[TargetRegion, ...]:
@@ -59,7 +65,8 @@ def target_regions(values: Iterable[str]) -> tuple[TargetRegion, ...]:
 
 def _target(item: str) -> TargetRegion:
     name, *rest = item.split("=")
-    count, kind = None, StorageAccountType.STANDARD_LRS
+    count: int | None = None
+    kind: StorageAccountType | None = None
     if rest and rest[0].isascii() and rest[0].isdecimal():
         count = int(rest.pop(0))
     if rest:

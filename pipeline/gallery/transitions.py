@@ -14,6 +14,7 @@ from pipeline.gallery.model import (
     TargetRegion,
     VersionRequest,
 )
+from pipeline.gallery.names import region_key
 
 _NOT_FINISHED = "The work ended before this region was done."
 
@@ -44,6 +45,8 @@ def created(
         exclude_from_latest=request.exclude_from_latest,
         end_of_life_date=request.end_of_life_date,
         safety_profile=request.safety_profile,
+        storage_account_type=request.storage_account_type,
+        security_profile=request.security_profile,
         tags=request.tags,
         owner=owner,
         owned_since=now,
@@ -99,6 +102,33 @@ def replicating(
         provisioning_state=ProvisioningState.UPDATING,
         target_regions=kept + tuple(changed.values()),
         regions=_statuses(version, kept + tuple(changed.values())),
+        owner=owner,
+        owned_since=now,
+    )
+
+
+def regions_differ(old: ImageVersion, new: ImageVersion) -> bool:
+    """Whether something is to be done in zones: regions come or go, or other counts are wanted."""
+    before = {target.key: old.replicas_in(target) for target in old.target_regions}
+    after = {target.key: new.replicas_in(target) for target in new.target_regions}
+    return before != after or bool(old.leaving)
+
+
+def updating(
+    version: ImageVersion, targets: tuple[TargetRegion, ...], owner: OwnerToken, now: datetime
+) -> ImageVersion:
+    """The version with other regions: those that are removed can't be used from now on."""
+    keys = {target.key for target in targets}
+    gone = [target.name for target in version.target_regions if target.key not in keys]
+    # one that comes back before its old data is gone must not lose what is made now
+    leaving = tuple(name for name in version.leaving if region_key(name) not in keys)
+    return replace(
+        version,
+        attempt=version.attempt + 1,
+        provisioning_state=ProvisioningState.UPDATING,
+        target_regions=targets,
+        regions=_statuses(version, targets),
+        leaving=(*leaving, *gone),
         owner=owner,
         owned_since=now,
     )

@@ -5,19 +5,34 @@ from pipeline.gallery.rules.agreement import SourceFacts, agreement
 from pipeline.gallery.rules.definitions import definition_put, recommended
 from pipeline.gallery.rules.deletion import (
     blocked,
+    deleted_already,
     in_the_bin,
+    not_deleted,
     not_promoted,
-    policy_on,
     soft_deletion,
     to_the_bin,
     version_deletable,
 )
-from pipeline.gallery.rules.galleries import gallery_put, soft_delete_policy
+from pipeline.gallery.rules.galleries import gallery_put, gallery_update, soft_delete_policy
 from pipeline.gallery.rules.limits import Limits, quota
 from pipeline.gallery.rules.regions import MAX_REPLICAS, known_region, replica_count, targets
 from pipeline.gallery.rules.resources import deletable, end_of_life, existing, parent
+from pipeline.gallery.rules.scopes import (
+    known_resource_group,
+    known_subscription,
+    resource_group_put,
+    subscription_put,
+)
 from pipeline.gallery.rules.updates import VersionChange, changed_properties, changed_targets
-from pipeline.gallery.rules.use import cautions, disk_of, no_channel, no_latest, not_in_region
+from pipeline.gallery.rules.use import (
+    cautions,
+    disk_of,
+    no_channel,
+    no_latest,
+    not_in_region,
+    not_out_of_use,
+    promotable,
+)
 from pipeline.gallery.rules.versions import (
     GIB,
     disk_limit,
@@ -41,28 +56,36 @@ __all__ = [
     "changed_targets",
     "definition_put",
     "deletable",
+    "deleted_already",
     "disk_limit",
     "disk_of",
     "end_of_life",
     "existing",
     "gallery_put",
+    "gallery_update",
     "has_source",
     "in_the_bin",
     "known_region",
+    "known_resource_group",
+    "known_subscription",
     "no_channel",
     "no_latest",
     "not_busy",
+    "not_deleted",
     "not_in_region",
+    "not_out_of_use",
     "not_promoted",
     "number_free",
     "parent",
-    "policy_on",
+    "promotable",
     "quota",
     "recommended",
     "replica_count",
     "replication_put",
+    "resource_group_put",
     "soft_delete_policy",
     "soft_deletion",
+    "subscription_put",
     "targets",
     "to_the_bin",
     "version_deletable",

@@ -49,6 +49,11 @@ def definition_put(
 
 
 def _unchanged(new: ImageDefinition, old: ImageDefinition, *, features: bool) -> None:
+    if new.name != old.name or new.created != old.created:
+        raise Conflict(
+            f"Changing property 'name' of '{old.name}' is not allowed.",
+            code="PropertyChangeNotAllowed",
+        )
     changed = [path for path, name in IMMUTABLE if getattr(new, name) != getattr(old, name)]
     for part in ("publisher", "offer", "sku"):
         if getattr(new.identifier, part) != getattr(old.identifier, part):

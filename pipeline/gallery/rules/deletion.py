@@ -72,9 +72,19 @@ def in_the_bin(version: ImageVersion, now: datetime) -> SoftDeletion:
     return deletion
 
 
-def policy_on(policy: SoftDeletePolicy, gallery: object) -> None:
-    if not policy.is_soft_delete_enabled:
+def not_deleted(version: ImageVersion) -> None:
+    if version.soft_deleted is not None:
         raise Conflict(
-            f"Soft delete is not enabled for gallery '{gallery}'.",
-            hint="galleria gallery update --soft-delete true; it holds for what is deleted then",
+            f"Operation 'Update Gallery Image Version' is not allowed on '{version.name}'; since "
+            "it is soft-deleted.",
+            hint="galleria version undelete brings it back",
+            code="OperationNotAllowed",
         )
+
+
+def deleted_already(version: ImageVersion) -> Conflict:
+    return Conflict(
+        f"The image version '{version.name}' is soft-deleted already.",
+        hint="galleria version purge removes it for good",
+        code="OperationNotAllowed",
+    )

@@ -25,6 +25,23 @@ def gallery_put(new: Gallery, old: Gallery | None) -> None:
         )
 
 
+def gallery_update(new: Gallery, old: Gallery) -> None:
+    """Description, tags and soft delete may be changed here; sharing has its own operations."""
+    soft_delete_policy(new.soft_delete_policy)
+    for path, changed in (
+        ("name", new.name != old.name),
+        ("location", region_key(new.location) != region_key(old.location)),
+        ("properties.sharingProfile", new.sharing_profile != old.sharing_profile),
+        ("created", new.created != old.created),
+    ):
+        if changed:
+            raise Conflict(
+                f"Changing property 'gallery.{path}' is not allowed.",
+                hint="galleria share changes with whom it is shared" * ("sharing" in path),
+                code="PropertyChangeNotAllowed",
+            )
+
+
 MAX_DAYS = 3650
 
 

@@ -10,7 +10,13 @@ from pipeline.gallery.names import region_key
 MAX_REPLICAS = 100
 
 
-def known_region(name: str, regions: Iterable[Region], *, kind: str = "galleries") -> Region:
+def known_region(
+    name: str,
+    regions: Iterable[Region],
+    *,
+    kind: str = "galleries",
+    provider: str = "Microsoft.Compute",
+) -> Region:
     """The configured region of that name, in its configured spelling."""
     regions = tuple(regions)
     for region in regions:
@@ -19,7 +25,7 @@ def known_region(name: str, regions: Iterable[Region], *, kind: str = "galleries
     available = ", ".join(sorted(region.name for region in regions))
     raise InvalidParameter(
         f"The provided location {name!r} is not available for resource type "
-        f"'Microsoft.Compute/{kind}'. List of available regions for the resource type is "
+        f"'{provider}/{kind}'. List of available regions for the resource type is "
         f"'{available}'.",
         code="LocationNotAvailableForResourceType",
     )

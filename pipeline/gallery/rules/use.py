@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from pipeline.errors import InvalidParameter, NotFound
+from pipeline.errors import Conflict, InvalidParameter, NotFound
+from pipeline.gallery.latest import usable
 from pipeline.gallery.model import ImageDefinition, ImageVersion
 from pipeline.gallery.names import VersionName
 
@@ -31,6 +32,27 @@ def no_channel(name: object, channel: str, known: list[str]) -> NotFound:
         hint=f"it has: {', '.join(known)}" if known else "galleria promote makes one",
         code="ChannelNotFound",
     )
+
+
+def not_out_of_use(version: ImageVersion, now: datetime) -> None:
+    """A soft-deleted version can be used for a while."""
+    deletion = version.soft_deleted
+    if deletion is not None and deletion.consumption_end_time <= now:
+        raise NotFound(
+            f"The gallery image '{version.name}' is deleted and could be used until "
+            f"{deletion.consumption_end_time.isoformat()}.",
+            hint="galleria version undelete brings it back",
+            code="GalleryImageNotFound",
+        )
+
+
+def promotable(version: ImageVersion) -> None:
+    if version.soft_deleted is not None or not usable(version):
+        raise Conflict(
+            f"The image version '{version.name}' can't be promoted: it is not Completed in any "
+            "region, or deleted.",
+            code="OperationNotAllowed",
+        )
 
 
 def disk_of(version: ImageVersion, lun: int | None) -> None:

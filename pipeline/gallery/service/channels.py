@@ -1,0 +1,32 @@
+"""Channels: names for versions, given by hand."""
+
+from pipeline.gallery import rules
+from pipeline.gallery.model import Channel
+from pipeline.gallery.names import DefinitionName, VersionName, check_channel
+from pipeline.gallery.service.base import Operations
+
+
+class Channels(Operations):
+    def promote(self, name: VersionName, channel: str) -> Channel:
+        """Let a channel mean a version that can be used; returns it."""
+        channel = check_channel(channel)
+        with self._catalog.write() as catalog:
+            version = rules.existing(catalog.version(name), name)
+            rules.promotable(version)
+            made = Channel(version.name.definition, channel, version.number, self._clock())
+            catalog.put_channel(made)
+            return made
+
+    def list_channels(self, definition: DefinitionName) -> list[Channel]:
+        with self._catalog.read() as catalog:
+            return catalog.channels(definition)
+
+    def remove_channel(self, definition: DefinitionName, channel: str) -> None:
+        """The version that it means stays."""
+        channel = check_channel(channel)
+        with self._catalog.write() as catalog:
+            rules.existing(catalog.definition(definition), definition)
+            channels = {item.name: item for item in catalog.channels(definition)}
+            if channel not in channels:
+                raise rules.no_channel(definition, channel, list(channels))
+            catalog.delete_channel(channels[channel])

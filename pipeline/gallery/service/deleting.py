@@ -1,0 +1,76 @@
+"""Delete, undelete, and what retention would remove."""
+
+from dataclasses import replace
+
+from pipeline.errors import Conflict
+from pipeline.gallery import rules, transitions
+from pipeline.gallery.model import ImageVersion, ProvisioningState
+from pipeline.gallery.names import DefinitionName, VersionName
+from pipeline.gallery.rules.retention import Retention, Verdict, judge
+from pipeline.gallery.service.base import Operations
+
+
+class Deleting(Operations):
+    def begin_delete(
+        self, name: VersionName, *, force: bool = False, permanent: bool = False
+    ) -> ImageVersion:
+        """Delete a version. Where the gallery's policy says so it goes to the bin, and that is all;
+        else (or `permanent`) it comes back marked Deleting: from now on nobody can use it, its
+        replicas are to be removed, and `finish_delete` is to be called. `force` takes it from a
+        process that seems to live (one on another host can't be seen)."""
+        with self._catalog.write() as catalog:
+            version = rules.existing(catalog.version(name), name)
+            rules.not_busy(
+                version, owner_alive=self._busy(version) and not force, operation="Delete"
+            )
+            now = self._clock()
+            rules.version_deletable(version, now)
+            rules.not_promoted(version, catalog.channels(name.definition))
+            gallery = rules.existing(catalog.gallery(name.definition.gallery), name)
+            policy = gallery.soft_delete_policy
+            if not permanent and rules.to_the_bin(version, policy):
+                version = replace(version, soft_deleted=rules.soft_deletion(policy, now))
+            elif not permanent and version.soft_deleted is not None:
+                raise rules.deleted_already(version)
+            else:
+                version = transitions.deleting(version, self._owners.current(), now)
+            catalog.put_version(version)
+            return version
+
+    def finish_delete(self, version: ImageVersion) -> None:
+        """Forget a version whose replicas are gone."""
+        with self._catalog.write() as catalog:
+            current = self._mine(catalog, version)
+            if current.provisioning_state is not ProvisioningState.DELETING:
+                raise Conflict(f"The image version '{version.name}' is not marked for deletion.")
+            catalog.delete_version(current.name)
+
+    def undelete(self, name: VersionName) -> ImageVersion:
+        """Take a version out of the bin."""
+        with self._catalog.write() as catalog:
+            version = rules.existing(catalog.version(name), name)
+            rules.not_busy(version, owner_alive=self._busy(version), operation="Update")
+            rules.in_the_bin(version, self._clock())
+            version = replace(version, soft_deleted=None)
+            catalog.put_version(version)
+            return version
+
+    def expired(self, definition: DefinitionName) -> list[ImageVersion]:
+        """Versions in the bin whose time there is over."""
+        now = self._clock()
+        with self._catalog.read() as catalog:
+            return [
+                version
+                for version in catalog.versions(definition, deleted=True)
+                if version.soft_deleted is not None
+                and version.soft_deleted.hard_deletion_target_time <= now
+            ]
+
+    def retention(self, definition: DefinitionName, rule: Retention) -> list[Verdict]:
+        """What becomes of each version by a retention rule, newest first."""
+        with self._catalog.read() as catalog:
+            rules.existing(catalog.definition(definition), definition)
+            used = {item.version_uid for item in catalog.deployments()}
+            promoted = {item.version for item in catalog.channels(definition)}
+            versions = catalog.versions(definition)
+            return judge(versions, rule, used, promoted, self._clock())

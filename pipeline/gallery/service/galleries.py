@@ -1,0 +1,81 @@
+"""Galleries."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from pipeline.gallery import rules
+from pipeline.gallery.model import (
+    Gallery,
+    SharingPermissions,
+    SharingProfile,
+    SoftDeletePolicy,
+)
+from pipeline.gallery.names import GalleryName
+from pipeline.gallery.service.base import Operations
+from pipeline.gallery.service.scopes import check_scope
+
+
+class Galleries(Operations):
+    def create_gallery(
+        self,
+        name: GalleryName,
+        location: str,
+        *,
+        description: str = "",
+        tags: Mapping[str, str] | None = None,
+        soft_delete_policy: SoftDeletePolicy | None = None,
+        permissions: SharingPermissions = SharingPermissions.PRIVATE,
+    ) -> Gallery:
+        """Make a gallery, or change description, tags and (if given) soft delete of the one that is
+        there. `permissions` is the kind of a new one."""
+        region = rules.known_region(location, self._regions)
+        with self._catalog.write() as catalog:
+            check_scope(catalog, name)
+            old = catalog.gallery_in_subscription(name)
+            gallery = Gallery(
+                name,
+                region.name,
+                self._clock(),
+                description,
+                tags or {},
+                SharingProfile(permissions),
+                soft_delete_policy or SoftDeletePolicy(),
+            )
+            rules.gallery_put(gallery, old)
+            if old is None:
+                count = catalog.counts(name.subscription, region.name).galleries
+                limit = self._limits.galleries
+                rules.quota("galleries", count, limit, name.subscription, region.name)
+            else:
+                gallery = replace(
+                    old,
+                    description=description,
+                    tags=tags or {},
+                    soft_delete_policy=soft_delete_policy or old.soft_delete_policy,
+                )
+            catalog.put_gallery(gallery)
+            return gallery
+
+    def update_gallery(self, name: GalleryName, change: Callable[[Gallery], Gallery]) -> Gallery:
+        """Change description, tags and soft delete; what else `change` changes is refused."""
+        with self._catalog.write() as catalog:
+            old = rules.existing(catalog.gallery(name), name)
+            gallery = change(old)
+            rules.gallery_update(gallery, old)
+            catalog.put_gallery(gallery)
+            return gallery
+
+    def get_gallery(self, name: GalleryName) -> Gallery:
+        with self._catalog.read() as catalog:
+            return rules.existing(catalog.gallery(name), name)
+
+    def list_galleries(self, subscription: str | None = None) -> list[Gallery]:
+        """Of one subscription, or of all."""
+        with self._catalog.read() as catalog:
+            return catalog.galleries(subscription)
+
+    def delete_gallery(self, name: GalleryName) -> None:
+        with self._catalog.write() as catalog:
+            rules.existing(catalog.gallery(name), name)
+            rules.deletable(name, [d.name for d in catalog.definitions(name)])
+            catalog.delete_gallery(name)

@@ -1,0 +1,123 @@
+"""Find versions."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from pipeline.gallery import rules
+from pipeline.gallery.catalog import CatalogReader
+from pipeline.gallery.latest import latest, usable
+from pipeline.gallery.model import ImageVersion, ProvisioningState
+from pipeline.gallery.names import (
+    DefinitionName,
+    Reference,
+    VersionName,
+    VersionNumber,
+    parse_reference,
+)
+from pipeline.gallery.service.base import Operations
+
+PARENTS = 16  # versions on either side that a new base may start from
+
+_UNFINISHED = (
+    ProvisioningState.CREATING,
+    ProvisioningState.UPDATING,
+    ProvisioningState.DELETING,
+)
+
+
+class Lookup(Operations):
+    def get_version(self, name: VersionName) -> ImageVersion:
+        """In whatever state it is."""
+        with self._catalog.read() as catalog:
+            return rules.existing(catalog.version(name), name)
+
+    def list_versions(
+        self,
+        definition: DefinitionName,
+        *,
+        limit: int | None = None,
+        before: VersionNumber | None = None,
+        deleted: bool = False,
+    ) -> list[ImageVersion]:
+        """Newest first, at most `limit`, those below number `before`; or the soft-deleted ones."""
+        with self._catalog.read() as catalog:
+            rules.existing(catalog.definition(definition), definition)
+            found = catalog.versions(definition, start=before, deleted=deleted)
+            return list(islice(found, limit))
+
+    def count_versions(self, definition: DefinitionName, *, deleted: bool = False) -> int:
+        with self._catalog.read() as catalog:
+            return catalog.count_versions(definition, deleted=deleted)
+
+    def latest_version(
+        self, definition: DefinitionName, region: str | None = None
+    ) -> ImageVersion | None:
+        with self._catalog.read() as catalog:
+            return latest(catalog.versions(definition), region)
+
+    def report(self, name: VersionName) -> Mapping[str, Any] | None:
+        """The generalize report that was recorded with a version."""
+        with self._catalog.read() as catalog:
+            return catalog.report(name)
+
+    def resolve(self, reference: str | Reference, region: str | None = None) -> ImageVersion:
+        """The version that `g/i/v`, `g/i@channel`, `g/i/latest` or `g/i` means; with a region, one
+        to be used there."""
+        wanted = parse_reference(reference) if isinstance(reference, str) else reference
+        if region is not None:
+            region = rules.known_region(region, self._regions).name
+        with self._catalog.read() as catalog:
+            rules.existing(catalog.definition(wanted.definition), wanted.definition)
+            number = wanted.number
+            if wanted.channel is not None:
+                number = _promoted(catalog, wanted.definition, wanted.channel)
+            if number is None:
+                found = latest(catalog.versions(wanted.definition), region)
+                if found is None:
+                    raise rules.no_latest(wanted.definition, region)
+                return found
+            name = VersionName(wanted.definition, number)
+            version = rules.existing(catalog.version(name), name)
+        if region is not None:
+            rules.not_out_of_use(version, self._clock())
+            if not usable(version, region):
+                raise rules.not_in_region(name, region)
+        return version
+
+    def parents_of(self, name: VersionName) -> dict[int | None, tuple[str, ...]]:
+        """By LUN, root digests of disks of the definition's usable versions: what a new base of
+        version `name` can start from. Nearest first: older ones going back, then newer ones."""
+        definition, number = name.definition, name.number
+        with self._catalog.read() as catalog:
+            near = [
+                *_usable(catalog.versions(definition, start=number)),
+                *_usable(catalog.versions(definition, start=number, ascending=True)),
+            ]
+        found: dict[int | None, dict[str, None]] = {}
+        for version in near:
+            for disk in version.disks:
+                found.setdefault(disk.lun, {})[disk.digest] = None
+        return {lun: tuple(digests) for lun, digests in found.items()}
+
+    def cautions(self, version: ImageVersion) -> list[str]:
+        """What whoever uses a version should be told."""
+        with self._catalog.read() as catalog:
+            definition = catalog.definition(version.name.definition)
+        return list(rules.cautions(version, definition, self._clock()))
+
+    def is_interrupted(self, version: ImageVersion) -> bool:
+        """Whether it is unfinished and nobody works on it: its process died, or never began."""
+        return version.provisioning_state in _UNFINISHED and not self._busy(version)
+
+
+def _usable(versions: Iterable[ImageVersion]) -> Iterator[ImageVersion]:
+    return islice(filter(usable, versions), PARENTS)
+
+
+def _promoted(catalog: CatalogReader, definition: DefinitionName, channel: str) -> VersionNumber:
+    channels = catalog.channels(definition)
+    for item in channels:
+        if item.name == channel:
+            return item.version
+    raise rules.no_channel(definition, channel, [item.name for item in channels])

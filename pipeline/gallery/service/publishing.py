@@ -1,0 +1,165 @@
+"""Publish and replicate: a version's number is taken, its progress recorded, its work ended."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pipeline.gallery import rules, transitions
+from pipeline.gallery.model import (
+    ImageDisk,
+    ImageVersion,
+    OsState,
+    RegionStatus,
+    SourceProperties,
+    TargetRegion,
+    VersionRequest,
+)
+from pipeline.gallery.names import VersionName
+from pipeline.gallery.rules.agreement import SourceFacts, agreement
+from pipeline.gallery.service.base import Operations
+
+
+class Publishing(Operations):
+    def begin_version(self, request: VersionRequest) -> ImageVersion:
+        """Check every rule and take the number.
+
+        What a dead or failed process left under the number is taken over: the uid stays. When
+        regions are Completed already (only for the request's own fingerprint), they stay, and so do
+        the disks: the rest is to be made from those regions' bases, not from the sources.
+        """
+        now, owner = self._clock(), self._owners.current()
+        with self._catalog.write() as catalog:
+            name = request.name
+            definition = rules.parent(catalog.definition(name.definition), name.definition)
+            rules.version_request(request, definition, now)
+            location = rules.known_region(
+                request.location or definition.location,
+                self._regions,
+                kind="galleries/images/versions",
+            )
+            targets = rules.targets(
+                request.target_regions,
+                location,
+                self._regions,
+                request.replication_mode,
+                kind=request.storage_account_type,
+            )
+            old = catalog.version(name)
+            rules.number_free(old, request.fingerprint, owner_alive=self._busy(old))
+            if old is None:
+                subscription, limit = name.definition.gallery.subscription, self._limits.versions
+                count = catalog.counts(subscription, location.name).versions
+                rules.quota("image versions", count, limit, subscription, location.name)
+            generalized = request.generalize
+            if generalized is None:
+                generalized = definition.os_state is OsState.GENERALIZED
+            version = transitions.created(
+                replace(request, name=VersionName(definition.name, name.number)),
+                location.name,
+                targets,
+                generalized=generalized,
+                uid=uuid.uuid4().hex,
+                owner=owner,
+                now=now,
+            )
+            if old is not None:
+                version = transitions.taken_over(old, version)
+            catalog.put_version(version)
+            if not version.completed_regions:
+                catalog.put_report(name, None)
+            return version
+
+    def check_disk(self, version: ImageVersion, virtual_size: int, disk: str) -> None:
+        """Refuse a disk that is too large for the version's replication mode."""
+        rules.disk_limit(virtual_size, version.replication_mode, disk)
+
+    def set_region(self, version: ImageVersion, status: RegionStatus) -> ImageVersion:
+        """Record how far a region is. Each call is a durable transaction: call it on changes of
+        state and every few per cent, not for every block."""
+        return self._change(
+            version, lambda current: transitions.region_changed(current, status, self._clock())
+        )
+
+    def check_source(
+        self, version: ImageVersion, facts: SourceFacts, source: SourceProperties
+    ) -> tuple[str, ...]:
+        """The properties of the definition that nothing is known to confirm; refuses disks that
+        contradict one."""
+        with self._catalog.read() as catalog:
+            name = version.name.definition
+            definition = rules.existing(catalog.definition(name), name)
+        return agreement(definition, facts, version.name, source)
+
+    def record_disks(
+        self,
+        version: ImageVersion,
+        disks: Sequence[ImageDisk],
+        unverified: tuple[str, ...] = (),
+    ) -> ImageVersion:
+        """What the version consists of; before its first region is Completed."""
+        return self._change(
+            version,
+            lambda current: replace(current, disks=tuple(disks), unverified=unverified),
+        )
+
+    def record_report(self, version: ImageVersion, report: Mapping[str, Any]) -> None:
+        with self._catalog.write() as catalog:
+            self._mine(catalog, version)
+            catalog.put_report(version.name, report)
+
+    def finish_version(
+        self, version: ImageVersion, stats: Mapping[str, Any] | None = None
+    ) -> ImageVersion:
+        """End a publication or replication: Succeeded when every region is Completed, else Failed,
+        and then usable where it is Completed."""
+        return self._change(
+            version,
+            lambda current: transitions.finished(
+                replace(current, stats=current.stats if stats is None else stats)
+            ),
+        )
+
+    def hand_over(self, version: ImageVersion) -> ImageVersion:
+        """Give up a version that is usable, with regions left to be made: another process goes on
+        with `begin_replication`."""
+
+        def change(current: ImageVersion) -> ImageVersion:
+            rules.has_source(current)
+            return transitions.handed_over(current)
+
+        return self._change(version, change)
+
+    def abandon_version(self, version: ImageVersion, details: str) -> ImageVersion | None:
+        """End a publication that failed. When no region was Completed the version is gone and its
+        number free (None); else it is Failed, and usable where it is Completed."""
+        with self._catalog.write() as catalog:
+            current = self._mine(catalog, version)
+            if not current.completed_regions:
+                catalog.delete_version(current.name)
+                return None
+            failed = transitions.finished(current, details)
+            catalog.put_version(failed)
+            return failed
+
+    def begin_replication(
+        self, name: VersionName, targets: Sequence[TargetRegion] = ()
+    ) -> ImageVersion:
+        """Take a published version to add regions to it, or to make failed ones again. What is to
+        be done is every region that is not Completed."""
+        with self._catalog.write() as catalog:
+            version = rules.existing(catalog.version(name), name)
+            rules.not_busy(version, owner_alive=self._busy(version), operation="Update")
+            rules.not_deleted(version)
+            rules.has_source(version)
+            wanted = {t.key: t for t in version.target_regions} | {t.key: t for t in targets}
+            location = rules.known_region(version.location, self._regions)
+            checked = rules.targets(
+                tuple(wanted.values()), location, self._regions, version.replication_mode
+            )
+            rules.replication_put(version, checked)
+            version = transitions.replicating(
+                version, checked, self._owners.current(), self._clock()
+            )
+            catalog.put_version(version)
+            return version
