@@ -1,0 +1,1 @@
+"""Running QEMUs, over their QMP sockets (the `Machines` port)."""
