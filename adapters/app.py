@@ -1,7 +1,11 @@
 """The composition root: a Config in, the wired application out; the one module that knows all
 adapters."""
 
+import os
+import pwd
+import socket
 import sys
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,18 +23,27 @@ from adapters.sources import HostSources
 from adapters.work import WorkDirectory
 from adapters.zones import DirectoryZone, create_zone, open_zone
 from pipeline.errors import GalleriaError
+from pipeline.gallery.audit import Actor
+from pipeline.gallery.audited import AuditedCatalog
+from pipeline.gallery.grants import Grants
+from pipeline.gallery.guard import guarded
 from pipeline.gallery.model import ImageVersion, Region
 from pipeline.gallery.service import GalleryService
+from pipeline.gallery.subjects import Access
+from pipeline.gallery.views import SharedViews
 from pipeline.ports import Progress, Zone
 from pipeline.publish import Ports
 
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """The wired application. `gallery` answers what is there, `ports` is what the jobs take."""
+    """The wired application. `gallery` answers what is there, `grants` who may do what and `views`
+    what is shared; `ports` is what the jobs take. All act for the configured principal."""
 
     config: Config
     gallery: GalleryService
+    grants: Grants
+    views: SharedViews
     ports: Ports
     zones: Mapping[str, tuple[Zone, ...]]
 
@@ -40,14 +53,18 @@ def open_app(config: Config, progress: Progress) -> Iterator[App]:
     """Wire everything for the length of a `with`. A zone that can't be opened (its file system is
     not mounted, say) is warned of and left out: what needs it says so."""
     sandbox = Sandbox(enabled=config.sandbox)
-    catalog = open_catalog(config.catalog)
+    account, principal = local_account(), config.principal or None
+    actor = Actor(principal or account, account, uuid.uuid4().hex)
+    catalog = AuditedCatalog(open_catalog(config.catalog), actor)
     try:
+        access = Access(catalog, account, principal)
+        views = SharedViews(catalog, access)
         gallery = GalleryService(
             catalog, ProcessOwners(), [Region(name) for name in config.regions]
         )
         zones = {region: _zones(config, region, sandbox, progress) for region in config.regions}
         ports = Ports(
-            gallery=gallery,
+            gallery=guarded(gallery, access, views, whole=True),
             sources=HostSources(),
             images=QemuImages(sandbox, Policy(virtual_size=config.max_virtual_size)),
             pins=FilePins(),
@@ -57,9 +74,19 @@ def open_app(config: Config, progress: Progress) -> Iterator[App]:
             progress=progress,
             later=partial(_replicate_later, config),
         )
-        yield App(config, gallery, ports, zones)
+        seen = guarded(gallery, access, views)
+        yield App(config, seen, Grants(catalog, access), views, ports, zones)
     finally:
         catalog.close()
+
+
+def local_account() -> str:
+    """Who runs this process: an account of the host, whatever principal it acts as."""
+    try:
+        name = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container may run with a number that has no name
+        name = str(os.geteuid())
+    return f"{name}@{socket.gethostname()}"
 
 
 def create_zones(config: Config) -> None:
@@ -89,6 +116,7 @@ def _replicate_later(config: Config, version: ImageVersion) -> None:
     logs.mkdir(parents=True, exist_ok=True)
     program = [sys.executable, "-c", "from adapters.cli import main; main()"]
     options = ["--config", str(config.file)] if config.file else []
+    options += ["--as", config.principal] if config.principal else []
     command.detach(
         [*program, *options, "replicate", str(version.name)],
         log=logs / f"replicate-{version.zone_key}.log",

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import date, datetime
 from enum import Enum
 from pathlib import Path
@@ -23,6 +23,7 @@ class Settings:
     """The global options. They may stand before the command or after it, so each sets its own."""
 
     config: Path | None = None
+    principal: str | None = None
     json: bool = False
     quiet: bool = False
     verbose: bool = False
@@ -32,7 +33,8 @@ class Settings:
         """The configuration."""
         from adapters.config import load_config
 
-        return load_config(self.config)
+        config = load_config(self.config)
+        return config if self.principal is None else replace(config, principal=self.principal)
 
     def open_progress(self) -> "Progress":
         """Where stages report how far they are."""

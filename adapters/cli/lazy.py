@@ -23,16 +23,18 @@ def _remember(context: click.Context, parameter: click.Parameter, value: object)
 def global_options(*, hidden: bool) -> list[click.Parameter]:
     """The options that every command has. They are shown in the help of `galleria` alone."""
 
-    def option(name: str, help: str, **how: Any) -> click.Option:
+    def option(names: str, help: str, **how: Any) -> click.Option:
         return click.Option(
-            [name], help=help, hidden=hidden, expose_value=False, callback=_remember, **how
+            names.split(), help=help, hidden=hidden, expose_value=False, callback=_remember, **how
         )
 
     path = click.Path(path_type=Path)
+    acting = "Act as this principal. Default: the local operator."
     modes = click.Choice(PROGRESS_MODES)
     flag = {"is_flag": True, "default": None}
     return [
         option("--config", "Read this configuration instead.", type=path, metavar="FILE"),
+        option("--as principal", acting, metavar="PRINCIPAL"),
         option("--json", "Print the result as one JSON object.", **flag),
         option("--quiet", "No progress; only warnings and errors.", **flag),
         option("--progress", "How to show progress (on stderr).", type=modes),

@@ -57,6 +57,7 @@ class Config:
     cache: Path
     sandbox: bool = True
     immutable: bool = True
+    principal: str = ""  # on whose behalf; empty: the local operator, who owns everything
     max_virtual_size: int = 32 << 40
     file: Path | None = field(default=None, compare=False)  # what was read
     # by key, what set it: a file or a variable; what is not in it has its default

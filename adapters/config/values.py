@@ -130,5 +130,6 @@ PARSERS: Mapping[str, Callable[[object, str, Path], object]] = {
     "cache": _path,
     "sandbox": _boolean,
     "immutable": _boolean,
+    "principal": _text,
     "max_virtual_size": _bytes,
 }

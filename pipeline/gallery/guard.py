@@ -4,13 +4,14 @@ An operation that the table does not name is for the owner of the whole catalog 
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
 from pipeline.errors import Conflict, GalleriaError
 from pipeline.gallery.access import ROOT, Action
 from pipeline.gallery.model import Deployment, Gallery
-from pipeline.gallery.names import Reference, VersionName, parse_reference
+from pipeline.gallery.names import DefinitionName, Reference, VersionName, parse_reference
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.sharing import is_shared_reference
 from pipeline.gallery.subjects import Access
@@ -19,28 +20,71 @@ from pipeline.gallery.views import SharedViews
 _OWN = object()  # on a version that only the process which took it, by another row, has in hand
 _SHOWN = object()  # a list, of which each sees what it may see
 
-# Each operation of the service and the action that it is on its first argument.
+
+@dataclass(frozen=True, slots=True)
+class _On:
+    """An action on what the arguments name, if that is not simply the first of them."""
+
+    action: Action
+    id: Callable[..., str]
+
+
+def _subscription(identity: str, *_: object, **__: object) -> str:
+    return f"/subscriptions/{identity}"
+
+
+def _group(subscription: str, name: str, *_: object, **__: object) -> str:
+    return f"/subscriptions/{subscription}/resourceGroups/{name}"
+
+
+def _root(*_: object, **__: object) -> str:
+    return ROOT
+
+
+# Each operation of the service, and the action that it is on what its first argument names.
 OPERATIONS: Mapping[str, object] = {
+    "create_subscription": _On(Action.SUBSCRIPTION_WRITE, _root),
+    "list_subscriptions": _SHOWN,
+    "delete_subscription": _On(Action.SUBSCRIPTION_WRITE, _root),
+    "create_resource_group": _On(Action.GROUP_WRITE, _group),
+    "list_resource_groups": _On(Action.GROUP_READ, _subscription),
+    "delete_resource_group": _On(Action.GROUP_DELETE, _group),
     "create_gallery": Action.GALLERY_WRITE,
+    "update_gallery": Action.GALLERY_WRITE,
     "get_gallery": Action.GALLERY_READ,
     "list_galleries": _SHOWN,
     "delete_gallery": Action.GALLERY_DELETE,
     "create_definition": Action.DEFINITION_WRITE,
+    "update_definition": Action.DEFINITION_WRITE,
     "get_definition": Action.DEFINITION_READ,
     "list_definitions": _SHOWN,
     "delete_definition": Action.DEFINITION_DELETE,
+    "list_channels": Action.VERSION_READ,
+    "remove_channel": Action.VERSION_WRITE,
+    "promote": Action.VERSION_WRITE,
     "get_version": Action.VERSION_READ,
     "list_versions": Action.VERSION_READ,
+    "count_versions": Action.VERSION_READ,
+    "latest_version": Action.VERSION_READ,
+    "retention": Action.VERSION_READ,
+    "expired": Action.VERSION_READ,
+    "cautions": Action.VERSION_READ,
     "report": Action.VERSION_READ,
     "parents_of": Action.VERSION_READ,
+    "resolve": Action.VERSION_READ,
     "begin_version": Action.VERSION_WRITE,
     "begin_replication": Action.VERSION_WRITE,
+    "begin_update": Action.VERSION_WRITE,
+    "undelete": Action.VERSION_WRITE,
     "begin_delete": Action.VERSION_DELETE,
-    "resolve": Action.VERSION_READ,
     "record_deployment": Action.VERSION_READ,
     "list_deployments": _SHOWN,
     "is_interrupted": _OWN,
     "check_disk": _OWN,
+    "check_source": _OWN,
+    "check_deletable": _OWN,
+    "check_deletable": _OWN,
+    "region_left": _OWN,
     "set_region": _OWN,
     "record_disks": _OWN,
     "record_report": _OWN,
@@ -56,7 +100,7 @@ OPERATIONS: Mapping[str, object] = {
 _VIEWED = frozenset({Action.DEFINITION_READ, Action.VERSION_READ})
 
 # What stands in a conflict with something that the subject can't see must not name it.
-_VEILED = frozenset({"create_gallery", "create_definition"})
+_VEILED = frozenset({"create_gallery", "create_definition", "update_definition"})
 
 
 class GuardedGallery:
@@ -80,10 +124,13 @@ class GuardedGallery:
         rule = OPERATIONS.get(name)
         if rule is _SHOWN:
             return self._shown(name, method, *args, **options)
-        if name == "resolve" and isinstance(args[0], str) and is_shared_reference(args[0]):
-            return self._views.resolve(args[0], partial(method, *args[1:], **options))
+        first = args[0]
+        if name == "resolve" and isinstance(first, str) and is_shared_reference(first):
+            return self._views.resolve(first, lambda real: method(real, *args[1:], **options))
         if isinstance(rule, Action):
-            self._check(rule, args[0])
+            self._check(rule, first)
+        elif isinstance(rule, _On):
+            self._access.require(rule.action, rule.id(*args, **options))
         elif rule is not _OWN:
             self._access.require(Action.SUBSCRIPTION_WRITE, ROOT, name)
         if name not in _VEILED:
@@ -91,7 +138,7 @@ class GuardedGallery:
         try:
             return method(*args, **options)
         except Conflict as error:
-            raise self._veiled(error, args[0]) from None
+            raise self._veiled(error, first) from None
 
     def _check(self, action: Action, subject: object) -> None:
         named = _named(subject)
@@ -109,6 +156,8 @@ class GuardedGallery:
         found = method(*args, **options)
         if name == "list_definitions":
             return [item for item in found if access.may(Action.DEFINITION_READ, item.name.arm_id)]
+        if name == "list_subscriptions":
+            return [item for item in found if access.sees(_subscription(item.id))]
         if name == "list_galleries":
             return [self._gallery_shown(item) for item in found if access.sees(item.name.arm_id)]
         if self._whole:
@@ -121,8 +170,10 @@ class GuardedGallery:
         return Gallery(gallery.name, gallery.location, gallery.created)
 
     def _veiled(self, error: Conflict, subject: object) -> GalleriaError:
-        parent = _named(subject).arm_id.rsplit("/", 2)[0]
-        if self._access.may(Action.GALLERY_READ, parent):
+        named = _named(subject)
+        gallery = named.gallery if isinstance(named, DefinitionName) else None
+        around = gallery.arm_id if gallery else _subscription(named.subscription)
+        if self._access.may(Action.GALLERY_READ, around):
             return error
         return Conflict(
             "The request conflicts with a resource that exists already.", code=error.reason

@@ -24,6 +24,7 @@ from pipeline.gallery.names import (
     parse_number,
     region_key,
 )
+from pipeline.gallery.rules import features
 
 MAX_SUBSCRIPTIONS = 30
 MAX_TENANTS = 5
@@ -207,8 +208,6 @@ def _some(subscriptions: Sequence[str], tenants: Sequence[str]) -> None:
 
 # --- what a shared gallery may hold -------------------------------------------------------------
 
-_PRIVATE_ONLY = ("confidentialvm", "trustedlaunch")
-
 
 def may_hold_definition(
     permissions: SharingPermissions, gallery: Gallery, definition: ImageDefinition
@@ -216,12 +215,12 @@ def may_hold_definition(
     """Refuse what only a private gallery may hold."""
     if permissions is SharingPermissions.PRIVATE:
         return
-    for feature in definition.features:
-        if feature.name.lower() == "securitytype" and feature.value.lower() in _PRIVATE_ONLY:
-            raise Refused(
-                f"The image definition '{definition.name}' has SecurityType {feature.value}: only "
-                f"a Private gallery may hold it, and '{gallery.name}' is {permissions.value}."
-            )
+    security = features.security_type(definition)
+    if security in features.PRIVATE_ONLY:
+        raise Refused(
+            f"The image definition '{definition.name}' has SecurityType {security}: only a Private "
+            f"gallery may hold it, and '{gallery.name}' is to be {permissions.value}."
+        )
     if permissions is SharingPermissions.COMMUNITY:
         _home(definition.name, definition.location, gallery, permissions)
         if definition.purchase_plan is not None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 
-from pipeline.gallery import rules
+from pipeline.gallery import rules, sharing
 from pipeline.gallery.catalog import CatalogWriter
 from pipeline.gallery.model import Gallery, ImageDefinition
 from pipeline.gallery.names import DefinitionName, GalleryName
@@ -68,6 +68,8 @@ class Definitions(Operations):
             self._clock(),
             allow_update_image=features_too,
         )
+        permissions = gallery.sharing_profile.permissions
+        sharing.may_hold_definition(permissions, gallery, definition)
         catalog.put_definition(definition)
         return definition
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from pipeline.gallery import rules
+from pipeline.gallery import rules, sharing
 from pipeline.gallery.model import (
     Gallery,
     SharingPermissions,
@@ -78,4 +78,5 @@ class Galleries(Operations):
         with self._catalog.write() as catalog:
             rules.existing(catalog.gallery(name), name)
             rules.deletable(name, [d.name for d in catalog.definitions(name)])
+            sharing.deletable(catalog.sharing(name))
             catalog.delete_gallery(name)

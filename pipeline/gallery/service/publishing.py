@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipeline.gallery import rules, transitions
+from pipeline.gallery import rules, sharing, transitions
 from pipeline.gallery.model import (
     ImageDisk,
     ImageVersion,
@@ -38,6 +38,9 @@ class Publishing(Operations):
                 self._regions,
                 kind="galleries/images/versions",
             )
+            gallery = rules.parent(catalog.gallery(name.definition.gallery), name.definition.gallery)
+            permissions = gallery.sharing_profile.permissions
+            sharing.may_hold_version(permissions, gallery, name, location.name)
             targets = rules.targets(
                 request.target_regions,
                 location,
