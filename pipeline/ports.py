@@ -348,6 +348,52 @@ class Guest(Protocol):
         ...
 
     def symlink(self, target: str, path: str) -> None: ...
+    def hive(self, path: str, *, writable: bool = False) -> AbstractContextManager["Hive"]:
+        """Open a file of the Windows registry; one at a time. What was changed is written when
+        the `with` ends without an error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryValue:
+    """`kind` is Windows's number of the type: 1 REG_SZ, 3 REG_BINARY, 4 REG_DWORD, 7 REG_MULTI_SZ
+    (winnt.h)."""
+
+    kind: int
+    data: bytes
+
+
+class Hive(Protocol):
+    """One registry hive. Keys are paths from its root, parts separated by backslashes; the names
+    of keys and values are looked up without regard to case."""
+
+    def has(self, key: str) -> bool: ...
+    def keys(self, key: str) -> list[str]:
+        """Names of the keys below; empty when the key is absent."""
+        ...
+
+    def values(self, key: str) -> list[str]:
+        """Names of the values in a key; empty when it is absent."""
+        ...
+
+    def get(self, key: str, name: str) -> RegistryValue | None: ...
+    def set(self, key: str, name: str, value: RegistryValue) -> None:
+        """Make or replace a value, and the keys on the way to it."""
+        ...
+
+    def delete(self, key: str, name: str) -> None:
+        """Remove a value, and its data from the file; nothing to do when it is absent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeState:
+    """What an NTFS volume says of itself before it is mounted. `dirty`: Windows wants to check it;
+    `journal`: its log holds changes that are not in the volume yet."""
+
+    device: str
+    dirty: bool
+    journal: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,8 +426,14 @@ class GuestSession(Protocol):
     raises."""
 
     def inspect(self) -> GuestFacts: ...
-    def mount(self) -> Guest:
-        """Mount the guest's file systems as its fstab says (read-only if the session is)."""
+    def mount(self, *, writable: bool = True) -> Guest:
+        """Mount the guest's file systems as its fstab says; read-only if the session is, or if
+        not `writable`. What was mounted before is unmounted."""
+        ...
+
+    def volumes(self) -> tuple[VolumeState, ...]:
+        """The NTFS volumes; to be asked before they are mounted to be written, as that alone makes
+        ntfs-3g drop their logs."""
         ...
 
     def free_ranges(self, *, zero_rest: bool) -> FreeSpace:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters import command
-from adapters.guestfs import accelerator, fixed, free, scratch
+from adapters.guestfs import accelerator, fixed, free, scratch, volumes
 from adapters.guestfs import helper as helper_module
 from adapters.guestfs.devices import Devices, survey
 from adapters.guestfs.facts import chosen_root, facts
@@ -22,7 +22,16 @@ from adapters.guestfs.guest import GuestfsGuest
 from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.sandbox import Sandbox
 from pipeline.errors import InvalidParameter, StageFailed
-from pipeline.ports import Chain, FreeSpace, Guest, GuestFacts, GuestHost, GuestSession, ImageFormat
+from pipeline.ports import (
+    Chain,
+    FreeSpace,
+    Guest,
+    GuestFacts,
+    GuestHost,
+    GuestSession,
+    ImageFormat,
+    VolumeState,
+)
 
 PYTHON = Path("/usr/bin/python3")
 LAUNCH_SECONDS = 180.0  # 8 s measured under software emulation on two idle cores
@@ -131,22 +140,30 @@ class GuestfsSession:
         self._writable = writable
         self._roots: list[str] | None = None
         self._devices: Devices | None = None
+        self._mounted = False
 
     def inspect(self) -> GuestFacts:
         return facts(self._helper, self._inspected(), self._surveyed())
 
-    def mount(self) -> Guest:
+    def mount(self, *, writable: bool = True) -> Guest:
         """Raises StageFailed when no operating system, or more than one, is on the first disk that
         has any, and when a file system is not mounted as it should be."""
         root = chosen_root(self._helper, self._inspected(), self._surveyed())
         points = self._helper.call("inspect_get_mountpoints", root)
         present = self._surveyed().kinds()
+        writable = writable and self._writable
+        if self._mounted:
+            self._helper.call("umount_all")
+        self._mounted = True
         for point in sorted(points, key=len):
             if points[point] in present:  # a disk that fstab names may not be among these
-                self._mount(points[point], point)
-        if self._writable:
+                self._mount(points[point], point, writable=writable)
+        if writable:
             self._check_writable()
         return GuestfsGuest(self._helper, points)
+
+    def volumes(self) -> tuple[VolumeState, ...]:
+        return volumes.states(self._helper, self._surveyed())
 
     def free_ranges(self, *, zero_rest: bool) -> FreeSpace:
         if not self._writable:
@@ -163,9 +180,9 @@ class GuestfsSession:
             self._devices = survey(self._helper)
         return self._devices
 
-    def _mount(self, device: str, point: str) -> None:
+    def _mount(self, device: str, point: str, *, writable: bool) -> None:
         try:
-            self._helper.call("mount" if self._writable else "mount_ro", device, point)
+            self._helper.call("mount" if writable else "mount_ro", device, point)
         except CallFailed as error:
             raise StageFailed(
                 f"the guest's {printable(point)} ({printable(device)}) cannot be mounted: "

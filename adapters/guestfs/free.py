@@ -6,7 +6,7 @@ zero by whoever stores the disk, so nothing has to be filled or trimmed.
 
 from collections.abc import Callable
 
-from adapters.guestfs import blocks
+from adapters.guestfs import blocks, volumes
 from adapters.guestfs.devices import ENCRYPTED, Device, Devices, project
 from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.guestfs.shell import quote, run_script
@@ -111,6 +111,7 @@ READERS: dict[str, Callable[[Helper, Device], tuple[Range, ...]]] = {
     "xfs": _xfs,
     "swap": _swap,
     "vfat": _fat,
+    "ntfs": volumes.free_clusters,
 }
 
 

@@ -4,17 +4,19 @@ libguestfs resolves links inside the guest (its daemon works chrooted). The shel
 whole listings does not, so it only ever sees paths whose middle is free of links.
 """
 
+import contextlib
 import fnmatch
 import re
 import stat as modes
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from adapters.guestfs import hive
 from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.guestfs.shell import quote, run_script
 from pipeline.errors import Refused
-from pipeline.ports import FileStat, Guest
+from pipeline.ports import FileStat, Guest, Hive
 
 SYSROOT = "/sysroot"  # where the appliance mounts the guest
 PART = 1 << 20  # bytes of one message; libguestfs's limit is 4 MiB
@@ -154,6 +156,11 @@ class GuestfsGuest:
     def symlink(self, target: str, path: str) -> None:
         self._call("ln_s", target, self.real(path))
         self._directories.clear()
+
+    @contextlib.contextmanager
+    def hive(self, path: str, *, writable: bool = False) -> Iterator[Hive]:
+        with hive.opened(self._helper, self._regular(path, "opened"), writable=writable) as found:
+            yield found
 
     def _insist(self, call: str, real: str, *args: Any) -> None:
         """Change something even where it is immutable or append-only (chattr(1)): logs and

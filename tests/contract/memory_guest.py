@@ -1,12 +1,18 @@
 """The in-memory double of the Guest ports. The contract suite runs over it too, so it can't lie."""
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from dissect.regf import RegistryHive
+from dissect.regf.exceptions import Error
+
+from fixtures import hive
 from pipeline.data.extents import Range
 from pipeline.errors import Refused, StageFailed
 from pipeline.ports import (
@@ -17,6 +23,9 @@ from pipeline.ports import (
     GuestFacts,
     GuestHost,
     GuestSession,
+    Hive,
+    RegistryValue,
+    VolumeState,
 )
 
 
@@ -131,6 +140,17 @@ class MemoryGuest:
         directory, name = self._split(path)
         self._at(directory).children[name] = Node("symlink", 0o777, target=target)
 
+    @contextmanager
+    def hive(self, path: str, *, writable: bool = False) -> Iterator[Hive]:
+        try:
+            opened = MemoryHive(self._file(path).content)
+        except (Error, struct.error) as error:
+            raise Refused(f"{path}: {error}") from error
+        yield opened
+        if opened.changed:
+            assert writable
+            self._file(path).content = hive.write(opened.root)
+
     def _split(self, path: str) -> tuple[str, str]:
         pure = PurePosixPath(path)
         if not pure.is_absolute() or ".." in pure.parts:
@@ -193,19 +213,78 @@ class MemoryGuest:
         return "/" + "/".join(real)
 
 
+class MemoryHive:
+    """A hive's file, read by dissect.regf and written by the fixtures' writer."""
+
+    def __init__(self, content: bytes) -> None:
+        self.root = _tree(RegistryHive(BytesIO(content)).root())
+        self.changed = False
+
+    def has(self, key: str) -> bool:
+        return self._find(key) is not None
+
+    def keys(self, key: str) -> list[str]:
+        found = self._find(key)
+        return list(found.keys) if found else []
+
+    def values(self, key: str) -> list[str]:
+        found = self._find(key)
+        return list(found.values) if found else []
+
+    def get(self, key: str, name: str) -> RegistryValue | None:
+        values = (found := self._find(key)) and found.values
+        value = values.get(_same(values, name)) if values else None
+        return RegistryValue(value.kind, value.data) if value else None
+
+    def set(self, key: str, name: str, value: RegistryValue) -> None:
+        node = self.root
+        for part in key.split("\\"):
+            node = node.keys.setdefault(_same(node.keys, part), hive.Key())
+        node.values[_same(node.values, name)] = hive.Value(value.kind, value.data)
+        self.changed = True
+
+    def delete(self, key: str, name: str) -> None:
+        found = self._find(key)
+        if found and found.values.pop(_same(found.values, name), None):
+            self.changed = True
+
+    def _find(self, key: str) -> hive.Key | None:
+        node: hive.Key | None = self.root
+        for part in key.split("\\") if key else []:
+            node = node and node.keys.get(_same(node.keys, part))
+        return node
+
+
+def _same(names: Iterable[str], name: str) -> str:
+    """The spelling that a name has, looked up without regard to case."""
+    return next((known for known in names if known.lower() == name.lower()), name)
+
+
+def _tree(key: Any) -> hive.Key:
+    values = {
+        "" if value.name == "(Default)" else value.name: hive.Value(value.type, bytes(value.data))
+        for value in key.values()
+    }
+    return hive.Key(values, {child.name: _tree(child) for child in key.subkeys()})
+
+
 @dataclass
 class MemorySession:
     guest: MemoryGuest
     facts: GuestFacts
     free: FreeSpace
+    states: tuple[VolumeState, ...] = ()
     mounted: bool = False
 
     def inspect(self) -> GuestFacts:
         return self.facts
 
-    def mount(self) -> Guest:
+    def mount(self, *, writable: bool = True) -> Guest:
         self.mounted = True
         return self.guest
+
+    def volumes(self) -> tuple[VolumeState, ...]:
+        return self.states
 
     def free_ranges(self, *, zero_rest: bool) -> FreeSpace:
         return self.free
@@ -219,15 +298,17 @@ class MemoryHost:
         guest: MemoryGuest,
         facts: GuestFacts | None = None,
         free: Sequence[Sequence[Range]] = ((),),
+        states: tuple[VolumeState, ...] = (),
     ) -> None:
         self.guest = guest
         self.facts = facts or GuestFacts(os_type="linux", distribution="debian", hostname="oldbox")
         self.free = FreeSpace(tuple(tuple(ranges) for ranges in free), ("a note",))
+        self.states = states
         self.sessions: list[MemorySession] = []
 
     @contextmanager
     def session(self, chains: Sequence[Chain], *, writable: bool) -> Iterator[MemorySession]:
-        self.sessions.append(MemorySession(self.guest, self.facts, self.free))
+        self.sessions.append(MemorySession(self.guest, self.facts, self.free, self.states))
         yield self.sessions[-1]
 
 

@@ -11,9 +11,10 @@ import pytest
 from adapters.guestfs.client import GuestfsHost
 from adapters.guestfs.guest import GuestfsGuest
 from adapters.sandbox import Sandbox
+from fixtures import hive
 from fixtures.debian import default_cache
 from pipeline.errors import Refused
-from pipeline.ports import Guest, ImageFormat, Layer
+from pipeline.ports import Guest, ImageFormat, Layer, RegistryValue
 from tests.contract.memory_guest import MemoryGuest
 from tests.system.phony import debian_disk
 
@@ -212,3 +213,55 @@ def test_immutable_files_are_changed_all_the_same(appliance: Guest) -> None:
     assert appliance.names("/attributes") == ["truncated", "written"]
     assert appliance.read("/attributes/truncated") == b""
     assert appliance.read("/attributes/written") == b"new"
+
+
+@pytest.fixture
+def registry(guest: Guest, home: str) -> str:
+    content = {
+        "Setup": {"CmdLine": hive.text("old"), "SetupType": hive.number(0)},
+        "Update": {name: hive.text(f"value of {name}") for name in ("One", "Two", "Three")},
+        "Update\\Below": {"Kept": hive.texts("a", "b")},
+        "Single": {"Only": hive.text("a secret that must not stay in the file")},
+    }
+    guest.write(f"{home}/HIVE", hive.write(hive.tree(content)))
+    return f"{home}/HIVE"
+
+
+def test_a_hive_is_read_without_regard_to_case(guest: Guest, registry: str) -> None:
+    with guest.hive(registry) as opened:
+        assert sorted(opened.keys("")) == ["Setup", "Single", "Update"]
+        assert sorted(opened.values("UPDATE")) == ["One", "Three", "Two"]
+        assert opened.has("update\\below")
+        assert not opened.has("update\\nothing\\below")
+        assert opened.get("setup", "SETUPTYPE") == RegistryValue(4, b"\0\0\0\0")
+        assert opened.get("setup", "nothing") is None
+        assert opened.get("nothing", "nothing") is None
+        assert opened.keys("nothing") == opened.values("nothing") == []
+
+
+def test_a_hive_is_changed(guest: Guest, registry: str) -> None:
+    new = RegistryValue(1, "new\0".encode("utf-16-le"))
+    with guest.hive(registry, writable=True) as opened:
+        opened.set("setup", "cmdline", new)
+        opened.set("Services\\Mine", "Start", RegistryValue(4, b"\2\0\0\0"))
+        opened.delete("update", "two")
+        opened.delete("update", "two")
+        opened.delete("Single", "Only")
+        assert opened.get("update", "Two") is None
+    with guest.hive(registry) as opened:
+        assert opened.get("Setup", "CmdLine") == new
+        assert opened.get("Services\\Mine", "Start") == RegistryValue(4, b"\2\0\0\0")
+        assert sorted(opened.values("Update")) == ["One", "Three"]
+        assert opened.values("Single") == []
+        assert opened.has("Single")
+        assert opened.get("Update\\Below", "Kept") is not None
+    content = guest.read(registry)
+    assert "value of Two".encode("utf-16-le") not in content
+    assert "a secret".encode("utf-16-le") not in content
+    assert "value of One".encode("utf-16-le") in content
+
+
+def test_what_is_no_hive_is_refused(guest: Guest, home: str) -> None:
+    guest.write(f"{home}/HIVE", b"regf of nothing" * 1000)
+    with pytest.raises(Refused), guest.hive(f"{home}/HIVE"):
+        pass

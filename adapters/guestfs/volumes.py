@@ -1,0 +1,53 @@
+"""NTFS volumes of a session: their state before they are mounted, and their free space after."""
+
+from adapters.guestfs import blocks, ntfs
+from adapters.guestfs.devices import Device, Devices
+from adapters.guestfs.process import Helper, printable
+from adapters.guestfs.shell import quote, run_script
+from pipeline.data.extents import Range
+from pipeline.ports import VolumeState
+
+READ_PART = 2 << 20
+WIPE_SECONDS = 3600.0
+# unused file records, directory entries of removed files, the log: what the bitmap does not tell
+WIPE = "ntfswipe -f -q -m -d -l"
+
+
+def states(helper: Helper, found: Devices) -> tuple[VolumeState, ...]:
+    """A volume that can't be read is one that must not be written: dirty."""
+    listed = []
+    for device in found.devices:
+        if device.kind != "ntfs":
+            continue
+        try:
+            volume = opened(helper, device)
+            dirty, journal = volume.is_dirty(), volume.has_journal()
+        except blocks.Unsure:
+            dirty, journal = True, True
+        listed.append(VolumeState(printable(device.name), dirty, journal))
+    return tuple(listed)
+
+
+def free_clusters(helper: Helper, device: Device) -> tuple[Range, ...]:
+    """Free clusters by $Bitmap. What removed files leave in the volume's own tables is wiped
+    first: small files lie there whole."""
+    before = opened(helper, device)
+    if before.is_dirty() or before.has_journal():
+        raise blocks.Unsure("it was not closed cleanly")
+    run_script(helper, f"{WIPE} {quote(device.node)} >&2", timeout=WIPE_SECONDS)
+    volume = opened(helper, device)
+    return blocks.bitmap(volume.bitmap(), volume.cluster, volume.length)
+
+
+def opened(helper: Helper, device: Device) -> ntfs.Volume:
+    def read(offset: int, length: int) -> bytes:
+        content = b""
+        while len(content) < length:
+            count = min(READ_PART, length - len(content))
+            part = helper.call("pread_device", device.name, count, offset + len(content))
+            if not part:
+                break
+            content += part
+        return content
+
+    return ntfs.Volume(read)
