@@ -34,10 +34,11 @@ from pipeline.gallery.names import (
     region_key,
 )
 from tests.memory_access import AccessState, AccessView
+from tests.memory_resources import ResourceState, ResourceView
 
 
 @dataclass
-class _State(AccessState):
+class _State(AccessState, ResourceState):
     definitions: dict[DefinitionName, ImageDefinition] = field(default_factory=dict)
     versions: dict[VersionName, ImageVersion] = field(default_factory=dict)
     reports: dict[VersionName, Mapping[str, Any]] = field(default_factory=dict)
@@ -48,10 +49,11 @@ class _State(AccessState):
     group_map: dict[tuple[str, str], ResourceGroup] = field(default_factory=dict)
 
 
-class _View(AccessView):
+class _View(AccessView, ResourceView):
     def __init__(self, state: _State) -> None:
         self._state = state
         self._access = state
+        self._resources = state
 
     def gallery(self, name: GalleryName) -> Gallery | None:
         return self._state.galleries.get(name)

@@ -26,6 +26,7 @@ from adapters.catalog.conditions import (
     is_definition,
     is_gallery,
 )
+from adapters.catalog.resources import ResourceChanges, ResourceQueries
 from pipeline.gallery import rules
 from pipeline.gallery.catalog import CatalogReader, CatalogWriter, Counts
 from pipeline.gallery.documents import decode, encode
@@ -52,7 +53,7 @@ T = TypeVar("T")
 PAGE = 100  # versions that are fetched at a time, after the first
 
 
-class Reader(AccessQueries):
+class Reader(AccessQueries, ResourceQueries):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
@@ -207,7 +208,7 @@ class Reader(AccessQueries):
         return found
 
 
-class Writer(Reader, AccessChanges):
+class Writer(Reader, AccessChanges, ResourceChanges):
     def put_gallery(self, gallery: Gallery) -> None:
         name = gallery.name
         where = {

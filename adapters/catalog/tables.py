@@ -20,7 +20,7 @@ from sqlalchemy import (
     false,
 )
 
-SCHEMA = "0003"  # the newest migration
+SCHEMA = "0004"  # the newest migration
 
 metadata = MetaData(
     naming_convention={

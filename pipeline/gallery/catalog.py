@@ -21,6 +21,7 @@ from pipeline.gallery.model import (
     Subscription,
 )
 from pipeline.gallery.names import DefinitionName, GalleryName, VersionName, VersionNumber
+from pipeline.resources.catalog import ResourceReader, ResourceWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Counts:
     versions: int
 
 
-class CatalogReader(AccessReader, Protocol):
+class CatalogReader(AccessReader, ResourceReader, Protocol):
     """One consistent view of the catalog. Names are found without regard to case; lists are in the
     order of names, versions newest first by number."""
 
@@ -84,7 +85,7 @@ class CatalogReader(AccessReader, Protocol):
     def deployments(self) -> list[Deployment]: ...
 
 
-class CatalogWriter(CatalogReader, AccessWriter, Protocol):
+class CatalogWriter(CatalogReader, AccessWriter, ResourceWriter, Protocol):
     """A view that changes too. `put` makes the thing or replaces the one of the same name; a parent
     must exist. Deleting what is absent does nothing; deleting a parent of something is an error."""
 

@@ -1,0 +1,159 @@
+"""Disks, snapshots and managed images, with Azure's properties (reference 1.5).
+
+    disk            a writable copy-on-write child of a base: files that a VM may use
+    snapshot        an immutable point in time of one disk: a base
+    managed image   an OS disk and data disks, generalized: bases
+
+Their bytes lie in a zone of their region: as bases, so that equal content is stored once and every
+later one starts from an older one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+
+from pipeline.gallery.model import (
+    Architecture,
+    HyperVGeneration,
+    OsState,
+    OsType,
+    OwnerToken,
+    ProvisioningState,
+)
+from pipeline.resources.names import ResourceKind, ResourceName, resource_of
+
+
+class CreateOption(Enum):
+    """How a disk or snapshot came to be, in Azure's words."""
+
+    EMPTY = "Empty"
+    COPY = "Copy"  # of a disk or a snapshot
+    FROM_IMAGE = "FromImage"  # of a version
+    IMPORT = "Import"  # of a file, an URL or a running VM
+
+
+class DiskState(Enum):
+    UNATTACHED = "Unattached"
+    ATTACHED = "Attached"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What content came from. `id` is an ARM id, a path or a URL; `uid` the one life of that name;
+    `digest` the root digest that it had, where it has one (a file's is not known before it is
+    read)."""
+
+    kind: str
+    id: str
+    uid: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CreationData:
+    """`source_unique_id` tells the source from a later one of the same name."""
+
+    create_option: CreateOption
+    source_resource_id: str = ""
+    source_uri: str = ""
+    source_unique_id: str = ""
+    gallery_image_reference: str = ""
+    lun: int | None = None
+    logical_sector_size: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class SupportedCapabilities:
+    architecture: Architecture | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One disk's bytes: the base `digest` in the resource's zone. `lun` None is the OS disk."""
+
+    lun: int | None
+    digest: str
+    virtual_size: int
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What the three kinds have in common. `zone_path` is the zone that holds the bytes."""
+
+    id: str
+    location: str
+    time_created: datetime
+    unique_id: str
+    provisioning_state: ProvisioningState = ProvisioningState.CREATING
+    completion_percent: int = 0
+    contents: tuple[Content, ...] = ()
+    os_type: OsType | None = None
+    hyper_v_generation: HyperVGeneration | None = None
+    supported_capabilities: SupportedCapabilities = SupportedCapabilities()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    owner: OwnerToken | None = None
+    bytes_read: int = 0
+    bytes_written: int = 0
+
+    @property
+    def name(self) -> ResourceName:
+        found = resource_of(self.id)
+        if found is None:
+            raise ValueError(f"{self.id!r} is no resource's id")
+        return found
+
+    @property
+    def zone_key(self) -> str:
+        """What a zone keeps it under."""
+        name = self.name
+        return f"{name.kind.value}+{name.name}+{self.unique_id}".lower()
+
+    @property
+    def disk_size_bytes(self) -> int:
+        return sum(content.virtual_size for content in self.contents)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot(Resource):
+    """`incremental` ones of one disk are a family; each stores what changed since the one before.
+    `machine_disk` is the disk of a running VM that it was captured from."""
+
+    creation_data: CreationData = CreationData(CreateOption.IMPORT)
+    incremental: bool = False
+    incremental_snapshot_family_id: str = ""
+    machine_disk: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFile:
+    path: str
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disk(Resource):
+    """`file` is what a VM uses. What it held at first is its content's base; what is written since
+    is in the file alone."""
+
+    creation_data: CreationData = CreationData(CreateOption.EMPTY)
+    disk_size: int = 0
+    file: DiskFile | None = None
+
+    @property
+    def disk_size_bytes(self) -> int:
+        return self.disk_size
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedImage(Resource):
+    os_state: OsState = OsState.GENERALIZED
+    source_virtual_machine: str = ""
+
+
+KINDS: Mapping[ResourceKind, type[Resource]] = {
+    ResourceKind.DISK: Disk,
+    ResourceKind.SNAPSHOT: Snapshot,
+    ResourceKind.IMAGE: ManagedImage,
+}

@@ -1,0 +1,201 @@
+"""Disks, snapshots and managed images in a catalog: the contract, and the operations on it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from adapters.catalog import open_catalog
+from pipeline.errors import Conflict, InvalidParameter, NotFound
+from pipeline.gallery.access import Action
+from pipeline.gallery.catalog import Catalog
+from pipeline.gallery.model import OwnerToken, ProvisioningState, Region
+from pipeline.resources.model import (
+    Content,
+    CreateOption,
+    CreationData,
+    Disk,
+    DiskFile,
+    ManagedImage,
+    Origin,
+    Resource,
+    Snapshot,
+)
+from pipeline.resources.names import ResourceKind, ResourceName, parse_resource, resource_of
+from pipeline.resources.service import ResourceService
+from tests.memory_catalog import MemoryCatalog
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+DIGEST = "ab" * 32
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
+    made = (
+        MemoryCatalog()
+        if request.param == "memory"
+        else open_catalog(f"sqlite:///{tmp_path}/catalog.db")
+    )
+    yield made
+    made.close()
+
+
+class Owners:
+    """Processes by number; those in `dead` have ended."""
+
+    def __init__(self) -> None:
+        self.pid = 1
+        self.dead: set[int] = set()
+
+    def current(self) -> OwnerToken:
+        return OwnerToken("host", "boot", 1, self.pid, 1)
+
+    def alive(self, token: OwnerToken) -> bool:
+        return token.pid not in self.dead
+
+
+def named(name: str, kind: ResourceKind = ResourceKind.SNAPSHOT) -> ResourceName:
+    return ResourceName(kind, name)
+
+
+def snapshot(name: str = "web", location: str = "eu") -> Snapshot:
+    return Snapshot(named(name).arm_id, location, NOW, "")
+
+
+CONTENT = Content(None, DIGEST, 1 << 30, Origin("file", "/srv/web.qcow2"))
+RESOURCES: tuple[Resource, ...] = (
+    Snapshot(
+        named("a").arm_id,
+        "eu",
+        NOW,
+        "1" * 32,
+        contents=(CONTENT,),
+        creation_data=CreationData(CreateOption.COPY, source_resource_id="/x", lun=3),
+        incremental=True,
+        incremental_snapshot_family_id="f" * 32,
+    ),
+    Disk(
+        named("a", ResourceKind.DISK).arm_id,
+        "eu",
+        NOW,
+        "2" * 32,
+        disk_size=1 << 20,
+        file=DiskFile("/srv/a.raw", "raw"),
+    ),
+    ManagedImage(named("a", ResourceKind.IMAGE).arm_id, "eu", NOW, "3" * 32, tags={"ü": "1"}),
+)
+
+
+@pytest.mark.parametrize("resource", RESOURCES, ids=lambda item: type(item).__name__)
+def test_what_is_put_is_found_by_any_case(catalog: Catalog, resource: Resource) -> None:
+    with catalog.write() as writer:
+        assert writer.resource(resource.name) is None
+        writer.put_resource(resource)
+        changed = replace(resource, completion_percent=40)
+        writer.put_resource(changed)
+    with catalog.read() as reader:
+        upper = ResourceName(resource.name.kind, "A", resource_group="GALLERIA")
+        assert reader.resource(upper) == changed
+        assert reader.resources(resource.name.kind) == [changed]
+        others = [kind for kind in ResourceKind if kind is not resource.name.kind]
+        assert [reader.resources(kind) for kind in others] == [[], []]
+    with catalog.write() as writer:
+        writer.delete_resource(upper)
+        writer.delete_resource(upper)
+        assert writer.resource(upper) is None
+
+
+def test_lists_are_in_the_order_of_names(catalog: Catalog) -> None:
+    with catalog.write() as writer:
+        for number, name in enumerate(("b", "C", "a")):
+            writer.put_resource(replace(snapshot(name), unique_id=f"{number:032}"))
+    with catalog.read() as reader:
+        found = [item.name.name for item in reader.resources(ResourceKind.SNAPSHOT)]
+    assert found == ["a", "b", "C"]
+
+
+def service(catalog: Catalog, owners: Owners, **options: object) -> ResourceService:
+    return ResourceService(catalog, owners, [Region("EU West")], **options)  # type: ignore[arg-type]
+
+
+def test_a_resource_is_made_once(catalog: Catalog) -> None:
+    made = service(catalog, Owners())
+    begun = made.begin(snapshot(location="euwest"))
+    assert begun.location == "EU West"
+    assert len(begun.unique_id) == 32
+    with pytest.raises(Conflict, match="can't be used yet"):
+        made.use(begun.name)
+    with pytest.raises(Conflict, match="being made by another"):
+        made.begin(snapshot(location="euwest"))
+    done = made.finish(replace(begun, contents=(CONTENT,)))
+    assert done.provisioning_state is ProvisioningState.SUCCEEDED
+    assert made.use(begun.name) == done
+    assert made.snapshots() == [done]
+    with pytest.raises(Conflict, match="exists already"):
+        made.begin(snapshot(location="euwest"))
+
+
+def test_what_a_dead_process_began_is_gone_on_with(catalog: Catalog) -> None:
+    owners = Owners()
+    made = service(catalog, owners)
+    first = made.begin(snapshot(location="euwest"))
+    owners.dead, owners.pid = {1}, 2
+    assert made.interrupted(first)
+    second = made.begin(snapshot(location="euwest"))
+    assert second.unique_id == first.unique_id
+    with pytest.raises(Conflict, match="taken over"):
+        made.finish(first)
+    made.finish(second)
+
+
+def test_deleting_takes_the_name_away_at_the_end(catalog: Catalog) -> None:
+    made = service(catalog, Owners())
+    begun = made.begin(snapshot(location="euwest"))
+    with pytest.raises(Conflict, match="worked on"):
+        made.begin_delete(begun.name)
+    made.finish(begun)
+    going = made.begin_delete(begun.name)
+    assert going.provisioning_state is ProvisioningState.DELETING
+    with pytest.raises(Conflict, match="Deleting"):
+        made.use(begun.name)
+    made.forget(going)
+    with pytest.raises(NotFound):
+        made.get(begun.name)
+    with pytest.raises(NotFound):
+        made.begin_delete(begun.name)
+
+
+def test_using_a_snapshot_takes_the_right_to_write_it(catalog: Catalog) -> None:
+    asked: list[Action] = []
+    made = service(catalog, Owners(), require=lambda action, _: asked.append(action))
+    begun = made.finish(made.begin(snapshot(location="euwest")))
+    asked.clear()
+    made.use(begun.name)
+    made.get(begun.name)
+    assert asked == [Action.SNAPSHOT_WRITE, Action.SNAPSHOT_READ]
+    asked.clear()
+    with pytest.raises(NotFound):
+        made.use(named("x", ResourceKind.IMAGE))
+    assert asked == [Action.MANAGED_IMAGE_READ]
+    hidden = service(catalog, Owners(), may=lambda action, _: action is not Action.SNAPSHOT_READ)
+    assert hidden.of_kind(ResourceKind.SNAPSHOT) == []
+
+
+@pytest.mark.parametrize("kind", list(ResourceKind))
+def test_names_and_ids(kind: ResourceKind) -> None:
+    name = ResourceName(kind, "Web_1")
+    assert parse_resource("Web_1", kind) == name
+    assert parse_resource(name.arm_id.upper(), kind) == name
+    assert resource_of(name.arm_id) == name
+    assert str(name) == "Web_1"
+    other = ResourceName(kind, "web", "1" * 8 + "-1111-1111-1111-" + "1" * 12, "rg")
+    assert str(other) == other.arm_id
+    wrong = next(item for item in ResourceKind if item is not kind)
+    with pytest.raises(InvalidParameter):
+        parse_resource(name.arm_id, wrong)
+    for bad in ("", "-a", "a-", "a/b", "ü", "a" * 81):
+        with pytest.raises(InvalidParameter):
+            ResourceName(kind, bad)
+    assert resource_of("/srv/disk.raw") is None
