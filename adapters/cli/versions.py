@@ -10,11 +10,13 @@ import click
 
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
+from adapters.cli.share import list_view, show_view
 from adapters.text import bytes_text, fields, printable, table
 from pipeline.gallery.documents import encode
 from pipeline.gallery.latest import latest
 from pipeline.gallery.model import ImageVersion, RegionStatus, ReplicationState
 from pipeline.gallery.names import DefinitionName, parse_definition, parse_gallery
+from pipeline.gallery.sharing import is_shared_reference
 from pipeline.stages.ingest import disk_name
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 def list_versions(settings: Settings, *, name: str | None) -> None:
     """List image versions, newest first."""
     with settings.app() as app:
+        if name is not None and is_shared_reference(name):
+            list_view(settings, app.views, name)
+            return
         found = {wanted: app.gallery.list_versions(wanted) for wanted in _definitions(app, name)}
     rows = []
     documents = []
@@ -50,6 +55,9 @@ def show(settings: Settings, *, reference: str, region: str | None, with_report:
     """Show one version: regions, replicas, how they were made, bytes."""
     with settings.app() as app:
         version = app.gallery.resolve(reference, region)
+        if is_shared_reference(reference):
+            show_view(settings, app.views, version, reference)
+            return
         report = app.gallery.report(version.name)
         definition = app.gallery.get_definition(version.name.definition)
         interrupted = app.gallery.is_interrupted(version)

@@ -169,8 +169,5 @@ def _action(id: str, verb: str, kind: str) -> str:
 
 
 def _shared(sharing: Sharing) -> str:
-    if sharing.community is not None and sharing.community.public_name:
-        return f"{sharing.permissions.value}: {sharing.community.public_name}"
-    return f"{sharing.permissions.value}: " + (
-        ", ".join((*sharing.subscriptions, *sharing.tenants)) or "nobody"
-    )
+    names = [*sharing.subscriptions, *sharing.tenants, *filter(None, [sharing.public_name])]
+    return f"{sharing.permissions.value}: {', '.join(names) or 'nobody'}"

@@ -59,8 +59,13 @@ class Sharing:
     community: Community | None = None
 
     @property
+    def public_name(self) -> str:
+        """Empty unless it is public."""
+        return "" if self.community is None else self.community.public_name
+
+    @property
     def is_public(self) -> bool:
-        return self.community is not None and bool(self.community.public_name)
+        return bool(self.public_name)
 
     @property
     def is_shared(self) -> bool:

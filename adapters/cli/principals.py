@@ -1,0 +1,178 @@
+"""`galleria principal` and `galleria role`: who there is, and who may do what."""
+
+import click
+
+from adapters.cli import arguments
+from adapters.cli.context import Settings
+from adapters.cli.lazy import Group
+from adapters.text import printable, table
+from pipeline.gallery.access import ROLES, Assignment, Principal, PrincipalKind, Role
+from pipeline.gallery.documents import encode
+from pipeline.gallery.grants import DEFAULT_SCOPE
+from pipeline.gallery.names import DEFAULT_TENANT
+
+NAME = click.argument("name", metavar="PRINCIPAL")
+
+
+@click.group(cls=Group)
+def principal() -> None:
+    """Make, list and delete users, groups and service principals."""
+
+
+@principal.command("create")
+@NAME
+@click.option(
+    "--type",
+    "kind",
+    type=arguments.enum_choice(PrincipalKind),
+    default=PrincipalKind.USER.value,
+    show_default=True,
+)
+@click.option("--tenant", metavar="ID", default=DEFAULT_TENANT, help="Its home tenant.")
+@click.option(
+    "--guest-of", multiple=True, metavar="ID...", help="Other tenants that have invited it."
+)
+@click.option(
+    "--subscription-ids",
+    multiple=True,
+    metavar="ID...",
+    help="Subscriptions whose user it is: what is shared with them is shared with it.",
+)
+@click.option("--member", "members", multiple=True, metavar="PRINCIPAL", help="Of a group.")
+@click.pass_obj
+def create_principal(
+    settings: Settings,
+    *,
+    name: str,
+    kind: str,
+    tenant: str,
+    guest_of: tuple[str, ...],
+    subscription_ids: tuple[str, ...],
+    members: tuple[str, ...],
+) -> None:
+    """Make a principal, or replace the one of that name."""
+    wanted = Principal(
+        name,
+        PrincipalKind(kind),
+        tenant,
+        arguments.names(guest_of),
+        arguments.names(subscription_ids),
+        arguments.names(members),
+    )
+    with settings.app() as app:
+        made = app.grants.put_principal(wanted)
+    settings.emit({"principal": encode(made)}, f"{made.kind.value} {printable(made.name)}")
+
+
+@principal.command("list")
+@click.pass_obj
+def list_principals(settings: Settings) -> None:
+    """List the principals."""
+    with settings.app() as app:
+        found = app.grants.principals()
+    rows = [
+        (
+            item.name,
+            item.kind.value,
+            item.tenant,
+            " ".join(item.guest_of),
+            " ".join(item.subscriptions),
+            " ".join(item.members),
+        )
+        for item in found
+    ]
+    header = ("PRINCIPAL", "TYPE", "TENANT", "GUEST OF", "SUBSCRIPTIONS", "MEMBERS")
+    text = table(header, rows) if rows else "there are no principals: only the local operator"
+    settings.emit({"principals": encode(found)}, text)
+
+
+@principal.command("delete")
+@NAME
+@click.pass_obj
+def delete_principal(settings: Settings, *, name: str) -> None:
+    """Delete a principal, with its roles and memberships."""
+    with settings.app() as app:
+        app.grants.delete_principal(name)
+    settings.emit({"deleted": name}, f"deleted principal {printable(name)}")
+
+
+@click.group(cls=Group)
+def role() -> None:
+    """Give, list and take away roles."""
+
+
+ASSIGNEE = click.option("--assignee", required=True, metavar="PRINCIPAL", help="Who has it.")
+ROLE = click.option("--role", "kind", required=True, type=arguments.enum_choice(Role))
+SCOPE = click.option(
+    "--scope",
+    metavar="SCOPE",
+    default=DEFAULT_SCOPE,
+    help="A gallery (corp), a definition (corp/web), or the ARM id of one of them, of a resource "
+    "group or of a subscription. Default: the default subscription.",
+)
+
+
+@role.command("assign")
+@ASSIGNEE
+@ROLE
+@SCOPE
+@click.pass_obj
+def assign(settings: Settings, *, assignee: str, kind: str, scope: str) -> None:
+    """Give a role to a principal, for a resource and all below it."""
+    with settings.app() as app:
+        made = app.grants.assign(assignee, Role(kind), scope)
+    settings.emit(
+        {"roleAssignment": encode(made)},
+        printable(f"{made.principal} is {made.role.value} at {made.scope}"),
+    )
+
+
+@role.command("list")
+@click.option("--assignee", metavar="PRINCIPAL", help="Those of this principal.")
+@click.option("--scope", metavar="SCOPE", help="Those that hold there.")
+@click.pass_obj
+def list_roles(settings: Settings, *, assignee: str | None, scope: str | None) -> None:
+    """List who has which role, and where."""
+    with settings.app() as app:
+        found = [item for item in app.grants.assignments(scope) if _is_of(item, assignee)]
+    rows = [(item.principal, item.role.value, item.scope) for item in found]
+    text = table(("PRINCIPAL", "ROLE", "SCOPE"), rows) if rows else "there are no roles"
+    settings.emit({"roleAssignments": encode(found)}, text)
+
+
+@role.command("remove")
+@ASSIGNEE
+@ROLE
+@SCOPE
+@click.pass_obj
+def remove(settings: Settings, *, assignee: str, kind: str, scope: str) -> None:
+    """Take a role away from a principal."""
+    with settings.app() as app:
+        app.grants.unassign(assignee, Role(kind), scope)
+    settings.emit(
+        {"removed": {"principal": assignee, "role": kind, "scope": scope}},
+        printable(f"{assignee} is not {kind} at {scope} any more"),
+    )
+
+
+@role.command("definitions")
+@click.pass_obj
+def definitions(settings: Settings) -> None:
+    """List the roles and the actions that each allows."""
+    rows = []
+    for kind, permissions in ROLES.items():
+        rows += [(kind.value, "", action) for action in permissions.actions]
+        rows += [(kind.value, "not", action) for action in permissions.not_actions]
+    document = [
+        {
+            "roleName": kind.value,
+            "actions": permissions.actions,
+            "notActions": permissions.not_actions,
+        }
+        for kind, permissions in ROLES.items()
+    ]
+    settings.emit({"roleDefinitions": document}, table(("ROLE", "", "ACTIONS"), rows))
+
+
+def _is_of(item: Assignment, assignee: str | None) -> bool:
+    return assignee is None or item.principal.lower() == assignee.lower()

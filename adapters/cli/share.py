@@ -1,0 +1,303 @@
+"""`galleria share`, `list-shared`, `list-community`: galleries for others, and of others."""
+
+from typing import Any
+
+import click
+
+from adapters.cli import arguments
+from adapters.cli.context import Settings
+from adapters.cli.lazy import Command, Group
+from adapters.text import bytes_text, fields, printable, table
+from pipeline.gallery.documents import encode
+from pipeline.gallery.model import ImageDefinition, ImageVersion, SharingPermissions
+from pipeline.gallery.names import parse_gallery
+from pipeline.gallery.sharing import Community, Sharing, parse_shared, unique_name
+from pipeline.gallery.views import SharedGallery, SharedViews
+
+GALLERY = click.argument("name", metavar="GALLERY")
+
+
+@click.group(cls=Group)
+def share() -> None:
+    """Share galleries with subscriptions, tenants or everyone."""
+
+
+def _with_whom(command: Any) -> Any:
+    for name, what in (("--tenant-ids", "Tenants"), ("--subscription-ids", "Subscriptions")):
+        help = f"{what}, separated by blanks (repeatable)."
+        command = click.option(name, multiple=True, metavar="ID...", help=help)(command)
+    return command
+
+
+@share.command("add")
+@GALLERY
+@_with_whom
+@click.pass_obj
+def add(
+    settings: Settings, *, name: str, subscription_ids: tuple[str, ...], tenant_ids: tuple[str, ...]
+) -> None:
+    """Share a gallery with subscriptions and tenants (30 and 5 at most)."""
+    with settings.app() as app:
+        made = app.grants.share_with(
+            parse_gallery(name), arguments.names(subscription_ids), arguments.names(tenant_ids)
+        )
+    _emit(settings, made)
+
+
+@share.command("remove")
+@GALLERY
+@_with_whom
+@click.pass_obj
+def remove(
+    settings: Settings, *, name: str, subscription_ids: tuple[str, ...], tenant_ids: tuple[str, ...]
+) -> None:
+    """Stop sharing a gallery with subscriptions and tenants."""
+    with settings.app() as app:
+        made = app.grants.unshare_with(
+            parse_gallery(name), arguments.names(subscription_ids), arguments.names(tenant_ids)
+        )
+    _emit(settings, made)
+
+
+@share.command("reset")
+@GALLERY
+@click.pass_obj
+def reset(settings: Settings, *, name: str) -> None:
+    """Share a gallery with nobody any more; a community gallery too."""
+    with settings.app() as app:
+        made = app.grants.reset(parse_gallery(name))
+    _emit(settings, made)
+
+
+@share.command("enable-community")
+@GALLERY
+@click.option("--publisher-uri", metavar="URI", help="Where the publisher is found.")
+@click.option("--publisher-email", "--publisher-contact", metavar="ADDRESS", help="Who answers.")
+@click.option("--eula", metavar="TEXT-OR-URI", help="The end-user licence agreement.")
+@click.option("--public-name-prefix", metavar="PREFIX", help="What the public name begins with.")
+@click.pass_obj
+def enable_community(settings: Settings, /, *, name: str, **about: str | None) -> None:
+    """Make a Community gallery public."""
+    given = [value for value in about.values() if value is not None]
+    if given and len(given) < len(about):
+        raise click.UsageError(
+            "--publisher-uri, --publisher-email, --eula and --public-name-prefix go together"
+        )
+    community = None
+    if given:
+        community = Community(
+            publisher_uri=about["publisher_uri"] or "",
+            publisher_contact=about["publisher_email"] or "",
+            eula=about["eula"] or "",
+            public_name_prefix=about["public_name_prefix"] or "",
+        )
+    with settings.app() as app:
+        made = app.grants.enable_community(parse_gallery(name), community)
+    _emit(settings, made)
+
+
+@share.command("set-permissions")
+@GALLERY
+@click.argument("permissions", type=arguments.enum_choice(SharingPermissions))
+@click.pass_obj
+def set_permissions(settings: Settings, *, name: str, permissions: str) -> None:
+    """Make a gallery Private, or one to be shared: Groups or Community."""
+    with settings.app() as app:
+        made = app.grants.set_permissions(parse_gallery(name), SharingPermissions(permissions))
+    _emit(settings, made)
+
+
+@share.command("show")
+@GALLERY
+@click.pass_obj
+def show(settings: Settings, *, name: str) -> None:
+    """Show with whom a gallery is shared."""
+    with settings.app() as app:
+        found = app.grants.sharing(parse_gallery(name))
+    _emit(settings, found)
+
+
+def _emit(settings: Settings, item: Sharing) -> None:
+    groups = [
+        {"type": kind, "ids": ids}
+        for kind, ids in (("Subscriptions", item.subscriptions), ("AADTenants", item.tenants))
+        if ids
+    ]
+    community = item.community
+    shared_id = f"/SharedGalleries/{unique_name(item.gallery)}" if groups else ""
+    public_id = f"/CommunityGalleries/{item.public_name}" if item.is_public else ""
+    document: dict[str, Any] = {"permissions": item.permissions.value, "groups": groups}
+    if community is not None:
+        document["communityGalleryInfo"] = {
+            "publisherUri": community.publisher_uri,
+            "publisherContact": community.publisher_contact,
+            "eula": community.eula,
+            "publicNamePrefix": community.public_name_prefix,
+            "communityGalleryEnabled": item.is_public,
+            "publicNames": [item.public_name] if item.is_public else [],
+        }
+    text = fields(
+        [
+            ("gallery", item.gallery),
+            ("permissions", item.permissions.value),
+            ("subscriptions", " ".join(item.subscriptions)),
+            ("tenants", " ".join(item.tenants)),
+            ("shared id", shared_id),
+            ("public id", public_id),
+            ("publisher", f"{community.publisher_contact} {community.publisher_uri}")
+            if community
+            else ("", ""),
+            ("eula", community.eula if community else ""),
+        ]
+    )
+    ids = {"uniqueId": shared_id or public_id} if shared_id or public_id else {}
+    settings.emit(
+        {"gallery": item.gallery.arm_id, "sharingProfile": document, "identifier": ids}, text
+    )
+
+
+# --- the galleries of others ---------------------------------------------------------------------
+
+
+@click.command("list-shared", cls=Command)
+@click.pass_obj
+def list_shared(settings: Settings) -> None:
+    """List the galleries that are shared with you directly."""
+    with settings.app() as app:
+        _list(settings, app.views.galleries(SharingPermissions.GROUPS))
+
+
+@click.command("list-community", cls=Command)
+@click.pass_obj
+def list_community(settings: Settings) -> None:
+    """List the community galleries."""
+    with settings.app() as app:
+        _list(settings, app.views.galleries(SharingPermissions.COMMUNITY))
+
+
+def _list(settings: Settings, found: list[SharedGallery]) -> None:
+    rows = [
+        (
+            item.reference.id,
+            item.gallery.location,
+            _contact(item),
+        )
+        for item in found
+    ]
+    text = table(("GALLERY", "LOCATION", "CONTACT"), rows) if rows else "there are none"
+    settings.emit({"galleries": [_gallery(item) for item in found]}, text)
+
+
+def list_view(settings: Settings, views: SharedViews, text: str) -> None:
+    """What `galleria list` says of a shared id: definitions of a gallery, or versions."""
+    wanted = parse_shared(text)
+    if wanted.definition is None:
+        definitions = views.definitions(text)
+        rows = [(f"{wanted.id}/Images/{item.name.name}", *_kind(item)) for item in definitions]
+        columns = ("DEFINITION", "OS", "STATE", "GEN", "PUBLISHER/OFFER/SKU")
+        documents = [_definition(item, wanted.id) for item in definitions]
+        settings.emit(
+            {"definitions": documents}, table(columns, rows) if rows else "there are no definitions"
+        )
+        return
+    versions = views.versions(text)
+    id = f"{wanted.id}/Images/{wanted.definition}"
+    lines = [
+        (
+            f"{id}/Versions/{item.number}",
+            bytes_text(sum(disk.virtual_size for disk in item.disks)),
+            ", ".join(item.completed_regions),
+        )
+        for item in versions
+    ]
+    header = ("VERSION", "VIRTUAL SIZE", "REGIONS")
+    settings.emit(
+        {"versions": [_version(item, id) for item in versions]},
+        table(header, lines) if lines else "there are no versions",
+    )
+
+
+def show_view(settings: Settings, views: SharedViews, version: ImageVersion, text: str) -> None:
+    """What `galleria show` says of a shared id: nothing of sources, hosts and files."""
+    wanted = parse_shared(text)
+    definition = views.definition(text)
+    id = f"{wanted.id}/Images/{definition.name.name}"
+    about = fields(
+        [
+            ("version", f"{id}/Versions/{version.number}"),
+            ("image", " ".join(_kind(definition)[:3])),
+            ("identifier", _kind(definition)[3]),
+            ("published", f"{version.published_date:%Y-%m-%d}" if version.published_date else ""),
+            ("end of life", f"{version.end_of_life_date or ''}"),
+            ("regions", ", ".join(version.completed_regions)),
+            ("eula", definition.eula),
+        ]
+    )
+    disks = table(
+        ("LUN", "VIRTUAL SIZE"),
+        [
+            ("os" if disk.lun is None else disk.lun, bytes_text(disk.virtual_size))
+            for disk in version.disks
+        ],
+    )
+    settings.emit(
+        {"version": _version(version, id), "definition": _definition(definition, wanted.id)},
+        f"{about}\n\n{disks}",
+    )
+
+
+def _is_public(item: SharedGallery) -> bool:
+    return item.reference.kind is SharingPermissions.COMMUNITY
+
+
+def _contact(item: SharedGallery) -> str:
+    """Whom to ask; direct shares do not say."""
+    community = item.sharing.community
+    return community.publisher_contact if community and _is_public(item) else ""
+
+
+def _gallery(item: SharedGallery) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "name": item.reference.name,
+        "location": item.gallery.location,
+        "uniqueId": item.reference.id,
+    }
+    if _is_public(item) and item.sharing.community is not None:
+        community = item.sharing.community
+        document["communityMetadata"] = {
+            "publisherUri": community.publisher_uri,
+            "publisherContact": community.publisher_contact,
+            "eula": community.eula,
+            "publicNames": [community.public_name],
+        }
+    return document
+
+
+def _kind(item: ImageDefinition) -> tuple[str, str, str, str]:
+    identifier = item.identifier
+    return (
+        item.os_type.value,
+        item.os_state.value,
+        item.hyper_v_generation.value,
+        printable(f"{identifier.publisher}/{identifier.offer}/{identifier.sku}"),
+    )
+
+
+def _definition(item: ImageDefinition, gallery_id: str) -> dict[str, Any]:
+    """Azure's SharedGalleryImage: what a definition says, without its own id."""
+    document: dict[str, Any] = encode(item)
+    for hidden in ("tags", "created", "description"):
+        document.pop(hidden, None)
+    return {**document, "name": item.name.name, "uniqueId": f"{gallery_id}/Images/{item.name.name}"}
+
+
+def _version(item: ImageVersion, definition_id: str) -> dict[str, Any]:
+    return {
+        "name": str(item.number),
+        "uniqueId": f"{definition_id}/Versions/{item.number}",
+        "publishedDate": encode(item.published_date),
+        "endOfLifeDate": encode(item.end_of_life_date),
+        "excludeFromLatest": item.exclude_from_latest,
+        "regions": item.completed_regions,
+        "disks": [{"lun": disk.lun, "diskSizeBytes": disk.virtual_size} for disk in item.disks],
+    }
