@@ -13,6 +13,9 @@ from pipeline.gallery.model import Feature, StorageAccountType, TargetRegion
 from pipeline.gallery.names import parse_number
 
 
+TAGS = click.option("--tags", multiple=True, metavar="NAME=VALUE...", help="Tags (repeatable).")
+
+
 class _Choice(click.Choice[str]):
     """A choice whose help keeps the case that the values have."""
 

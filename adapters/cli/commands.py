@@ -13,10 +13,13 @@ COMMANDS = {
         "adapters.cli.host:doctor",
         "Check what this host can do; exit 0 only when the main job can run.",
     ),
-    "gallery": ("adapters.cli.galleries:gallery", "Make, list, show and delete galleries."),
+    "gallery": (
+        "adapters.cli.galleries:gallery",
+        "Make, list, show, change and delete galleries.",
+    ),
     "definition": (
-        "adapters.cli.galleries:definition",
-        "Make, list, show and delete image definitions.",
+        "adapters.cli.definitions:definition",
+        "Make, list, show, change and delete image definitions.",
     ),
     "publish": ("adapters.cli.jobs:publish_command", "Publish disks as an image version."),
     "build": (
@@ -46,21 +49,6 @@ COMMANDS = {
         "adapters.cli.copies:export",
         "Write one disk of a version as a stand-alone file.",
     ),
-    "share": (
-        "adapters.cli.share:share",
-        "Share galleries with subscriptions, tenants or everyone.",
-    ),
-    "list-shared": (
-        "adapters.cli.share:list_shared",
-        "List the galleries that are shared with you directly.",
-    ),
-    "list-community": ("adapters.cli.share:list_community", "List the community galleries."),
-    "principal": (
-        "adapters.cli.principals:principal",
-        "Make, list and delete users, groups and service principals.",
-    ),
-    "role": ("adapters.cli.principals:role", "Give, list and take away roles."),
-    "audit": ("adapters.cli.audit:audit", "Read and verify the record of changes and refusals."),
     "inspect": (
         "adapters.cli.files:inspect",
         "Say what an image file really is, whether it is safe, and what is in it.",
@@ -72,6 +60,11 @@ COMMANDS = {
         "Digest the guest-visible bytes of a disk: equal in every format.",
     ),
     "snapshot": ("adapters.cli.files:snapshot", "Keep points in time of disks."),
+    "subscription": (
+        "adapters.cli.scopes:subscription",
+        "Make, list and delete subscriptions.",
+    ),
+    "group": ("adapters.cli.scopes:group", "Make, list and delete resource groups."),
     "operations": ("adapters.cli.guests:operations", "List what generalizing a guest does."),
 }
 

@@ -10,6 +10,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.gallery.names import DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION
+
 if TYPE_CHECKING:
     from adapters.app import App
     from adapters.config import Config
@@ -24,6 +26,8 @@ class Settings:
 
     config: Path | None = None
     principal: str | None = None
+    subscription: str = DEFAULT_SUBSCRIPTION
+    resource_group: str = DEFAULT_RESOURCE_GROUP
     json: bool = False
     quiet: bool = False
     verbose: bool = False

@@ -10,6 +10,7 @@ import click
 
 from adapters.cli.context import Settings
 from adapters.text import printable
+from pipeline.gallery.names import DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, qualified
 
 PROGRESS_MODES = ("auto", "bar", "plain", "json", "none")
 
@@ -35,6 +36,10 @@ def global_options(*, hidden: bool) -> list[click.Parameter]:
     return [
         option("--config", "Read this configuration instead.", type=path, metavar="FILE"),
         option("--as principal", acting, metavar="PRINCIPAL"),
+        option(
+            "--subscription", "That short names are in. Default: the default one.", metavar="ID"
+        ),
+        option("--resource-group", "That short names are in. Default: galleria.", metavar="GROUP"),
         option("--json", "Print the result as one JSON object.", **flag),
         option("--quiet", "No progress; only warnings and errors.", **flag),
         option("--progress", "How to show progress (on stderr).", type=modes),
@@ -55,11 +60,24 @@ class Command(click.Command):
         self.params = [*self.params, *global_options(hidden=True)]
 
     def invoke(self, ctx: click.Context) -> Any:
+        self._qualify(ctx)
         start_logging(verbose=ctx.ensure_object(Settings).verbose)
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise PipeBroken(str(error)) from error
+
+    def _qualify(self, ctx: click.Context) -> None:
+        """Give short names the scope of the global options: they become ARM ids."""
+        settings = ctx.ensure_object(Settings)
+        scope = settings.subscription, settings.resource_group
+        if scope == (DEFAULT_SUBSCRIPTION, DEFAULT_RESOURCE_GROUP):
+            return
+        for parameter in self.params:
+            metavar = str(parameter.metavar or "").lstrip("[")
+            value = ctx.params.get(parameter.name or "")
+            if metavar.startswith("GALLERY") and isinstance(value, str):
+                ctx.params[parameter.name or ""] = qualified(value, *scope)
 
 
 class Group(click.Group):

@@ -84,6 +84,7 @@ OPERATIONS: Mapping[str, object] = {
     "check_disk": _OWN,
     "check_source": _OWN,
     "check_deletable": _OWN,
+    "check_deletable": _OWN,
     "region_left": _OWN,
     "set_region": _OWN,
     "record_disks": _OWN,

@@ -158,6 +158,11 @@ def parse_definition(text: str) -> DefinitionName:
     return DefinitionName(gallery, rest[0])
 
 
+def is_definition(text: str) -> bool:
+    """Whether it names something in a gallery, and not a gallery."""
+    return len(_split(text)[1]) > 0
+
+
 def parse_version(text: str) -> VersionName:
     """`corp/web/1.0.0` or an ARM id."""
     gallery, rest = _split(text)

@@ -111,7 +111,9 @@ def regions_differ(old: ImageVersion, new: ImageVersion) -> bool:
     """Whether something is to be done in zones: regions come or go, or other counts are wanted."""
     before = {target.key: old.replicas_in(target) for target in old.target_regions}
     after = {target.key: new.replicas_in(target) for target in new.target_regions}
-    return before != after or bool(old.leaving)
+    made = {item.key: len(item.result.replicas) for item in old.regions if item.result.replicas}
+    unequal = any(after.get(key, count) != count for key, count in made.items())
+    return before != after or unequal or bool(old.leaving)
 
 
 def updating(

@@ -59,11 +59,18 @@ def soft_deletion(policy: SoftDeletePolicy, now: datetime) -> SoftDeletion:
     return SoftDeletion(now, end, end + timedelta(days=policy.grace_period_in_days))
 
 
+def soft_deleted(version: ImageVersion) -> SoftDeletion:
+    if version.soft_deleted is None:
+        raise Conflict(
+            f"The image version '{version.name}' is not soft-deleted.",
+            hint="galleria list --deleted shows those that are",
+        )
+    return version.soft_deleted
+
+
 def in_the_bin(version: ImageVersion, now: datetime) -> SoftDeletion:
     """Its deletion, if it can still be undone."""
-    deletion = version.soft_deleted
-    if deletion is None:
-        raise Conflict(f"The image version '{version.name}' is not soft-deleted.")
+    deletion = soft_deleted(version)
     if deletion.hard_deletion_target_time <= now:
         raise Conflict(
             f"The image version '{version.name}' was to be removed for good at "

@@ -1,5 +1,6 @@
 """Delete, undelete, and what retention would remove."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from pipeline.errors import Conflict
@@ -44,6 +45,19 @@ class Deleting(Operations):
             if current.provisioning_state is not ProvisioningState.DELETING:
                 raise Conflict(f"The image version '{version.name}' is not marked for deletion.")
             catalog.delete_version(current.name)
+
+    def check_deletable(self, versions: Iterable[ImageVersion]) -> None:
+        """Refuse unless all may be deleted now."""
+        now = self._clock()
+        for version in versions:
+            rules.not_busy(version, owner_alive=self._busy(version), operation="Delete")
+            rules.version_deletable(version, now)
+
+    def check_in_the_bin(self, name: VersionName) -> None:
+        """Refuse one that is not soft-deleted."""
+        with self._catalog.read() as catalog:
+            version = rules.existing(catalog.version(name), name)
+            rules.soft_deleted(version)
 
     def undelete(self, name: VersionName) -> ImageVersion:
         """Take a version out of the bin."""

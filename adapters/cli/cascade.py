@@ -1,0 +1,62 @@
+"""`--cascade`: say what would go, ask, and delete it."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from adapters.cli.context import Settings
+from adapters.text import bytes_text, printable, table
+from pipeline.gallery.names import DefinitionName, GalleryName
+from pipeline.removal import Cascade, delete_cascade, plan_cascade
+
+if TYPE_CHECKING:
+    from adapters.app import App
+
+CASCADE = click.option("--cascade", is_flag=True, help="With everything in it, for good.")
+YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+
+
+def cascade(
+    settings: Settings, app: "App", name: GalleryName | DefinitionName, *, yes: bool, dry_run: bool
+) -> tuple[dict[str, Any], str]:
+    """Plan, confirm and delete; returns the document and the text of the result."""
+    plan = plan_cascade(app.ports, name)
+    document = _document(plan)
+    if dry_run:
+        return {"plan": document}, _text(plan)
+    if not yes:
+        click.echo(_text(plan), err=True)
+        click.confirm(
+            f"Delete all of this for good, from {printable(str(name))}?", abort=True, err=True
+        )
+    delete_cascade(plan, app.ports)
+    return {"deleted": document}, f"{_text(plan)}\n\ndeleted all of it"
+
+
+def _document(plan: Cascade) -> dict[str, Any]:
+    return {
+        "gallery": plan.gallery.arm_id if plan.gallery else None,
+        "definitions": [item.arm_id for item in plan.definitions],
+        "versions": [item.name.arm_id for item in plan.versions],
+        "channels": [item.arm_id for item in plan.channels],
+    }
+
+
+def _text(plan: Cascade) -> str:
+    rows: list[tuple[object, ...]] = [
+        (
+            "version",
+            item.name,
+            ", ".join(item.completed_regions),
+            bytes_text(sum(disk.virtual_size for disk in item.disks)),
+        )
+        for item in plan.versions
+    ]
+    rows += [
+        ("channel", f"{item.definition}@{item.name}", "", str(item.version))
+        for item in plan.channels
+    ]
+    rows += [("definition", item, "", "") for item in plan.definitions]
+    rows += [("gallery", plan.gallery, "", "")] if plan.gallery else []
+    return table(("DELETE", "NAME", "REGIONS", ""), rows)

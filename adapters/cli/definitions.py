@@ -1,0 +1,297 @@
+"""`galleria definition`."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from adapters.cli import arguments
+from adapters.cli.cascade import CASCADE, DRY_RUN, YES, cascade
+from adapters.cli.context import Settings
+from adapters.cli.lazy import Group
+from adapters.cli.properties import SET, assigned
+from adapters.text import fields, printable, table
+from pipeline.gallery.documents import encode
+from pipeline.gallery.model import (
+    Architecture,
+    Disallowed,
+    Feature,
+    HyperVGeneration,
+    Identifier,
+    ImageDefinition,
+    OsState,
+    OsType,
+    PurchasePlan,
+    Recommended,
+    ResourceRange,
+)
+from pipeline.gallery.names import parse_definition, parse_gallery
+
+NAME = click.argument("name", metavar="GALLERY/DEFINITION")
+
+
+@click.group(cls=Group)
+def definition() -> None:
+    """Make, list, show, change and delete image definitions."""
+
+
+@definition.command("create")
+@NAME
+@click.option("--os-type", required=True, type=arguments.enum_choice(OsType))
+@click.option("--publisher", "-p", required=True, help="Part of the identifier.")
+@click.option("--offer", "-f", required=True, help="Part of the identifier.")
+@click.option("--sku", "-s", required=True, help="Publisher, offer and SKU are unique together.")
+@click.option(
+    "--os-state",
+    type=arguments.enum_choice(OsState),
+    default=OsState.GENERALIZED.value,
+    show_default=True,
+)
+@click.option(
+    "--hyper-v-generation",
+    type=arguments.enum_choice(HyperVGeneration),
+    default=HyperVGeneration.V2.value,
+    show_default=True,
+    help="V1 boots with BIOS, V2 with UEFI.",
+)
+@click.option(
+    "--architecture",
+    type=arguments.enum_choice(Architecture),
+    default=Architecture.X64.value,
+    show_default=True,
+)
+@click.option("--location", "-l", metavar="REGION", help="Default: the gallery's.")
+@click.option("--description", default="")
+@click.option("--end-of-life-date", callback=arguments.as_date, metavar="DATE", help="ISO 8601.")
+@click.option("--features", multiple=True, metavar="NAME=VALUE...", help='As "A=b C=d".')
+@click.option("--minimum-cpu-core", type=int, metavar="N")
+@click.option("--maximum-cpu-core", type=int, metavar="N")
+@click.option("--minimum-memory", type=int, metavar="MB")
+@click.option("--maximum-memory", type=int, metavar="MB")
+@click.option("--disallowed-disk-types", multiple=True, metavar="TYPE...")
+@click.option("--eula", default="")
+@click.option("--privacy-statement-uri", default="", metavar="URI")
+@click.option("--release-note-uri", default="", metavar="URI")
+@click.option("--plan-name", default="")
+@click.option("--plan-publisher", default="")
+@click.option("--plan-product", default="")
+@click.option(
+    "--allow-update-image", type=bool, default=False, help="Whether features of one may change."
+)
+@arguments.TAGS
+@click.pass_obj
+def create_definition(
+    settings: Settings, /, *, name: str, location: str | None, **values: Any
+) -> None:
+    """Make an image definition, or change what may be changed of one."""
+    wanted = parse_definition(name)
+    with settings.app() as app:
+        home = location or app.gallery.get_gallery(wanted.gallery).location
+        made = app.gallery.create_definition(
+            ImageDefinition(
+                name=wanted,
+                location=home,
+                created=datetime.now(UTC),
+                os_type=OsType(values["os_type"]),
+                os_state=OsState(values["os_state"]),
+                identifier=Identifier(values["publisher"], values["offer"], values["sku"]),
+                hyper_v_generation=HyperVGeneration(values["hyper_v_generation"]),
+                architecture=Architecture(values["architecture"]),
+                description=values["description"],
+                eula=values["eula"],
+                privacy_statement_uri=values["privacy_statement_uri"],
+                release_note_uri=values["release_note_uri"],
+                end_of_life_date=values["end_of_life_date"],
+                recommended=Recommended(
+                    ResourceRange(values["minimum_cpu_core"], values["maximum_cpu_core"]),
+                    ResourceRange(values["minimum_memory"], values["maximum_memory"]),
+                ),
+                disallowed=Disallowed(arguments.names(values["disallowed_disk_types"])),
+                features=arguments.features(values["features"]),
+                purchase_plan=_plan(values),
+                tags=arguments.pairs(values["tags"], "--tags"),
+            ),
+            allow_update_image=values["allow_update_image"],
+        )
+    text = f"definition {made.name}: {made.os_type.value}, {made.os_state.value}, " + (
+        f"{made.hyper_v_generation.value}, {made.architecture.value}"
+    )
+    settings.emit({"definition": encode(made)}, text)
+
+
+@definition.command("update")
+@NAME
+@click.option("--description")
+@click.option("--end-of-life-date", callback=arguments.as_date, metavar="DATE", help="ISO 8601.")
+@click.option("--release-note-uri", metavar="URI")
+@click.option("--features", multiple=True, metavar="NAME=VALUE...", help="The whole new list.")
+@click.option(
+    "--allow-update-image", type=bool, default=False, help="Features change only with it."
+)
+@click.option("--minimum-cpu-core", type=int, metavar="N")
+@click.option("--maximum-cpu-core", type=int, metavar="N")
+@click.option("--minimum-memory", type=int, metavar="MB")
+@click.option("--maximum-memory", type=int, metavar="MB")
+@arguments.TAGS
+@SET
+@click.pass_obj
+def update_definition(settings: Settings, /, *, name: str, **values: Any) -> None:
+    """Change what may be changed: recommendations, description, end of life, release notes, tags,
+    and with --allow-update-image features."""
+    labels = arguments.pairs(values["tags"], "--tags")
+    features = arguments.features(values["features"])
+
+    def change(old: ImageDefinition) -> ImageDefinition:
+        given = {
+            "description": values["description"],
+            "end_of_life_date": values["end_of_life_date"],
+            "release_note_uri": values["release_note_uri"],
+            "features": features or None,
+            "tags": labels or None,
+        }
+        vcpus, memory = old.recommended.vcpus, old.recommended.memory
+        new = replace(
+            old,
+            recommended=Recommended(
+                _changed(vcpus, values["minimum_cpu_core"], values["maximum_cpu_core"]),
+                _changed(memory, values["minimum_memory"], values["maximum_memory"]),
+            ),
+            **{key: value for key, value in given.items() if value is not None},
+        )
+        return assigned(new, values["assignments"])
+
+    with settings.app() as app:
+        made = app.gallery.update_definition(
+            parse_definition(name), change, allow_update_image=values["allow_update_image"]
+        )
+    settings.emit({"definition": encode(made)}, _about(made))
+
+
+@definition.command("list")
+@click.argument("name", metavar="GALLERY")
+@click.pass_obj
+def list_definitions(settings: Settings, *, name: str) -> None:
+    """List the definitions of a gallery."""
+    with settings.app() as app:
+        found = app.gallery.list_definitions(parse_gallery(name))
+    text = definition_table(found) if found else f"there are no definitions in {printable(name)}"
+    settings.emit({"definitions": encode(found)}, text)
+
+
+@definition.command("show")
+@NAME
+@click.pass_obj
+def show_definition(settings: Settings, *, name: str) -> None:
+    """Show an image definition and its channels."""
+    with settings.app() as app:
+        found = app.gallery.get_definition(parse_definition(name))
+        channels = app.gallery.list_channels(found.name)
+        count = app.gallery.count_versions(found.name)
+    text = _about(found) + f"\nversions      {count}"
+    if channels:
+        rows = [(f"@{item.name}", item.version, _day(item.promoted)) for item in channels]
+        text += "\n\n" + table(("CHANNEL", "VERSION", "PROMOTED"), rows)
+    settings.emit(
+        {"definition": encode(found), "channels": encode(channels), "versionCount": count}, text
+    )
+
+
+@definition.command("delete")
+@NAME
+@CASCADE
+@YES
+@DRY_RUN
+@click.pass_obj
+def delete_definition(settings: Settings, /, *, name: str, **values: bool) -> None:
+    """Delete an image definition that has no versions, or (--cascade) one with all of them."""
+    wanted = parse_definition(name)
+    with settings.app() as app:
+        if values["cascade"]:
+            document, text = cascade(
+                settings, app, wanted, yes=values["yes"], dry_run=values["dry_run"]
+            )
+        else:
+            app.gallery.delete_definition(wanted)
+            document = {"deleted": wanted.arm_id}
+            text = f"deleted definition {printable(str(wanted))}"
+    settings.emit(document, text)
+
+
+def definition_table(found: list[ImageDefinition]) -> str:
+    rows = [
+        (
+            item.name,
+            item.os_type.value,
+            item.os_state.value,
+            item.hyper_v_generation.value,
+            item.architecture.value,
+            f"{item.identifier.publisher}/{item.identifier.offer}/{item.identifier.sku}",
+            end_of_life_text(item.end_of_life_date),
+        )
+        for item in found
+    ]
+    header = ("DEFINITION", "OS", "STATE", "GEN", "ARCH", "PUBLISHER/OFFER/SKU", "END OF LIFE")
+    return table(header, rows)
+
+
+def end_of_life_text(end: datetime | None) -> str:
+    if end is None:
+        return ""
+    return f"{end:%Y-%m-%d}" + (" (past)" if end <= datetime.now(UTC) else "")
+
+
+def _about(found: ImageDefinition) -> str:
+    identifier = found.identifier
+    plan = found.purchase_plan
+    return fields(
+        [
+            ("definition", found.name),
+            ("id", found.name.arm_id),
+            ("location", found.location),
+            ("created", _day(found.created)),
+            ("os", f"{found.os_type.value} {found.os_state.value}"),
+            ("generation", found.hyper_v_generation.value),
+            ("architecture", found.architecture.value),
+            ("identifier", f"{identifier.publisher} / {identifier.offer} / {identifier.sku}"),
+            ("description", found.description),
+            ("end of life", end_of_life_text(found.end_of_life_date)),
+            (
+                "features",
+                " ".join(f"{item.name}={item.value}" + _since(item) for item in found.features),
+            ),
+            ("vCPUs", _range(found.recommended.vcpus, "")),
+            ("memory", _range(found.recommended.memory, " MB")),
+            ("not for disks", ", ".join(found.disallowed.disk_types)),
+            ("plan", f"{plan.publisher} / {plan.product} / {plan.name}" if plan else ""),
+            ("release notes", found.release_note_uri),
+            ("tags", " ".join(f"{key}={value}" for key, value in found.tags.items())),
+        ]
+    )
+
+
+def _since(feature: Feature) -> str:
+    return f" (from {feature.starts_at_version})" if feature.starts_at_version else ""
+
+
+def _changed(old: ResourceRange, low: int | None, high: int | None) -> ResourceRange:
+    return ResourceRange(old.min if low is None else low, old.max if high is None else high)
+
+
+def _plan(values: dict[str, Any]) -> PurchasePlan | None:
+    plan = values["plan_name"], values["plan_publisher"], values["plan_product"]
+    if any(plan) and not all(plan):
+        raise click.UsageError("--plan-name, --plan-publisher and --plan-product go together")
+    return PurchasePlan(*plan) if all(plan) else None
+
+
+def _range(limits: ResourceRange, unit: str) -> str:
+    if limits.min is None and limits.max is None:
+        return ""
+    low = "" if limits.min is None else str(limits.min)
+    high = "" if limits.max is None else str(limits.max)
+    return f"{low}..{high}{unit}"
+
+
+def _day(moment: datetime | None) -> str:
+    return "" if moment is None else f"{moment:%Y-%m-%d}"

@@ -1,0 +1,65 @@
+"""`--set PROPERTY=VALUE`: change properties by Azure's names, as `az` does."""
+
+import copy
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from pipeline.errors import InvalidParameter
+from pipeline.gallery.documents import decode, encode
+
+T = TypeVar("T")
+
+SET = click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="PROPERTY=VALUE",
+    help='By Azure\'s name, such as "recommended.vCPUs.min=2"; null removes it (repeatable).',
+)
+
+
+def assigned(value: T, assignments: Iterable[str]) -> T:
+    """The resource with these properties changed. A value is read as JSON where it can be, else as
+    text. Raises InvalidParameter naming the property that is unknown or of another type."""
+    for item in assignments:
+        path, separator, text = item.partition("=")
+        if not separator or not path:
+            raise click.UsageError(f"--set: {item!r} is not PROPERTY=VALUE")
+        value = _assigned(value, path.removeprefix("properties.").split("."), text)
+    return value
+
+
+def _assigned(value: T, path: list[str], text: str) -> T:
+    document = encode(value)
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return decode(type(value), _with(document, path, text))
+    try:
+        return decode(type(value), _with(document, path, found))
+    except InvalidParameter:
+        if not isinstance(found, int | float):
+            raise
+        # what looks like a number may be a text: try, and if it is not, name the first mistake
+        try:
+            return decode(type(value), _with(document, path, text))
+        except InvalidParameter:
+            pass
+        raise
+
+
+def _with(document: Mapping[str, Any], path: list[str], found: object) -> dict[str, Any]:
+    changed = copy.deepcopy(dict(document))
+    place = changed
+    for step in path[:-1]:
+        place = place.setdefault(step, {})
+        if not isinstance(place, dict):
+            raise InvalidParameter(f"Could not find member {path[-1]!r} below '{step}'.")
+    if found is None:
+        place.pop(path[-1], None)
+    else:
+        place[path[-1]] = found
+    return changed
