@@ -36,6 +36,11 @@ COMMANDS = {
         "adapters.cli.versions:show",
         "Show one version: regions, replicas, how they were made, bytes.",
     ),
+    "promote": (
+        "adapters.cli.lifecycle:promote",
+        "Let GALLERY/DEFINITION@CHANNEL mean this version.",
+    ),
+    "retention": ("adapters.cli.lifecycle:retention", "Delete old versions by rule."),
     "deploy": ("adapters.cli.copies:deploy_command", "Make copy-on-write disks for a new VM."),
     "replicate": (
         "adapters.cli.copies:replicate",
@@ -49,6 +54,21 @@ COMMANDS = {
         "adapters.cli.copies:export",
         "Write one disk of a version as a stand-alone file.",
     ),
+    "share": (
+        "adapters.cli.share:share",
+        "Share galleries with subscriptions, tenants or everyone.",
+    ),
+    "list-shared": (
+        "adapters.cli.share:list_shared",
+        "List the galleries that are shared with you directly.",
+    ),
+    "list-community": ("adapters.cli.share:list_community", "List the community galleries."),
+    "principal": (
+        "adapters.cli.principals:principal",
+        "Make, list and delete users, groups and service principals.",
+    ),
+    "role": ("adapters.cli.principals:role", "Give, list and take away roles."),
+    "audit": ("adapters.cli.audit:audit", "Read and verify the record of changes and refusals."),
     "inspect": (
         "adapters.cli.files:inspect",
         "Say what an image file really is, whether it is safe, and what is in it.",

@@ -13,37 +13,66 @@ from adapters.cli.lazy import Command
 from adapters.cli.share import list_view, show_view
 from adapters.text import bytes_text, fields, printable, table
 from pipeline.gallery.documents import encode
-from pipeline.gallery.latest import latest
-from pipeline.gallery.model import ImageVersion, RegionStatus, ReplicationState
-from pipeline.gallery.names import DefinitionName, parse_definition, parse_gallery
+from pipeline.gallery.model import Channel, ImageVersion, RegionStatus, ReplicationState
+from pipeline.gallery.names import (
+    DefinitionName,
+    is_definition,
+    parse_definition,
+    parse_gallery,
+    parse_number,
+)
 from pipeline.gallery.sharing import is_shared_reference
 from pipeline.stages.ingest import disk_name
 
 if TYPE_CHECKING:
     from adapters.app import App
 
+LIMIT = 100  # versions of a definition that are listed
+
 
 @click.command("list", cls=Command)
 @click.argument("name", metavar="[GALLERY[/DEFINITION]]", required=False)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=LIMIT,
+    show_default=True,
+    metavar="N",
+    help="Of each definition; 0: all.",
+)
+@click.option("--before", metavar="VERSION", help="Those below this number: the next page.")
+@click.option("--deleted", is_flag=True, help="Those that are deleted and still kept.")
 @click.pass_obj
-def list_versions(settings: Settings, *, name: str | None) -> None:
+def list_versions(
+    settings: Settings, *, name: str | None, limit: int, before: str | None, deleted: bool
+) -> None:
     """List image versions, newest first."""
+    start = None if before is None else parse_number(before)
+    rows: list[tuple[object, ...]] = []
+    documents = []
+    total = shown = 0
     with settings.app() as app:
         if name is not None and is_shared_reference(name):
             list_view(settings, app.views, name)
             return
-        found = {wanted: app.gallery.list_versions(wanted) for wanted in _definitions(app, name)}
-    rows = []
-    documents = []
-    for versions in found.values():
-        newest = latest(versions)
-        for version in versions:
-            is_latest = newest is not None and newest.number == version.number
-            rows.append(_row(version, is_latest=is_latest))
-            documents.append({**encode(version), "isLatest": is_latest})
+        for wanted in _definitions(app, name):
+            found = app.gallery.list_versions(
+                wanted, limit=limit or None, before=start, deleted=deleted
+            )
+            count = app.gallery.count_versions(wanted, deleted=deleted)
+            newest = None if deleted or not found else app.gallery.latest_version(wanted)
+            channels = app.gallery.list_channels(wanted) if found else []
+            for version in found:
+                marks = _marks(version, newest, channels)
+                rows.append(_row(version, marks))
+                documents.append({**encode(version), "isLatest": "latest" in marks})
+            total += count
+            shown += len(found)
     header = ("VERSION", "STATE", "REGIONS", "VIRTUAL SIZE", "PUBLISHED", "END OF LIFE", "")
     text = table(header, rows) if rows else "there are no versions"
-    settings.emit({"versions": documents}, text)
+    if total > shown:
+        text += f"\n{shown} of {total}: --before VERSION shows the next, --limit 0 all"
+    settings.emit({"versions": documents, "total": total}, text)
 
 
 @click.command(cls=Command)
@@ -61,6 +90,8 @@ def show(settings: Settings, *, reference: str, region: str | None, with_report:
         report = app.gallery.report(version.name)
         definition = app.gallery.get_definition(version.name.definition)
         interrupted = app.gallery.is_interrupted(version)
+        channels = app.gallery.list_channels(version.name.definition)
+        cautions = app.gallery.cautions(version)
         allocated = {status.region: _allocated(app, version, status) for status in version.regions}
         deployments = [
             item for item in app.gallery.list_deployments() if item.version_uid == version.uid
@@ -70,6 +101,8 @@ def show(settings: Settings, *, reference: str, region: str | None, with_report:
         "definition": encode(definition),
         "aggregatedState": version.aggregated_state.value,
         "interrupted": interrupted,
+        "channels": [item.name for item in channels if item.version == version.number],
+        "cautions": cautions,
         "allocatedBytes": allocated,
         "deployments": encode(deployments),
         "generalizeReport": report,
@@ -87,7 +120,9 @@ def show(settings: Settings, *, reference: str, region: str | None, with_report:
             ("generalized", _generalized(version, report)),
             ("published", _minute(version.published_date)),
             ("end of life", _end_of_life(version)),
-            ("latest", "excluded" if version.exclude_from_latest else ""),
+            ("latest", _exclusions(version)),
+            ("channels", " ".join(_marks(version, None, channels))),
+            *(("note", caution) for caution in cautions),
             ("tags", " ".join(f"{key}={value}" for key, value in version.tags.items())),
             ("deployed", f"{len(deployments)} VMs" if deployments else ""),
         ]
@@ -98,14 +133,33 @@ def show(settings: Settings, *, reference: str, region: str | None, with_report:
     settings.emit(document, "\n\n".join(parts))
 
 
+def _exclusions(version: ImageVersion) -> str:
+    if version.exclude_from_latest:
+        return "excluded"
+    names = [target.name for target in version.target_regions if target.exclude_from_latest]
+    return f"excluded in {', '.join(names)}" if names else ""
+
+
 def _definitions(app: "App", name: str | None) -> list[DefinitionName]:
-    if name is not None and "/" in name.strip("/"):
+    if name is not None and is_definition(name):
         return [parse_definition(name)]
     galleries = [parse_gallery(name)] if name else [g.name for g in app.gallery.list_galleries()]
     return [item.name for gallery in galleries for item in app.gallery.list_definitions(gallery)]
 
 
-def _row(version: ImageVersion, *, is_latest: bool) -> tuple[object, ...]:
+def _marks(
+    version: ImageVersion, newest: ImageVersion | None, channels: Iterable[Channel]
+) -> list[str]:
+    """What points at a version, and when it goes if it is deleted."""
+    marks = ["latest"] if newest is not None and newest.number == version.number else []
+    marks += [f"@{item.name}" for item in channels if item.version == version.number]
+    deletion = version.soft_deleted
+    if deletion is not None:
+        marks.append(f"kept until {_minute(deletion.hard_deletion_target_time)}")
+    return marks
+
+
+def _row(version: ImageVersion, marks: Iterable[str]) -> tuple[object, ...]:
     return (
         version.name,
         version.provisioning_state.value,
@@ -113,7 +167,7 @@ def _row(version: ImageVersion, *, is_latest: bool) -> tuple[object, ...]:
         bytes_text(sum(disk.virtual_size for disk in version.disks)) if version.disks else "",
         _minute(version.published_date),
         _end_of_life(version),
-        "latest" if is_latest else "",
+        " ".join(marks),
     )
 
 
