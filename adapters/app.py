@@ -19,7 +19,8 @@ from adapters.images import Policy, QemuImages
 from adapters.owners import ProcessOwners
 from adapters.pins import FilePins
 from adapters.sandbox import Sandbox
-from adapters.sources import HostSources
+from adapters.sources import Bounds, Downloads, HostSources, networks
+from adapters.sources import Reach as DownloadReach
 from adapters.work import WorkDirectory
 from adapters.zones import DirectoryZone, create_zone, open_zone
 from pipeline.errors import GalleriaError
@@ -31,6 +32,7 @@ from pipeline.gallery.model import ImageVersion, Region
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.subjects import Access
 from pipeline.gallery.views import SharedViews
+from pipeline.placement import storage_types
 from pipeline.ports import Progress, Zone
 from pipeline.publish import Ports
 
@@ -59,13 +61,11 @@ def open_app(config: Config, progress: Progress) -> Iterator[App]:
     try:
         access = Access(catalog, account, principal)
         views = SharedViews(catalog, access)
-        gallery = GalleryService(
-            catalog, ProcessOwners(), [Region(name) for name in config.regions]
-        )
+        gallery = GalleryService(catalog, ProcessOwners(), _regions(config))
         zones = {region: _zones(config, region, sandbox, progress) for region in config.regions}
         ports = Ports(
             gallery=guarded(gallery, access, views, whole=True),
-            sources=HostSources(),
+            sources=HostSources(FilePins(), _downloads(config, progress)),
             images=QemuImages(sandbox, Policy(virtual_size=config.max_virtual_size)),
             pins=FilePins(),
             guests=GuestfsHost(sandbox, config.cache),
@@ -73,6 +73,7 @@ def open_app(config: Config, progress: Progress) -> Iterator[App]:
             work=WorkDirectory(config.work),
             progress=progress,
             later=partial(_replicate_later, config),
+            zrs_same_filesystem=config.zrs_same_filesystem,
         )
         seen = guarded(gallery, access, views)
         yield App(config, seen, Grants(catalog, access), views, ports, zones)
@@ -89,22 +90,42 @@ def local_account() -> str:
     return f"{name}@{socket.gethostname()}"
 
 
+def _downloads(config: Config, progress: Progress) -> Downloads:
+    return Downloads(
+        config.cache / "downloads",
+        progress,
+        DownloadReach(networks(config.allow_private_sources)),
+        Bounds(length=config.max_virtual_size),
+    )
+
+
 def create_zones(config: Config) -> None:
     """Make the directories of all regions zones; those that are stay as they are."""
     sandbox = Sandbox(enabled=config.sandbox)
-    for region, directories in config.regions.items():
-        for index, directory in enumerate(directories):
-            name = region if len(directories) == 1 else f"{region}-{index + 1}"
-            create_zone(directory, name=name, region=region, sandbox=sandbox)
+    for region, places in config.regions.items():
+        for index, place in enumerate(places):
+            name = region if len(places) == 1 else f"{region}-{index + 1}"
+            create_zone(place.path, name=name, region=region, sandbox=sandbox)
+
+
+def _regions(config: Config) -> list[Region]:
+    """The regions, and what each can offer by its configured zones, mounted or not."""
+    return [
+        Region(name, storage_types([place.premium for place in places]))
+        for name, places in config.regions.items()
+    ]
 
 
 def _zones(
     config: Config, region: str, sandbox: Sandbox, progress: Progress
 ) -> tuple[DirectoryZone, ...]:
     zones = []
-    for directory in config.regions[region]:
+    for place in config.regions[region]:
         try:
-            zones.append(open_zone(directory, sandbox=sandbox, immutable=config.immutable))
+            zone = open_zone(
+                place.path, sandbox=sandbox, immutable=config.immutable, premium=place.premium
+            )
+            zones.append(zone)
         except (GalleriaError, OSError) as error:
             progress.warn(f"region {region}: {error}")
     return tuple(zones)

@@ -217,8 +217,8 @@ def _zones(config: Config, sandbox: Sandbox) -> Iterator[Check]:
     if not config.regions:
         yield Check("regions", Verdict.WARN, "none configured", "galleria init makes some")
     seen: list[tuple[str, Path]] = []
-    for region, directories in config.regions.items():
-        for directory in directories:
+    for region, places in config.regions.items():
+        for directory in (place.path for place in places):
             name = f"zone {region}: {directory}"
             twins = [other for other, path in seen if _together(path, directory)]
             yield _attempt(name, partial(_zone, name, directory, twins, sandbox))

@@ -86,6 +86,12 @@ class Conflict(GalleriaError):
     exit_status = 5
 
 
+class Busy(Conflict):
+    """Another process holds it for now: trying again may help."""
+
+    code = "Busy"
+
+
 class Refused(GalleriaError):
     """A rule or the safety of the host forbids it."""
 

@@ -21,8 +21,8 @@ from pipeline.gallery.model import (
 )
 from pipeline.gallery.names import DefinitionName, VersionName, VersionNumber, parse_number
 from pipeline.gallery.service import GalleryService
+from pipeline.placement import has_parent, place, storage_types
 from pipeline.ports import ImageFormat
-from pipeline.preflight import choose_zones
 from pipeline.publish import Ports, PublishRequest, described
 from pipeline.sources import supplied
 from pipeline.stages.ingest import ingest
@@ -51,12 +51,12 @@ class DiskPreview:
 
 @dataclass(frozen=True, slots=True)
 class RegionPreview:
-    """Where a region's replicas would be. `starts_from` says whether an older version's base is
-    there to start from; `done` that the region is Completed already."""
+    """Where a region's replicas would be; `free_bytes` of the fullest zone. `starts_from` says
+    whether older versions' bases are there to start from; `done` that the region is Completed."""
 
     region: str
     replicas: int
-    zone: Path
+    zones: tuple[Path, ...]
     free_bytes: int
     reflink: bool
     starts_from: bool
@@ -132,9 +132,18 @@ def _targets(
     wanted: VersionRequest, definition: ImageDefinition, ports: Ports
 ) -> tuple[TargetRegion, ...]:
     rules.version_request(wanted, definition, datetime.now(UTC))
-    known = [Region(name) for name in ports.zones]
+    known = [
+        Region(name, storage_types([zone.premium for zone in zones]))
+        for name, zones in ports.zones.items()
+    ]
     location = rules.known_region(wanted.location or definition.location, known)
-    return rules.targets(wanted.target_regions, location, known, wanted.replication_mode)
+    return rules.targets(
+        wanted.target_regions,
+        location,
+        known,
+        wanted.replication_mode,
+        kind=wanted.storage_account_type,
+    )
 
 
 def _regions(
@@ -144,17 +153,23 @@ def _regions(
     ports: Ports,
 ) -> tuple[RegionPreview, ...]:
     parents = ports.gallery.parents_of(wanted.name)
-    zones = choose_zones([target.name for target in targets], parents, ports.zones)
-    digests = [digest for listed in parents.values() for digest in listed]
+    places = place(
+        targets,
+        parents,
+        ports.zones,
+        replica_count=wanted.replica_count,
+        key="" if old is None else old.zone_key,
+        zrs_same_filesystem=ports.zrs_same_filesystem,
+    )
     return tuple(
         RegionPreview(
-            target.name,
-            target.regional_replica_count or wanted.replica_count or 1,
-            zones[target.name].path,
-            zones[target.name].free_bytes(),
-            zones[target.name].reflink,
-            any(zones[target.name].find_base(digest) for digest in digests),
-            old is not None and old.is_completed_in(target.name),
+            region,
+            sum(share.replicas for share in shares),
+            tuple(share.zone.path for share in shares),
+            min(share.zone.free_bytes() for share in shares),
+            all(share.zone.reflink for share in shares),
+            all(has_parent(share.zone, parents) for share in shares),
+            old is not None and old.is_completed_in(region),
         )
-        for target in targets
+        for region, shares in places.items()
     )

@@ -4,7 +4,7 @@ out.
 Read `publish` first: it is the whole product on one screen.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -13,7 +13,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from pipeline.errors import Conflict, NotFound, PartiallyReplicated
+from pipeline.errors import Conflict, GalleriaError, NotFound, PartiallyReplicated
 from pipeline.gallery.documents import encode
 from pipeline.gallery.model import DiskSource as Origin
 from pipeline.gallery.model import (
@@ -26,21 +26,33 @@ from pipeline.gallery.model import (
 from pipeline.gallery.names import VersionName
 from pipeline.gallery.service import GalleryService
 from pipeline.guest.profiles import Plan
-from pipeline.ports import GuestHost, Images, Pins, Progress, Work, Zone
-from pipeline.preflight import check_space, choose_zones
+from pipeline.placement import Places, Zones, place, sinks
+from pipeline.ports import GuestHost, Images, Pins, Progress, VersionRecord, Work, Zone
+from pipeline.preflight import check_space, measure
+from pipeline.retry import DELAYS, pause, transient
 from pipeline.sources import AnySource, Sources, Supply, check_combination, data_luns, supplied
+from pipeline.stages.agree import agree
 from pipeline.stages.convert import Stored, convert
 from pipeline.stages.generalize import generalize
 from pipeline.stages.ingest import Disk, ingest
-from pipeline.stages.replicate import Zones, replicate, replicate_from_donor
+from pipeline.stages.replicate import (
+    Outcome,
+    donated,
+    record_failures,
+    replicate,
+    replicate_from_donor,
+)
 from pipeline.stages.snapshot import snapshot
+from pipeline.stages.status import RegionMeter
 
 
 class Wait(Enum):
-    """When publish returns: usable in the source region, or complete everywhere."""
+    """When publish returns: usable in the source region, or complete everywhere. With NONE its
+    caller has put it in the background, where it goes on to the end."""
 
     FIRST = "first"
     ALL = "all"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +68,8 @@ class PublishRequest:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Everything that the jobs need from outside. `later` replicates a version in the
-    background."""
+    """Everything that the jobs need from outside. `later` replicates a version in the background;
+    `begun` is told of a version when its rules have passed and its number is taken."""
 
     gallery: GalleryService
     sources: Sources
@@ -68,6 +80,8 @@ class Ports:
     work: Work
     progress: Progress
     later: Callable[[ImageVersion], None]
+    begun: Callable[[ImageVersion], None] = lambda _: None
+    zrs_same_filesystem: bool = False
 
 
 def publish(request: PublishRequest, ports: Ports) -> ImageVersion:
@@ -76,6 +90,7 @@ def publish(request: PublishRequest, ports: Ports) -> ImageVersion:
     with ports.work.directory() as work:
         version = ports.gallery.begin_version(described(request, ports.sources))
         with given_back(version, ports):
+            ports.begun(version)
             if version.completed_regions:  # an earlier run ended after that: no source needed
                 version = replicate_missing(version, work, ports)
             else:
@@ -89,44 +104,104 @@ def make(
     version: ImageVersion, supply: Supply, request: PublishRequest, work: Path, ports: Ports
 ) -> ImageVersion:
     """The stages, in order."""
+    agree(version, supply.description, request.version.source, ports.gallery)
     sources = ingest(supply.disks, ports.images)
     check_limits(version, sources, ports)
     with snapshot(sources, work, ports.pins) as (disks, pin):
         parents = ports.gallery.parents_of(version.name)
-        zones = choose_zones(first_regions(version, request.wait), parents, ports.zones)
+        places = placed(version, first_regions(version, request.wait), ports)
+        zones = sinks(places)
         if request.preflight:
-            check_space(disks, zones, parents, ports.work, ports.images)
+            amounts = measure(disks, ports.images)
+            check_space(amounts, tuple(zones.values()), parents, ports.work)
         plan = request.plan if version.generalized else None
         disks, report = clean(disks, plan, work, ports)
         with held(zones, ports):
-            stored = convert(disks, zones, parents, work, pin.verify, ports.images, ports.progress)
+            advance = region_meter(version, places, disks, ports)
+            stored = convert(
+                disks, zones, parents, work, pin.verify, ports.images, ports.progress, advance
+            )
             version = describe(version, sources, stored, report, ports)
-            return replicate(version, document(version, ports), stored, zones, ports.gallery)
+            record = zone_record(version, ports, supply.description.nvram)
+            outcome = replicate(version, record, stored, places, ports.gallery)
+            return settled(outcome, places)
 
 
 def replicate_version(
-    name: VersionName, targets: Sequence[TargetRegion], ports: Ports
+    name: VersionName, targets: Sequence[TargetRegion], ports: Ports, *, retry: bool = False
 ) -> ImageVersion:
     """Add regions to a published version, or make failed ones again: from a region that has it,
-    never from the source."""
+    never from the source. `retry` goes on trying, ever more slowly, what may pass by itself."""
     with ports.work.directory() as work:
         version = ports.gallery.begin_replication(name, targets)
         with given_back(version, ports):
-            version = replicate_missing(version, work, ports)
+            version = replicate_missing(version, work, ports, DELAYS if retry else ())
             version = ports.gallery.finish_version(version)
     return complete(version)
 
 
-def replicate_missing(version: ImageVersion, work: Path, ports: Ports) -> ImageVersion:
-    """Every region of an owned version that is not Completed, from the bases of one that is."""
+def replicate_missing(
+    version: ImageVersion, work: Path, ports: Ports, delays: Sequence[float] = ()
+) -> ImageVersion:
+    """Every region of an owned version that is not Completed, from the bases of one that is.
+    Regions that fail for a passing reason are tried again after each of `delays` (seconds)."""
     missing = [t.name for t in version.target_regions if not version.is_completed_in(t.name)]
-    zones = choose_zones(missing, ports.gallery.parents_of(version.name), ports.zones)
-    with held(zones, ports):
-        if not missing:
-            return version
-        donor = find_donor(version, ports.zones)
-        stored = replicate_from_donor(version, zones, donor, work, ports.images, ports.progress)
-        return replicate(version, document(version, ports), stored, zones, ports.gallery)
+    places = placed(version, missing, ports)
+    waits = iter(delays)
+    with held(sinks(places), ports):
+        while places:
+            outcome = replicate_once(version, places, work, ports)
+            again = {name: error for name, error in outcome.errors.items() if transient(error)}
+            delay = next(waits, None) if again else None
+            if delay is None:
+                return settled(outcome, places)
+            version = record_failures(outcome.version, outcome.errors, ports.gallery)
+            pause(delay, again, ports.progress)
+            places = {name: places[name] for name in again}
+    return version
+
+
+def replicate_once(version: ImageVersion, places: Places, work: Path, ports: Ports) -> Outcome:
+    """One attempt at these regions, in one read of a donor's bases."""
+    donor = find_donor(version, ports.zones)
+    advance = region_meter(version, places, donated(version, donor), ports)
+    try:
+        stored = replicate_from_donor(
+            version, places, donor, work, ports.images, ports.progress, advance
+        )
+        record = zone_record(version, ports, donor.find_nvram(version.zone_key))
+        return replicate(version, record, stored, places, ports.gallery)
+    except (OSError, GalleriaError) as error:
+        if not transient(error):
+            raise
+        return Outcome(version, dict.fromkeys(places, error))
+
+
+def settled(outcome: Outcome, places: Places) -> ImageVersion:
+    """The version, if anything became of these regions. Raises the first error if nothing did."""
+    if places and len(outcome.errors) == len(places):
+        raise next(iter(outcome.errors.values()))
+    return outcome.version
+
+
+def placed(version: ImageVersion, regions: Iterable[str], ports: Ports) -> Places:
+    """Where an owned version is stored, or is to be, in these of its regions."""
+    return place(
+        [target for name in regions if (target := version.target(name)) is not None],
+        ports.gallery.parents_of(version.name),
+        ports.zones,
+        replica_count=version.replica_count,
+        key=version.zone_key,
+        zrs_same_filesystem=ports.zrs_same_filesystem,
+    )
+
+
+def region_meter(
+    version: ImageVersion, places: Places, disks: Sequence[Disk], ports: Ports
+) -> Callable[[int], None]:
+    """What is told the bytes that these regions get."""
+    total = sum(measure(disks, ports.images).values())
+    return RegionMeter(version, tuple(places), total, ports.gallery).advance
 
 
 def described(request: PublishRequest, sources: Sources) -> VersionRequest:
@@ -199,15 +274,16 @@ def describe(
     return ports.gallery.record_disks(version, disks)
 
 
-def document(version: ImageVersion, ports: Ports) -> dict[str, Any]:
+def zone_record(version: ImageVersion, ports: Ports, nvram: bytes | None) -> VersionRecord:
     """What each zone keeps beside the bytes: enough to rebuild the catalog from."""
     definition = ports.gallery.get_definition(version.name.definition)
-    return {
+    document = {
         "gallery": encode(ports.gallery.get_gallery(definition.name.gallery)),
         "definition": encode(definition),
         "version": encode(version),
         "report": ports.gallery.report(version.name),
     }
+    return VersionRecord(version.zone_key, document, nvram)
 
 
 def conclude(version: ImageVersion, ports: Ports) -> ImageVersion:

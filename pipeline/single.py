@@ -14,8 +14,8 @@ from pipeline.gallery.model import ImageVersion
 from pipeline.guest.checks import Evidence, looks_generalized
 from pipeline.guest.partitions import PartitionTable, read_partitions
 from pipeline.guest.profiles import Plan
+from pipeline.placement import choose_zone, sink_name
 from pipeline.ports import GuestFacts, ImageFacts, ImageFormat, Replica, VersionRecord
-from pipeline.preflight import choose_zones
 from pipeline.publish import Ports, clean, find_donor, held
 from pipeline.sources import DiskSource
 from pipeline.stages.convert import convert, hash_disk
@@ -104,13 +104,14 @@ def create_snapshot(
     """Keep one point in time of a disk in a region's zone, under a name: its content is stored as a
     version's is, and costs what no base there holds already. Returns root digest and disk."""
     with pinned(source, ports) as (disk, work):
-        zones = choose_zones([region], {}, ports.zones)
+        zone = choose_zone(region, {}, ports.zones.get(region, ()))
+        zones = {sink_name(zone): zone}
         with held(zones, ports):
             stored = convert([disk], zones, {}, work, lambda: None, ports.images, ports.progress)
             record = VersionRecord(
                 f"snapshot+{name}", {"snapshot": name, "source": str(source.path)}
             )
-            (replica,) = zones[region].publish(record, {None: stored.disks[0].digest}, 1)
+            (replica,) = zone.publish(record, {None: stored.disks[0].digest}, 1)
     return stored.disks[0].digest, replica
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, make_url
 
 from adapters.catalog.queries import Reader, Writer
 from adapters.catalog.tables import SCHEMA
-from pipeline.errors import Conflict, EnvironmentMissing, GalleriaError, NoSpace
+from pipeline.errors import Busy, Conflict, EnvironmentMissing, GalleriaError, NoSpace
 from pipeline.gallery.catalog import Catalog, CatalogHealth, CatalogReader, CatalogWriter
 
 BUSY_SECONDS = 30.0
@@ -90,7 +90,7 @@ class SqlCatalog:
     def _explain(self, error: exc.DBAPIError) -> GalleriaError:
         text = str(error.orig).strip()
         if "database is locked" in text:
-            return Conflict(
+            return Busy(
                 f"the catalog {self._name} was busy for {BUSY_SECONDS:.0f} s",
                 hint="another galleria process holds it; try again when that one is done",
             )

@@ -267,7 +267,7 @@ def _plan_text(request: PublishRequest, item: Preview) -> str:
                 "reflink" if region.reflink else "overlay",
                 "" if region.done else "older version" if region.starts_from else "nothing",
                 bytes_text(region.free_bytes),
-                region.zone,
+                ", ".join(map(str, region.zones)),
             )
             for region in item.regions
         ],

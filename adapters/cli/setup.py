@@ -26,7 +26,7 @@ from adapters.text import printable, table
     "--region",
     "regions",
     multiple=True,
-    metavar="NAME=DIR[,DIR...]",
+    metavar="NAME=DIR[:premium][,...]",
     help="A region and its zones (repeatable). Default: one region, local, in the state directory.",
 )
 @click.option(

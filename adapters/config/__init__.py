@@ -6,10 +6,11 @@ max_virtual_size = "32 TiB"
 
 [regions]                           # a region and its zones: directories, one file system each
 eu = ["/srv/eu"]
-us = ["/srv/us-a", "/srv/us-b"]
+us = ["/srv/us-a", "/srv/us-b", "/srv/us-c", {path = "/srv/us-fast", premium = true}]
 ```
 
-The environment wins over the file: GALLERIA_SANDBOX=false, GALLERIA_REGIONS="eu=/a us=/b,/c".
+Three zones make Standard_ZRS possible, a premium one Premium_LRS. The environment wins over the
+file: GALLERIA_SANDBOX=false, GALLERIA_REGIONS="eu=/a us=/b,/c,/d,/e:premium".
 """
 
 import json
@@ -25,6 +26,7 @@ from adapters.config.values import (
     PARSERS,
     ConfigurationInvalid,
     Regions,
+    ZonePlace,
     from_text,
     parse_regions,
     parse_value,
@@ -36,6 +38,7 @@ __all__ = [
     "PARSERS",
     "Config",
     "ConfigurationInvalid",
+    "ZonePlace",
     "complete",
     "load_config",
     "parse_regions",
@@ -58,7 +61,10 @@ class Config:
     sandbox: bool = True
     immutable: bool = True
     principal: str = ""  # on whose behalf; empty: the local operator, who owns everything
+    zrs_same_filesystem: bool = False  # zones of one file system as if each had its own
     max_virtual_size: int = 32 << 40
+    # networks that downloads may reach beside the public ones, separated by commas
+    allow_private_sources: str = ""
     file: Path | None = field(default=None, compare=False)  # what was read
     # by key, what set it: a file or a variable; what is not in it has its default
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -159,10 +165,15 @@ def render(config: Config) -> str:
         if key != "regions" and (key == "source_region" or key in config.origins)
     ]
     regions = [
-        f"{_toml(name)} = [{', '.join(_toml(zone) for zone in zones)}]"
+        f"{_toml(name)} = [{', '.join(map(_zone, zones))}]"
         for name, zones in config.regions.items()
     ]
     return "\n".join([*scalars, "", "[regions]", *regions, ""])
+
+
+def _zone(zone: ZonePlace) -> str:
+    path = _toml(zone.path)
+    return f"{{path = {path}, premium = true}}" if zone.premium else path
 
 
 def _toml(value: object) -> str:

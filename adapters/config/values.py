@@ -1,9 +1,11 @@
 """The keys of the configuration: how each value is read, and what it must be."""
 
+import ipaddress
 import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InvalidParameter
@@ -12,7 +14,21 @@ from pipeline.gallery.names import check_region, region_key
 UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE = re.compile(rf"(\d+)\s*({'|'.join(UNITS)})")
 
-Regions = Mapping[str, tuple[Path, ...]]
+PREMIUM = ":premium"  # what follows the directory of a premium zone, on a command line
+
+
+@dataclass(frozen=True, slots=True)
+class ZonePlace:
+    """The directory of a zone. A premium one is for Premium_LRS alone."""
+
+    path: Path
+    premium: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.path}{PREMIUM if self.premium else ''}"
+
+
+Regions = Mapping[str, tuple[ZonePlace, ...]]
 
 
 class ConfigurationInvalid(InvalidParameter):
@@ -22,15 +38,20 @@ class ConfigurationInvalid(InvalidParameter):
 
 
 def parse_regions(items: Iterable[str], where: str, base: Path) -> Regions:
-    """Read `NAME=DIR[,DIR...]` items (the command line's and GALLERIA_REGIONS')."""
-    table: dict[str, list[str]] = {}
+    """Read `NAME=DIR[:premium][,DIR...]` items (the command line's and GALLERIA_REGIONS')."""
+    table: dict[str, list[object]] = {}
     for item in items:
         name, separator, zones = item.partition("=")
         if not separator:
             raise ConfigurationInvalid(f"{where}: {item!r} is not NAME=DIRECTORY[,DIRECTORY...]")
         if name in table:
             raise ConfigurationInvalid(f"{where}: region {name!r} is there twice")
-        table[name] = zones.split(",")
+        table[name] = [
+            {"path": zone.removesuffix(PREMIUM), "premium": True}
+            if zone.endswith(PREMIUM)
+            else zone
+            for zone in zones.split(",")
+        ]
     return _regions(table, where, base)
 
 
@@ -67,7 +88,7 @@ def _expected(where: str, what: str, value: object) -> ConfigurationInvalid:
 def _regions(value: object, where: str, base: Path) -> Regions:
     if not isinstance(value, Mapping):
         raise _expected(where, "a table of regions, each a list of directories", value)
-    regions: dict[str, tuple[Path, ...]] = {}
+    regions: dict[str, tuple[ZonePlace, ...]] = {}
     for written, zones in value.items():
         try:
             name = check_region(written)
@@ -78,12 +99,22 @@ def _regions(value: object, where: str, base: Path) -> Regions:
         listed = [zones] if isinstance(zones, str) else zones
         if not isinstance(listed, list | tuple) or not listed:
             raise _expected(f"{where}.{name}", "a list of directories", zones)
-        regions[name] = tuple(_path(zone, f"{where}.{name}", base) for zone in listed)
-    directories = [zone for zones in regions.values() for zone in zones]
+        regions[name] = tuple(_zone(zone, f"{where}.{name}", base) for zone in listed)
+    directories = [zone.path for zones in regions.values() for zone in zones]
     for directory in directories:
         if directories.count(directory) > 1:
             raise ConfigurationInvalid(f"{where}: the directory {directory} is two zones")
     return regions
+
+
+def _zone(value: object, where: str, base: Path) -> ZonePlace:
+    if not isinstance(value, Mapping):
+        return ZonePlace(_path(value, where, base))
+    unknown = set(value) - {"path", "premium"}
+    if unknown or "path" not in value:
+        raise _expected(where, 'a directory, or {path = "DIRECTORY", premium = true}', dict(value))
+    premium = _boolean(value.get("premium", False), f"{where}.premium", base)
+    return ZonePlace(_path(value["path"], where, base), premium)
 
 
 def _path(value: object, where: str, base: Path) -> Path:
@@ -122,6 +153,18 @@ def _bytes(value: object, where: str, base: Path) -> int:
     return parsed
 
 
+def _networks(value: object, where: str, base: Path) -> str:
+    """A list of networks, or a text of them with commas; the same in its normal spelling."""
+    listed = value.split(",") if isinstance(value, str) else value
+    if not isinstance(listed, list | tuple):
+        raise _expected(where, 'networks such as ["10.1.0.0/16"]', value)
+    try:
+        texts = [str(item).strip() for item in listed]
+        return ",".join(str(ipaddress.ip_network(text)) for text in texts if text)
+    except ValueError:
+        raise _expected(where, 'networks such as ["10.1.0.0/16"]', value) from None
+
+
 PARSERS: Mapping[str, Callable[[object, str, Path], object]] = {
     "source_region": _text,
     "regions": _regions,
@@ -131,5 +174,7 @@ PARSERS: Mapping[str, Callable[[object, str, Path], object]] = {
     "sandbox": _boolean,
     "immutable": _boolean,
     "principal": _text,
+    "zrs_same_filesystem": _boolean,
     "max_virtual_size": _bytes,
+    "allow_private_sources": _networks,
 }

@@ -12,7 +12,7 @@ from adapters import durable, filesystem
 from adapters.filesystem import ZoneProfile
 from adapters.sandbox import Sandbox
 from adapters.zones import bases, deployed, layout, versions
-from pipeline.errors import Conflict, NotFound
+from pipeline.errors import Busy, Conflict, NotFound
 from pipeline.ports import Leaning, Replica, ReplicaDisk, StoredBase, VersionRecord, Zone
 
 __all__ = ["DirectoryZone", "create_zone", "open_zone"]
@@ -272,7 +272,7 @@ class DirectoryZone:
             fcntl.flock(fd, operation)
         except BlockingIOError:
             os.close(fd)
-            raise Conflict(
+            raise Busy(
                 f"the zone {self._path} is being written to by another job",
                 hint="try again when it has ended",
             ) from None

@@ -1,77 +1,111 @@
 """Replicate: copy-on-write replicas of stored bases; a region is Completed or it is not there."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import GalleriaError, NotFound, VerificationFailed
 from pipeline.gallery.model import ImageVersion, RegionResult, RegionStatus, ReplicationState
 from pipeline.gallery.service import GalleryService
+from pipeline.placement import Places, Share, sink_name, sinks
 from pipeline.ports import Images, Progress, Replica, VersionRecord, Zone
 from pipeline.stages.convert import Stored, convert
 from pipeline.stages.ingest import Disk
 
-Zones = Mapping[str, tuple[Zone, ...]]
+Made = Sequence[tuple[Zone, tuple[Replica, ...]]]  # a region's replicas, by zone
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`errors` by region, of those that are not Completed."""
+
+    version: ImageVersion
+    errors: Mapping[str, Exception]
 
 
 def replicate(
     version: ImageVersion,
-    document: Mapping[str, Any],
+    record: VersionRecord,
     stored: Stored,
-    zones: Mapping[str, Zone],
+    places: Places,
     gallery: GalleryService,
-) -> ImageVersion:
+) -> Outcome:
     """Commit the replicas of every region that holds the bases, each on its own, and record what
-    became of each; when all of `zones` failed, raises. `document` is what a zone keeps to rebuild
-    the catalog from."""
-    record = VersionRecord(version.zone_key, document)
+    became of each. When all failed nothing is recorded of it: the caller has the errors."""
     digests = {disk.lun: disk.digest for disk in stored.disks}
-    errors = dict(stored.failures)
-    with ThreadPoolExecutor(max(1, len(stored.bases)), thread_name_prefix="replicate") as pool:
+    errors = region_errors(stored, places)
+    living = {region: shares for region, shares in places.items() if region not in errors}
+    with ThreadPoolExecutor(max(1, len(living)), thread_name_prefix="replicate") as pool:
         jobs = {
-            pool.submit(zones[name].publish, record, digests, replica_count(version, name)): name
-            for name in stored.bases
+            pool.submit(publish_region, record, digests, shares): region
+            for region, shares in living.items()
         }
         for job in as_completed(jobs):
             region, problem = jobs[job], job.exception()
             if isinstance(problem, OSError | GalleriaError):
                 errors[region] = problem
                 continue
-            result = region_result(region, stored, job.result())
+            result = region_result(stored, job.result())
             status = RegionStatus(region, ReplicationState.COMPLETED, 100, result=result)
             version = gallery.set_region(version, status)
-    if len(errors) == len(zones):
-        raise next(iter(errors.values()))
+    if len(errors) < len(places):
+        version = record_failures(version, errors, gallery)
+    return Outcome(version, errors)
+
+
+def record_failures(
+    version: ImageVersion, errors: Mapping[str, Exception], gallery: GalleryService
+) -> ImageVersion:
     for region, error in errors.items():
         status = RegionStatus(region, ReplicationState.FAILED, details=str(error))
         version = gallery.set_region(version, status)
     return version
 
 
+def region_errors(stored: Stored, places: Places) -> dict[str, Exception]:
+    """The regions in which a zone does not hold every base; one is enough to fail it."""
+    errors: dict[str, Exception] = {}
+    for region, shares in places.items():
+        for share in shares:
+            error = stored.failures.get(sink_name(share.zone))
+            if error is not None:
+                errors.setdefault(region, error)
+    return errors
+
+
+def publish_region(
+    record: VersionRecord, digests: Mapping[int | None, str], shares: Sequence[Share]
+) -> Made:
+    """All zones of a region, or none."""
+    made: list[tuple[Zone, tuple[Replica, ...]]] = []
+    try:
+        for share in shares:
+            made.append((share.zone, share.zone.publish(record, digests, share.replicas)))
+    except BaseException:
+        for zone, _ in made:
+            zone.remove_version(record.key)
+        raise
+    return made
+
+
 def replicate_from_donor(
     version: ImageVersion,
-    zones: Mapping[str, Zone],
+    places: Places,
     donor: Zone,
     work: Path,
     images: Images,
     progress: Progress,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Stored:
     """Bring the bases of a published version to more zones, from the bases of one that has them.
 
     The source is not needed any more; what arrives must have the digest that was published.
     """
-    disks = []
-    for disk in version.disks:
-        base = donor.find_base(disk.digest)
-        if base is None:
-            raise NotFound(
-                f"{donor.path} does not hold base {disk.digest} of {version.name}",
-                hint="galleria verify shows which regions are sound",
-            )
-        disks.append(Disk(disk.lun, base.chain, base.virtual_size))
+    disks = donated(version, donor)
     parents = {disk.lun: (disk.digest,) for disk in version.disks}
-    stored = convert(disks, zones, parents, work, lambda: None, images, progress)
+    stored = convert(disks, sinks(places), parents, work, lambda: None, images, progress, advance)
     for expected, made in zip(version.disks, stored.disks, strict=True):
         if made.digest != expected.digest:
             raise VerificationFailed(
@@ -82,26 +116,46 @@ def replicate_from_donor(
     return stored
 
 
-def replica_count(version: ImageVersion, region: str) -> int:
-    target = version.target(region)
-    return 1 if target is None else version.replicas_in(target)
+def donated(version: ImageVersion, donor: Zone) -> list[Disk]:
+    """The disks of a version, as a zone that holds it has them."""
+    disks = []
+    for disk in version.disks:
+        base = donor.find_base(disk.digest)
+        if base is None:
+            raise NotFound(
+                f"{donor.path} does not hold base {disk.digest} of {version.name}",
+                hint="galleria verify shows which regions are sound",
+            )
+        disks.append(Disk(disk.lun, base.chain, base.virtual_size))
+    return disks
 
 
-def region_result(region: str, stored: Stored, replicas: tuple[Replica, ...]) -> RegionResult:
+def region_result(stored: Stored, made: Made) -> RegionResult:
     """What was done for one region, in bytes of the guest's disks."""
-    bases = stored.bases[region]
+    names = [sink_name(zone) for zone, _ in made]
     stats = [disk.result.stats for disk in stored.disks]
     return RegionResult(
-        replicas=tuple(replica_document(replica) for replica in replicas),
-        methods=tuple(bases[disk.lun].method for disk in stored.disks),
+        replicas=replica_documents(made),
+        methods=tuple(
+            stored.bases[name][disk.lun].method for name in names for disk in stored.disks
+        ),
         bytes_read=sum(item.read for item in stats),
-        bytes_written=sum(item.written.get(region, 0) for item in stats),
-        bytes_shared=sum(item.kept.get(region, 0) for item in stats),
+        bytes_written=sum(item.written.get(name, 0) for item in stats for name in names),
+        bytes_shared=sum(item.kept.get(name, 0) for item in stats for name in names),
     )
 
 
-def replica_document(replica: Replica) -> dict[str, Any]:
-    disks = [
+def replica_documents(made: Made) -> tuple[dict[str, Any], ...]:
+    """A region's replicas, numbered through its zones."""
+    found = [(zone, replica) for zone, replicas in made for replica in replicas]
+    return tuple(
+        {"index": index, "zone": zone.name, "disks": disk_documents(replica)}
+        for index, (zone, replica) in enumerate(found)
+    )
+
+
+def disk_documents(replica: Replica) -> list[dict[str, Any]]:
+    return [
         {
             "lun": disk.lun,
             "path": str(disk.path),
@@ -112,4 +166,3 @@ def replica_document(replica: Replica) -> dict[str, Any]:
         }
         for disk in replica.disks
     ]
-    return {"index": replica.index, "disks": disks}

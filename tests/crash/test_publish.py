@@ -55,7 +55,7 @@ def check_finished(world: World) -> None:
         assert sorted(version.completed_regions) == ["eu", "us"]
         used = {disk.digest for disk in version.disks}
         for region in ("eu", "us"):
-            zone = world.config.regions[region][0]
+            zone = world.config.regions[region][0].path
             assert {path.name for path in (zone / "bases").iterdir()} == used, "an orphan base"
             assert len(list((zone / "versions").iterdir())) == 1, "an orphan version"
     check_visible(world)

@@ -13,7 +13,7 @@ import pytest
 from adapters import durable
 from adapters.app import App, create_zones, open_app
 from adapters.catalog.sql import SqlCatalog
-from adapters.config import Config
+from adapters.config import Config, ZonePlace
 from adapters.progress import Mode, open_progress
 from pipeline.gallery.model import (
     Identifier,
@@ -45,7 +45,7 @@ class World:
                 file.write(os.urandom(300_000))
             file.truncate(4 << 20)
         self.config = Config(
-            regions={"eu": (root / "eu",), "us": (root / "us",)},
+            regions={"eu": (ZonePlace(root / "eu"),), "us": (ZonePlace(root / "us"),)},
             source_region="eu",
             catalog=f"sqlite:///{root / 'catalog.db'}",
             work=root / "work",
@@ -88,7 +88,7 @@ class World:
         """What should not be there once nothing runs."""
         found = list((self.config.work).iterdir()) if self.config.work.exists() else []
         for region in self.config.regions:
-            zone = self.config.regions[region][0]
+            zone = self.config.regions[region][0].path
             found += (zone / "staging").iterdir()
         return [str(path) for path in found]
 

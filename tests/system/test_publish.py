@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from adapters.app import App, create_zones, open_app
-from adapters.config import Config
+from adapters.config import Config, ZonePlace
 from adapters.progress import Mode, open_progress
 from fixtures.images import SNAPSHOT, VARIANTS, write_sample
 from pipeline.errors import NoSpace, PartiallyReplicated, SourceChanged
@@ -46,7 +46,7 @@ class Lab:
 
     def __init__(self, home: Path, regions: dict[str, Path]) -> None:
         self.config = Config(
-            regions={name: (path,) for name, path in regions.items()},
+            regions={name: (ZonePlace(path),) for name, path in regions.items()},
             source_region=next(iter(regions)),
             catalog=f"sqlite:///{home / 'catalog.db'}",
             work=home / "work",
@@ -218,7 +218,7 @@ def test_a_full_region_fails_alone_and_is_retried_from_the_source_region(
 
     source.unlink()  # a retry must not need it
     bigger = mount("xfs", size_mib=512) / "us"
-    lab.config = replace(lab.config, regions={**lab.config.regions, "us": (bigger,)})
+    lab.config = replace(lab.config, regions={**lab.config.regions, "us": (ZonePlace(bigger),)})
     create_zones(lab.config)
     with lab.app() as app:
         version = replicate_version(parse_version("corp/disk/1.0.0"), (), app.ports)

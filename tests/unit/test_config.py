@@ -7,6 +7,7 @@ import pytest
 from adapters.config import (
     Config,
     ConfigurationInvalid,
+    ZonePlace,
     complete,
     load_config,
     parse_regions,
@@ -56,12 +57,12 @@ def test_every_key_is_read(tmp_path: Path, env: dict[str, str]) -> None:
         max_virtual_size = "2 TiB"
         [regions]
         eu = "/srv/eu"
-        "US East" = ["/srv/us-a", "us-b"]
+        "US East" = [{path = "/srv/us-a", premium = true}, "us-b"]
         """,
     )
     assert config.regions == {
-        "eu": (Path("/srv/eu"),),
-        "US East": (Path("/srv/us-a"), tmp_path / "us-b"),
+        "eu": (ZonePlace(Path("/srv/eu")),),
+        "US East": (ZonePlace(Path("/srv/us-a"), premium=True), ZonePlace(tmp_path / "us-b")),
     }
     assert config.source_region == "US East"
     assert config.work == tmp_path / "scratch"
@@ -116,12 +117,15 @@ def test_a_password_is_not_repeated(tmp_path: Path, env: dict[str, str]) -> None
 def test_the_environment_wins(tmp_path: Path, env: dict[str, str]) -> None:
     env |= {
         "GALLERIA_SANDBOX": "false",
-        "GALLERIA_REGIONS": "eu=/a 'uk south=/b,/c'",
+        "GALLERIA_REGIONS": "eu=/a 'uk south=/b,/c:premium'",
         "GALLERIA_MAX_VIRTUAL_SIZE": "1 GiB",
     }
     config = load(tmp_path, env, "max_virtual_size = 9\nsandbox = true\nimmutable = false\n")
     assert (config.sandbox, config.immutable, config.max_virtual_size) == (False, False, 1 << 30)
-    assert config.regions == {"eu": (Path("/a"),), "uk south": (Path("/b"), Path("/c"))}
+    assert config.regions == {
+        "eu": (ZonePlace(Path("/a")),),
+        "uk south": (ZonePlace(Path("/b")), ZonePlace(Path("/c"), premium=True)),
+    }
     assert config.origins["sandbox"] == "GALLERIA_SANDBOX"
     assert config.origins["immutable"] == str(tmp_path / "galleria.toml")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from adapters import doctor
-from adapters.config import Config
+from adapters.config import Config, ZonePlace
 from adapters.doctor import Check, Verdict
 from adapters.sandbox import Sandbox
 from adapters.zones import create_zone
@@ -58,7 +58,11 @@ def test_zones(bare_host: Path) -> None:
     for region, directory in (("eu", one), ("us", two)):
         create_zone(directory, name=region, region=region, sandbox=Sandbox())
     before = sorted(one.rglob("*"))
-    checks = doctor.run(config(bare_host, regions={"eu": (one,), "us": (two, absent)}))
+    checks = doctor.run(
+        config(
+            bare_host, regions={"eu": (ZonePlace(one),), "us": (ZonePlace(two), ZonePlace(absent))}
+        )
+    )
     assert found(checks, f"zone us: {absent}").verdict is Verdict.FAIL
     together = found(checks, f"zone us: {two}")
     assert together.verdict is Verdict.WARN
@@ -72,7 +76,8 @@ def test_a_directory_that_is_no_zone_is_a_failure(bare_host: Path) -> None:
     mountpoint = bare_host / "eu"
     mountpoint.mkdir()
     check = found(
-        doctor.run(config(bare_host, regions={"eu": (mountpoint,)})), f"zone eu: {mountpoint}"
+        doctor.run(config(bare_host, regions={"eu": (ZonePlace(mountpoint),)})),
+        f"zone eu: {mountpoint}",
     )
     assert check.verdict is Verdict.FAIL
     assert "mount" in check.advice

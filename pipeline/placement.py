@@ -1,0 +1,129 @@
+"""Placement: which zones of a region store a version, and how many replicas each gets.
+
+Standard_LRS   one zone has the base and all replicas
+Standard_ZRS   every zone of the region (three or more) has a base of its own, written to it and
+               never a clone; the replicas are spread over them
+Premium_LRS    as Standard_LRS, in a zone that is marked premium, where nothing else goes
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import EnvironmentMissing, Refused
+from pipeline.gallery.model import StorageAccountType, TargetRegion
+from pipeline.ports import Zone
+
+Zones = Mapping[str, tuple[Zone, ...]]  # by region
+Parents = Mapping[int | None, Sequence[str]]  # by LUN, root digests a new base may start from
+
+ZRS_ZONES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one zone has of a version: always the bases, and this many replicas."""
+
+    zone: Zone
+    replicas: int
+
+
+Places = Mapping[str, tuple[Share, ...]]  # by region
+
+
+def storage_types(premium: Sequence[bool]) -> tuple[StorageAccountType, ...]:
+    """What a region can offer whose zones are marked so."""
+    standard = len(premium) - sum(premium)
+    offered = {
+        StorageAccountType.STANDARD_LRS: standard > 0,
+        StorageAccountType.STANDARD_ZRS: standard >= ZRS_ZONES,
+        StorageAccountType.PREMIUM_LRS: any(premium),
+    }
+    return tuple(kind for kind, possible in offered.items() if possible)
+
+
+def place(
+    targets: Iterable[TargetRegion],
+    parents: Parents,
+    zones: Zones,
+    *,
+    replica_count: int | None = None,
+    key: str = "",
+    zrs_same_filesystem: bool = False,
+) -> dict[str, tuple[Share, ...]]:
+    """Where each of these regions stores a version: `key` in the zones, with `replica_count` where
+    a region gives none. Raises EnvironmentMissing when a zone that is needed is not on this host,
+    and Refused for Standard_ZRS on zones that would fail together."""
+    places = {}
+    for target in targets:
+        here = zones.get(target.name, ())
+        if target.storage_account_type is StorageAccountType.STANDARD_ZRS:
+            chosen = _independent(target.name, here, zrs_same_filesystem=zrs_same_filesystem)
+        else:
+            premium = target.storage_account_type is StorageAccountType.PREMIUM_LRS
+            chosen = (choose_zone(target.name, parents, here, premium=premium, key=key),)
+        count = target.regional_replica_count or replica_count or 1
+        places[target.name] = spread(chosen, count)
+    return places
+
+
+def choose_zone(
+    region: str, parents: Parents, zones: Sequence[Zone], *, premium: bool = False, key: str = ""
+) -> Zone:
+    """The zone that has the version `key` already, else one with bases to start from, else the one
+    with most room."""
+    candidates = [zone for zone in zones if zone.premium == premium]
+    if not candidates:
+        kind = "premium zone" if premium else "zone"
+        raise EnvironmentMissing(
+            f"region {region} has no {kind} on this host",
+            hint="name a directory for it in the configuration; galleria doctor shows all",
+        )
+
+    def merit(zone: Zone) -> tuple[bool, bool, int]:
+        holds = bool(key) and zone.find_version(key) is not None
+        return holds, has_parent(zone, parents), zone.free_bytes()
+
+    return max(candidates, key=merit)
+
+
+def has_parent(zone: Zone, parents: Parents) -> bool:
+    return any(zone.find_base(digest) for digests in parents.values() for digest in digests)
+
+
+def spread(zones: Sequence[Zone], count: int) -> tuple[Share, ...]:
+    """So many replicas over these zones, as evenly as it goes."""
+    each, rest = divmod(count, len(zones))
+    return tuple(Share(zone, each + (index < rest)) for index, zone in enumerate(zones))
+
+
+def _independent(
+    region: str, zones: Sequence[Zone], *, zrs_same_filesystem: bool
+) -> tuple[Zone, ...]:
+    chosen = tuple(zone for zone in zones if not zone.premium)
+    if len(chosen) < ZRS_ZONES:
+        raise EnvironmentMissing(
+            f"region {region} has {len(chosen)} zones on this host, and Standard_ZRS needs "
+            f"{ZRS_ZONES}",
+            hint="mount the others: galleria doctor shows all; or use Standard_LRS",
+        )
+    seen: dict[str, Zone] = {}
+    for zone in chosen:
+        twin = seen.setdefault(zone.file_system, zone)
+        if twin is not zone and not zrs_same_filesystem:
+            raise Refused(
+                f"the zones {twin.path} and {zone.path} of region {region} are on one file system: "
+                "they would fail together, which Standard_ZRS is to prevent",
+                hint="give each a file system of its own, use Standard_LRS, or set "
+                "zrs_same_filesystem = true in the configuration (a lab)",
+            )
+    return chosen
+
+
+def sinks(places: Places) -> dict[str, Zone]:
+    """Every zone that gets bases, by the name that `convert` knows it by."""
+    return {sink_name(share.zone): share.zone for shares in places.values() for share in shares}
+
+
+def sink_name(zone: Zone) -> str:
+    """One that no other zone on this host has; names of zones are free."""
+    return str(zone.path)

@@ -1,0 +1,61 @@
+"""Update: change a published version. Regions that it is to leave lose its replicas, others get as
+many as are wanted, and new ones are made from the bases of a region that has them."""
+
+from dataclasses import replace
+
+from pipeline.gallery.model import ImageVersion, RegionStatus
+from pipeline.gallery.names import VersionName
+from pipeline.gallery.rules import VersionChange
+from pipeline.placement import spread
+from pipeline.ports import Zone
+from pipeline.publish import Ports, complete, given_back, replicate_missing
+from pipeline.removal import remove_data
+from pipeline.stages.replicate import replica_documents
+
+
+def update_version(name: VersionName, change: VersionChange, ports: Ports) -> ImageVersion:
+    """Change what may be changed, and make it so in the zones. Raises PartiallyReplicated when a
+    region failed; running it again goes on."""
+    version = ports.gallery.begin_update(name, change)
+    if version.owner is None:  # nothing to do in the zones
+        return version
+    with ports.work.directory() as work, given_back(version, ports):
+        version = leave_regions(version, ports)
+        version = resize_regions(version, ports)
+        version = replicate_missing(version, work, ports)
+        version = ports.gallery.finish_version(version)
+    return complete(version)
+
+
+def leave_regions(version: ImageVersion, ports: Ports) -> ImageVersion:
+    """Remove the data of regions that the version was taken out of."""
+    for region in version.leaving:
+        remove_data(version, [region], ports)
+        version = ports.gallery.region_left(version, region)
+    return version
+
+
+def resize_regions(version: ImageVersion, ports: Ports) -> ImageVersion:
+    """Give each Completed region the number of replicas that is wanted there."""
+    for status in version.regions:
+        target = version.target(status.region)
+        if target is None or not version.is_completed_in(status.region):
+            continue
+        count = version.replicas_in(target)
+        if len(status.result.replicas) != count:
+            changed = resize(version, status, count, ports.zones.get(status.region, ()))
+            version = ports.gallery.set_region(version, changed)
+    return version
+
+
+def resize(
+    version: ImageVersion, status: RegionStatus, count: int, zones: tuple[Zone, ...]
+) -> RegionStatus:
+    """The status of a region with `count` replicas, spread over those zones that hold it."""
+    holding = [zone for zone in zones if zone.find_version(version.zone_key) is not None]
+    made = [
+        (share.zone, share.zone.set_replicas(version.zone_key, share.replicas))
+        for share in spread(holding, count)
+    ]
+    result = replace(status.result, replicas=replica_documents(made))
+    return replace(status, result=result)
