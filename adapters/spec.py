@@ -28,6 +28,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
@@ -97,6 +98,7 @@ RegionText = Annotated[str, _by(check_region)]
 DateText = Annotated[str, _by(lambda text: parse_date(text, "endOfLifeDate"))]
 ProfileText = Annotated[str, _by(select), _one_of(PROFILES)]
 OperationText = Annotated[str, _by(lambda name: select(only=[name])), _one_of(OPERATIONS)]
+ChecksumText = Annotated[str, Field(pattern=r"^sha256:[0-9a-fA-F]{64}$")]
 PathText = Annotated[str, Field(min_length=1)]
 
 
@@ -119,16 +121,44 @@ class DataDisk(_Model):
     """A data disk by its logical unit number."""
 
     lun: int = Field(ge=0, le=63)
-    path: PathText
+    path: PathText | None = None
     backing: tuple[PathText, ...] = Field((), description="Files below it, the bottom last.")
+    vhd_uri: PathText | None = Field(None, description="http(s), instead of path.")
+    checksum: ChecksumText | None = Field(None, description="sha256:HEX, with vhdUri.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "DataDisk":
+        if (self.path is None) == (self.vhd_uri is None):
+            raise ValueError("a data disk has a path or a vhdUri")
+        if (self.vhd_uri is None) != (self.checksum is None):
+            raise ValueError("vhdUri and checksum go together")
+        return self
 
 
 class SourceDisks(_Model):
-    """Image files, relative to the spec. FILE@NAME picks a qcow2 internal snapshot."""
+    """Image files, relative to the spec (FILE@NAME picks a qcow2 internal snapshot), or URLs; or
+    one whole machine."""
 
-    os_disk: PathText
+    os_disk: PathText | None = None
     os_disk_backing: tuple[PathText, ...] = Field((), description="Files below it, bottom last.")
+    os_vhd_uri: PathText | None = Field(None, description="http(s), instead of osDisk.")
+    checksum: ChecksumText | None = Field(None, description="sha256:HEX, with osVhdUri.")
     data_disks: tuple[DataDisk, ...] = ()
+    vm: PathText | None = Field(None, description="A libvirt domain's XML, or its name.")
+    box: PathText | None = Field(None, description="A Vagrant box.")
+    ova: PathText | None = Field(None, description="An OVA.")
+
+    @model_validator(mode="after")
+    def _one_of_all(self) -> "SourceDisks":
+        whole = [item for item in (self.vm, self.box, self.ova) if item is not None]
+        single = [item for item in (self.os_disk, self.os_vhd_uri) if item is not None]
+        if len(whole) + len(single) != 1 or (whole and self.data_disks):
+            raise ValueError("give one of osDisk, osVhdUri (both with dataDisks), vm, box and ova")
+        if self.os_disk_backing and self.os_disk is None:
+            raise ValueError("osDiskBacking goes with osDisk")
+        if (self.os_vhd_uri is None) != (self.checksum is None):
+            raise ValueError("osVhdUri and checksum go together")
+        return self
 
 
 class Generalize(_Model):
@@ -201,26 +231,23 @@ def schema() -> dict[str, Any]:
 
 
 def _resolve(spec: Spec, directory: Path) -> Spec:
-    disks = spec.source
-    return spec.model_copy(
-        update={
-            "source": disks.model_copy(
-                update={
-                    "os_disk": str(directory / disks.os_disk),
-                    "os_disk_backing": _joined(directory, disks.os_disk_backing),
-                    "data_disks": tuple(
-                        disk.model_copy(
-                            update={
-                                "path": str(directory / disk.path),
-                                "backing": _joined(directory, disk.backing),
-                            }
-                        )
-                        for disk in disks.data_disks
-                    ),
-                }
-            )
-        }
-    )
+    source = spec.source
+    files = {
+        name: str(directory / value)
+        for name in ("os_disk", "box", "ova")
+        if (value := getattr(source, name)) is not None
+    }
+    if source.vm is not None and source.vm.endswith(".xml"):
+        files["vm"] = str(directory / source.vm)
+    below = _joined(directory, source.os_disk_backing)
+    disks = tuple(_resolve_disk(disk, directory) for disk in source.data_disks)
+    resolved = source.model_copy(update={**files, "os_disk_backing": below, "data_disks": disks})
+    return spec.model_copy(update={"source": resolved})
+
+
+def _resolve_disk(disk: DataDisk, directory: Path) -> DataDisk:
+    path = None if disk.path is None else str(directory / disk.path)
+    return disk.model_copy(update={"path": path, "backing": _joined(directory, disk.backing)})
 
 
 def _joined(directory: Path, files: Sequence[str]) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ from pipeline.gallery.model import DeployedDisk, Deployment, ImageVersion
 from pipeline.gallery.service import GalleryService
 from pipeline.ports import Replica, Zone
 
+NVRAM = "nvram.fd"  # beside the disks: the variables of the source's UEFI firmware
+
 
 def deploy(
     version: ImageVersion,
@@ -32,6 +34,9 @@ def deploy(
     )
     directory.mkdir(parents=True, exist_ok=True)
     (disks,) = zone.deploy(replicas[used % len(replicas)], [target.absolute()])
+    nvram = zone.find_nvram(version.zone_key)
+    if nvram is not None:
+        (target / NVRAM).write_bytes(nvram)
     deployment = Deployment(
         name=name,
         directory=str(target.absolute()),

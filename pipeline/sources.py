@@ -47,7 +47,8 @@ class DiskSource:
     """A disk-image file. `lun` None is the OS disk; `snapshot` a qcow2 internal snapshot of it.
 
     `backing` names what lies below the file, the bottom last: a header is never followed.
-    `sector_size` is the logical sector size that the disk was used with, where a description says.
+    A description may tell more: `sector_size` is the logical sector size that the disk was used
+    with, `virtual_size` the length that it has to have.
     """
 
     lun: int | None
@@ -56,6 +57,7 @@ class DiskSource:
     declared: ImageFormat | None = None
     backing: tuple[Backing, ...] = ()
     sector_size: int = 512
+    virtual_size: int | None = None
 
     kind: ClassVar[SourceKind] = SourceKind.VHD
 

@@ -12,7 +12,6 @@ from pipeline.gallery.documents import parse_date
 from pipeline.gallery.model import Feature, StorageAccountType, TargetRegion
 from pipeline.gallery.names import parse_number
 
-
 TAGS = click.option("--tags", multiple=True, metavar="NAME=VALUE...", help="Tags (repeatable).")
 
 
@@ -89,30 +88,35 @@ def _storage(text: str, item: str) -> StorageAccountType:
     )
 
 
-def lun_files(values: Iterable[str]) -> Mapping[int, str]:
-    """`LUN=FILE` items of `--data-disk`."""
+def lun_files(values: Iterable[str], option: str = "--data-disk") -> Mapping[int, str]:
+    """`LUN=FILE` items of `--data-disk`, `LUN=URL` of `--data-vhd-uri`."""
     found: dict[int, str] = {}
     for item in values:
         lun, separator, file = item.partition("=")
         if not separator or not file or not (lun.isascii() and lun.isdecimal()):
-            raise click.UsageError(f"--data-disk: {item!r} is not LUN=FILE, such as 0=data.vhd")
+            raise click.UsageError(f"{option}: {item!r} is not LUN=FILE, such as 0=data.vhd")
         if int(lun) in found:
-            raise click.UsageError(f"--data-disk: LUN {int(lun)} is given twice")
+            raise click.UsageError(f"{option}: LUN {int(lun)} is given twice")
         found[int(lun)] = file
     return found
 
 
-def backing_files(values: Iterable[str]) -> Mapping[int | None, Sequence[str]]:
-    """`[LUN=]FILE` items of `--backing`, in the order given; without a LUN the OS disk's."""
+def of_disks(values: Iterable[str], option: str) -> Mapping[int | None, Sequence[str]]:
+    """`[LUN=]VALUE` items, in the order given; without a LUN the OS disk's."""
     found: dict[int | None, list[str]] = {}
     for item in values:
         number, separator, rest = item.partition("=")
         of_data_disk = bool(separator) and number.isascii() and number.isdecimal()
-        lun, file = (int(number), rest) if of_data_disk else (None, item)
-        if not file:
-            raise click.UsageError(f"--backing: {item!r} names no file")
-        found.setdefault(lun, []).append(file)
+        lun, value = (int(number), rest) if of_data_disk else (None, item)
+        if not value:
+            raise click.UsageError(f"{option}: {item!r} says nothing")
+        found.setdefault(lun, []).append(value)
     return found
+
+
+def disk_option(lun: int | None) -> str:
+    """A disk in a message."""
+    return "the OS disk" if lun is None else f"the data disk at LUN {lun}"
 
 
 def names(values: Iterable[str]) -> tuple[str, ...]:

@@ -21,6 +21,10 @@ COMMANDS = {
         "adapters.cli.definitions:definition",
         "Make, list, show, change and delete image definitions.",
     ),
+    "vm": (
+        "adapters.cli.machines:vm",
+        "List and show virtual machines that can be published.",
+    ),
     "publish": ("adapters.cli.jobs:publish_command", "Publish disks as an image version."),
     "build": (
         "adapters.cli.jobs:build",
@@ -35,6 +39,10 @@ COMMANDS = {
     "show": (
         "adapters.cli.versions:show",
         "Show one version: regions, replicas, how they were made, bytes.",
+    ),
+    "version": (
+        "adapters.cli.releases:version",
+        "List, show, change, delete and undelete image versions.",
     ),
     "promote": (
         "adapters.cli.lifecycle:promote",

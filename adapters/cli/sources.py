@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from adapters.cli import arguments
-from pipeline.sources import AnySource, Backing, DiskSource, parse_disk
+from pipeline.sources import (
+    AnySource,
+    ArchiveForm,
+    ArchiveSource,
+    Backing,
+    DiskSource,
+    UrlSource,
+    VmSource,
+    WholeKinds,
+    parse_disk,
+)
 
 if TYPE_CHECKING:
-    from adapters.spec import SourceDisks
+    from adapters.spec import DataDisk, SourceDisks
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,6 +41,24 @@ OPTIONS = (
         metavar="[LUN=]FILE",
         help="A file below the OS disk, or below a data disk (repeatable, the bottom last).",
     ),
+    click.option("--os-vhd-uri", metavar="URL", help="The OS disk, from http(s)."),
+    click.option(
+        "--data-vhd-uri",
+        "data_vhd_uris",
+        multiple=True,
+        metavar="LUN=URL",
+        help="A data disk, from http(s) (repeatable).",
+    ),
+    click.option(
+        "--checksum",
+        "checksums",
+        multiple=True,
+        metavar="[LUN=]sha256:HEX",
+        help="What the file behind a URL has to have (one for each).",
+    ),
+    click.option("--vm", metavar="FILE.xml|NAME", help="All disks of a libvirt domain."),
+    click.option("--box", metavar="FILE", help="All disks of a Vagrant box."),
+    click.option("--ova", metavar="FILE", help="All disks of an OVA."),
 )
 
 
@@ -43,25 +71,77 @@ def source_options(command: F) -> F:
 
 def sources_of(values: Mapping[str, Any]) -> tuple[AnySource, ...]:
     """The sources that the options name."""
-    backing = arguments.backing_files(values["backing"])
-    disks = [
-        *([parse_disk(values["os_disk"])] if values["os_disk"] else []),
-        *(parse_disk(file, lun) for lun, file in arguments.lun_files(values["data_disks"]).items()),
-    ]
-    unknown = set(backing) - {disk.lun for disk in disks}
-    if unknown:
-        names = ", ".join("the OS disk" if lun is None else f"LUN {lun}" for lun in unknown)
-        raise click.UsageError(f"--backing: there is no disk for {names}")
-    return tuple(_over(disk, backing.get(disk.lun, ())) for disk in disks)
+    files = _with_os(values["os_disk"], arguments.lun_files(values["data_disks"]))
+    urls = _with_os(
+        values["os_vhd_uri"], arguments.lun_files(values["data_vhd_uris"], "--data-vhd-uri")
+    )
+    checksums = arguments.of_disks(values["checksums"], "--checksum")
+    backing = arguments.of_disks(values["backing"], "--backing")
+    _refuse_strays("--checksum", checksums, urls)
+    _refuse_strays("--backing", backing, files)
+    return _some(
+        [
+            *_whole(values["vm"], values["box"], values["ova"]),
+            *(_over(parse_disk(file, lun), backing.get(lun, ())) for lun, file in files.items()),
+            *(_url(lun, url, checksums.get(lun, ())) for lun, url in urls.items()),
+        ],
+        "--os-disk, --os-vhd-uri, --vm, --box or --ova",
+    )
 
 
 def spec_sources(source: "SourceDisks") -> tuple[AnySource, ...]:
     """The sources that a build spec names."""
-    return (
-        _over(parse_disk(source.os_disk), source.os_disk_backing),
-        *(_over(parse_disk(disk.path, disk.lun), disk.backing) for disk in source.data_disks),
-    )
+    found: list[AnySource] = list(_whole(source.vm, source.box, source.ova))
+    if source.os_disk is not None:
+        found.append(_over(parse_disk(source.os_disk), source.os_disk_backing))
+    if source.os_vhd_uri is not None:
+        found.append(_url(None, source.os_vhd_uri, (source.checksum,) if source.checksum else ()))
+    return _some([*found, *map(_data_disk, source.data_disks)], "osDisk, osVhdUri, vm, box or ova")
+
+
+def _data_disk(disk: "DataDisk") -> AnySource:
+    if disk.path is not None:
+        return _over(parse_disk(disk.path, disk.lun), disk.backing)
+    return _url(disk.lun, disk.vhd_uri or "", (disk.checksum,) if disk.checksum else ())
+
+
+def _with_os(os_disk: str | None, others: Mapping[int, str]) -> dict[int | None, str]:
+    found: dict[int | None, str] = {None: os_disk} if os_disk else {}
+    return found | {lun: value for lun, value in others.items()}
+
+
+def _whole(vm: str | None, box: str | None, ova: str | None) -> list[WholeKinds]:
+    return [
+        *([VmSource(vm)] if vm else []),
+        *([ArchiveSource(Path(box), ArchiveForm.BOX)] if box else []),
+        *([ArchiveSource(Path(ova), ArchiveForm.OVA)] if ova else []),
+    ]
 
 
 def _over(disk: DiskSource, files: Sequence[str]) -> DiskSource:
     return replace(disk, backing=tuple(Backing(Path(file)) for file in files))
+
+
+def _url(lun: int | None, url: str, checksums: Sequence[str]) -> UrlSource:
+    from adapters.sources.download import parse_checksum
+
+    if len(checksums) != 1:
+        raise click.UsageError(
+            f"{arguments.disk_option(lun)} comes from a URL: exactly one checksum (sha256:...) has "
+            "to say what it is"
+        )
+    return UrlSource(lun, url, parse_checksum(checksums[0]))
+
+
+def _refuse_strays(
+    option: str, given: Mapping[int | None, Sequence[str]], disks: Mapping[int | None, str]
+) -> None:
+    for lun in given:
+        if lun not in disks:
+            raise click.UsageError(f"{option}: {arguments.disk_option(lun)} is not named by one")
+
+
+def _some(sources: list[AnySource], names: str) -> tuple[AnySource, ...]:
+    if not sources:
+        raise click.UsageError(f"what is the version made from? Give {names}")
+    return tuple(sources)

@@ -2,33 +2,87 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from adapters.sources import archive, libvirt, machines
+from adapters.sources.addresses import networks
+from adapters.sources.download import Bounds, Downloads
+from adapters.sources.http import Reach
 from pipeline.errors import InvalidParameter
+from pipeline.ports import ImageFormat, Layer, Pins
 from pipeline.sources import (
     AnySource,
+    ArchiveSource,
     DiskSource,
     Sources,
     Supply,
+    UrlSource,
+    VmSource,
     disk_identity,
+    file_identity,
 )
 
 
 class HostSources:
-    """Sources that this host can reach."""
+    """Sources that this host can reach. What is copied out of a file is held still meanwhile."""
+
+    def __init__(self, pins: Pins, downloads: Downloads) -> None:
+        self._pins = pins
+        self._downloads = downloads
 
     def identity(self, source: AnySource) -> tuple[object, ...]:
-        return disk_identity(_disk(source))
+        match source:
+            case DiskSource():
+                return disk_identity(source)
+            case UrlSource():
+                return ("url", source.lun, source.url, source.sha256)
+            case ArchiveSource():
+                return (source.form.value, *file_identity(source.path))
+            case VmSource():
+                machine = libvirt.read_machine(source)
+                disks = tuple(disk_identity(disk) for disk in machine.disks)
+                return ("vm", repr(machine.description), *disks)
 
     @contextmanager
     def open(self, source: AnySource, work: Path) -> Iterator[Supply]:
-        yield Supply((_disk(source),))
+        match source:
+            case DiskSource():
+                yield Supply((source,))
+            case UrlSource():
+                with self._downloads.open(source) as path:
+                    yield Supply((DiskSource(source.lun, path),))
+            case ArchiveSource():
+                with self._unpacked(source, work) as supply:
+                    yield supply
+            case VmSource():
+                machine = libvirt.read_machine(source)
+                nvram = self._nvram(machine.nvram, work) if machine.nvram else None
+                yield Supply(machine.disks, replace(machine.description, nvram=nvram))
 
+    @contextmanager
+    def _unpacked(self, source: ArchiveSource, work: Path) -> Iterator[Supply]:
+        into = archive.private_directory(work)
+        try:
+            layer = Layer(source.path, ImageFormat.RAW)
+            with self._pins.pin([(layer,)], into) as pin:
+                supply = machines.open_archive(pin.chains[0][0].path, source.form, into)
+                pin.verify()
+            yield supply
+        finally:
+            archive.discard(into)
 
-def _disk(source: AnySource) -> DiskSource:
-    if isinstance(source, DiskSource):
-        return source
-    raise InvalidParameter(f"this installation opens no {type(source).__name__}")
+    def _nvram(self, path: Path, work: Path) -> bytes | None:
+        """The variables of a machine's firmware; a machine that never ran has none."""
+        if not path.exists():
+            return None
+        if path.stat().st_size > libvirt.NVRAM_LIMIT:
+            raise InvalidParameter(f"the NVRAM {str(path)!a} is larger than 64 MiB")
+        with self._pins.pin([(Layer(path, ImageFormat.RAW),)], work) as pin:
+            content = pin.chains[0][0].path.read_bytes()
+            pin.verify()
+        return content
 
 
 _: type[Sources] = HostSources
+__all__ = ["Bounds", "Downloads", "HostSources", "Reach", "networks"]

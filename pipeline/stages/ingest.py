@@ -52,6 +52,11 @@ def recognise(source: DiskSource, images: Images) -> Disk:
             )
     facts = found[0]
     refuse_large_sectors(source, facts)
+    if source.virtual_size not in (None, facts.virtual_size):
+        raise UnsafeImage(
+            f"{source.path} has {facts.virtual_size} bytes, and its description says "
+            f"{source.virtual_size}"
+        )
     if facts.virtual_size == 0:
         raise Refused(f"{source.path} has a virtual size of 0 bytes: there is nothing to publish")
     if source.snapshot is not None and source.snapshot not in facts.snapshots:

@@ -101,7 +101,7 @@ def test_generalize_may_be_a_flag(tmp_path: Path, value: bool) -> None:
         (
             "source: {osDisk",
             "source: {osdisk",
-            ["4: source.osDisk: is req", "4: source.osdisk: is"],
+            ["4: source.osdisk: is not a key"],
         ),
         ("source:", "color: red\nsource:", ["4: color: is not a key that is known here"]),
         ("source: {osDisk: web.vhdx}", "source: web.vhdx", ["4: source: Input should be"]),

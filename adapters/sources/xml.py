@@ -1,0 +1,29 @@
+"""XML of strangers, parsed without entities, DTDs or other files."""
+
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from pipeline.errors import InvalidParameter
+
+LIMIT = 1 << 20  # bytes; a domain or an OVF with dozens of disks has some 50 KiB
+
+
+class DescriptionInvalid(InvalidParameter):
+    """A VM's description is not what its format allows, or says what galleria does not take."""
+
+    code = "DescriptionInvalid"
+
+
+def parse(content: bytes, what: str) -> Element:
+    """The root element. Raises DescriptionInvalid, naming `what`."""
+    if len(content) > LIMIT:
+        raise DescriptionInvalid(f"{what} is larger than {LIMIT} bytes")
+    try:
+        root: Element = fromstring(content, forbid_dtd=True)
+    except DefusedXmlException:
+        raise DescriptionInvalid(f"{what} has a DTD or entities, which are not read") from None
+    except (ParseError, ValueError, LookupError) as error:
+        raise DescriptionInvalid(f"{what} is not XML: {str(error)[:200]!a}") from None
+    return root
