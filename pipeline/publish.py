@@ -25,13 +25,14 @@ from pipeline.gallery.model import (
 )
 from pipeline.gallery.names import VersionName
 from pipeline.gallery.service import GalleryService
+from pipeline.guest.partitions import PartitionTable
 from pipeline.guest.profiles import Plan
 from pipeline.placement import Places, Zones, place, sinks
 from pipeline.ports import GuestHost, Images, Pins, Progress, VersionRecord, Work, Zone
 from pipeline.preflight import check_space, measure
 from pipeline.retry import DELAYS, pause, transient
 from pipeline.sources import AnySource, Sources, Supply, check_combination, data_luns, supplied
-from pipeline.stages.agree import agree
+from pipeline.stages.agree import agree, agree_with_disks, partition_table
 from pipeline.stages.convert import Stored, convert
 from pipeline.stages.generalize import generalize
 from pipeline.stages.ingest import Disk, ingest
@@ -108,6 +109,8 @@ def make(
     sources = ingest(supply.disks, ports.images)
     check_limits(version, sources, ports)
     with snapshot(sources, work, ports.pins) as (disks, pin):
+        table = partition_table(disks[0], ports.images)
+        confirm(version, table, {}, supply, request, ports)
         parents = ports.gallery.parents_of(version.name)
         places = placed(version, first_regions(version, request.wait), ports)
         zones = sinks(places)
@@ -116,12 +119,13 @@ def make(
             check_space(amounts, tuple(zones.values()), parents, ports.work)
         plan = request.plan if version.generalized else None
         disks, report = clean(disks, plan, work, ports)
+        unverified = confirm(version, table, report, supply, request, ports)
         with held(zones, ports):
             advance = region_meter(version, places, disks, ports)
             stored = convert(
                 disks, zones, parents, work, pin.verify, ports.images, ports.progress, advance
             )
-            version = describe(version, sources, stored, report, ports)
+            version = describe(version, sources, stored, report, unverified, ports)
             record = zone_record(version, ports, supply.description.nvram)
             outcome = replicate(version, record, stored, places, ports.gallery)
             return settled(outcome, places)
@@ -233,6 +237,19 @@ def first_regions(version: ImageVersion, wait: Wait) -> list[str]:
     return [target.name for target in version.target_regions]
 
 
+def confirm(
+    version: ImageVersion,
+    table: PartitionTable,
+    report: Mapping[str, Any],
+    supply: Supply,
+    request: PublishRequest,
+    ports: Ports,
+) -> tuple[str, ...]:
+    """Compare the definition with what is known of the OS disk; what could not be compared."""
+    declared, description = request.version.source, supply.description
+    return agree_with_disks(version, table, report, description, declared, ports.gallery)
+
+
 def check_limits(version: ImageVersion, disks: Sequence[Disk], ports: Ports) -> None:
     for disk in disks:
         ports.gallery.check_disk(version, disk.virtual_size, disk.name)
@@ -260,6 +277,7 @@ def describe(
     sources: Sequence[Disk],
     stored: Stored,
     report: Mapping[str, Any],
+    unverified: tuple[str, ...],
     ports: Ports,
 ) -> ImageVersion:
     """Record what the version consists of, before anything of it is visible."""
@@ -271,7 +289,12 @@ def describe(
         for disk in stored.disks
     ]
     ports.gallery.record_report(version, report)
-    return ports.gallery.record_disks(version, disks)
+    if unverified:
+        ports.progress.warn(
+            f"{version.name}: nothing shows whether these are as the definition says: "
+            f"{', '.join(unverified)}"
+        )
+    return ports.gallery.record_disks(version, disks, unverified)
 
 
 def zone_record(version: ImageVersion, ports: Ports, nvram: bytes | None) -> VersionRecord:

@@ -1,18 +1,25 @@
-"""Agree: what a source's own description says has to be what the definition promises."""
+"""Agree: what a source's own description says, and what its disks show, has to be what the
+definition promises."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from pipeline.gallery.model import (
     Architecture,
     HyperVGeneration,
     ImageVersion,
+    OsState,
     OsType,
     SourceProperties,
 )
 from pipeline.gallery.rules import features
 from pipeline.gallery.rules.agreement import SourceFacts
 from pipeline.gallery.service import GalleryService
+from pipeline.guest.partitions import BIOS_BOOT, ESP, PartitionTable, read_partitions
+from pipeline.ports import Images
 from pipeline.sources import Description
+from pipeline.stages.ingest import Disk
 
 
 def agree(
@@ -38,3 +45,58 @@ def facts_of(description: Description) -> SourceFacts:
         generations=frozenset(() if generation is None else (HyperVGeneration(generation),)),
         architecture=None if architecture is None else Architecture(architecture),
     )
+
+
+def agree_with_disks(
+    version: ImageVersion,
+    table: PartitionTable,
+    report: Mapping[str, Any],
+    description: Description,
+    declared: SourceProperties,
+    gallery: GalleryService,
+) -> tuple[str, ...]:
+    """The definition's properties that neither the disks nor their description could confirm.
+    Raises InvalidParameter for one that the disks contradict. `report` is that of generalizing;
+    empty before that, when only the partition table is known."""
+    described = gallery.check_source(version, facts_of(description), declared)
+    seen = gallery.check_source(version, disk_facts(table, report), declared)
+    return tuple(name for name in seen if name in described)
+
+
+def partition_table(os_disk: Disk, images: Images) -> PartitionTable:
+    with images.open(os_disk.chain) as content:
+        return read_partitions(content)
+
+
+def disk_facts(table: PartitionTable, report: Mapping[str, Any]) -> SourceFacts:
+    """What the OS disk shows: its partition table, and what generalizing found in the guest."""
+    guest = report.get("guest", {})
+    return SourceFacts(
+        os_type=_OS_TYPES.get(guest.get("os_type", "")),
+        generations=generations(table),
+        architecture=_ARCHITECTURES.get(guest.get("architecture", "")),
+        os_state=OsState.GENERALIZED if report.get("generalized") else None,
+    )
+
+
+def generations(table: PartitionTable) -> frozenset[HyperVGeneration]:
+    """The firmware that a disk boots with: both, if it has what each of them needs. Boot code in
+    the first sector of a disk with an EFI system partition may be there or not, so that an MBR
+    disk with one counts as both."""
+    kinds = {partition.kind for partition in table.partitions}
+    if table.scheme == "gpt":
+        found = {
+            HyperVGeneration.V2: str(ESP) in kinds,
+            HyperVGeneration.V1: str(BIOS_BOOT) in kinds,
+        }
+        return frozenset(generation for generation, there in found.items() if there)
+    if table.generation == "V2":
+        return frozenset(HyperVGeneration)
+    return frozenset({HyperVGeneration.V1} if table.generation == "V1" else ())
+
+
+_OS_TYPES = {"linux": OsType.LINUX, "windows": OsType.WINDOWS}
+_ARCHITECTURES = {
+    **dict.fromkeys(("x86_64", "amd64", "i386", "i486", "i586", "i686"), Architecture.X64),
+    **dict.fromkeys(("aarch64", "arm64"), Architecture.ARM64),
+}
