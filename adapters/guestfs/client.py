@@ -17,7 +17,7 @@ from adapters import command
 from adapters.guestfs import accelerator, fixed, free, scratch, volumes
 from adapters.guestfs import helper as helper_module
 from adapters.guestfs.devices import Devices, survey
-from adapters.guestfs.facts import chosen_root, facts
+from adapters.guestfs.facts import System, device_of, examine, mountable
 from adapters.guestfs.guest import GuestfsGuest
 from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.sandbox import Sandbox
@@ -73,7 +73,7 @@ class GuestfsHost:
                 )
             helper.call("set_network", False)
             helper.call("launch", timeout=self.launch_seconds)
-            yield GuestfsSession(helper, writable=writable)
+            yield GuestfsSession(helper, len(chains), writable=writable)
             # not in a finally: after a failure the overlay is thrown away, and its helper killed
             _close(helper)
 
@@ -135,28 +135,30 @@ def _close(helper: Helper) -> None:
 class GuestfsSession:
     """One running appliance."""
 
-    def __init__(self, helper: Helper, *, writable: bool) -> None:
+    def __init__(self, helper: Helper, disks: int, *, writable: bool) -> None:
         self._helper = helper
+        self._disks = disks
         self._writable = writable
-        self._roots: list[str] | None = None
+        self._system: System | None = None
         self._devices: Devices | None = None
         self._mounted = False
 
     def inspect(self) -> GuestFacts:
-        return facts(self._helper, self._inspected(), self._surveyed())
+        return self._examined().facts
 
     def mount(self, *, writable: bool = True) -> Guest:
         """Raises StageFailed when no operating system, or more than one, is on the first disk that
         has any, and when a file system is not mounted as it should be."""
-        root = chosen_root(self._helper, self._inspected(), self._surveyed())
-        points = self._helper.call("inspect_get_mountpoints", root)
+        points = mountable(self._examined())
         present = self._surveyed().kinds()
         writable = writable and self._writable
         if self._mounted:
             self._helper.call("umount_all")
         self._mounted = True
         for point in sorted(points, key=len):
-            if points[point] in present:  # a disk that fstab names may not be among these
+            if (
+                device_of(points[point]) in present
+            ):  # a disk that fstab names may not be among these
                 self._mount(points[point], point, writable=writable)
         if writable:
             self._check_writable()
@@ -170,14 +172,16 @@ class GuestfsSession:
             raise InvalidParameter("free space is only listed in a writable session")
         return free.free_space(self._helper, self._surveyed(), zero_rest=zero_rest)
 
-    def _inspected(self) -> list[str]:
-        if self._roots is None:
-            self._roots = self._helper.call("inspect_os")
-        return self._roots
+    def _examined(self) -> System:
+        if self._system is None:
+            self._system = examine(
+                self._helper, self._surveyed(), lambda: GuestfsGuest(self._helper)
+            )
+        return self._system
 
     def _surveyed(self) -> Devices:
         if self._devices is None:
-            self._devices = survey(self._helper)
+            self._devices = survey(self._helper, self._disks)
         return self._devices
 
     def _mount(self, device: str, point: str, *, writable: bool) -> None:
