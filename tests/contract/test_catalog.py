@@ -9,8 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,49 +41,11 @@ from pipeline.gallery.names import (
     parse_version,
 )
 from pipeline.gallery.service import GalleryService
-from tests import postgres
-from tests.memory_catalog import MemoryCatalog
 from tests.samples import NOW, OWNER, REGIONS, definition, disk, gallery, request, version
 
 CORP, WEB = parse_gallery("corp"), parse_definition("corp/web")
 V100 = parse_version("corp/web/1.0.0")
 ROOT = Path(__file__).parents[2]
-POSTGRES = pytest.param("postgresql", marks=pytest.mark.system)
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    with postgres.server() as query:
-        yield query
-
-
-def new_database(kind: str, tmp_path: Path, get: Callable[[str], str]) -> str:
-    """The URL of an empty database of that kind."""
-    if kind == "sqlite":
-        return f"sqlite:///{tmp_path}/catalog.db"
-    query, name = get("postgres_server"), f"t{uuid.uuid4().hex}"
-    engine = sa.create_engine(
-        f"postgresql+psycopg://postgres@/postgres?{query}", isolation_level="AUTOCOMMIT"
-    )
-    with engine.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return f"postgresql://postgres@/{name}?{query}"
-
-
-@pytest.fixture(params=["sqlite", POSTGRES])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return new_database(request.param, tmp_path, request.getfixturevalue)
-
-
-@pytest.fixture(params=["memory", "sqlite", POSTGRES])
-def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
-    if request.param == "memory":
-        yield MemoryCatalog()
-        return
-    made = open_catalog(new_database(request.param, tmp_path, request.getfixturevalue))
-    yield made
-    made.close()
 
 
 def fill(catalog: Catalog, *numbers: str) -> None:
@@ -268,6 +229,30 @@ def test_steps_and_deployments(catalog: Catalog) -> None:
     with catalog.read() as reader:
         assert reader.step("k") == {"digest": "e"}
         assert reader.deployments() == [replace(second, region="UK South"), first]
+
+
+def test_deployments_end_and_scale_sets_are_kept(catalog: Catalog) -> None:
+    vm = Deployment("vm1", "/srv/a", V100, "u1", "eu", NOW, zone="eu-2", replica=1, uuid="u")
+    shape = ImageShape(OsType.LINUX, HyperVGeneration.V2, OsState.GENERALIZED, (0, 5))
+    profile = OsProfile("web", "ada", ("ssh-ed25519 AAAA ada",), "#!/bin/sh\n")
+    web = ScaleSet("web", "g/i/latest", "eu", "/srv", NOW, V100, shape, profile)
+    with catalog.write() as writer:
+        writer.put_deployment(vm)
+        for item in (replace(web, name="zoo"), web, replace(web, region="us")):
+            writer.put_scale_set(item)
+    with catalog.read() as reader:
+        assert reader.deployments() == [vm]
+        assert reader.scale_sets() == [replace(web, region="us"), replace(web, name="zoo")]
+    with catalog.write() as writer:
+        writer.delete_deployment(replace(vm, directory="/srv/other"))
+        writer.delete_scale_set(web)
+    with catalog.read() as reader:
+        assert [item.name for item in reader.scale_sets()] == ["zoo"]
+        assert reader.deployments() == [vm]
+    with catalog.write() as writer:
+        writer.delete_deployment(vm)
+    with catalog.read() as reader:
+        assert reader.deployments() == []
 
 
 def test_writers_take_turns(catalog: Catalog) -> None:
