@@ -151,8 +151,6 @@ class Downloads:
                 view = view[os.write(fd, view) :]
             meter.advance(len(piece))
             now = time.monotonic()
-            if now >= answer.deadline:
-                raise DownloadFailed(f"{answer.host!a} took too long")
             if now - since > self._bounds.patience:
                 if count < self._bounds.least_rate * (now - since):
                     raise DownloadFailed(f"{answer.host!a} sends too slowly")

@@ -123,7 +123,7 @@ def test_mistakes_have_their_line(tmp_path: Path, old: str, new: str, problems: 
     [
         ("lun: 3", "lun: -1", "14: source.dataDisks.1.lun: Input should be greater"),
         ("lun: 3", "lun: '3'", "14: source.dataDisks.1.lun: Input should be a valid integer"),
-        ("      path: ../data.vmdk\n", "", "14: source.dataDisks.1.path: is required"),
+        ("      path: ../data.vmdk\n", "", "14: source.dataDisks.1: a data disk has a path or a vhdUri"),
         ("2099-01-31", "tomorrow", "8: image.endOfLifeDate: Could not convert string"),
         ("skip: [logs]", "skip: logs", "19: generalize.skip: Input should be a valid array"),
         ("skip: [logs]", "keep: [logs]", "19: generalize.keep: is not a key"),
