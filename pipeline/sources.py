@@ -4,19 +4,24 @@
     DiskSource                itself: a file, and the files below it as they were declared
     UrlSource                 one DiskSource: the downloaded file
     VmSource, ArchiveSource   a DiskSource for every disk, and what the description says of the VM
+    QemuSource                a DiskSource for every disk, captured while the machine runs
+    StoredDiskSource          a DiskSource: the files of one of galleria's own disks
+    SnapshotSource, ManagedImageSource, VersionSource
+                              a DiskSource for every disk, and the digests of what a zone holds
 
 A kind is a frozen record of what the user named. `Sources` opens it; nothing of it is trusted
 before `ingest` has inspected every layer of every disk.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 from pipeline.errors import InvalidParameter, NotFound
+from pipeline.gallery.model import Origin
 from pipeline.ports import ImageFormat
 
 
@@ -102,8 +107,59 @@ class ArchiveSource:
     kind: ClassVar[SourceKind] = SourceKind.VIRTUAL_MACHINE
 
 
-DiskKinds = DiskSource | UrlSource  # one disk each: may be mixed in one version
-WholeKinds = VmSource | ArchiveSource  # all disks of a version: stands alone
+@dataclass(frozen=True, slots=True)
+class StoredDiskSource:
+    """One of galleria's own disks, by its ARM id."""
+
+    lun: int | None
+    id: str
+
+    kind: ClassVar[SourceKind] = SourceKind.DISK
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotSource:
+    """A snapshot, by its ARM id."""
+
+    lun: int | None
+    id: str
+
+    kind: ClassVar[SourceKind] = SourceKind.SNAPSHOT
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedImageSource:
+    """A managed image with all its disks, by its ARM id."""
+
+    id: str
+
+    kind: ClassVar[SourceKind] = SourceKind.MANAGED_IMAGE
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSource:
+    """A version of this or another gallery, by whatever names one: `g/i/v`, an ARM id, a shared or
+    a community id."""
+
+    reference: str
+
+    kind: ClassVar[SourceKind] = SourceKind.VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class QemuSource:
+    """A running QEMU, by its QMP socket; `agent` is the socket of its guest agent."""
+
+    socket: Path
+    agent: Path | None = None
+
+    kind: ClassVar[SourceKind] = SourceKind.VIRTUAL_MACHINE
+
+
+# one disk each: may be mixed in one version
+DiskKinds = DiskSource | UrlSource | StoredDiskSource | SnapshotSource
+# all disks of a version: stands alone
+WholeKinds = VmSource | ArchiveSource | ManagedImageSource | VersionSource | QemuSource
 AnySource = DiskKinds | WholeKinds
 
 
@@ -126,10 +182,22 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class Supply:
-    """The disks of a source. They are there as long as it is open."""
+    """The disks of a source. They are there as long as it is open.
+
+    `origins` says, by LUN, what disks are copies of; one with a digest is a base of a zone, and
+    need not be read again. `generalized`: all of it is known to be.
+    """
 
     disks: tuple[DiskSource, ...]
     description: Description = Description()
+    origins: Mapping[int | None, Origin] = field(default_factory=dict)
+    generalized: bool = False
+
+    @property
+    def stored(self) -> dict[int | None, str]:
+        """The digests by LUN, when zones hold every disk; else nothing."""
+        found = {lun: origin.digest for lun, origin in self.origins.items() if origin.digest}
+        return found if len(found) == len(self.disks) else {}
 
 
 class Sources(Protocol):
@@ -152,7 +220,12 @@ def supplied(wanted: Sequence[AnySource], work: Path, sources: Sources) -> Itera
     with ExitStack() as stack:
         opened = [stack.enter_context(sources.open(source, work)) for source in wanted]
         disks = tuple(disk for supply in opened for disk in supply.disks)
-        yield Supply(disks, opened[0].description if len(opened) == 1 else Description())
+        yield Supply(
+            disks,
+            opened[0].description if len(opened) == 1 else Description(),
+            {lun: origin for supply in opened for lun, origin in supply.origins.items()},
+            all(supply.generalized for supply in opened),
+        )
 
 
 def check_combination(wanted: Sequence[AnySource]) -> None:

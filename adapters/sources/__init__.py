@@ -43,6 +43,8 @@ class HostSources:
                 machine = libvirt.read_machine(source)
                 disks = tuple(disk_identity(disk) for disk in machine.disks)
                 return ("vm", repr(machine.description), *disks)
+            case _:
+                raise unknown(source)
 
     @contextmanager
     def open(self, source: AnySource, work: Path) -> Iterator[Supply]:
@@ -59,6 +61,8 @@ class HostSources:
                 machine = libvirt.read_machine(source)
                 nvram = self._nvram(machine.nvram, work) if machine.nvram else None
                 yield Supply(machine.disks, replace(machine.description, nvram=nvram))
+            case _:
+                raise unknown(source)
 
     @contextmanager
     def _unpacked(self, source: ArchiveSource, work: Path) -> Iterator[Supply]:
@@ -82,6 +86,11 @@ class HostSources:
             content = pin.chains[0][0].path.read_bytes()
             pin.verify()
         return content
+
+
+def unknown(source: AnySource) -> InvalidParameter:
+    """What is in the catalog, or runs, is opened by `pipeline.resources.opening`."""
+    return InvalidParameter(f"{type(source).__name__} is no file, archive or description")
 
 
 _: type[Sources] = HostSources

@@ -16,6 +16,7 @@ from enum import Enum
 from pipeline.gallery.model import (
     Architecture,
     HyperVGeneration,
+    Origin,
     OsState,
     OsType,
     OwnerToken,
@@ -36,18 +37,6 @@ class CreateOption(Enum):
 class DiskState(Enum):
     UNATTACHED = "Unattached"
     ATTACHED = "Attached"
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What content came from. `id` is an ARM id, a path or a URL; `uid` the one life of that name;
-    `digest` the root digest that it had, where it has one (a file's is not known before it is
-    read)."""
-
-    kind: str
-    id: str
-    uid: str = ""
-    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +113,7 @@ class Snapshot(Resource):
     incremental: bool = False
     incremental_snapshot_family_id: str = ""
     machine_disk: str = ""
+    capture_mark: str = ""  # what the machine remembers its changes since by
 
 
 @dataclass(frozen=True, slots=True)

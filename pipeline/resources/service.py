@@ -88,6 +88,11 @@ class ResourceService:
             )
         return found
 
+    def require_machine(self) -> None:
+        """Raise unless the caller may use the machines that run on this host."""
+        scope = ResourceName(ResourceKind.DISK, "host").arm_id.rpartition("/disks/")[0]
+        self._require(Action.VM_WRITE, f"{scope}/virtualMachines/host")
+
     def of_kind(self, kind: ResourceKind) -> list[Resource]:
         """Those that the caller may read."""
         with self._catalog.read() as catalog:

@@ -59,13 +59,25 @@ class RegionStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What content came from. `id` is an ARM id, a path or a URL; `uid` the one life of that name;
+    `digest` the root digest that it had, where it was known before it was read."""
+
+    kind: str
+    id: str
+    uid: str = ""
+    digest: str = ""
+    lun: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DiskSource:
-    """Where a disk's content came from: the path as the user gave it, the format found in it, and
-    the root digests of the contents that it was made from, nearest first."""
+    """Where a disk's content came from: the path that it was read from, the format found in it, and
+    what it is a copy of."""
 
     path: str
     format: str
-    lineage: tuple[str, ...] = ()
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)

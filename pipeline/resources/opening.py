@@ -1,0 +1,237 @@
+"""Open the sources that galleria itself keeps, and running machines; files are left to `inner`.
+
+What a zone holds as a base is supplied with its digest: a version of it needs no reading.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from blake3 import blake3
+
+from pipeline.errors import NotFound
+from pipeline.gallery.model import ImageVersion, Origin, OsState
+from pipeline.gallery.service import GalleryService
+from pipeline.machines import CaptureRequest, Machines, whole
+from pipeline.placement import Zones
+from pipeline.ports import Chain, ImageFormat, Progress, StoredBase
+from pipeline.resources.model import Disk, ManagedImage, Resource
+from pipeline.resources.names import ResourceKind, parse_resource
+from pipeline.resources.service import ResourceService, as_disk
+from pipeline.sources import (
+    AnySource,
+    ArchiveSource,
+    Backing,
+    Description,
+    DiskSource,
+    ManagedImageSource,
+    QemuSource,
+    SnapshotSource,
+    Sources,
+    StoredDiskSource,
+    Supply,
+    UrlSource,
+    VersionSource,
+    VmSource,
+    disk_identity,
+)
+
+
+class StoredSources:
+    """Every kind of source: those of the catalog and running machines here, the rest by `inner`."""
+
+    def __init__(
+        self,
+        inner: Sources,
+        gallery: GalleryService,
+        resources: ResourceService,
+        machines: Machines,
+        zones: Zones,
+        progress: Progress,
+    ) -> None:
+        self._inner = inner
+        self._gallery = gallery
+        self._resources = resources
+        self._machines = machines
+        self._zones = zones
+        self._progress = progress
+
+    def identity(self, source: AnySource) -> tuple[object, ...]:
+        match source:
+            case StoredDiskSource():
+                disk = as_disk(self._resource(source.id, ResourceKind.DISK))
+                return ("disk", disk.unique_id, *disk_identity(disk_files(disk, None, self._zones)))
+            case SnapshotSource():
+                found = self._resource(source.id, ResourceKind.SNAPSHOT)
+                return ("snapshot", source.lun, found.unique_id)
+            case ManagedImageSource():
+                return ("image", self._resource(source.id, ResourceKind.IMAGE).unique_id)
+            case VersionSource():
+                return ("version", self._gallery.resolve(source.reference).uid)
+            case QemuSource():
+                return ("qemu", str(source.socket.absolute()))
+            case _:
+                return self._inner.identity(source)
+
+    @contextmanager
+    def open(self, source: AnySource, work: Path) -> Iterator[Supply]:
+        match source:
+            case StoredDiskSource():
+                disk = as_disk(self._resource(source.id, ResourceKind.DISK))
+                yield described(self._disk(disk, source.lun), disk)
+            case SnapshotSource():
+                found = self._resource(source.id, ResourceKind.SNAPSHOT)
+                yield described(self._contents(found, "snapshot", source.lun), found)
+            case ManagedImageSource():
+                found = self._resource(source.id, ResourceKind.IMAGE)
+                yield described(self._contents(found, "managedImage"), found)
+            case VersionSource():
+                yield self._version(self._gallery.resolve(source.reference))
+            case QemuSource():
+                with self._captured(source) as supply:
+                    yield supply
+            case _:
+                with self._inner.open(source, work) as supply:
+                    yield replace(supply, origins=named(supply.disks, source))
+
+    def _resource(self, id: str, kind: ResourceKind) -> Resource:
+        return self._resources.use(parse_resource(id, kind))
+
+    def _disk(self, disk: Disk, lun: int | None) -> Supply:
+        origin = Origin("disk", disk.id, disk.unique_id)
+        return Supply((disk_files(disk, lun, self._zones),), origins={lun: origin})
+
+    def _contents(self, found: Resource, kind: str, *at: int | None) -> Supply:
+        """The disks of a resource; a single one where `at` says."""
+        luns = at or tuple(content.lun for content in found.contents)
+        disks, origins = [], {}
+        for lun, content in zip(luns, found.contents, strict=True):
+            disks.append(base_files(find_base(content.digest, self._zones, found.id), lun))
+            origins[lun] = Origin(kind, found.id, found.unique_id, content.digest, content.lun)
+        generalized = isinstance(found, ManagedImage) and found.os_state is OsState.GENERALIZED
+        return Supply(tuple(disks), origins=origins, generalized=generalized)
+
+    def _version(self, version: ImageVersion) -> Supply:
+        definition = self._gallery.get_definition(version.name.definition)
+        disks, origins = [], {}
+        for disk in version.disks:
+            base = find_base(disk.digest, self._zones, str(version.name))
+            disks.append(base_files(base, disk.lun))
+            id = version.name.arm_id
+            origins[disk.lun] = Origin("version", id, version.uid, disk.digest, disk.lun)
+        description = Description(
+            generation=definition.hyper_v_generation.value,
+            architecture=definition.architecture.value,
+            os_type=definition.os_type.value,
+            nvram=self._nvram(version),
+        )
+        generalized = definition.os_state is OsState.GENERALIZED and version.generalized
+        return Supply(tuple(disks), description, origins, generalized)
+
+    def _nvram(self, version: ImageVersion) -> bytes | None:
+        for zones in self._zones.values():
+            for zone in zones:
+                if zone.find_version(version.zone_key) is not None:
+                    return zone.find_nvram(version.zone_key)
+        return None
+
+    @contextmanager
+    def _captured(self, source: QemuSource) -> Iterator[Supply]:
+        """A running machine's disks at one point in time. Nothing is left in it afterwards."""
+        self._resources.require_machine()
+        facts = self._machines.look(source.socket)
+        mark = blake3(b"publish" + str(source.socket.absolute()).encode()).hexdigest()[:32]
+        request = CaptureRequest(
+            source.socket, mark, whole(facts.disks), source.agent, remember=False
+        )
+        with self._machines.capture(request, self._progress) as capture:
+            tell(capture.stall.seconds, capture.stall.reason, self._progress)
+            disks = tuple(chain_files(item.chain, item.disk.lun) for item in capture.disks)
+            yield Supply(disks, origins=named(disks, source))
+
+
+def tell(seconds: float, reason: str, progress: Progress) -> None:
+    """Say what the machine had to wait for, and whether its file systems were at rest."""
+    progress.note(f"the machine waited {seconds:.3f} s at most")
+    if reason:
+        progress.warn(f"file systems were not frozen ({reason}): it is as after a power cut")
+
+
+def described(supply: Supply, resource: Resource) -> Supply:
+    """With what is known of the guest."""
+    generation, os_type = resource.hyper_v_generation, resource.os_type
+    architecture = resource.supported_capabilities.architecture
+    return replace(
+        supply,
+        description=Description(
+            generation=generation and generation.value,
+            architecture=architecture and architecture.value,
+            os_type=os_type and os_type.value,
+        ),
+    )
+
+
+def named(disks: Sequence[DiskSource], source: AnySource) -> Mapping[int | None, Origin]:
+    """What the disks of a source that the catalog does not know came from."""
+    label = label_of(source)
+    return {disk.lun: Origin(source.kind.value, label) for disk in disks}
+
+
+def label_of(source: AnySource) -> str:
+    """The name by which a user knows a source."""
+    match source:
+        case DiskSource():
+            name = str(source.path.absolute())
+            return f"{name}@{source.snapshot}" if source.snapshot else name
+        case ArchiveSource():
+            return str(source.path.absolute())
+        case UrlSource():
+            return source.url
+        case VmSource():
+            return source.name
+        case QemuSource():
+            return str(source.socket.absolute())
+        case VersionSource():
+            return source.reference
+        case StoredDiskSource() | SnapshotSource() | ManagedImageSource():
+            return source.id
+
+
+def find_base(digest: str, zones: Zones, owner: str) -> StoredBase:
+    """A base in any zone of this host. Raises NotFound."""
+    for places in zones.values():
+        for zone in places:
+            base = zone.find_base(digest)
+            if base is not None:
+                return base
+    raise NotFound(
+        f"no zone on this host holds the content {digest[:16]}... of {owner}",
+        hint="galleria doctor shows the zones; mount the one that holds it",
+    )
+
+
+def base_files(base: StoredBase, lun: int | None) -> DiskSource:
+    return chain_files(base.chain, lun)
+
+
+def chain_files(chain: Chain, lun: int | None) -> DiskSource:
+    """A chain as a declared disk."""
+    top, *below = chain
+    backing = tuple(Backing(layer.path, layer.format) for layer in below)
+    return DiskSource(lun, top.path, declared=top.format, backing=backing)
+
+
+def disk_files(disk: Disk, lun: int | None, zones: Zones) -> DiskSource:
+    """The files of one of galleria's own disks: its own, and the base that it leans on."""
+    if disk.file is None:
+        raise NotFound(f"the disk {disk.name} has no file")
+    format = ImageFormat(disk.file.format)
+    below: tuple[Backing, ...] = ()
+    if format is ImageFormat.QCOW2 and disk.contents:
+        base = find_base(disk.contents[0].digest, zones, disk.id)
+        below = tuple(Backing(layer.path, layer.format) for layer in base.chain)
+    return DiskSource(lun, Path(disk.file.path), declared=format, backing=below)
+
+
+_: type[Sources] = StoredSources
