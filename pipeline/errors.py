@@ -18,6 +18,7 @@ class GalleriaError(Exception):
 
     code: ClassVar[str] = "Failed"
     exit_status: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
 
     def __init__(self, message: str, *, hint: str = "", code: str = "") -> None:
         super().__init__(message)
@@ -49,6 +50,7 @@ class InvalidParameter(GalleriaError):
 
     code = "InvalidParameter"
     exit_status = 2
+    http_status = 400
 
 
 class EnvironmentMissing(GalleriaError):
@@ -77,6 +79,7 @@ class NotFound(GalleriaError):
 
     code = "NotFound"
     exit_status = 4
+    http_status = 404
 
 
 class Conflict(GalleriaError):
@@ -84,6 +87,7 @@ class Conflict(GalleriaError):
 
     code = "Conflict"
     exit_status = 5
+    http_status = 409
 
 
 class Busy(Conflict):
@@ -97,6 +101,7 @@ class Refused(GalleriaError):
 
     code = "Refused"
     exit_status = 6
+    http_status = 403
 
 
 class AuthorizationFailed(Refused):
@@ -123,3 +128,4 @@ class NoSpace(GalleriaError):
 
     code = "NoSpace"
     exit_status = 8
+    http_status = 507

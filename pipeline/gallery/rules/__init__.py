@@ -24,6 +24,12 @@ from pipeline.gallery.rules.scopes import (
     resource_group_put,
     subscription_put,
 )
+from pipeline.gallery.rules.sources import (
+    distinct_luns,
+    distinct_sources,
+    one_kind_of_source,
+    source_missing,
+)
 from pipeline.gallery.rules.updates import VersionChange, changed_properties, changed_targets
 from pipeline.gallery.rules.use import (
     cautions,
@@ -60,6 +66,8 @@ __all__ = [
     "deleted_already",
     "disk_limit",
     "disk_of",
+    "distinct_luns",
+    "distinct_sources",
     "end_of_life",
     "existing",
     "gallery_put",
@@ -77,6 +85,7 @@ __all__ = [
     "not_out_of_use",
     "not_promoted",
     "number_free",
+    "one_kind_of_source",
     "parent",
     "promotable",
     "quota",
@@ -87,6 +96,7 @@ __all__ = [
     "soft_delete_policy",
     "soft_deleted",
     "soft_deletion",
+    "source_missing",
     "subscription_put",
     "targets",
     "to_the_bin",

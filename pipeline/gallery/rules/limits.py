@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.errors import Refused
+from pipeline.errors import Conflict
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Limits:
 def quota(kind: str, count: int, limit: int, subscription: str, region: str) -> None:
     """`count` are there already, before one more is made."""
     if count >= limit:
-        raise Refused(
+        raise Conflict(
             f"Operation could not be completed as it results in exceeding the approved quota of "
             f"{kind}: the subscription '{subscription}' has {count} of {limit} in region "
             f"'{region}'.",

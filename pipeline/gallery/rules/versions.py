@@ -16,6 +16,7 @@ from pipeline.gallery.model import (
 from pipeline.gallery.rules.features import capture
 from pipeline.gallery.rules.regions import replica_count
 from pipeline.gallery.rules.resources import end_of_life
+from pipeline.gallery.rules.sources import distinct_luns
 
 GIB = 1 << 30
 MAX_DISK_GIB: Mapping[ReplicationMode, int] = {
@@ -36,15 +37,7 @@ def version_request(request: VersionRequest, definition: ImageDefinition, now: d
             "a Generalized definition",
         )
     capture(definition, request.source, request.name)
-    for lun in request.luns:
-        if lun < 0:
-            raise InvalidParameter(
-                f"The value {lun} of parameter lun is out of range. The value must not be negative."
-            )
-        if request.luns.count(lun) > 1:
-            raise InvalidParameter(
-                f"Duplicated lun numbers have been detected: {lun}. Each data disk has its own."
-            )
+    distinct_luns(request.luns)
 
 
 def disk_limit(virtual_size: int, mode: ReplicationMode, disk: str) -> None:

@@ -1,0 +1,48 @@
+"""Why disks can't become a version, in Azure's words."""
+
+from collections.abc import Hashable, Sequence
+
+from pipeline.errors import InvalidParameter, NotFound
+
+
+def source_missing(name: object, why: str) -> NotFound:
+    return NotFound(
+        f"Source '{name}' is not found. Please check source exists, and is in the same region as "
+        f"gallery image version being created ({why})."
+    )
+
+
+def one_kind_of_source() -> InvalidParameter:
+    return InvalidParameter(
+        "The gallery artifact version source can only be specified either directly under "
+        "storageProfile or within individual OS or data disks. One and only one source type (user "
+        "image, snapshot, disk, virtual machine) can be provided.",
+        hint="give one whole source (a VM, a box, an OVA, a managed image, another version), or "
+        "one source for each disk",
+        code="InvalidSource",
+    )
+
+
+def distinct_luns(luns: Sequence[int]) -> None:
+    for lun in luns:
+        if lun < 0:
+            raise InvalidParameter(
+                f"The value {lun} of parameter lun is out of range. The value must not be negative."
+            )
+        if luns.count(lun) > 1:
+            raise InvalidParameter(
+                f"Duplicated lun numbers have been detected: {lun}. Each data disk has its own."
+            )
+
+
+def distinct_sources(sources: Sequence[tuple[int | None, Hashable, object]]) -> None:
+    """By LUN (None: the OS disk), what tells a source from others, and its name."""
+    seen: dict[Hashable, int | None] = {}
+    for lun, identity, name in sources:
+        if identity in seen and None in (lun, seen[identity]):
+            raise InvalidParameter(
+                f"OSDiskImage and DataDiskImage cannot point to same blob: '{name}'."
+            )
+        if identity in seen:
+            raise InvalidParameter(f"Duplicated source ids have been detected: '{name}'.")
+        seen[identity] = lun
