@@ -78,6 +78,7 @@ OPERATIONS: Mapping[str, object] = {
     "undelete": Action.VERSION_WRITE,
     "check_in_the_bin": Action.VERSION_READ,
     "begin_delete": Action.VERSION_DELETE,
+    "record_deployment": Action.VERSION_READ,
     "record_deployments": Action.VERSION_READ,
     "forget_deployments": Action.VERSION_READ,
     "list_deployments": _SHOWN,

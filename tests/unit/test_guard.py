@@ -1,0 +1,522 @@
+"""What stands before the gallery: each operation is decided, the unseen is not there, refusals and
+changes are recorded once."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from pipeline.errors import AuthorizationFailed, Conflict, GalleriaError, NotFound, Refused
+from pipeline.gallery.access import Principal, PrincipalKind, Role
+from pipeline.gallery.audit import Actor, verify
+from pipeline.gallery.audited import AuditedCatalog
+from pipeline.gallery.grants import Grants, parse_scope
+from pipeline.gallery.guard import OPERATIONS, guarded
+from pipeline.gallery.model import (
+    Deployment,
+    Identifier,
+    ImageVersion,
+    RegionStatus,
+    ReplicationState,
+    SharingPermissions,
+)
+from pipeline.gallery.names import (
+    DEFAULT_SUBSCRIPTION,
+    DefinitionName,
+    GalleryName,
+    VersionName,
+    VersionNumber,
+    parse_definition,
+    parse_gallery,
+    parse_version,
+)
+from pipeline.gallery.service import GalleryService
+from pipeline.gallery.sharing import Community
+from pipeline.gallery.subjects import Access
+from pipeline.gallery.views import SharedViews
+from tests.memory_catalog import MemoryCatalog
+from tests.samples import NOW, REGIONS, FakeOwners, definition, disk, request
+
+CORP, WEB, DB = parse_gallery("corp"), parse_definition("corp/web"), parse_definition("corp/db")
+V100 = parse_version("corp/web/1.0.0")
+SUB = "11111111-1111-1111-1111-111111111111"
+TENANT, OTHER = "aaaaaaaa-0000-0000-0000-000000000001", "bbbbbbbb-0000-0000-0000-000000000002"
+AWAY = GalleryName("away", subscription=SUB)
+ABOUT = Community("https://x.example", "a@x.example", "eula", "contoso")
+UNIQUE = f"/SharedGalleries/{DEFAULT_SUBSCRIPTION}-CORP"
+
+
+@dataclass
+class As:
+    """All that one subject has."""
+
+    gallery: GalleryService
+    jobs: GalleryService
+    grants: Grants
+    views: SharedViews
+
+
+class World:
+    """corp with web (1.0.0, 1.1.0) and db; secret with vault; away in another tenant."""
+
+    def __init__(self) -> None:
+        self.catalog = MemoryCatalog()
+        self.owner = self.be(None)
+        service = self.owner.gallery
+        service.create_subscription(SUB, tenant=TENANT)
+        for name in (CORP, parse_gallery("secret"), AWAY):
+            service.create_gallery(name, "eu", description="ours", tags={"a": "b"})
+        for text in ("corp/web", "corp/db", "secret/vault"):
+            service.create_definition(definition(text))
+        service.create_definition(replace(definition(), name=DefinitionName(AWAY, "web")))
+        for text in ("corp/web/1.0.0", "corp/web/1.1.0", "secret/vault/1.0.0"):
+            publish(service, text)
+        for person in ("alice", "bob"):
+            self.owner.grants.put_principal(Principal(person))
+
+    def be(self, name: str | None) -> As:
+        audited = AuditedCatalog(self.catalog, Actor(name or "root", "root", "r"))
+        access = Access(audited, "root@host", name)
+        views = SharedViews(audited, access)
+        plain = GalleryService(audited, FakeOwners(), REGIONS)
+        return As(
+            guarded(plain, access, views),
+            guarded(plain, access, views, whole=True),
+            Grants(audited, access),
+            views,
+        )
+
+    def give(self, role: Role, scope: str, name: str = "alice") -> As:
+        """`name`, with this role as well."""
+        self.owner.grants.assign(name, role, scope)
+        return self.be(name)
+
+    def record(self) -> list[tuple[str, str, bool]]:
+        with self.catalog.read() as reader:
+            found = [entry.content for entry in reader.audit()]
+            verify(reader.audit(), reader.audit_head())
+        return [(item["action"], item["object"], item["allowed"]) for item in found]
+
+
+def publish(service: GalleryService, text: str) -> ImageVersion:
+    version = service.begin_version(request(text))
+    version = service.record_disks(version, [disk()])
+    for region in ("eu", "us"):
+        done = RegionStatus(region, ReplicationState.COMPLETED, 100)
+        version = service.set_region(version, done)
+    return service.finish_version(version)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_every_operation_of_the_service_has_a_row() -> None:
+    found = {
+        name for name, _ in inspect.getmembers(GalleryService, callable) if not name.startswith("_")
+    }
+    assert found - set(OPERATIONS) == set(), "add them to OPERATIONS in pipeline/gallery/guard.py"
+
+
+def test_what_has_no_row_is_for_the_owner_of_everything(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {name: rule for name, rule in OPERATIONS.items() if name != "get_gallery"}
+    monkeypatch.setattr("pipeline.gallery.guard.OPERATIONS", rows)
+    assert world.owner.gallery.get_gallery(CORP)
+    everywhere = world.give(Role.OWNER, f"/subscriptions/{DEFAULT_SUBSCRIPTION}")
+    with pytest.raises(GalleriaError):
+        everywhere.gallery.get_gallery(CORP)
+
+
+# --- the unseen and the forbidden -----------------------------------------------------------------
+
+_PUBLISH = request("corp/web/9.0.0", target_regions=())
+ACTS: dict[str, Callable[[GalleryService], Any]] = {
+    "create_gallery": lambda g: g.create_gallery(CORP, "eu"),
+    "get_gallery": lambda g: g.get_gallery(CORP),
+    "delete_gallery": lambda g: g.delete_gallery(CORP),
+    "list_definitions": lambda g: g.list_definitions(CORP),
+    "create_definition": lambda g: g.create_definition(definition("corp/new")),
+    "get_definition": lambda g: g.get_definition(WEB),
+    "delete_definition": lambda g: g.delete_definition(DB),
+    "list_versions": lambda g: g.list_versions(WEB),
+    "get_version": lambda g: g.get_version(V100),
+    "report": lambda g: g.report(V100),
+    "resolve": lambda g: g.resolve("corp/web/latest", "eu"),
+    "begin_version": lambda g: g.begin_version(_PUBLISH),
+    "begin_replication": lambda g: g.begin_replication(V100),
+    "begin_delete": lambda g: g.begin_delete(V100),
+}
+READS = {"get_definition", "list_definitions", "list_versions", "get_version", "report", "resolve"}
+
+
+def deployment(name: str, version: VersionName = V100) -> Deployment:
+    return Deployment(name, "/out", version, "u", "eu", NOW)
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_to_a_stranger_there_is_nothing(world: World, act: str) -> None:
+    before = world.record()
+    with pytest.raises(NotFound) as seen:
+        ACTS[act](world.be("alice").gallery)
+    assert len(world.record()) == len(before) + 1
+    assert world.record()[-1][2] is False
+    # and it looks the same where there is nothing
+    empty = World()
+    with empty.catalog.write() as writer:
+        writer._state.galleries.clear()  # type: ignore[attr-defined]
+        writer._state.definitions.clear()  # type: ignore[attr-defined]
+        writer._state.versions.clear()  # type: ignore[attr-defined]
+    with pytest.raises(NotFound) as unseen:
+        ACTS[act](empty.be("alice").gallery)
+    assert (unseen.value.message, unseen.value.hint, unseen.value.reason) == (
+        seen.value.message,
+        seen.value.hint,
+        seen.value.reason,
+    )
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_a_reader_reads_and_is_refused_the_rest(world: World, act: str) -> None:
+    reader = world.give(Role.READER, "corp").gallery
+    before = len(world.record())
+    if act in READS | {"get_gallery"}:
+        ACTS[act](reader)
+        assert all(allowed for *_, allowed in world.record()[before:])
+        return
+    with pytest.raises(AuthorizationFailed, match="client 'alice' does not have authorization"):
+        ACTS[act](reader)
+    assert [allowed for *_, allowed in world.record()[before:]] == [False]
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_who_may_publish_may_do_all_but_share(world: World, act: str) -> None:
+    publisher = world.give(Role.ARTIFACTS_PUBLISHER, "corp").gallery
+    if act == "delete_gallery":
+        with pytest.raises(Conflict):  # allowed, and refused by the rule
+            ACTS[act](publisher)
+    else:
+        ACTS[act](publisher)
+
+
+def test_lists_show_what_may_be_seen(world: World) -> None:
+    assert world.be("alice").gallery.list_galleries() == []
+    alice = world.give(Role.IMAGE_READER, "corp/web")
+    (corp,) = alice.gallery.list_galleries()
+    assert (corp.name, corp.description, corp.tags) == (CORP, "", {})
+    assert [item.name for item in alice.gallery.list_definitions(CORP)] == [WEB]
+    with pytest.raises(AuthorizationFailed):
+        alice.gallery.get_gallery(CORP)
+    with pytest.raises(NotFound, match="'corp/db' was not found"):
+        alice.gallery.get_definition(DB)
+    alice = world.give(Role.READER, "secret")
+    assert [str(item.name) for item in alice.gallery.list_galleries()] == ["corp", "secret"]
+    assert [item.description for item in alice.gallery.list_galleries()] == ["", "ours"]
+    assert len(world.owner.gallery.list_galleries()) == 3
+    assert [item.id for item in alice.gallery.list_subscriptions()] == [DEFAULT_SUBSCRIPTION]
+
+
+def test_deployments_of_what_is_not_seen_are_hidden_but_not_from_the_jobs(world: World) -> None:
+    with world.catalog.write() as writer:
+        writer.put_deployment(deployment("vm1"))
+        writer.put_deployment(deployment("vm2", parse_version("secret/vault/1.0.0")))
+    alice = world.give(Role.READER, "corp")
+    assert [item.name for item in alice.gallery.list_deployments()] == ["vm1"]
+    assert len(alice.jobs.list_deployments()) == 2  # else their bases would be collected
+
+
+def test_a_conflict_does_not_name_what_is_not_seen(world: World) -> None:
+    alice = world.give(Role.CONTRIBUTOR, "corp/web")
+    taken = world.owner.gallery.get_definition(DB).identifier
+    with pytest.raises(Conflict) as found:
+        alice.gallery.update_definition(WEB, lambda old: replace(old, identifier=taken))
+    assert "db" not in found.value.message + found.value.hint
+    group = f"/subscriptions/{DEFAULT_SUBSCRIPTION}/resourceGroups/galleria"
+    bob = world.give(Role.CONTRIBUTOR, f"{group}2", "bob")
+    world.owner.gallery.create_resource_group(DEFAULT_SUBSCRIPTION, "galleria2", "eu")
+    with pytest.raises(Conflict) as twin:
+        bob.gallery.create_gallery(GalleryName("corp", resource_group="galleria2"), "eu")
+    assert "galleria" not in twin.value.message + twin.value.hint
+
+
+def test_roles_reach_across_tenants_only_to_members(world: World) -> None:
+    with pytest.raises(AuthorizationFailed, match="current tenant is not authorized") as found:
+        world.give(Role.READER, AWAY.arm_id).gallery.get_gallery(AWAY)
+    assert found.value.reason == "LinkedAuthorizationFailed"
+    assert world.be("alice").gallery.list_galleries() == []
+    world.owner.grants.put_principal(Principal("alice", guest_of=(TENANT,)))
+    assert world.be("alice").gallery.get_gallery(AWAY).name == AWAY
+    assert [item.name for item in world.be("alice").gallery.list_galleries()] == [AWAY]
+
+
+def test_groups_in_groups(world: World) -> None:
+    grants = world.owner.grants
+    grants.put_principal(Principal("inner", PrincipalKind.GROUP, members=("ALICE",)))
+    grants.put_principal(Principal("outer", PrincipalKind.GROUP, members=("inner",)))
+    grants.put_principal(Principal("inner", PrincipalKind.GROUP, members=("alice", "outer")))
+    grants.assign("outer", Role.READER, "corp")
+    assert world.be("alice").gallery.get_gallery(CORP)
+    with pytest.raises(NotFound):
+        world.be("bob").gallery.get_gallery(CORP)
+    for name in ("outer", "nobody"):
+        with pytest.raises(NotFound, match="There is no user or service principal"):
+            world.be(name).gallery.get_gallery(CORP)
+
+
+def test_a_gallery_made_again_is_another_one(world: World) -> None:
+    assert world.give(Role.READER, "secret", "bob").gallery.list_galleries()
+    service = world.owner.gallery
+    version = service.begin_delete(parse_version("secret/vault/1.0.0"))
+    service.finish_delete(version)
+    service.delete_definition(parse_definition("secret/vault"))
+    service.delete_gallery(parse_gallery("secret"))
+    service.create_gallery(parse_gallery("secret"), "eu")
+    assert world.be("bob").gallery.list_galleries() == []
+
+
+# --- roles and principals -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", [role for role in Role if role is not Role.OWNER])
+def test_only_owners_give_roles(world: World, role: Role) -> None:
+    alice = world.give(role, "corp")
+    with pytest.raises(AuthorizationFailed):
+        alice.grants.assign("alice", Role.OWNER, "corp")
+    with pytest.raises(AuthorizationFailed):
+        alice.grants.unassign("alice", role, "corp")
+    with pytest.raises(GalleriaError):
+        alice.grants.put_principal(Principal("mallory"))
+
+
+def test_an_owner_gives_roles_in_what_it_owns_alone(world: World) -> None:
+    alice = world.give(Role.OWNER, "corp")
+    alice.grants.assign("bob", Role.READER, "corp/web")
+    assert [item.principal for item in alice.grants.assignments("corp/web")] == ["alice", "bob"]
+    for scope in ("secret", "/", DEFAULT_SUBSCRIPTION):
+        with pytest.raises(GalleriaError):
+            alice.grants.assign("alice", Role.OWNER, scope)
+    alice.grants.unassign("BOB", Role.READER, "CORP/WEB")
+    with pytest.raises(NotFound, match="does not have the role Reader"):
+        alice.grants.unassign("bob", Role.READER, "corp/web")
+    assert world.be("bob").grants.assignments() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "id"),
+    [
+        ("/", "/"),
+        (SUB.upper(), f"/subscriptions/{SUB}"),
+        (f"/subscriptions/{SUB}", f"/subscriptions/{SUB}"),
+        (f"/subscriptions/{SUB}/resourceGroups/a.b", f"/subscriptions/{SUB}/resourceGroups/a.b"),
+        ("corp", CORP.arm_id),
+        (CORP.arm_id, CORP.arm_id),
+        ("corp/web", WEB.arm_id),
+        (WEB.arm_id, WEB.arm_id),
+    ],
+)
+def test_scopes(text: str, id: str) -> None:
+    assert parse_scope(text) == id
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "corp/web/1.0.0", V100.arm_id, "/x", "//", "/subscriptions/x", "corp/", "a-b"),
+        f"/subscriptions/{SUB}/",
+        f"/subscriptions/{SUB}/resourceGroups",
+        f"/subscriptions/{SUB}/groups/a",
+    ],
+)
+def test_what_is_no_scope(text: str) -> None:
+    with pytest.raises(GalleriaError) as found:
+        parse_scope(text)
+    assert found.value.exit_status == 2
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "operator:root", "a\u202eb", "a\nb", "x" * 257])
+def test_what_no_principal_is_called(world: World, name: str) -> None:
+    with pytest.raises(GalleriaError, match="principal name"):
+        world.owner.grants.put_principal(Principal(name))
+
+
+def test_principals_and_roles_must_make_sense(world: World) -> None:
+    grants = world.owner.grants
+    for principal in (
+        Principal("x", tenant="y"),
+        Principal("x", subscriptions=("y",)),
+        Principal("x", members=("alice",)),
+        Principal("x", PrincipalKind.GROUP, members=("nobody",)),
+        Principal("alice", PrincipalKind.SERVICE_PRINCIPAL),
+    ):
+        with pytest.raises(GalleriaError):
+            grants.put_principal(principal)
+    for name, scope in (("nobody", "corp"), ("alice", "none"), ("alice", "corp/none")):
+        with pytest.raises(NotFound):
+            grants.assign(name, Role.READER, scope)
+    assert [item.name for item in grants.principals()] == ["alice", "bob"]
+    grants.delete_principal("BOB")
+    with pytest.raises(NotFound):
+        grants.delete_principal("bob")
+
+
+# --- shares ---------------------------------------------------------------------------------------
+
+
+def share(world: World, *, subscriptions: list[str] = [], tenants: list[str] = []) -> None:  # noqa: B006
+    world.owner.grants.set_permissions(CORP, SharingPermissions.GROUPS)
+    world.owner.grants.share_with(CORP, subscriptions, tenants)
+
+
+@pytest.mark.parametrize("through", ["subscription", "group", "role", "tenant", "guest"])
+def test_a_direct_share_is_seen_and_used_by_its_name_alone(world: World, through: str) -> None:
+    share(world, subscriptions=[SUB], tenants=[OTHER])
+    grants = world.owner.grants
+    if through == "subscription":
+        grants.put_principal(Principal("alice", subscriptions=(SUB.upper(),)))
+    elif through == "group":
+        devs = Principal("devs", PrincipalKind.GROUP, subscriptions=(SUB,), members=("alice",))
+        grants.put_principal(devs)
+    elif through == "role":
+        grants.assign("alice", Role.IMAGE_READER, AWAY.arm_id)
+    elif through == "tenant":
+        grants.put_principal(Principal("alice", tenant=OTHER))
+    else:
+        grants.put_principal(Principal("alice", guest_of=(OTHER,)))
+    alice = world.be("alice")
+    kind = SharingPermissions.GROUPS
+    assert [item.reference.id for item in alice.views.galleries(kind)] == [UNIQUE]
+    assert [item.name.name for item in alice.views.definitions(UNIQUE)] == ["db", "web"]
+    versions = alice.views.versions(f"{UNIQUE}/Images/web")
+    assert [str(item.number) for item in versions] == ["1.1.0", "1.0.0"]
+    for act in ("get_gallery", "get_definition", "list_versions", "get_version", "resolve"):
+        with pytest.raises(NotFound):
+            ACTS[act](alice.gallery)
+    found = alice.gallery.resolve(f"{UNIQUE}/Images/web/Versions/1.0.0", "us")
+    assert found.name == V100
+    # the job goes on with what it resolved
+    assert alice.gallery.get_definition(WEB).name == WEB
+    assert alice.jobs.get_version(V100).name == V100
+    for act in ("get_gallery", "begin_delete", "begin_version", "create_definition"):
+        with pytest.raises(NotFound):
+            ACTS[act](alice.gallery)
+    with pytest.raises(NotFound):
+        alice.gallery.get_definition(DB)
+    bob = world.be("bob")
+    assert bob.views.galleries(kind) == []
+    for text in (UNIQUE, f"{UNIQUE}/Images/web", f"{UNIQUE}/Images/web/Versions/latest"):
+        with pytest.raises(NotFound, match=f"^The resource '{UNIQUE}' was not found"):
+            bob.views.definitions(text)
+        with pytest.raises(NotFound, match=f"^The resource '{UNIQUE}' was not found"):
+            bob.gallery.resolve(text)
+
+
+def test_a_gallery_that_is_not_shared_looks_like_one_that_is_not_there(world: World) -> None:
+    alice = world.be("alice")
+    for name in (f"{DEFAULT_SUBSCRIPTION}-CORP", f"{SUB}-NONE"):
+        with pytest.raises(NotFound, match=f"^The resource '/SharedGalleries/{name}' was not"):
+            alice.gallery.resolve(f"/SharedGalleries/{name}/Images/web/Versions/latest")
+    assert [allowed for *_, allowed in world.record()[-2:]] == [False, False]
+
+
+def test_everyone_uses_a_community_gallery_and_sees_the_latest(world: World) -> None:
+    grants = world.owner.grants
+    grants.set_permissions(CORP, SharingPermissions.COMMUNITY)
+    public = grants.enable_community(CORP, ABOUT)
+    id = f"/CommunityGalleries/{public.public_name}"
+    bob = world.be("bob")
+    (seen,) = bob.views.galleries(SharingPermissions.COMMUNITY)
+    assert seen.reference.id == id
+    assert [str(item.number) for item in bob.views.versions(f"{id}/Images/web")] == ["1.1.0"]
+    assert bob.gallery.resolve(f"{id}/Images/web").number == VersionNumber(1, 1, 0)
+    assert bob.gallery.resolve(f"{id.upper()}/images/WEB/versions/1.0.0").name == V100
+    with pytest.raises(NotFound) as missing:
+        bob.gallery.resolve(f"{id}/Images/web/Versions/7.0.0", "eu")
+    assert "corp" not in missing.value.message.replace(id, "")
+    with pytest.raises(NotFound):
+        bob.gallery.resolve(f"{UNIQUE}/Images/web")
+    for text in ("corp/web/1.0.0", "corp/web/1.1.0"):
+        gone = world.owner.gallery.begin_delete(parse_version(text))
+        world.owner.gallery.finish_delete(gone)
+    for name in (WEB, DB):
+        world.owner.gallery.delete_definition(name)
+    with pytest.raises(Conflict, match="has to be reset"):
+        world.owner.gallery.delete_gallery(CORP)
+    grants.reset(CORP)
+    with pytest.raises(NotFound):
+        bob.views.definitions(id)
+    world.owner.gallery.delete_gallery(CORP)
+
+
+def test_who_may_share(world: World) -> None:
+    world.owner.grants.set_permissions(CORP, SharingPermissions.GROUPS)
+    for role in Role:
+        world.owner.grants.put_principal(Principal(role.name))
+        user = world.give(role, "corp", role.name)
+        if role in (Role.OWNER, Role.SHARING_ADMIN):
+            assert user.grants.share_with(CORP, [SUB], []).subscriptions == (SUB,)
+            user.grants.reset(CORP)
+        else:
+            with pytest.raises(AuthorizationFailed):
+                user.grants.share_with(CORP, [SUB], [])
+
+
+def test_what_a_gallery_holds_decides_what_it_can_become(world: World) -> None:
+    grants, service = world.owner.grants, world.owner.gallery
+    version = service.begin_version(request("corp/web/2.0.0", location="us"))
+    service.finish_version(
+        service.set_region(version, RegionStatus("us", ReplicationState.COMPLETED, 100))
+    )
+    for kind in (SharingPermissions.GROUPS, SharingPermissions.COMMUNITY):
+        with pytest.raises(Refused, match="has its home in 'us'"):
+            grants.set_permissions(CORP, kind)
+    secret = parse_gallery("secret")
+    grants.set_permissions(secret, SharingPermissions.COMMUNITY)
+    with pytest.raises(Refused, match="has its home in 'us'"):
+        service.begin_version(request("secret/vault/2.0.0", location="us"))
+    made = definition("secret/new", location="us", identifier=Identifier("a", "b", "c"))
+    with pytest.raises(Refused, match="has its home in 'us'"):
+        service.create_definition(made)
+
+
+# --- the record -----------------------------------------------------------------------------------
+
+
+def test_who_reads_the_record(world: World) -> None:
+    assert len(list(world.owner.grants.audit())) == len(world.record())
+    assert world.owner.grants.verify_audit().seq == len(world.record())
+    assert list(world.be("alice").grants.audit()) == []
+    reader = world.give(Role.READER, "corp")
+    seen = {str(entry.content["object"]) for entry in reader.grants.audit()}
+    assert seen
+    assert all(id.startswith(CORP.arm_id) for id in seen)
+    with pytest.raises(GalleriaError):
+        reader.grants.verify_audit()
+
+
+def test_each_change_and_each_refusal_has_one_entry(world: World) -> None:
+    alice = world.give(Role.ARTIFACTS_PUBLISHER, "corp")
+    before = len(world.record())
+    alice.gallery.begin_version(request("corp/web/3.0.0"))
+    with pytest.raises(AuthorizationFailed):
+        alice.grants.share_with(CORP, [SUB], [])
+    alice.gallery.list_versions(WEB)
+    name = parse_version("corp/web/3.0.0").arm_id
+    assert world.record()[before:] == [
+        ("Microsoft.Compute/galleries/images/versions/write", name, True),
+        ("Microsoft.Compute/galleries/share/action", CORP.arm_id, False),
+    ]
+
+
+def test_the_operator_needs_no_look_into_the_catalog(world: World) -> None:
+    class Shut(AuditedCatalog):
+        def read(self) -> Any:
+            raise AssertionError("read")
+
+    access = Access(Shut(world.catalog, Actor("r", "r", "r")), "root@host")
+    for scope in (CORP.arm_id, AWAY.arm_id, "/"):
+        for action in (rule for rule in OPERATIONS.values() if hasattr(rule, "value")):
+            access.require(action, scope)  # type: ignore[arg-type]
