@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.data.extents import Extent, Range
+from pipeline.guest.hives import Hive
 
 # --- image files -------------------------------------------------------------------------------
 
@@ -348,41 +349,9 @@ class Guest(Protocol):
         ...
 
     def symlink(self, target: str, path: str) -> None: ...
-    def hive(self, path: str, *, writable: bool = False) -> AbstractContextManager["Hive"]:
+    def hive(self, path: str, *, writable: bool = False) -> AbstractContextManager[Hive]:
         """Open a file of the Windows registry; one at a time. What was changed is written when
         the `with` ends without an error."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryValue:
-    """`kind` is Windows's number of the type: 1 REG_SZ, 3 REG_BINARY, 4 REG_DWORD, 7 REG_MULTI_SZ
-    (winnt.h)."""
-
-    kind: int
-    data: bytes
-
-
-class Hive(Protocol):
-    """One registry hive. Keys are paths from its root, parts separated by backslashes; the names
-    of keys and values are looked up without regard to case."""
-
-    def has(self, key: str) -> bool: ...
-    def keys(self, key: str) -> list[str]:
-        """Names of the keys below; empty when the key is absent."""
-        ...
-
-    def values(self, key: str) -> list[str]:
-        """Names of the values in a key; empty when it is absent."""
-        ...
-
-    def get(self, key: str, name: str) -> RegistryValue | None: ...
-    def set(self, key: str, name: str, value: RegistryValue) -> None:
-        """Make or replace a value, and the keys on the way to it."""
-        ...
-
-    def delete(self, key: str, name: str) -> None:
-        """Remove a value, and its data from the file; nothing to do when it is absent."""
         ...
 
 

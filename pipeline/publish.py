@@ -227,7 +227,7 @@ def decisions(plan: Plan | None) -> tuple[object, ...]:
     names = tuple(operation.name for operation in plan.operations)
     policy = plan.policy
     users = (policy.users.value, sorted(policy.remove_users), sorted(policy.keep_users))
-    return (plan.profile, names, *users)
+    return (plan.profile, names, *users, policy.force)
 
 
 def first_regions(version: ImageVersion, wait: Wait) -> list[str]:

@@ -9,11 +9,12 @@ from typing import Any
 
 from pipeline.data.copying import CopyResult
 from pipeline.data.manifest import ManifestReader, Run
-from pipeline.errors import NotFound
+from pipeline.errors import NotFound, Refused
 from pipeline.gallery.model import ImageVersion
-from pipeline.guest.checks import Evidence, looks_generalized
+from pipeline.guest.checks import Evidence, evidence, windows_state
 from pipeline.guest.partitions import PartitionTable, read_partitions
 from pipeline.guest.profiles import Plan
+from pipeline.guest.windows import arm
 from pipeline.placement import choose_zone, sink_name
 from pipeline.ports import GuestFacts, ImageFacts, ImageFormat, Replica, VersionRecord
 from pipeline.publish import Ports, clean, find_donor, held
@@ -55,8 +56,8 @@ def examine(source: DiskSource, ports: Ports, *, deep: bool) -> Examination:
             ports.guests.session([overlay], writable=False) as session,
         ):
             guest = session.inspect()
-            evidence = looks_generalized(session.mount()) if guest.os_type == "linux" else None
-    return Examination(facts, partitions, guest, evidence)
+            found = evidence(session, guest)
+    return Examination(facts, partitions, guest, found)
 
 
 @contextmanager
@@ -78,6 +79,46 @@ def generalize_file(
         with ports.progress.stage(f"write {format.value}"):
             ports.images.export(cleaned.chain, path, format, free=cleaned.free)
     return dict(report)
+
+
+@dataclass(frozen=True, slots=True)
+class Armed:
+    """A Windows disk whose next boot runs Sysprep. `written` are the paths in the guest."""
+
+    facts: GuestFacts
+    written: tuple[str, ...]
+
+
+def arm_file(
+    source: DiskSource,
+    unattend: bytes | None,
+    path: Path,
+    format: ImageFormat,
+    ports: Ports,
+    *,
+    force: bool = False,
+) -> Armed:
+    """Write a copy of a specialized Windows disk that generalizes itself when it is booted.
+    `unattend` is Sysprep's answer file; one without answers is made when it is None."""
+    answers = None if unattend is None else arm.check_unattend(unattend)
+    with pinned(source, ports) as (disk, work):
+        overlay = ports.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2")
+        with (
+            ports.progress.stage("arm sysprep"),
+            ports.guests.session([overlay], writable=True) as session,
+        ):
+            facts = session.inspect()
+            found = windows_state(session, facts)
+            if found is None:
+                raise Refused(
+                    f"the guest is no Windows but {facts.os_type}",
+                    hint="galleria generalize treats other guests without booting them",
+                )
+            arm.check(found, force=force)
+            written = arm.arm(session.mount(), facts.architecture, answers)
+        with ports.progress.stage(f"write {format.value}"):
+            ports.images.export(overlay, path, format)
+    return Armed(facts, written)
 
 
 def convert_file(

@@ -16,7 +16,8 @@ from adapters.guestfs import hive
 from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.guestfs.shell import quote, run_script
 from pipeline.errors import Refused
-from pipeline.ports import FileStat, Guest, Hive
+from pipeline.guest.hives import Hive
+from pipeline.ports import FileStat, Guest
 
 LINK_LIMIT = 40  # what Linux follows (path_resolution(7))
 SYSROOT = "/sysroot"  # where the appliance mounts the guest

@@ -1,24 +1,45 @@
-"""Does a Linux guest look generalized? What `galleria inspect` says, with each piece of evidence.
+"""Does a guest look generalized? What `galleria inspect` says, with each piece of evidence.
 
-Only reads. "generalized" wants every mark of a machine gone; "specialized" needs one mark that two
-machines must not share; anything between is "unknown".
+Only reads. For Windows see windows/classify.py. For Linux "generalized" wants every mark of a
+machine gone; "specialized" needs one mark that two machines must not share; anything between is
+"unknown".
 """
 
 from dataclasses import dataclass
 
 from pipeline.guest.accounts import humans
 from pipeline.guest.operations import Editor
-from pipeline.ports import Guest
+from pipeline.guest.windows.classify import Classification, classify, locked
+from pipeline.ports import Guest, GuestFacts, GuestSession
 
 NO_IDENTITY = ("", "uninitialized")
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """`verdict` is "generalized", "specialized" or "unknown"; `reasons` says why, one fact each."""
+    """`verdict` is "generalized", "specialized" or "unknown", of Windows also "half-way"; `reasons`
+    says why, one fact each."""
 
     verdict: str
     reasons: tuple[str, ...]
+
+
+def evidence(session: GuestSession, facts: GuestFacts) -> Evidence | None:
+    """What is known of the session's guest, whatever it is; None when no system was found.
+    Mounts its file systems read-only."""
+    if facts.os_type == "linux":
+        return looks_generalized(session.mount(writable=False))
+    found = windows_state(session, facts)
+    return None if found is None else Evidence(found.verdict.value, found.reasons)
+
+
+def windows_state(session: GuestSession, facts: GuestFacts) -> Classification | None:
+    """The classification of a Windows guest, or of a disk that BitLocker hides; else None.
+    Leaves the file systems mounted read-only: mounted to be written, NTFS loses its journal."""
+    if facts.os_type != "windows":
+        return locked(facts)
+    volumes = session.volumes()
+    return classify(session.mount(writable=False), facts, volumes)
 
 
 def looks_generalized(guest: Guest) -> Evidence:

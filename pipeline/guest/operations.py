@@ -43,6 +43,7 @@ class Policy:
     users: Users = Users.ALL
     remove_users: frozenset[str] = frozenset()  # besides those of `users`
     keep_users: frozenset[str] = frozenset()
+    force: bool = False  # take a Windows guest that Sysprep has not generalized, too
 
 
 @dataclass(frozen=True, slots=True)

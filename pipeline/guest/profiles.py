@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pipeline.errors import InvalidParameter
 from pipeline.guest import clouds, homes, linux, network, ssh
 from pipeline.guest.operations import Operation, Policy, Users
+from pipeline.guest.windows import clean
 
 OPERATIONS: tuple[Operation, ...] = (
     *homes.OPERATIONS,
@@ -14,6 +15,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *network.OPERATIONS,
     *clouds.OPERATIONS,
     *linux.LEFTOVERS,
+    *clean.OPERATIONS,
 )
 DEFAULT = "sysprep"
 _ALL = tuple(operation.name for operation in OPERATIONS if operation.default)
@@ -76,6 +78,7 @@ def select(
     only: Sequence[str] = (),
     remove_users: Sequence[str] = (),
     keep_users: Sequence[str] = (),
+    force: bool = False,
 ) -> Plan:
     """The operations of a profile, or `only` these, with those of `enable` and without those of
     `skip`, in the order in which they run. Raises InvalidParameter for an unknown name."""
@@ -89,5 +92,5 @@ def select(
             hint = f"operations: {', '.join(known)}"
             raise InvalidParameter(f"unknown operation {name!r}", hint=hint)
     wanted = (set(only or chosen.operations) | set(enable)) - set(skip)
-    policy = Policy(chosen.users, frozenset(remove_users), frozenset(keep_users))
+    policy = Policy(chosen.users, frozenset(remove_users), frozenset(keep_users), force)
     return Plan(profile, tuple(op for op in OPERATIONS if op.name in wanted), policy)

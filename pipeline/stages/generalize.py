@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.data.extents import Range
-from pipeline.errors import GalleriaError, Refused, StageFailed
+from pipeline.errors import GalleriaError, StageFailed
+from pipeline.guest.checks import windows_state
 from pipeline.guest.operations import Change, Context, Editor, Operation
 from pipeline.guest.profiles import Plan
+from pipeline.guest.windows import policy
 from pipeline.ports import Chain, Guest, GuestFacts, GuestHost, Progress
 
 REPORT_VERSION = 1
@@ -32,14 +34,17 @@ def generalize(
     """Generalize the guest on `chains` (OS disk first), whose top layers are private overlays.
 
     Raises StageFailed, naming the operation, when one fails: what was done so far is in the
-    overlays, to be thrown away. Raises Refused for a guest that can't be generalized offline.
+    overlays, to be thrown away. Raises Refused for a Windows guest that Sysprep has not
+    generalized, or that can't be written safely: then nothing was written.
     """
     with (
         progress.stage("generalize", total=len(plan.operations) + 3, unit="step") as meter,
         host.session(chains, writable=True) as session,
     ):
         facts = session.inspect()
-        _refuse_windows(facts)
+        windows = windows_state(session, facts)
+        if windows is not None:
+            policy.admit(windows, force=plan.policy.force)
         meter.advance(1)
         guest = session.mount()
         meter.advance(1)
@@ -50,16 +55,10 @@ def generalize(
             meter.advance(1)
         space = session.free_ranges(zero_rest=True)
         meter.advance(1)
-    return Generalized(_report(plan, facts, done, space.notes), space.disks, facts)
-
-
-def _refuse_windows(facts: GuestFacts) -> None:
-    if facts.os_type == "windows":
-        raise Refused(
-            f"a Windows guest ({facts.product_name}) cannot be generalized offline: its ids, keys "
-            "and device database can only be reset by Sysprep, in the running guest",
-            hint="run sysprep /generalize /oobe /shutdown in it, then use --no-generalize",
-        )
+    report = _report(plan, facts, done, space.notes)
+    if windows is not None:
+        report["windows"] = policy.document(windows, force=plan.policy.force)
+    return Generalized(report, space.disks, facts)
 
 
 def _perform(operation: Operation, guest: Guest, context: Context) -> list[Change] | None:

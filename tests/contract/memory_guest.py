@@ -15,6 +15,7 @@ from dissect.regf.exceptions import Error
 from fixtures import hive
 from pipeline.data.extents import Range
 from pipeline.errors import Refused, StageFailed
+from pipeline.guest.hives import Hive, RegistryValue
 from pipeline.ports import (
     Chain,
     FileStat,
@@ -23,8 +24,6 @@ from pipeline.ports import (
     GuestFacts,
     GuestHost,
     GuestSession,
-    Hive,
-    RegistryValue,
     VolumeState,
 )
 
@@ -37,6 +36,7 @@ class Node:
     gid: int = 0
     content: bytes = b""
     target: str = ""
+    label: str = ""
     children: dict[str, "Node"] = field(default_factory=dict)
 
 
@@ -140,6 +140,19 @@ class MemoryGuest:
         directory, name = self._split(path)
         self._at(directory).children[name] = Node("symlink", 0o777, target=target)
 
+    def hollow(self, path: str, keep: int) -> None:
+        node = self._file(path)
+        node.content = node.content[:keep] + bytes(len(node.content[keep:]))
+
+    def label(self, path: str) -> str:
+        node = self._find(path)
+        return "" if node is None else node.label
+
+    def set_label(self, path: str, label: str) -> None:
+        node = self._find(path)
+        assert node is not None
+        node.label = label
+
     @contextmanager
     def hive(self, path: str, *, writable: bool = False) -> Iterator[Hive]:
         try:
@@ -149,7 +162,7 @@ class MemoryGuest:
         yield opened
         if opened.changed:
             assert writable
-            self._file(path).content = hive.write(opened.root)
+            self._file(path).content = hive.write(opened.root, sequences=opened.sequences)
 
     def _split(self, path: str) -> tuple[str, str]:
         pure = PurePosixPath(path)
@@ -218,6 +231,8 @@ class MemoryHive:
 
     def __init__(self, content: bytes) -> None:
         self.root = _tree(RegistryHive(BytesIO(content)).root())
+        (sequence,) = struct.unpack_from("<I", content, 4)
+        self.sequences = (sequence + 1, sequence + 1)  # as every writer leaves them
         self.changed = False
 
     def has(self, key: str) -> bool:

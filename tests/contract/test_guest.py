@@ -14,7 +14,8 @@ from adapters.sandbox import Sandbox
 from fixtures import hive
 from fixtures.debian import default_cache
 from pipeline.errors import Refused
-from pipeline.ports import Guest, ImageFormat, Layer, RegistryValue
+from pipeline.guest.hives import RegistryValue
+from pipeline.ports import Guest, ImageFormat, Layer
 from tests.contract.memory_guest import MemoryGuest
 from tests.system.phony import debian_disk
 
