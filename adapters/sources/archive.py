@@ -22,6 +22,7 @@ from pipeline.errors import NoSpace, UnsafeImage
 MEMBERS = 64
 TEXT_LIMIT = 1 << 20
 PIECE = 1 << 20
+HOLE = 64 << 10  # zeros of this length become a hole
 READ_LIMIT = 4 << 20  # tarfile reads the whole of a pax header or a long name into memory
 # bytes of archive members per byte of archive: zlib reaches a thousand, on zeros
 RATIO = 400
@@ -91,12 +92,22 @@ def unpack(
                         raise UnsafeImage(
                             f"the archive has a member {name!a}, which is no part of a machine"
                         )
+            if compressed:
+                _finish(file)
         except DAMAGED as error:
             reason = f"{type(error).__name__}: {str(error)[:200]!a}"
             raise UnsafeImage(f"the archive is damaged, or none: {reason}") from None
     if not contents.files and not contents.texts:
         raise UnsafeImage("the archive is empty")
     return contents
+
+
+def _finish(file: IO[bytes] | gzip.GzipFile) -> None:
+    """Read the padding after the last member: only then is gzip's checksum looked at."""
+    for _ in range(READ_LIMIT // PIECE):
+        if not file.read(PIECE):
+            return
+    raise UnsafeImage("the archive goes on after its end")
 
 
 def _members(archive: tarfile.TarFile, budget: int | None) -> Iterator[tuple[tarfile.TarInfo, str]]:
@@ -177,12 +188,14 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> N
     with open(os.open(target, flags, 0o600), "wb", buffering=0) as file:  # noqa: PTH123
         position = 0
         for piece in _pieces(archive, member):
-            if piece.strip(b"\0"):
-                file.seek(position)
-                view = memoryview(piece)
-                while view:
-                    view = view[file.write(view) :]
-            position += len(piece)
+            for start in range(0, len(piece), HOLE):
+                part = piece[start : start + HOLE]
+                if part.strip(b"\0"):
+                    file.seek(position)
+                    view = memoryview(part)
+                    while view:
+                        view = view[file.write(view) :]
+                position += len(part)
         file.truncate(position)
 
 
