@@ -12,6 +12,11 @@ from pipeline.gallery.documents import parse_date
 from pipeline.gallery.model import Feature, StorageAccountType, TargetRegion
 from pipeline.gallery.names import parse_number
 
+ALL_SUBSCRIPTIONS = click.option(
+    "--all-subscriptions",
+    is_flag=True,
+    help="Those of every subscription, not of the default one (or --subscription) alone.",
+)
 TAGS = click.option("--tags", multiple=True, metavar="NAME=VALUE...", help="Tags (repeatable).")
 
 

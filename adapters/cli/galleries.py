@@ -106,12 +106,12 @@ def update_gallery(settings: Settings, /, *, name: str, **values: Any) -> None:
 
 
 @gallery.command("list")
-@click.option("--subscription-id", metavar="ID", help="Only those of this subscription.")
+@arguments.ALL_SUBSCRIPTIONS
 @click.pass_obj
-def list_galleries(settings: Settings, *, subscription_id: str | None) -> None:
+def list_galleries(settings: Settings, *, all_subscriptions: bool) -> None:
     """List the galleries."""
     with settings.app() as app:
-        found = app.gallery.list_galleries(subscription_id)
+        found = app.gallery.list_galleries(None if all_subscriptions else settings.subscription)
     rows = [(item.name, item.location, _day(item.created), item.description) for item in found]
     text = table(("GALLERY", "LOCATION", "CREATED", "DESCRIPTION"), rows)
     settings.emit({"galleries": encode(found)}, text if found else "there are no galleries")

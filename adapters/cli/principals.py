@@ -8,7 +8,7 @@ from adapters.cli.lazy import Group
 from adapters.text import printable, table
 from pipeline.gallery.access import ROLES, Assignment, Principal, PrincipalKind, Role
 from pipeline.gallery.documents import encode
-from pipeline.gallery.grants import DEFAULT_SCOPE
+from pipeline.gallery.grants import parse_scope
 from pipeline.gallery.names import DEFAULT_TENANT
 
 NAME = click.argument("name", metavar="PRINCIPAL")
@@ -106,7 +106,6 @@ ROLE = click.option("--role", "kind", required=True, type=arguments.enum_choice(
 SCOPE = click.option(
     "--scope",
     metavar="SCOPE",
-    default=DEFAULT_SCOPE,
     help="A gallery (corp), a definition (corp/web), or the ARM id of one of them, of a resource "
     "group or of a subscription. Default: the default subscription.",
 )
@@ -117,10 +116,10 @@ SCOPE = click.option(
 @ROLE
 @SCOPE
 @click.pass_obj
-def assign(settings: Settings, *, assignee: str, kind: str, scope: str) -> None:
+def assign(settings: Settings, *, assignee: str, kind: str, scope: str | None) -> None:
     """Give a role to a principal, for a resource and all below it."""
     with settings.app() as app:
-        made = app.grants.assign(assignee, Role(kind), scope)
+        made = app.grants.assign(assignee, Role(kind), _scope(settings, scope))
     settings.emit(
         {"roleAssignment": encode(made)},
         printable(f"{made.principal} is {made.role.value} at {made.scope}"),
@@ -133,8 +132,9 @@ def assign(settings: Settings, *, assignee: str, kind: str, scope: str) -> None:
 @click.pass_obj
 def list_roles(settings: Settings, *, assignee: str | None, scope: str | None) -> None:
     """List who has which role, and where."""
+    wanted = None if scope is None else _scope(settings, scope)
     with settings.app() as app:
-        found = [item for item in app.grants.assignments(scope) if _is_of(item, assignee)]
+        found = [item for item in app.grants.assignments(wanted) if _is_of(item, assignee)]
     rows = [(item.principal, item.role.value, item.scope) for item in found]
     text = table(("PRINCIPAL", "ROLE", "SCOPE"), rows) if rows else "there are no roles"
     settings.emit({"roleAssignments": encode(found)}, text)
@@ -145,13 +145,13 @@ def list_roles(settings: Settings, *, assignee: str | None, scope: str | None) -
 @ROLE
 @SCOPE
 @click.pass_obj
-def remove(settings: Settings, *, assignee: str, kind: str, scope: str) -> None:
+def remove(settings: Settings, *, assignee: str, kind: str, scope: str | None) -> None:
     """Take a role away from a principal."""
     with settings.app() as app:
-        app.grants.unassign(assignee, Role(kind), scope)
+        gone = app.grants.unassign(assignee, Role(kind), _scope(settings, scope))
     settings.emit(
-        {"removed": {"principal": assignee, "role": kind, "scope": scope}},
-        printable(f"{assignee} is not {kind} at {scope} any more"),
+        {"removed": encode(gone)},
+        printable(f"{gone.principal} is not {gone.role.value} at {gone.scope} any more"),
     )
 
 
@@ -172,6 +172,13 @@ def definitions(settings: Settings) -> None:
         for kind, permissions in ROLES.items()
     ]
     settings.emit({"roleDefinitions": document}, table(("ROLE", "", "ACTIONS"), rows))
+
+
+def _scope(settings: Settings, text: str | None) -> str:
+    """The ARM id of a scope; short names are in the subscription of the global options."""
+    if text is None:
+        return f"/subscriptions/{settings.subscription}"
+    return parse_scope(text, settings.subscription, settings.resource_group)
 
 
 def _is_of(item: Assignment, assignee: str | None) -> bool:

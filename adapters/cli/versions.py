@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
 from adapters.cli.share import list_view, show_view
@@ -42,12 +43,20 @@ LIMIT = 100  # versions of a definition that are listed
 )
 @click.option("--before", metavar="VERSION", help="Those below this number: the next page.")
 @click.option("--deleted", is_flag=True, help="Those that are deleted and still kept.")
+@arguments.ALL_SUBSCRIPTIONS
 @click.pass_obj
 def list_versions(
-    settings: Settings, *, name: str | None, limit: int, before: str | None, deleted: bool
+    settings: Settings,
+    *,
+    name: str | None,
+    limit: int,
+    before: str | None,
+    deleted: bool,
+    all_subscriptions: bool,
 ) -> None:
     """List image versions, newest first."""
     start = None if before is None else parse_number(before)
+    subscription = None if all_subscriptions else settings.subscription
     rows: list[tuple[object, ...]] = []
     documents = []
     total = shown = 0
@@ -55,7 +64,7 @@ def list_versions(
         if name is not None and is_shared_reference(name):
             list_view(settings, app.views, name)
             return
-        for wanted in _definitions(app, name):
+        for wanted in _definitions(app, name, subscription):
             found = app.gallery.list_versions(
                 wanted, limit=limit or None, before=start, deleted=deleted
             )
@@ -140,10 +149,12 @@ def _exclusions(version: ImageVersion) -> str:
     return f"excluded in {', '.join(names)}" if names else ""
 
 
-def _definitions(app: "App", name: str | None) -> list[DefinitionName]:
+def _definitions(app: "App", name: str | None, subscription: str | None) -> list[DefinitionName]:
+    """What is named; without a name all of a subscription, or (None) of all."""
     if name is not None and is_definition(name):
         return [parse_definition(name)]
-    galleries = [parse_gallery(name)] if name else [g.name for g in app.gallery.list_galleries()]
+    listed = [] if name else app.gallery.list_galleries(subscription)
+    galleries = [parse_gallery(name)] if name else [gallery.name for gallery in listed]
     return [item.name for gallery in galleries for item in app.gallery.list_definitions(gallery)]
 
 

@@ -28,6 +28,7 @@ from pipeline.gallery.names import (
     GalleryName,
     parse_definition,
     parse_gallery,
+    qualified,
 )
 from pipeline.gallery.sharing import Community, Sharing
 from pipeline.gallery.subjects import Access
@@ -93,8 +94,8 @@ class Grants:
             catalog.put_assignment(assignment)
         return assignment
 
-    def unassign(self, principal: str, role: Role, scope: str) -> None:
-        """Take a role away. One that is not there is an error."""
+    def unassign(self, principal: str, role: Role, scope: str) -> Assignment:
+        """Take a role away; returns what is gone. One that is not there is an error."""
         id = parse_scope(scope)
         self._access.require(Action.ASSIGNMENT_DELETE, id)
         wanted = Assignment(principal, role, id)
@@ -107,6 +108,7 @@ class Grants:
                     code="RoleAssignmentNotFound",
                 )
             catalog.delete_assignment(wanted)
+        return wanted
 
     def assignments(self, scope: str | None = None) -> list[Assignment]:
         """The roles that the subject may know of; with a scope, those that hold there."""
@@ -191,9 +193,14 @@ class Grants:
             return verify(catalog.audit(), catalog.audit_head(), expected)
 
 
-def parse_scope(text: str) -> str:
+def parse_scope(
+    text: str,
+    subscription: str = DEFAULT_SUBSCRIPTION,
+    resource_group: str = DEFAULT_RESOURCE_GROUP,
+) -> str:
     """The ARM id that a scope means: `/`, a subscription's GUID or id, a resource group's id, a
-    gallery, or a definition. Raises InvalidParameter for anything else, versions too."""
+    gallery, or a definition; short names are in the given group. Raises InvalidParameter for
+    anything else, versions too."""
     if text == ROOT:
         return ROOT
     if _GUID.fullmatch(text):
@@ -202,7 +209,8 @@ def parse_scope(text: str) -> str:
     if not text.startswith("/"):
         if len(segments) > 2:
             raise _no_scope(text)
-        return (parse_gallery if len(segments) == 1 else parse_definition)(text).arm_id
+        full = qualified(text, subscription, resource_group)
+        return (parse_gallery if len(segments) == 1 else parse_definition)(full).arm_id
     fixed = [segment.lower() for segment in segments[1:5:2]]
     if len(segments) in (3, 5) and fixed == ["subscriptions", "resourcegroups"][: len(fixed)]:
         group = segments[4] if len(segments) == 5 else DEFAULT_RESOURCE_GROUP
@@ -221,9 +229,6 @@ def _no_scope(text: str) -> InvalidParameter:
         hint="a subscription, a resource group, a gallery (corp) or a definition (corp/web); "
         "give a role at the definition to have it for its versions",
     )
-
-
-DEFAULT_SCOPE = f"/subscriptions/{DEFAULT_SUBSCRIPTION}"
 
 
 def _check_principal(principal: Principal) -> None:
