@@ -15,12 +15,13 @@ before `ingest` has inspected every layer of every disk.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from pipeline.errors import InvalidParameter, NotFound
+from pipeline.errors import InvalidParameter
+from pipeline.gallery import rules
 from pipeline.gallery.model import Origin
 from pipeline.ports import ImageFormat
 
@@ -233,23 +234,25 @@ def check_combination(wanted: Sequence[AnySource]) -> None:
     osDiskImage exclude each other)."""
     whole = [source for source in wanted if isinstance(source, WholeKinds)]
     if len(whole) > 1 or (whole and len(wanted) > 1):
-        raise InvalidParameter(
-            "a version is made from one whole source (a VM, a box, an OVA) or from single disks, "
-            "never from both",
-            code="InvalidSource",
-        )
+        raise rules.one_kind_of_source()
     if not whole:
-        luns = [source.lun for source in wanted if not isinstance(source, WholeKinds)]
-        check_luns(luns)
+        single = [source for source in wanted if not isinstance(source, WholeKinds)]
+        check_luns([source.lun for source in single])
+        rules.distinct_sources([(item.lun, replace(item, lun=0), _named(item)) for item in single])
+
+
+def _named(source: DiskKinds) -> str:
+    """As the user named it."""
+    if isinstance(source, DiskSource):
+        return str(source.path)
+    return source.url if isinstance(source, UrlSource) else source.id
 
 
 def check_luns(luns: Sequence[int | None]) -> None:
     """One OS disk, and each data disk at a LUN of its own."""
     if luns.count(None) != 1:
         raise InvalidParameter("a version has exactly one OS disk", code="OSDiskRequired")
-    if len(set(luns)) != len(luns):
-        numbers = sorted(lun for lun in luns if lun is not None)
-        raise InvalidParameter(f"data disk LUNs must be unique, got {numbers}")
+    rules.distinct_luns([lun for lun in luns if lun is not None])
 
 
 def data_luns(wanted: Sequence[AnySource]) -> tuple[int, ...]:
@@ -273,7 +276,7 @@ def file_identity(path: Path) -> tuple[int, ...]:
     try:
         found = path.stat()
     except OSError as error:
-        raise NotFound(f"{path} can't be read: {error.strerror}") from error
+        raise rules.source_missing(path, error.strerror or "it can't be read") from error
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
