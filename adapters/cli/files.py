@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from adapters.cli.arming import boot_command, instructions
 from adapters.cli.context import Settings, configured_region
 from adapters.cli.guests import plan_of, plan_options
 from adapters.cli.lazy import Command, Group
@@ -16,6 +17,7 @@ from pipeline.errors import UnsafeImage
 from pipeline.ports import ImageFacts, ImageFormat
 from pipeline.single import (
     Examination,
+    arm_file,
     convert_file,
     create_snapshot,
     examine,
@@ -49,16 +51,57 @@ def inspect(context: click.Context, *, file: str, guest: bool) -> None:
 @FILE
 @OUT
 @click.option("--to", "format_name", type=FORMATS, default="qcow2", show_default=True)
+@click.option(
+    "--arm-sysprep",
+    is_flag=True,
+    help="A specialized Windows: make its next boot run Sysprep, instead of cleaning it.",
+)
+@click.option(
+    "--unattend",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="With --arm-sysprep: Sysprep's answer file. Default: one without answers.",
+)
 @plan_options
 @click.pass_obj
 def generalize(
-    settings: Settings, /, *, file: str, out: Path, format_name: str, **values: Any
+    settings: Settings,
+    /,
+    *,
+    file: str,
+    out: Path,
+    format_name: str,
+    arm_sysprep: bool,
+    unattend: Path | None,
+    **values: Any,
 ) -> None:
     """Write a generalized copy of a disk."""
+    if arm_sysprep:
+        _arm(settings, file, out, ImageFormat(format_name), unattend, force=values["force"])
+        return
+    if unattend is not None:
+        raise click.UsageError("--unattend goes with --arm-sysprep")
     plan = plan_of(values)
     with settings.app() as app:
         report = generalize_file(parse_disk(file), plan, out, ImageFormat(format_name), app.ports)
     settings.emit({"file": out, "format": format_name, "report": report}, f"wrote {out}")
+
+
+def _arm(
+    settings: Settings,
+    file: str,
+    out: Path,
+    format: ImageFormat,
+    unattend: Path | None,
+    *,
+    force: bool,
+) -> None:
+    answers = None if unattend is None else unattend.read_bytes()
+    with settings.app() as app:
+        armed = arm_file(parse_disk(file), answers, out, format, app.ports, force=force)
+    command = boot_command(out, format, armed.facts.generation)
+    document = {"file": out, "format": format, "armed": armed.written, "boot": command}
+    settings.emit(document, instructions(out, command))
 
 
 @click.command(cls=Command)

@@ -35,6 +35,11 @@ def plan_options(function: Function) -> Function:
             callback=_list_operations,
             help="Show what generalizing can do, and exit.",
         ),
+        click.option(
+            "--force",
+            is_flag=True,
+            help="Take a Windows guest that Sysprep has not generalized; recorded in the report.",
+        ),
         click.option("--keep-user", multiple=True, metavar="NAME", help="Keep this account."),
         click.option("--remove-user", multiple=True, metavar="NAME", help="Remove this account."),
         click.option("--skip", multiple=True, metavar="NAME[,NAME...]", help="Not these."),
@@ -66,6 +71,7 @@ def plan_of(values: dict[str, Any]) -> Plan:
         only=arguments.names(values["operations"]),
         remove_users=values["remove_user"],
         keep_users=values["keep_user"],
+        force=values["force"],
     )
 
 

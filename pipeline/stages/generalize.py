@@ -45,6 +45,8 @@ def generalize(
         windows = windows_state(session, facts)
         if windows is not None:
             policy.admit(windows, force=plan.policy.force)
+            for warning in policy.warnings(windows, plan.operations):
+                progress.warn(warning)
         meter.advance(1)
         guest = session.mount()
         meter.advance(1)

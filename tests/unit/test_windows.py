@@ -13,6 +13,7 @@ from fixtures.windows_states import (
     LEFTOVERS,
     STATES,
     UPDATE,
+    WINLOGON,
     State,
 )
 from pipeline.errors import InvalidParameter, Refused, StageFailed
@@ -22,6 +23,7 @@ from pipeline.guest.profiles import select
 from pipeline.guest.windows import arm, unattend
 from pipeline.guest.windows.classify import Classification, Verdict, Weight, classify, locked
 from pipeline.guest.windows.clean import remove_paging
+from pipeline.guest.windows.registry import as_text
 from pipeline.guest.windows.tree import Tree
 from pipeline.ports import GuestFacts, VolumeState
 from pipeline.stages.generalize import Generalized, generalize
@@ -195,7 +197,12 @@ def test_answers_with_passwords_are_removed_on_request() -> None:
     state = BY_NAME["generalized"]
     guest = planted(state)
     guest.plant("/Windows/Panther/Unattend/harmless.xml", "<unattend><a>b</a></unattend>")
+    with guest.hive(f"/{CONFIG}/SOFTWARE", writable=True) as software:
+        software.set(WINLOGON, "DefaultPassword", as_text("secret"))
+    assert "SOFTWARE\\" + WINLOGON + "\\DefaultPassword" in classify(guest, FACTS, ()).secrets
     generalized(guest, state, "windows-unattend")
+    with guest.hive(f"/{CONFIG}/SOFTWARE") as software:
+        assert software.values(WINLOGON) == ["Shell"]
     assert unattend.answer_files(Tree(guest)) == ["/Windows/Panther/Unattend/harmless.xml"]
 
 

@@ -17,7 +17,6 @@ from pipeline.ports import Guest, GuestFacts, VolumeState
 
 IMAGE_STATE = "Microsoft\\Windows\\CurrentVersion\\Setup\\State"
 UPDATE = "Microsoft\\Windows\\CurrentVersion\\WindowsUpdate"
-WINLOGON = "Microsoft\\Windows NT\\CurrentVersion\\Winlogon"
 PROTECTION = "Microsoft\\Windows NT\\CurrentVersion\\SoftwareProtectionPlatform"
 STATUS = "Setup\\Status\\SysprepStatus"
 TAG = "/Windows/System32/Sysprep/Sysprep_succeeded.tag"
@@ -96,8 +95,8 @@ def classify(guest: Guest, facts: GuestFacts, volumes: Sequence[VolumeState]) ->
             with guest.hive(path) as hive:
                 clues += read(hive)
                 found += obstacles.of_registry(name, hive)
-                if name == "SOFTWARE" and registry.text(hive, WINLOGON, "DefaultPassword"):
-                    secrets.append(f"{name}\\{WINLOGON}\\DefaultPassword")
+                if registry.text(hive, unattend.WINLOGON, unattend.AUTO_LOGON):
+                    secrets.append(f"{name}\\{unattend.WINLOGON}\\{unattend.AUTO_LOGON}")
         except Refused as error:
             found.append(obstacles.unreadable(path, error))
     found += obstacles.of_security(tree)

@@ -116,8 +116,13 @@ def remove_leases(edit: Editor, _: Context) -> None:
 
 
 def remove_answers(edit: Editor, _: Context) -> None:
-    for path in unattend.with_passwords(Tree(edit.guest)):
+    tree = Tree(edit.guest)
+    for path in unattend.with_passwords(tree):
         edit.remove(path)
+    software = registry.hive_path(tree, "SOFTWARE")
+    if software is not None:
+        with edit.guest.hive(software, writable=True) as hive:
+            _delete(edit, software, hive, unattend.WINLOGON, unattend.AUTO_LOGON)
 
 
 def remove_hook(edit: Editor, _: Context) -> None:
@@ -241,8 +246,8 @@ OPERATIONS = (
         families=FAMILY,
     ),
     Operation(
-        "windows-unattend",
-        "Remove the answer files that hold passwords",
+        unattend.OPERATION,
+        "Remove the answer files that hold passwords, and the one of an automatic logon",
         "Whoever has the image can read them. Not by default: the first boot may need them.",
         remove_answers,
         default=False,

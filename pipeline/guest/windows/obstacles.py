@@ -7,6 +7,7 @@ from pipeline.errors import GalleriaError, Refused
 from pipeline.guest.hives import Hive
 from pipeline.guest.windows import registry
 from pipeline.guest.windows.tree import Tree, is_file, shown
+from pipeline.guest.windows.unattend import WINLOGON
 from pipeline.ports import GuestFacts, VolumeState
 
 # headers of hiberfil.sys while a session is in it (ntfs-3g tells them apart so); "wake" is one that
@@ -84,10 +85,9 @@ def of_registry(name: str, hive: Hive) -> Iterator[Obstacle]:
         ):
             if hive.has(key):
                 yield _pending(f"SOFTWARE\\{key}", f"SOFTWARE\\{key} exists")
-        winlogon = "Microsoft\\Windows NT\\CurrentVersion\\Winlogon"
-        domain = registry.text(hive, winlogon, "CachePrimaryDomain")
+        domain = registry.text(hive, WINLOGON, "CachePrimaryDomain")
         if domain:
-            yield _member(f"SOFTWARE\\{winlogon}", f"of {shown(domain)}")
+            yield _member(f"SOFTWARE\\{WINLOGON}", f"of {shown(domain)}")
         return
     manager = f"{registry.control_set(hive)}\\Control\\Session Manager"
     renames = registry.texts(hive, manager, "PendingFileRenameOperations")

@@ -1,8 +1,11 @@
 """Which Windows guests may become a generalized image."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pipeline.errors import Refused
+from pipeline.guest.operations import Operation
+from pipeline.guest.windows import unattend
 from pipeline.guest.windows.classify import Classification, Verdict
 
 SYSPREP = (
@@ -34,6 +37,17 @@ def admit(found: Classification, *, force: bool) -> None:
             f"the running guest, can change that: {strong}",
             hint=f"{INSTEAD[found.verdict]}; or --force, which the version records",
         )
+
+
+def warnings(found: Classification, operations: Iterable[Operation]) -> Iterator[str]:
+    """What a person should know of a guest that was admitted."""
+    if found.verdict is not Verdict.GENERALIZED:
+        yield f"--force: the Windows guest is taken although it is {found.verdict.value}"
+    for obstacle in found.obstacles:
+        yield f"--force: {obstacle.what}"
+    if unattend.OPERATION not in {operation.name for operation in operations}:
+        for secret in found.secrets:
+            yield f"{secret} holds a password; --enable {unattend.OPERATION} removes it"
 
 
 def document(found: Classification, *, force: bool) -> dict[str, Any]:

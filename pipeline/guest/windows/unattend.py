@@ -15,6 +15,10 @@ PATTERNS = (
     "/Windows/System32/Sysprep/*.xml",
     "/Windows/System32/Sysprep/Panther/*.xml",
 )
+# where Windows keeps the password of an AutoLogon that an answer file asked for
+WINLOGON = "Microsoft\\Windows NT\\CurrentVersion\\Winlogon"
+AUTO_LOGON = "DefaultPassword"
+OPERATION = "windows-unattend"  # removes them
 LIMIT = 4 << 20  # bytes of a file that are looked at
 TAG = re.compile(r"<(/?)([^<>\s/]*)[^<>]*>")
 CDATA = "![cdata["
