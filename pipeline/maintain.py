@@ -1,14 +1,16 @@
 """Maintain: read what is stored again, and say whether it is what was published."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.data.copying import verify
 from pipeline.data.extents import Range, data_bytes
 from pipeline.data.manifest import ManifestReader
 from pipeline.errors import GalleriaError
 from pipeline.gallery.model import ImageVersion
+from pipeline.guest.report import digest
 from pipeline.ports import (
     Chain,
     ImageFormat,
@@ -63,6 +65,33 @@ def verify_version(
                         subject = f"replica {replica.index} {name}"
                         chain = replica_chain(child, base)
                         yield _verify(zone, subject, base, chain, images, progress)
+
+
+def verify_report(
+    version: ImageVersion, report: Mapping[str, Any] | None, zones: Sequence[Zone]
+) -> Iterator[Verdict]:
+    """Compare the report in the catalog (`report`), and those that zones keep, with the digest that
+    is part of the version's record. A version from before there was one has nothing to compare."""
+    wanted = version.report_digest
+    if not wanted:
+        return
+    yield Verdict("", "report", Path(), wanted, problem=_report_problem(report, wanted))
+    for zone in zones:
+        document = zone.find_document(version.zone_key)
+        if document is None:
+            continue
+        record = document.get("version", {})
+        problem = _report_problem(document.get("report"), wanted)
+        if record.get("reportDigest") != wanted:
+            problem = "the zone's record of the version names another report"
+        yield Verdict(zone.region, "report", zone.path, wanted, problem=problem)
+
+
+def _report_problem(report: Mapping[str, Any] | None, wanted: str) -> str:
+    if report is None:
+        return "there is no report"
+    found = digest(report)
+    return "" if found == wanted else f"its digest is {found}"
 
 
 def replica_chain(disk: ReplicaDisk, base: StoredBase) -> Chain:

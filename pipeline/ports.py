@@ -272,6 +272,10 @@ class Zone(Protocol):
 
     def find_version(self, key: str) -> tuple[Replica, ...] | None: ...
     def find_nvram(self, key: str) -> bytes | None: ...
+    def find_document(self, key: str) -> Mapping[str, Any] | None:
+        """The document of a version's record."""
+        ...
+
     def leans_on(self) -> set[Path]:
         """The files outside of the zone that its shallow versions need."""
         ...
@@ -334,6 +338,16 @@ class Guest(Protocol):
 
     def read(self, path: str, limit: int = 1 << 20) -> bytes: ...
     def readlink(self, path: str) -> str: ...
+    def digests(self, path: str) -> dict[str, str]:
+        """SHA-256 of every regular file below a directory, by absolute path; empty when it is
+        absent. Other file systems that are mounted below it are left out."""
+        ...
+
+    def initramfs(self, path: str) -> list[str]:
+        """Names of the files in an initial RAM file system, of every archive that it consists of,
+        sorted; empty when it is none that is known."""
+        ...
+
     def write(self, path: str, content: bytes, mode: int | None = None) -> None:
         """Replace the content in place, owner, mode and labels kept; make the file (0644 root) if
         absent."""
@@ -382,6 +396,17 @@ class GuestFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Package:
+    """One installed package. `kind` is the type that package URLs have for it (deb, rpm, apk,
+    alpm); `version` is whole: epoch, version and release."""
+
+    name: str
+    version: str
+    architecture: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class FreeSpace:
     """What need not be read: `disks` has each disk's free ranges (sorted, 512-byte aligned);
     `notes` says how each file system was treated."""
@@ -403,6 +428,10 @@ class GuestSession(Protocol):
     def volumes(self) -> tuple[VolumeState, ...]:
         """The NTFS volumes; to be asked before they are mounted to be written, as that alone makes
         ntfs-3g drop their logs."""
+        ...
+
+    def rpm_packages(self) -> tuple[Package, ...]:
+        """What the guest's RPM database lists. Slow (8 s), and unmounts everything."""
         ...
 
     def free_ranges(self, *, zero_rest: bool) -> FreeSpace:

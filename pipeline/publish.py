@@ -36,6 +36,7 @@ from pipeline.stages.agree import agree, agree_with_disks, partition_table
 from pipeline.stages.convert import Stored, convert
 from pipeline.stages.generalize import generalize
 from pipeline.stages.ingest import Disk, ingest
+from pipeline.stages.look import admit, untouched
 from pipeline.stages.replicate import (
     Outcome,
     donated,
@@ -58,13 +59,15 @@ class Wait(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PublishRequest:
-    """`plan` None leaves the guest as it is. `preflight` False goes on without estimating space."""
+    """`plan` None leaves the guest as it is. `preflight` False goes on without estimating space.
+    `force` takes a guest that is not what the definition says, and records it."""
 
     version: VersionRequest
     sources: tuple[AnySource, ...]
     plan: Plan | None
     wait: Wait = Wait.ALL
     preflight: bool = True
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,8 @@ def make(
             check_space(amounts, tuple(zones.values()), parents, ports.work)
         plan = request.plan if version.generalized else None
         disks, report = clean(disks, plan, work, ports)
+        definition = ports.gallery.get_definition(version.name.definition)
+        report = admit(report, definition.os_state, force=request.force)
         unverified = confirm(version, table, report, supply, request, ports)
         with held(zones, ports):
             advance = region_meter(version, places, disks, ports)
@@ -258,9 +263,11 @@ def check_limits(version: ImageVersion, disks: Sequence[Disk], ports: Ports) -> 
 def clean(
     disks: tuple[Disk, ...], plan: Plan | None, work: Path, ports: Ports
 ) -> tuple[tuple[Disk, ...], Mapping[str, Any]]:
-    """Generalize on private overlays, and take what the file systems call free for zero."""
+    """Generalize on private overlays, and take what the file systems call free for zero. Without a
+    plan the guest is only looked at."""
     if plan is None:
-        return disks, {"generalized": False}
+        seen = untouched(disks, work, ports.guests, ports.images, ports.progress)
+        return disks, {"generalized": False, **seen}
     overlays = [
         ports.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2") for disk in disks
     ]
@@ -288,7 +295,7 @@ def describe(
         ImageDisk(disk.lun, disk.digest, disk.virtual_size, origins[disk.lun])
         for disk in stored.disks
     ]
-    ports.gallery.record_report(version, report)
+    version = ports.gallery.record_report(version, report)
     if unverified:
         ports.progress.warn(
             f"{version.name}: nothing shows whether these are as the definition says: "

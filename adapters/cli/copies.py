@@ -13,7 +13,7 @@ from adapters.text import bytes_text, fields, table
 from pipeline.deploy import deploy
 from pipeline.errors import VerificationFailed
 from pipeline.gallery.documents import encode
-from pipeline.maintain import Verdict, verify_version
+from pipeline.maintain import Verdict, verify_report, verify_version
 from pipeline.ports import ImageFormat
 from pipeline.publish import replicate_version
 from pipeline.single import export_version
@@ -80,8 +80,11 @@ def verify(context: click.Context, *, reference: str, region: str | None) -> Non
         version = app.gallery.resolve(reference, place)
         places = version.completed_regions if place is None else (place,)
         zones = [zone for name in places for zone in app.zones.get(name, ())]
+        report = app.gallery.report(version.name)
         verdicts = list(verify_version(version, zones, app.ports.images, app.ports.progress))
+        reports = list(verify_report(version, report, zones))
     missing = [name for name in places if not any(v.region == name for v in verdicts)]
+    verdicts += reports
     bad = [verdict for verdict in verdicts if not verdict.sound]
     rows = [(v.region, v.subject, _verdict(v)) for v in verdicts]
     rows += [(name, "", "no zone here holds the version") for name in missing]

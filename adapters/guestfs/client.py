@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters import command
-from adapters.guestfs import accelerator, fixed, free, scratch, volumes
+from adapters.guestfs import accelerator, fixed, free, rpm, scratch, volumes
 from adapters.guestfs import helper as helper_module
 from adapters.guestfs.devices import Devices, survey
 from adapters.guestfs.facts import System, device_of, examine, mountable
@@ -30,6 +30,7 @@ from pipeline.ports import (
     GuestHost,
     GuestSession,
     ImageFormat,
+    Package,
     VolumeState,
 )
 
@@ -166,6 +167,9 @@ class GuestfsSession:
 
     def volumes(self) -> tuple[VolumeState, ...]:
         return volumes.states(self._helper, self._surveyed())
+
+    def rpm_packages(self) -> tuple[Package, ...]:
+        return rpm.packages(self._helper, lambda: self.mount(writable=False))
 
     def free_ranges(self, *, zero_rest: bool) -> FreeSpace:
         if not self._writable:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from adapters.guestfs import hive
+from adapters.guestfs import hive, initramfs
 from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.guestfs.shell import quote, run_script
 from pipeline.errors import Refused
@@ -107,6 +107,22 @@ class GuestfsGuest:
 
     def readlink(self, path: str) -> str:
         return str(self._call("readlink", self.real(path)))
+
+    def digests(self, path: str) -> dict[str, str]:
+        directory = self._directory(path)
+        if directory is None:
+            return {}
+        listed = self._script(
+            f"find {quote(SYSROOT + directory)} -xdev -type f -print0 | xargs -0 -r sha256sum -z"
+        )
+        found = {}
+        for line in listed.split(b"\0")[:-1]:
+            name = line[66:].decode("utf-8", "surrogateescape")
+            found[name.removeprefix(SYSROOT)] = line[:64].decode()
+        return dict(sorted(found.items()))
+
+    def initramfs(self, path: str) -> list[str]:
+        return initramfs.names(self._helper, SYSROOT + self._regular(path, "read"))
 
     def write(self, path: str, content: bytes, mode: int | None = None) -> None:
         real = self.real(path)

@@ -7,6 +7,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from adapters import durable, filesystem
 from adapters.filesystem import ZoneProfile
@@ -198,6 +199,10 @@ class DirectoryZone:
     def find_version(self, key: str) -> tuple[Replica, ...] | None:
         found = versions.find(self._path, key)
         return None if found is None else found.replicas
+
+    def find_document(self, key: str) -> Mapping[str, Any] | None:
+        found = versions.find(self._path, key)
+        return None if found is None else found.record.document
 
     def find_nvram(self, key: str) -> bytes | None:
         found = versions.find(self._path, key)

@@ -73,6 +73,7 @@ def taken_over(old: ImageVersion, fresh: ImageVersion) -> ImageVersion:
         target_regions=targets,
         regions=_statuses(old, targets),
         disks=old.disks,
+        report_digest=old.report_digest,
         stats=old.stats,
         published_date=old.published_date,
     )

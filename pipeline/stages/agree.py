@@ -75,8 +75,18 @@ def disk_facts(table: PartitionTable, report: Mapping[str, Any]) -> SourceFacts:
         os_type=_OS_TYPES.get(guest.get("os_type", "")),
         generations=generations(table),
         architecture=_ARCHITECTURES.get(guest.get("architecture", "")),
-        os_state=OsState.GENERALIZED if report.get("generalized") else None,
+        os_state=_state(report),
     )
+
+
+def _state(report: Mapping[str, Any]) -> OsState | None:
+    """What was done to the guest, or else what a look at it showed. A forced contradiction is no
+    confirmation."""
+    check = report.get("check", {})
+    if check.get("forced"):
+        return None
+    shown = report.get("generalized") or check.get("verdict") == "generalized"
+    return OsState.GENERALIZED if shown else None
 
 
 def generations(table: PartitionTable) -> frozenset[HyperVGeneration]:

@@ -10,13 +10,16 @@ from typing import Any
 
 from pipeline.data.extents import Range
 from pipeline.errors import GalleriaError, StageFailed
-from pipeline.guest.checks import windows_state
+from pipeline.guest.checks import Evidence, looks_generalized, windows_state
 from pipeline.guest.operations import Change, Context, Editor, Operation
 from pipeline.guest.profiles import Plan
+from pipeline.guest.report import redacted
 from pipeline.guest.windows import policy
+from pipeline.guest.windows.classify import Classification
 from pipeline.ports import Chain, Guest, GuestFacts, GuestHost, Progress
+from pipeline.stages.look import see
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ def generalize(
     generalized, or that can't be written safely: then nothing was written.
     """
     with (
-        progress.stage("generalize", total=len(plan.operations) + 3, unit="step") as meter,
+        progress.stage("generalize", total=len(plan.operations) + 4, unit="step") as meter,
         host.session(chains, writable=True) as session,
     ):
         facts = session.inspect()
@@ -55,12 +58,19 @@ def generalize(
         for operation in plan.operations:
             done.append((operation, _perform(operation, guest, context)))
             meter.advance(1)
+        evidence = looks_generalized(guest) if windows is None else _of(windows)
+        seen = see(guest, session, facts, evidence)
+        meter.advance(1)
         space = session.free_ranges(zero_rest=True)
         meter.advance(1)
-    report = _report(plan, facts, done, space.notes)
+    report = {**_report(plan, done, space.notes), **seen.document()}
     if windows is not None:
         report["windows"] = policy.document(windows, force=plan.policy.force)
     return Generalized(report, space.disks, facts)
+
+
+def _of(windows: Classification) -> Evidence:
+    return Evidence(windows.verdict.value, windows.reasons)
 
 
 def _perform(operation: Operation, guest: Guest, context: Context) -> list[Change] | None:
@@ -82,26 +92,18 @@ def _perform(operation: Operation, guest: Guest, context: Context) -> list[Chang
 
 def _report(
     plan: Plan,
-    facts: GuestFacts,
     done: Sequence[tuple[Operation, list[Change] | None]],
     notes: Sequence[str],
 ) -> dict[str, Any]:
     return {
         "version": REPORT_VERSION,
         "profile": plan.profile,
-        "guest": {
-            "os_type": facts.os_type,
-            "distribution": facts.distribution,
-            "version": facts.version,
-            "product_name": facts.product_name,
-            "architecture": facts.architecture,
-        },
         "operations": [
             {
                 "name": operation.name,
                 "result": result(changes),
                 "changes": [
-                    {"action": change.action.value, "path": printable(change.path)}
+                    {"action": change.action.value, "path": redacted(change.path)}
                     for change in changes or ()
                 ],
             }
@@ -115,8 +117,3 @@ def result(changes: list[Change] | None) -> str:
     if changes is None:
         return "not applicable"
     return "changed" if changes else "nothing to do"
-
-
-def printable(path: str) -> str:
-    """A guest's path is hostile: what is no printable character is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in path)

@@ -1,6 +1,7 @@
 """The in-memory double of the Guest ports. The contract suite runs over it too, so it can't lie."""
 
 import fnmatch
+import hashlib
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from pipeline.ports import (
     GuestFacts,
     GuestHost,
     GuestSession,
+    Package,
     VolumeState,
 )
 
@@ -112,6 +114,17 @@ class MemoryGuest:
         if node is None or node.kind != "symlink":
             raise StageFailed(f"{path} is no link")
         return node.target
+
+    def digests(self, path: str) -> dict[str, str]:
+        return {
+            name: hashlib.sha256(self._file(name).content).hexdigest()
+            for name, stat in self.find(path)
+            if stat.kind == "file"
+        }
+
+    def initramfs(self, path: str) -> list[str]:
+        """The double's archives are lists: a name a line."""
+        return sorted(self._file(path).content.decode().split())
 
     def write(self, path: str, content: bytes, mode: int | None = None) -> None:
         node = self._find(path)
@@ -290,6 +303,7 @@ class MemorySession:
     free: FreeSpace
     states: tuple[VolumeState, ...] = ()
     mounted: bool = False
+    rpms: tuple[Package, ...] = ()
 
     def inspect(self) -> GuestFacts:
         return self.facts
@@ -300,6 +314,9 @@ class MemorySession:
 
     def volumes(self) -> tuple[VolumeState, ...]:
         return self.states
+
+    def rpm_packages(self) -> tuple[Package, ...]:
+        return self.rpms
 
     def free_ranges(self, *, zero_rest: bool) -> FreeSpace:
         return self.free
@@ -314,16 +331,19 @@ class MemoryHost:
         facts: GuestFacts | None = None,
         free: Sequence[Sequence[Range]] = ((),),
         states: tuple[VolumeState, ...] = (),
+        rpms: tuple[Package, ...] = (),
     ) -> None:
         self.guest = guest
         self.facts = facts or GuestFacts(os_type="linux", distribution="debian", hostname="oldbox")
         self.free = FreeSpace(tuple(tuple(ranges) for ranges in free), ("a note",))
         self.states = states
+        self.rpms = rpms
         self.sessions: list[MemorySession] = []
 
     @contextmanager
     def session(self, chains: Sequence[Chain], *, writable: bool) -> Iterator[MemorySession]:
         self.sessions.append(MemorySession(self.guest, self.facts, self.free, self.states))
+        self.sessions[-1].rpms = self.rpms
         yield self.sessions[-1]
 
 

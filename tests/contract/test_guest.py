@@ -3,8 +3,11 @@
 The appliance is launched once for the whole module; each test has a directory of its own.
 """
 
+import hashlib
 import itertools
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -266,3 +269,47 @@ def test_what_is_no_hive_is_refused(guest: Guest, home: str) -> None:
     guest.write(f"{home}/HIVE", b"regf of nothing" * 1000)
     with pytest.raises(Refused), guest.hive(f"{home}/HIVE"):
         pass
+
+
+def test_digests_of_a_tree(guest: Guest, home: str) -> None:
+    odd = f"{home}/d/new\nline \udcff"
+    guest.mkdir(f"{home}/d/e")
+    guest.write(f"{home}/d/e/f", b"123")
+    guest.write(odd.replace("\udcff", "x"), b"")
+    guest.symlink("e/f", f"{home}/d/link")
+    assert guest.digests(f"{home}/d") == {
+        f"{home}/d/e/f": hashlib.sha256(b"123").hexdigest(),
+        odd.replace("\udcff", "x"): hashlib.sha256(b"").hexdigest(),
+    }
+    assert guest.digests(f"{home}/absent") == {}
+
+
+def cpio(directory: Path, *names: str) -> bytes:
+    for name in names:
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    listed = "\n".join(names).encode()
+    done = subprocess.run(
+        ["cpio", "-o", "-H", "newc", "--quiet"],
+        input=listed, cwd=directory, capture_output=True, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("packer", ["gzip", "zstd", "xz", "cat", "lz4"])
+def test_initramfs(appliance: Guest, tmp_path: Path, packer: str) -> None:
+    """The way distributions make them: microcode first, stored and padded, then the compressed
+    rest."""
+    early = cpio(tmp_path / "early", "kernel/x86/microcode/intel.bin")
+    late = cpio(tmp_path / "late", "init", "lib/hv_vmbus.ko")
+    argv = [packer] if packer == "cat" else [packer, "-c"]
+    packed = subprocess.run(argv, input=late, capture_output=True, check=True).stdout
+    path = f"/initrd-{packer}"
+    appliance.write(path, early + bytes(1024) + packed)
+    own = ["kernel/x86/microcode/intel.bin"]
+    rest = [] if packer == "lz4" else ["init", "lib/hv_vmbus.ko"]
+    assert appliance.initramfs(path) == sorted(own + rest)
+    appliance.write(path, b"no archive")
+    assert appliance.initramfs(path) == []

@@ -170,6 +170,7 @@ class ImageVersion:
     unverified: tuple[str, ...] = ()
     leaving: tuple[str, ...] = ()
     soft_deleted: SoftDeletion | None = None
+    report_digest: str = ""  # of the report that is stored with it (pipeline.guest.report)
 
     @property
     def number(self) -> VersionNumber:

@@ -18,6 +18,7 @@ from pipeline.gallery.model import (
 from pipeline.gallery.names import VersionName
 from pipeline.gallery.rules.agreement import SourceFacts, agreement
 from pipeline.gallery.service.base import Operations
+from pipeline.guest.report import digest
 
 
 class Publishing(Operations):
@@ -38,7 +39,9 @@ class Publishing(Operations):
                 self._regions,
                 kind="galleries/images/versions",
             )
-            gallery = rules.parent(catalog.gallery(name.definition.gallery), name.definition.gallery)
+            gallery = rules.parent(
+                catalog.gallery(name.definition.gallery), name.definition.gallery
+            )
             permissions = gallery.sharing_profile.permissions
             sharing.may_hold_version(permissions, gallery, name, location.name)
             targets = rules.targets(
@@ -106,10 +109,14 @@ class Publishing(Operations):
             lambda current: replace(current, disks=tuple(disks), unverified=unverified),
         )
 
-    def record_report(self, version: ImageVersion, report: Mapping[str, Any]) -> None:
+    def record_report(self, version: ImageVersion, report: Mapping[str, Any]) -> ImageVersion:
+        """Store what was done to the guest and seen in it, and in the version's record its digest,
+        in one transaction."""
         with self._catalog.write() as catalog:
-            self._mine(catalog, version)
+            current = replace(self._mine(catalog, version), report_digest=digest(report))
+            catalog.put_version(current)
             catalog.put_report(version.name, report)
+            return current
 
     def finish_version(
         self, version: ImageVersion, stats: Mapping[str, Any] | None = None

@@ -1,0 +1,76 @@
+"""Which packages a guest has installed, by the databases of its package managers.
+
+Formats: dpkg(1), /var/lib/dpkg/status; apk, APKINDEX(5) as /lib/apk/db/installed; pacman(8),
+/var/lib/pacman/local/NAME/desc. RPM's is read by librpm (`GuestSession.rpm_packages`).
+"""
+
+from collections.abc import Iterator
+
+from pipeline.guest.operations import Editor
+from pipeline.ports import Guest, GuestSession, Package
+
+DATABASE_LIMIT = 64 << 20  # bytes; a full desktop's dpkg database has 6 MiB
+DPKG = "/var/lib/dpkg/status"
+APK = "/lib/apk/db/installed"
+PACMAN = "/var/lib/pacman/local"
+RPM = ("/var/lib/rpm", "/usr/lib/sysimage/rpm")
+
+
+def installed(guest: Guest, session: GuestSession) -> tuple[Package, ...]:
+    """Sorted; strings are the guest's, hostile. Where there is an RPM database nothing is mounted
+    afterwards: ask this last."""
+    look = Editor(guest, "packages")  # used for its reading half
+    found = {
+        *_dpkg(_text(look, DPKG)),
+        *_apk(_text(look, APK)),
+        *_pacman(look),
+    }
+    if any(look.guest.names(look.follow(directory)) for directory in RPM):
+        found |= set(session.rpm_packages())
+    return tuple(sorted(found, key=lambda item: (item.name, item.version, item.architecture)))
+
+
+def _text(look: Editor, path: str) -> str:
+    real = look.follow(path)
+    if not look.is_file(real):
+        return ""
+    return look.guest.read(real, DATABASE_LIMIT).decode(errors="replace")
+
+
+def _dpkg(text: str) -> Iterator[Package]:
+    for paragraph in text.split("\n\n"):
+        fields = _fields(paragraph, ": ")
+        if fields.get("Status", "").split()[-1:] == ["installed"]:
+            yield Package(
+                fields.get("Package", ""),
+                fields.get("Version", ""),
+                fields.get("Architecture", ""),
+                "deb",
+            )
+
+
+def _apk(text: str) -> Iterator[Package]:
+    for paragraph in text.split("\n\n"):
+        fields = _fields(paragraph, ":")
+        if "P" in fields:
+            yield Package(fields["P"], fields.get("V", ""), fields.get("A", ""), "apk")
+
+
+def _pacman(look: Editor) -> Iterator[Package]:
+    directory = look.follow(PACMAN)
+    for name in look.guest.names(directory):
+        lines = _text(look, f"{directory}/{name}/desc").splitlines()
+        values = dict(zip(lines, lines[1:], strict=False))
+        if "%NAME%" in values:
+            version, arch = values.get("%VERSION%", ""), values.get("%ARCH%", "")
+            yield Package(values["%NAME%"], version, arch, "alpm")
+
+
+def _fields(paragraph: str, separator: str) -> dict[str, str]:
+    """The one-line fields of a paragraph, each as it stands first."""
+    fields: dict[str, str] = {}
+    for line in paragraph.splitlines():
+        name, found, value = line.partition(separator)
+        if found and not name.startswith((" ", "\t")):
+            fields.setdefault(name, value)
+    return fields

@@ -1,0 +1,111 @@
+"""Look at a guest as it is: is it generalized, and what does it consist of? Nothing is changed.
+
+`see` is the one look, in whatever appliance is running: generalize has its own look taken before it
+ends, so that a guest costs one appliance; `look` starts one for disks that are left as they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import GalleriaError, Refused
+from pipeline.gallery.model import OsState
+from pipeline.guest.checks import Evidence, evidence
+from pipeline.guest.inventory import inventory
+from pipeline.guest.partitions import read_partitions
+from pipeline.ports import Guest, GuestFacts, GuestHost, GuestSession, Images, Progress
+from pipeline.stages.ingest import Disk
+
+# verdicts that a Generalized definition does not take
+CONTRADICTIONS = ("specialized", "half-way")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """`inventory` is JSON, empty for a guest in which nothing can be listed."""
+
+    facts: GuestFacts
+    evidence: Evidence
+    inventory: dict[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        """Its part of a version's report."""
+        return {
+            "guest": guest_document(self.facts),
+            "check": {"verdict": self.evidence.verdict, "reasons": list(self.evidence.reasons)},
+            "inventory": self.inventory,
+        }
+
+
+def guest_document(facts: GuestFacts) -> dict[str, Any]:
+    """What a report says of the operating system."""
+    return {
+        "os_type": facts.os_type,
+        "distribution": facts.distribution,
+        "version": facts.version,
+        "product_name": facts.product_name,
+        "architecture": facts.architecture,
+    }
+
+
+def look(
+    host: GuestHost, images: Images, disks: Sequence[Disk], work: Path, progress: Progress
+) -> Look:
+    """Start an appliance on the disks (OS disk first), which are only read. A disk without an
+    operating system, or with one that can't be opened, is "unknown", and why."""
+    # the appliance sees the disks through overlays: one explicit node tree for every format
+    overlays = [
+        images.create_overlay(disk.chain, work / f"{disk.name}-look.qcow2") for disk in disks
+    ]
+    with progress.stage("look at the guest"), host.session(overlays, writable=False) as session:
+        facts = session.inspect()
+        try:
+            found = evidence(session, facts)
+            if found is None:
+                return Look(facts, Evidence("unknown", ("no operating system was found",)), {})
+            return see(session.mount(writable=False), session, facts, found)
+        except GalleriaError as error:
+            return Look(facts, Evidence("unknown", (error.message,)), {})
+
+
+def see(guest: Guest, session: GuestSession, facts: GuestFacts, found: Evidence) -> Look:
+    """What is in a mounted guest. May leave nothing mounted."""
+    listed = {} if facts.os_type == "windows" else inventory(guest, session, facts)
+    return Look(facts, found, listed)
+
+
+def untouched(
+    disks: Sequence[Disk], work: Path, host: GuestHost, images: Images, progress: Progress
+) -> dict[str, Any]:
+    """The report of disks that are published as they are. A disk without partitions costs no
+    appliance; where none can be had, or it can't open the guest, nothing is known, and why."""
+    with images.open(disks[0].chain) as content:
+        partitions = read_partitions(content).partitions
+    if not partitions:
+        return unknown("the OS disk has no partitions")
+    try:
+        return look(host, images, disks, work, progress).document()
+    except GalleriaError as error:
+        return unknown(error.message)
+
+
+def unknown(reason: str) -> dict[str, Any]:
+    return {"check": {"verdict": "unknown", "reasons": [reason]}}
+
+
+def admit(report: Mapping[str, Any], declared: OsState, *, force: bool) -> dict[str, Any]:
+    """The report, if what it shows of the guest is what the definition declares. Raises Refused for
+    a specialized guest that is declared Generalized; with `force` that is recorded instead. That
+    nothing shows either is not refused: disks may hold no system at all."""
+    check = report["check"]
+    if declared is not OsState.GENERALIZED or check["verdict"] not in CONTRADICTIONS:
+        return dict(report)
+    if not force:
+        raise Refused(
+            f"the definition says Generalized, but the guest is {check['verdict']}: "
+            f"{'; '.join(check['reasons'])}",
+            hint="let galleria generalize it (all of the profile's operations), or publish into a "
+            "Specialized definition; --force takes it as it is, and the version records that",
+        )
+    return {**report, "check": {**check, "forced": True}}
