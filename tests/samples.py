@@ -6,13 +6,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pipeline.gallery.catalog import Owners
-from pipeline.gallery.model import DiskSource as Origin
 from pipeline.gallery.model import (
+    DiskSource,
     Gallery,
     Identifier,
     ImageDefinition,
     ImageDisk,
     ImageVersion,
+    Origin,
     OsType,
     OwnerToken,
     ProvisioningState,
@@ -96,7 +97,8 @@ def version(name: str = "corp/web/1.0.0", **changes: Any) -> ImageVersion:
 
 
 def disk(lun: int | None = None, digest: str = "d0", virtual_size: int = 1 << 30) -> ImageDisk:
-    return ImageDisk(lun, digest, virtual_size, Origin("web.vhdx", "vhdx", ("s0",)))
+    source = DiskSource("web.vhdx", "vhdx", Origin("vhd", "web.vhdx", digest="s0"))
+    return ImageDisk(lun, digest, virtual_size, source)
 
 
 def request(name: str = "corp/web/1.0.0", **changes: Any) -> VersionRequest:
