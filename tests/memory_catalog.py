@@ -193,12 +193,14 @@ class _View(AccessView, ResourceView):
 
     def delete_subscription(self, subscription: Subscription) -> None:
         self._state.subscription_map.pop(subscription.id.lower(), None)
+        self.forget_access(subscription.arm_id)
 
     def put_resource_group(self, group: ResourceGroup) -> None:
         self._state.group_map[group.subscription.lower(), group.name.lower()] = group
 
     def delete_resource_group(self, group: ResourceGroup) -> None:
         self._state.group_map.pop((group.subscription.lower(), group.name.lower()), None)
+        self.forget_access(group.arm_id)
 
     def put_report(self, name: VersionName, report: Mapping[str, Any] | None) -> None:
         self._state.reports.pop(name, None)

@@ -306,6 +306,7 @@ class Writer(Reader, AccessChanges, ResourceChanges):
     def delete_subscription(self, subscription: Subscription) -> None:
         mine = t.subscriptions.c.subscription_key == subscription.id.lower()
         self._connection.execute(delete(t.subscriptions).where(mine))
+        self.forget_roles(subscription.arm_id)
 
     def put_resource_group(self, group: ResourceGroup) -> None:
         where = {
@@ -320,6 +321,7 @@ class Writer(Reader, AccessChanges, ResourceChanges):
             c.subscription_key == group.subscription.lower(), c.name_key == group.name.lower()
         )
         self._connection.execute(delete(t.resource_groups).where(condition))
+        self.forget_roles(group.arm_id)
 
     def put_report(self, name: VersionName, report: Mapping[str, Any] | None) -> None:
         identity = self._version_id(name)

@@ -163,7 +163,9 @@ def _id(subject: Any) -> str:
 def _action(id: str, verb: str, kind: str) -> str:
     """Azure's name of an action on a resource: its types, and the verb."""
     provider, separator, rest = id.partition("/providers/")[2].partition("/")
-    if not separator:
+    if not separator and id.startswith("/subscriptions/"):
+        provider, rest = "Microsoft.Resources", id[1:]
+    elif not separator:
         return f"Galleria/{kind}/{verb}"
     return f"{provider}/{'/'.join(rest.split('/')[::2])}/{verb}"
 

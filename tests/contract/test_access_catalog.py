@@ -17,7 +17,13 @@ from pipeline.gallery.access import Assignment, Principal, PrincipalKind, Role
 from pipeline.gallery.audit import Actor, AuditEntry, AuditHead, Event, append, verify
 from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.catalog import Catalog
-from pipeline.gallery.model import SharingPermissions, SharingProfile
+from pipeline.gallery.model import (
+    Channel,
+    ResourceGroup,
+    SharingPermissions,
+    SharingProfile,
+    Subscription,
+)
 from pipeline.gallery.names import GalleryName, parse_definition, parse_gallery
 from pipeline.gallery.sharing import Community, Sharing
 from tests.samples import NOW, definition, gallery, version
@@ -107,6 +113,20 @@ def test_what_is_deleted_takes_the_roles_at_it_and_below(catalog: Catalog) -> No
         assert left == {*kept, CORP.arm_id, f"{at_web}2"}
         writer.delete_gallery(CORP)
         assert {item.scope for item in writer.assignments()} == set(kept)
+
+
+def test_scopes_that_are_deleted_take_their_roles_too(catalog: Catalog) -> None:
+    subscription, group = Subscription(S, "lab", NOW), ResourceGroup(S, "rg", "eu", NOW)
+    with catalog.write() as writer:
+        writer.put_subscription(subscription)
+        writer.put_resource_group(group)
+        for scope in ("/", subscription.arm_id, group.arm_id, f"{group.arm_id}2"):
+            writer.put_assignment(Assignment("alice", Role.READER, scope))
+        writer.delete_resource_group(group)
+        left = {item.scope for item in writer.assignments()}
+        assert left == {"/", subscription.arm_id, f"{group.arm_id}2"}
+        writer.delete_subscription(subscription)
+        assert [item.scope for item in writer.assignments()] == ["/"]
 
 
 def test_a_wildcard_in_a_name_is_no_wildcard(catalog: Catalog) -> None:
@@ -267,6 +287,8 @@ def test_each_change_has_one_entry(catalog: Catalog) -> None:
         ("Microsoft.Compute/galleries/write", CORP.arm_id),
         ("Microsoft.Compute/galleries/images/write", WEB.arm_id),
         ("Microsoft.Compute/galleries/images/versions/write", one.name.arm_id),
+        ("Microsoft.Compute/galleries/images/channels/write", f"{WEB.arm_id}/channels/prod"),
+        ("Microsoft.Compute/galleries/images/channels/delete", f"{WEB.arm_id}/channels/prod"),
         ("Microsoft.Compute/galleries/images/versions/delete", one.name.arm_id),
         ("Microsoft.Compute/galleries/share/action", CORP.arm_id),
         ("Microsoft.Authorization/principals/write", principal("alice")),
@@ -276,6 +298,13 @@ def test_each_change_has_one_entry(catalog: Catalog) -> None:
         ("Microsoft.Compute/galleries/images/delete", WEB.arm_id),
         ("Microsoft.Compute/galleries/delete", CORP.arm_id),
     ]
+    steps += [
+        ("Microsoft.Resources/subscriptions/write", f"/subscriptions/{S}"),
+        (
+            "Microsoft.Resources/subscriptions/resourceGroups/delete",
+            f"/subscriptions/{S}/resourceGroups/rg",
+        ),
+    ]
     role = Assignment("alice", Role.READER, CORP.arm_id)
     with audited.write() as writer:
         writer.put_gallery(gallery())
@@ -284,6 +313,11 @@ def test_each_change_has_one_entry(catalog: Catalog) -> None:
     with audited.write() as writer:
         writer.put_version(one)
         writer.put_report(one.name, {"changes": []})
+    channel = Channel(WEB, "prod", one.number, NOW)
+    with audited.write() as writer:
+        writer.put_channel(channel)
+    with audited.write() as writer:
+        writer.delete_channel(channel)
     with audited.write() as writer:
         writer.delete_version(one.name)
     with audited.write() as writer:
@@ -300,6 +334,10 @@ def test_each_change_has_one_entry(catalog: Catalog) -> None:
         writer.delete_definition(WEB)
     with audited.write() as writer:
         writer.delete_gallery(CORP)
+    with audited.write() as writer:
+        writer.put_subscription(Subscription(S, "lab", NOW))
+    with audited.write() as writer:
+        writer.delete_resource_group(ResourceGroup(S, "rg", "eu", NOW))
     assert actions(catalog) == steps
     assert sound(catalog).seq == len(steps)
     first = entries(catalog)[0].content
