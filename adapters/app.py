@@ -3,7 +3,6 @@ adapters."""
 
 import os
 import pwd
-import socket
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
@@ -87,7 +86,7 @@ def local_account() -> str:
         name = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:  # a container may run with a number that has no name
         name = str(os.geteuid())
-    return f"{name}@{socket.gethostname()}"
+    return f"{name}@{os.uname().nodename}"
 
 
 def _downloads(config: Config, progress: Progress) -> Downloads:
