@@ -363,6 +363,16 @@ class Guest(Protocol):
         ...
 
     def symlink(self, target: str, path: str) -> None: ...
+    def hollow(self, path: str, keep: int) -> None:
+        """Give up what is in a file behind its first `keep` bytes, without moving it: at the
+        session's end it reads as zero."""
+        ...
+
+    def label(self, path: str) -> str:
+        """Its SELinux label; empty when it has none."""
+        ...
+
+    def set_label(self, path: str, label: str) -> None: ...
     def hive(self, path: str, *, writable: bool = False) -> AbstractContextManager[Hive]:
         """Open a file of the Windows registry; one at a time. What was changed is written when
         the `with` ends without an error."""

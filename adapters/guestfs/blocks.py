@@ -64,6 +64,12 @@ def ext(dumpe2fs: str, journal: str) -> tuple[Range, ...]:
     return merge(free)
 
 
+def ext_length(dumpe2fs: str) -> int:
+    """Bytes of the file system; its device may be longer."""
+    fields = dict(re.findall(r"^([A-Z][\w ]*):[ \t]+(.*)$", dumpe2fs, re.MULTILINE))
+    return int(fields["Block count"]) * int(fields["Block size"])
+
+
 def _blocks(first: str, last: str, size: int) -> Range:
     return Range(int(first) * size, (int(last or first) - int(first) + 1) * size)
 
