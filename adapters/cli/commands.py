@@ -49,6 +49,14 @@ COMMANDS = {
         "Let GALLERY/DEFINITION@CHANNEL mean this version.",
     ),
     "retention": ("adapters.cli.lifecycle:retention", "Delete old versions by rule."),
+    "diff": (
+        "adapters.cli.proof:diff",
+        "Say what changed between two versions: packages, configuration, users, blocks.",
+    ),
+    "sbom": (
+        "adapters.cli.proof:sbom",
+        "Print a version's packages as a CycloneDX bill of materials (JSON).",
+    ),
     "deploy": ("adapters.cli.copies:deploy_command", "Make copy-on-write disks for a new VM."),
     "replicate": (
         "adapters.cli.copies:replicate",

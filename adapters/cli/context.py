@@ -63,8 +63,11 @@ class Settings:
 
     def emit_json(self, document: Mapping[str, Any]) -> None:
         """Print one JSON object with its schema version."""
-        whole = {"schema_version": SCHEMA_VERSION, **document}
-        json.dump(whole, sys.stdout, indent=2, default=plain)
+        self.emit_document({"schema_version": SCHEMA_VERSION, **document})
+
+    def emit_document(self, document: Mapping[str, Any]) -> None:
+        """Print a JSON object of somebody else's schema, as it is."""
+        json.dump(document, sys.stdout, indent=2, default=plain)
         sys.stdout.write("\n")
 
 

@@ -10,6 +10,7 @@ from adapters.cli.arming import boot_command, instructions
 from adapters.cli.context import Settings, configured_region
 from adapters.cli.guests import plan_of, plan_options
 from adapters.cli.lazy import Command, Group
+from adapters.cli.proof import check_guest, try_guest, without_inventory
 from adapters.text import bytes_text, fields, printable
 from pipeline.data.chunks import LEAF, leaf_length
 from pipeline.data.manifest import Run
@@ -48,8 +49,15 @@ def inspect(context: click.Context, *, file: str, guest: bool) -> None:
 
 
 @click.command(cls=Command)
-@FILE
-@OUT
+@click.argument("file", metavar="FILE[@SNAPSHOT]")
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Made anew.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Only say whether the guest of FILE, or of GALLERY/DEFINITION/VERSION, is generalized,"
+    " and why; exit 1 when it is not.",
+)
+@click.option("--dry-run", is_flag=True, help="Do it, print the report, keep nothing.")
 @click.option("--to", "format_name", type=FORMATS, default="qcow2", show_default=True)
 @click.option(
     "--arm-sysprep",
@@ -63,19 +71,30 @@ def inspect(context: click.Context, *, file: str, guest: bool) -> None:
     help="With --arm-sysprep: Sysprep's answer file. Default: one without answers.",
 )
 @plan_options
-@click.pass_obj
+@click.pass_context
 def generalize(
-    settings: Settings,
+    context: click.Context,
     /,
     *,
     file: str,
-    out: Path,
+    out: Path | None,
+    check: bool,
+    dry_run: bool,
     format_name: str,
     arm_sysprep: bool,
     unattend: Path | None,
     **values: Any,
 ) -> None:
     """Write a generalized copy of a disk."""
+    settings = context.ensure_object(Settings)
+    if check:
+        check_guest(context, file)
+        return
+    if dry_run and not arm_sysprep:
+        try_guest(settings, file, plan_of(values))
+        return
+    if out is None or dry_run:
+        raise click.UsageError("one of --out FILE, --check and --dry-run is needed")
     if arm_sysprep:
         _arm(settings, file, out, ImageFormat(format_name), unattend, force=values["force"])
         return
@@ -84,7 +103,9 @@ def generalize(
     plan = plan_of(values)
     with settings.app() as app:
         report = generalize_file(parse_disk(file), plan, out, ImageFormat(format_name), app.ports)
-    settings.emit({"file": out, "format": format_name, "report": report}, f"wrote {out}")
+    settings.emit(
+        {"file": out, "format": format_name, "report": without_inventory(report)}, f"wrote {out}"
+    )
 
 
 def _arm(

@@ -38,7 +38,7 @@ def plan_options(function: Function) -> Function:
         click.option(
             "--force",
             is_flag=True,
-            help="Take a Windows guest that Sysprep has not generalized; recorded in the report.",
+            help="Take a guest that is not generalized as one that is; recorded in the version.",
         ),
         click.option("--keep-user", multiple=True, metavar="NAME", help="Keep this account."),
         click.option("--remove-user", multiple=True, metavar="NAME", help="Remove this account."),

@@ -13,6 +13,7 @@ from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.guests import plan_of, plan_options
 from adapters.cli.lazy import Command
+from adapters.cli.proof import report_text, without_inventory
 from adapters.cli.sources import source_options, sources_of, spec_sources
 from adapters.cli.versions import region_table
 from adapters.text import bytes_text, fields, seconds_text, table
@@ -27,6 +28,7 @@ from pipeline.gallery.names import (
 )
 from pipeline.guest.profiles import Plan, select
 from pipeline.preview import Action, Preview, find_version, judge, next_patch, preview
+from pipeline.proof import try_publish
 from pipeline.publish import PublishRequest, Wait, described, publish
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 @click.option("--exclude-from-latest", is_flag=True, help="latest never means this version.")
 @click.option("--end-of-life-date", callback=arguments.as_date, metavar="DATE", help="ISO 8601.")
 @click.option("--tags", multiple=True, metavar="NAME=VALUE...", help="Tags (repeatable).")
+@click.option("--dry-run", is_flag=True, help="Do it up to the copy; keep nothing, say what is.")
 @click.option("--preflight/--no-preflight", default=True, help="Estimate the space first.")
 @click.pass_obj
 def publish_command(settings: Settings, /, *, name: str, **values: Any) -> None:
@@ -83,7 +86,11 @@ def publish_command(settings: Settings, /, *, name: str, **values: Any) -> None:
         plan=None if values["generalize"] is False else plan_of(values),
         wait=Wait(values["wait"]),
         preflight=values["preflight"],
+        force=values["force"],
     )
+    if values["dry_run"]:
+        _try(settings, request)
+        return
     started = time.monotonic()
     with settings.app() as app:
         version = publish(request, app.ports)
@@ -91,6 +98,14 @@ def publish_command(settings: Settings, /, *, name: str, **values: Any) -> None:
     settings.emit(
         {"version": encode(version), "seconds": round(seconds, 3)}, _published(version, seconds)
     )
+
+
+def _try(settings: Settings, request: PublishRequest) -> None:
+    with settings.app() as app:
+        found, report = try_publish(request, app.ports)
+    text = f"{_plan_text(request, found)}\n\n{report_text(report)}\n\nnothing of it was kept"
+    document = {"dryRun": True, "report": without_inventory(report)}
+    settings.emit({**document, "plan": _plan_document(request, found)}, text)
 
 
 @click.command(cls=Command)

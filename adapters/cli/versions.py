@@ -11,6 +11,7 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
+from adapters.cli.proof import report_text, without_inventory
 from adapters.cli.share import list_view, show_view
 from adapters.text import bytes_text, fields, printable, table
 from pipeline.gallery.documents import encode
@@ -114,7 +115,7 @@ def show(settings: Settings, *, reference: str, region: str | None, with_report:
         "cautions": cautions,
         "allocatedBytes": allocated,
         "deployments": encode(deployments),
-        "generalizeReport": report,
+        "generalizeReport": without_inventory(report),
     }
     kind = f"{definition.os_type.value} {definition.os_state.value}"
     about = fields(
@@ -138,7 +139,7 @@ def show(settings: Settings, *, reference: str, region: str | None, with_report:
     )
     parts = [about, *_disks(version), region_table(version, allocated), *_replicas(version)]
     if with_report:
-        parts.append(table(("OPERATION", "ACTION", "PATH"), _changes(report)))
+        parts.append(report_text(report))
     settings.emit(document, "\n\n".join(parts))
 
 

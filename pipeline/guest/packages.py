@@ -4,6 +4,7 @@ Formats: dpkg(1), /var/lib/dpkg/status; apk, APKINDEX(5) as /lib/apk/db/installe
 /var/lib/pacman/local/NAME/desc. RPM's is read by librpm (`GuestSession.rpm_packages`).
 """
 
+import itertools
 from collections.abc import Iterator
 
 from pipeline.guest.operations import Editor
@@ -60,7 +61,7 @@ def _pacman(look: Editor) -> Iterator[Package]:
     directory = look.follow(PACMAN)
     for name in look.guest.names(directory):
         lines = _text(look, f"{directory}/{name}/desc").splitlines()
-        values = dict(zip(lines, lines[1:], strict=False))
+        values = dict(itertools.pairwise(lines))
         if "%NAME%" in values:
             version, arch = values.get("%VERSION%", ""), values.get("%ARCH%", "")
             yield Package(values["%NAME%"], version, arch, "alpm")

@@ -1,0 +1,177 @@
+"""`galleria diff` and `sbom`, and what `generalize --check`, `--dry-run`, `show --report` print."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from adapters.cli.context import Settings
+from adapters.cli.lazy import Command
+from adapters.text import bytes_text, fields, table
+from pipeline.diff import Difference, Names, difference
+from pipeline.errors import NotFound
+from pipeline.gallery.model import ImageVersion
+from pipeline.guest.profiles import Plan
+from pipeline.proof import check, file_disks, try_generalize, version_disks
+from pipeline.sources import parse_disk
+from pipeline.stages.ingest import Disk, disk_name
+from pipeline.stages.look import Look
+
+if TYPE_CHECKING:
+    from adapters.app import App
+
+REFERENCE = "GALLERY/DEFINITION[/VERSION]"
+SHOWN_PATHS = 3  # of an operation, on one line
+NOT_GENERALIZED = 1
+
+
+def disks_of(target: str, app: "App") -> list[Disk]:
+    """The disks of a file, or of a version where no such file is."""
+    parts = target.strip("/").split("/")
+    if len(parts) in (2, 3) and not Path(target).exists() and not target.startswith((".", "/")):
+        return version_disks(app.gallery.resolve(target), app.ports)
+    return file_disks(parse_disk(target), app.ports)
+
+
+def check_guest(context: click.Context, target: str) -> None:
+    """`generalize --check`: the verdict and why. Exit status 1 unless it is generalized."""
+    settings = context.ensure_object(Settings)
+    with settings.app() as app:
+        found = check(disks_of(target, app), app.ports)
+    verdict = found.evidence.verdict
+    document = {"target": target, "generalized": verdict == "generalized", **_look(found)}
+    about: list[tuple[str, object]] = [
+        ("guest", _guest_text(found.document()["guest"])),
+        ("verdict", verdict),
+        *(("  because", reason) for reason in found.evidence.reasons),
+    ]
+    settings.emit(document, fields([("of", target), *about]))
+    if verdict != "generalized":
+        context.exit(NOT_GENERALIZED)
+
+
+def try_guest(settings: Settings, target: str, plan: Plan) -> None:
+    """`generalize --dry-run`."""
+    with settings.app() as app:
+        report = try_generalize(parse_disk(target), plan, app.ports)
+    settings.emit(
+        {"dryRun": True, "report": report}, f"{report_text(report)}\n\nnothing of it was kept"
+    )
+
+
+@click.command(cls=Command)
+@click.argument("old", metavar=REFERENCE)
+@click.argument("new", metavar=REFERENCE)
+@click.pass_obj
+def diff(settings: Settings, *, old: str, new: str) -> None:
+    """Say what changed between two versions: packages, configuration, users, blocks."""
+    with settings.app() as app:
+        before, after = app.gallery.resolve(old), app.gallery.resolve(new)
+        old_report, new_report = (app.gallery.report(item.name) for item in (before, after))
+        found = difference(before, after, old_report, new_report, app.ports.zones)
+    document = {"from": before.name.arm_id, "to": after.name.arm_id, "difference": found}
+    settings.emit(document, _diff_text(before, after, found))
+
+
+@click.command(cls=Command)
+@click.argument("reference", metavar=REFERENCE)
+@click.pass_obj
+def sbom(settings: Settings, *, reference: str) -> None:
+    """Print a version's packages as a CycloneDX bill of materials (JSON)."""
+    with settings.app() as app:
+        version = app.gallery.resolve(reference)
+        report = app.gallery.report(version.name) or {}
+    document = report.get("inventory", {}).get("sbom")
+    if document is None:
+        raise NotFound(
+            f"{version.name} has no bill of materials",
+            hint="galleria show --report says why its guest could not be looked into",
+        )
+    settings.emit_document(document)
+
+
+def report_text(report: Mapping[str, Any] | None) -> str:
+    """A report, readable: each operation with its result and paths, then what the guest is."""
+    if report is None:
+        return "there is no report"
+    rows = [
+        (item["name"], item["result"], len(item["changes"]) or "", _paths(item["changes"]))
+        for item in report.get("operations", ())
+    ]
+    parts = [table(("OPERATION", "RESULT", "PATHS", ""), rows)] if rows else []
+    parts.append(fields(_report_fields(report)))
+    return "\n\n".join(part for part in parts if part)
+
+
+def without_inventory(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """For documents that show a version: the inventory has commands of its own."""
+    if report is None:
+        return None
+    return {key: value for key, value in report.items() if key != "inventory"}
+
+
+def _report_fields(report: Mapping[str, Any]) -> list[tuple[str, object]]:
+    check, inventory = report.get("check", {}), report.get("inventory") or {}
+    found: list[tuple[str, object]] = [
+        ("profile", report.get("profile", "")),
+        ("guest", _guest_text(report.get("guest", {}))),
+        ("looks", check.get("verdict", "") + (", taken by --force" * bool(check.get("forced")))),
+        *(("  because", reason) for reason in check.get("reasons", ())),
+        *(("free space", note) for note in report.get("free_space", ())),
+    ]
+    if inventory:
+        counts = (
+            f"{len(inventory['sbom']['components'])} packages, "
+            f"{len(inventory['files'])} configuration files, {len(inventory['users'])} accounts"
+        )
+        found.append(("inventory", counts))
+    return found
+
+
+def _paths(changes: list[Mapping[str, str]]) -> str:
+    shown = ", ".join(f"{item['action']} {item['path']}" for item in changes[:SHOWN_PATHS])
+    more = len(changes) - SHOWN_PATHS
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _look(found: Look) -> dict[str, Any]:
+    document = without_inventory(found.document())
+    return {} if document is None else document
+
+
+def _guest_text(guest: Mapping[str, str]) -> str:
+    names = (guest.get("os_type", ""), guest.get("distribution", ""), guest.get("version", ""))
+    return " ".join(name for name in names if name and name != "unknown") or "unknown"
+
+
+def _diff_text(before: ImageVersion, after: ImageVersion, found: Difference) -> str:
+    parts = [f"from {before.name} to {after.name}"]
+    if not found.compared:
+        parts.append("only blocks: one of the versions has no inventory of its guest")
+    packages = [
+        *(("added", item.name, "", item.version) for item in found.packages_added),
+        *(("removed", item.name, item.version, "") for item in found.packages_removed),
+        *(("upgraded", item.name, item.before, item.after) for item in found.packages_upgraded),
+    ]
+    if packages:
+        parts.append(table(("PACKAGE", "NAME", "FROM", "TO"), packages))
+    for title, names in (("CONFIGURATION", found.files), ("USER", found.users)):
+        if any((names.added, names.removed, names.changed)):
+            parts.append(table((title, ""), _name_rows(names)))
+    if found.compared and len(parts) == 1:
+        parts.append("no package, configuration file or user differs")
+    disks = [
+        (disk_name(disk.lun), bytes_text(max(disk.before, disk.after)), bytes_text(disk.changed))
+        for disk in found.disks
+    ]
+    parts.append(table(("DISK", "VIRTUAL SIZE", "CHANGED"), disks))
+    return "\n\n".join(parts)
+
+
+def _name_rows(names: Names) -> list[tuple[str, str]]:
+    return [
+        *(("added", name) for name in names.added),
+        *(("removed", name) for name in names.removed),
+        *(("changed", name) for name in names.changed),
+    ]
