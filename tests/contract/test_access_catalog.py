@@ -17,6 +17,7 @@ from pipeline.gallery.access import Assignment, Principal, PrincipalKind, Role
 from pipeline.gallery.audit import Actor, AuditEntry, AuditHead, Event, append, verify
 from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.catalog import Catalog
+from pipeline.gallery.grants import Grants
 from pipeline.gallery.model import (
     Channel,
     ResourceGroup,
@@ -26,6 +27,8 @@ from pipeline.gallery.model import (
 )
 from pipeline.gallery.names import GalleryName, parse_definition, parse_gallery
 from pipeline.gallery.sharing import Community, Sharing
+from pipeline.gallery.subjects import Access
+from pipeline.gallery.views import SharedViews
 from tests.samples import NOW, definition, gallery, version
 
 CORP, WEB = parse_gallery("corp"), parse_definition("corp/web")
@@ -405,3 +408,37 @@ def test_writers_at_once_make_one_chain(catalog: Catalog) -> None:
         thread.join()
     assert sound(catalog).seq == 30
     assert {re.sub(r"\d", "", str(e.content["actor"])) for e in entries(catalog)} == set("abc")
+
+
+def test_roles_shares_and_views_over_every_catalog(catalog: Catalog) -> None:
+    def be(name: str | None) -> tuple[Grants, SharedViews]:
+        audited = AuditedCatalog(catalog, Actor(name or "root", "root", "r"))
+        access = Access(audited, "root", name)
+        return Grants(audited, access), SharedViews(audited, access)
+
+    fine = version()
+    with catalog.write() as writer:
+        writer.put_gallery(gallery())
+        writer.put_definition(definition())
+        writer.put_version(fine)
+    grants, _ = be(None)
+    grants.put_principal(Principal("bob", tenant=T))
+    grants.put_principal(Principal("alice"))
+    grants.assign("ALICE", Role.SHARING_ADMIN, "corp")
+    grants.set_permissions(CORP, SharingPermissions.GROUPS)
+    be("alice")[0].share_with(CORP, [], [T])
+    id = "/SharedGalleries/00000000-0000-0000-0000-000000000000-CORP/Images/web"
+    assert be("bob")[1].versions(id) == [fine]
+    with pytest.raises(NotFound):
+        be("alice")[1].versions(id)
+    be("alice")[0].reset(CORP)
+    with pytest.raises(NotFound):
+        be("bob")[1].versions(id)
+    grants.set_permissions(CORP, SharingPermissions.COMMUNITY)
+    public = be("alice")[0].enable_community(CORP, replace(PUBLIC, public_name=""))
+    assert be("bob")[1].versions(f"/CommunityGalleries/{public.public_name}/Images/WEB") == [fine]
+    assert [e.content["actor"] for e in entries(catalog) if not e.content["allowed"]] == [
+        "alice",
+        "bob",
+    ]
+    assert sound(catalog) == grants.verify_audit()
