@@ -3,7 +3,7 @@
 A commit is: write under a private name on the same file system, sync the content, rename to the
 public name, sync the directory. The primitives, each one step that a crash can fall behind, are
 
-    sync_file    sync_directory    rename_new    replace    remove_tree
+    sync_file    sync_directory    sync_file_system    rename_new    replace    remove_tree
 
 and every other function here is made of them, through this module's names: a crash test replaces
 them by ones that end the process at the k-th call.
@@ -17,12 +17,13 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1  # linux/fs.h; renameat2(2)
 _LOCK_SUFFIX = ".lock"
+FEW_TREES = 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -45,6 +46,18 @@ def sync_directory(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_file_system(path: Path) -> None:
+    """Make everything on the file system of `path` durable in one go, and report write errors
+    (syncfs(2), Linux 5.8)."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
     finally:
         os.close(fd)
 
@@ -131,6 +144,16 @@ def sync_tree(path: Path) -> None:
         for name in sorted(names):
             sync_file(Path(directory, name))
         sync_directory(Path(directory))
+
+
+def sync_trees(paths: Sequence[Path]) -> None:
+    """Make directories of one file system durable with all that is in them. Many small files cost
+    a journal commit each (10 ms for every one of 300): beyond a few, the file system is synced."""
+    if len(paths) > FEW_TREES:
+        sync_file_system(paths[0])
+        return
+    for path in paths:
+        sync_tree(path)
 
 
 # --- staging -----------------------------------------------------------------------------------

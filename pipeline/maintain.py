@@ -16,6 +16,7 @@ from pipeline.ports import (
     ImageFormat,
     Images,
     Layer,
+    Pins,
     Progress,
     ReplicaDisk,
     StoredBase,
@@ -42,6 +43,15 @@ class Verdict:
         return not self.bad and not self.problem
 
 
+def verify_sources(version: ImageVersion, pins: Pins) -> Iterator[Verdict]:
+    """Of a shallow version nothing was read: its sources are compared with what they were."""
+    for disk in version.disks:
+        for file in disk.source.files:
+            problem = ", ".join(pins.changes(file))
+            subject = f"source {disk_name(disk.lun)}"
+            yield Verdict(version.location, subject, Path(file.path), "", problem=problem)
+
+
 def verify_version(
     version: ImageVersion, zones: Sequence[Zone], images: Images, progress: Progress
 ) -> Iterator[Verdict]:
@@ -51,7 +61,7 @@ def verify_version(
         replicas = zone.find_version(version.zone_key)
         if replicas is None:
             continue
-        for disk in version.disks:
+        for disk in (disk for disk in version.disks if disk.digest):
             name = disk_name(disk.lun)
             base = zone.find_base(disk.digest)
             if base is None:

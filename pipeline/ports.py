@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.data.extents import Extent, Range
+from pipeline.gallery.model import SourceFile
 from pipeline.guest.hives import Hive
 
 # --- image files -------------------------------------------------------------------------------
@@ -118,6 +119,10 @@ class Images(Protocol):
         """Make a qcow2 at `path` over `chain`; returns the new chain (the overlay on top)."""
         ...
 
+    def zero(self, chain: Chain, ranges: Sequence[Range]) -> None:
+        """Make ranges of a disk read as zero, in its top layer, which is a private overlay."""
+        ...
+
     def export(
         self,
         chain: Chain,
@@ -145,6 +150,14 @@ class Pin(Protocol):
 
 
 class Pins(Protocol):
+    def fingerprint(self, layer: Layer) -> SourceFile:
+        """What a file is now, for `changes` at any later time. Raises NotFound."""
+        ...
+
+    def changes(self, file: SourceFile) -> list[str]:
+        """What of a file is not as it was, for people; empty when it is the same."""
+        ...
+
     def pin(self, chains: Sequence[Chain], work: Path) -> AbstractContextManager[Pin]: ...
 
 
@@ -282,7 +295,7 @@ class Zone(Protocol):
 
     def deploy(self, replica: Replica, targets: Sequence[Path]) -> list[tuple[ReplicaDisk, ...]]:
         """Copy-on-write disks for new VMs (FICLONE where it can, else overlays): one set in each
-        of the directories `targets`, which are made. All of them, or none."""
+        of the directories `targets`, which are made and not synced. All of them, or none."""
         ...
 
     def remove_version(self, key: str) -> None: ...
@@ -290,14 +303,15 @@ class Zone(Protocol):
         """Keep `collect` out while bases are stored and not yet used by a version."""
         ...
 
-    def collect(self, keep: Iterable[str]) -> list[str]:
-        """Remove the bases that nobody needs: not in `keep`, not used by a version here, not the
-        parent of one that stays. Raises Conflict while another job holds the zone."""
+    def collect(self, keep: Iterable[str], files: Iterable[Path] = ()) -> list[str]:
+        """Remove the bases that nobody needs: not in `keep`, without any of `files`, not used by a
+        version here, not the parent of one that stays. Raises Busy while another job holds the
+        zone."""
         ...
 
-    def allocated_bytes(self) -> int:
-        """What the zone's files occupy, shared blocks counted once where the file system can
-        tell."""
+    def allocated_bytes(self, keys: Iterable[str] | None = None) -> int:
+        """What the zone's files occupy, or those of these versions with the bases that they need:
+        shared blocks are counted once where the file system can tell."""
         ...
 
 
@@ -373,6 +387,11 @@ class Guest(Protocol):
         ...
 
     def set_label(self, path: str, label: str) -> None: ...
+    def run(self, script: str) -> str:
+        """Run a script with the guest's own /bin/sh, chrooted, as root, without a network; returns
+        what it prints. Raises StageFailed when its status is not 0."""
+        ...
+
     def hive(self, path: str, *, writable: bool = False) -> AbstractContextManager[Hive]:
         """Open a file of the Windows registry; one at a time. What was changed is written when
         the `with` ends without an error."""

@@ -21,9 +21,10 @@ from pipeline.gallery.model import (
 )
 from pipeline.gallery.names import DefinitionName, VersionName, VersionNumber, parse_number
 from pipeline.gallery.service import GalleryService
+from pipeline.outside import Ports
 from pipeline.placement import has_parent, place, storage_types
 from pipeline.ports import ImageFormat
-from pipeline.publish import Ports, PublishRequest, described
+from pipeline.publish import PublishRequest, described
 from pipeline.sources import supplied
 from pipeline.stages.ingest import ingest
 

@@ -4,8 +4,7 @@ out.
 Read `publish` first: it is the whole product on one screen.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -13,24 +12,29 @@ from typing import Any
 
 from blake3 import blake3
 
-from pipeline.errors import Conflict, GalleriaError, NotFound, PartiallyReplicated
-from pipeline.gallery.documents import encode
+from pipeline import shallow
 from pipeline.gallery.model import DiskSource as Origin
 from pipeline.gallery.model import (
     ImageDisk,
     ImageVersion,
     ReplicationState,
-    TargetRegion,
     VersionRequest,
 )
-from pipeline.gallery.names import VersionName
-from pipeline.gallery.service import GalleryService
 from pipeline.guest.partitions import PartitionTable
 from pipeline.guest.profiles import Plan
-from pipeline.placement import Places, Zones, place, sinks
-from pipeline.ports import GuestHost, Images, Pins, Progress, VersionRecord, Work, Zone
+from pipeline.outside import Ports
+from pipeline.placement import Parents, sinks
 from pipeline.preflight import check_space, measure
-from pipeline.retry import DELAYS, pause, transient
+from pipeline.replication import (
+    complete,
+    given_back,
+    held,
+    placed,
+    region_meter,
+    replicate_missing,
+    settled,
+    zone_record,
+)
 from pipeline.sources import AnySource, Sources, Supply, check_combination, data_luns, supplied
 from pipeline.stages.agree import agree, agree_with_disks, partition_table
 from pipeline.stages.convert import Stored, convert
@@ -38,14 +42,10 @@ from pipeline.stages.generalize import generalize
 from pipeline.stages.ingest import Disk, ingest
 from pipeline.stages.look import admit, untouched
 from pipeline.stages.replicate import (
-    Outcome,
-    donated,
-    record_failures,
     replicate,
-    replicate_from_donor,
 )
+from pipeline.stages.share import share
 from pipeline.stages.snapshot import snapshot
-from pipeline.stages.status import RegionMeter
 
 
 class Wait(Enum):
@@ -68,24 +68,6 @@ class PublishRequest:
     wait: Wait = Wait.ALL
     preflight: bool = True
     force: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """Everything that the jobs need from outside. `later` replicates a version in the background;
-    `begun` is told of a version when its rules have passed and its number is taken."""
-
-    gallery: GalleryService
-    sources: Sources
-    images: Images
-    pins: Pins
-    guests: GuestHost
-    zones: Zones
-    work: Work
-    progress: Progress
-    later: Callable[[ImageVersion], None]
-    begun: Callable[[ImageVersion], None] = lambda _: None
-    zrs_same_filesystem: bool = False
 
 
 def publish(request: PublishRequest, ports: Ports) -> ImageVersion:
@@ -111,106 +93,70 @@ def make(
     agree(version, supply.description, request.version.source, ports.gallery)
     sources = ingest(supply.disks, ports.images)
     check_limits(version, sources, ports)
+    if shallow.is_shallow(version):
+        return make_shallow(version, supply, sources, request, work, ports)
     with snapshot(sources, work, ports.pins) as (disks, pin):
         table = partition_table(disks[0], ports.images)
         confirm(version, table, {}, supply, request, ports)
-        parents = ports.gallery.parents_of(version.name)
-        places = placed(version, first_regions(version, request.wait), ports)
+        plan = request.plan if version.generalized and not supply.generalized else None
+        known = supply.stored if plan is None else {}  # in zones already: nothing is to be read
+        parents: Parents = {lun: (digest,) for lun, digest in known.items()}
+        parents = parents or ports.gallery.parents_of(version.name)
+        places = placed(version, first_regions(version, request.wait), ports, parents)
         zones = sinks(places)
         if request.preflight:
             amounts = measure(disks, ports.images)
             check_space(amounts, tuple(zones.values()), parents, ports.work)
-        plan = request.plan if version.generalized else None
-        disks, report = clean(disks, plan, work, ports)
+        disks, report = clean(disks, plan, work, ports, done=supply.generalized)
         definition = ports.gallery.get_definition(version.name.definition)
         report = admit(report, definition.os_state, force=request.force)
         unverified = confirm(version, table, report, supply, request, ports)
-        with held(zones, ports):
+        with held(zones, ports, known.values()):
             advance = region_meter(version, places, disks, ports)
-            stored = convert(
-                disks, zones, parents, work, pin.verify, ports.images, ports.progress, advance
+            stored = (
+                share(known, zones, ports.zones, work, ports.images, ports.progress, advance)
+                if known
+                else convert(
+                    disks, zones, parents, work, pin.verify, ports.images, ports.progress, advance
+                )
             )
-            version = describe(version, sources, stored, report, unverified, ports)
+            parts = stored_disks(sources, supply, stored)
+            version = describe(version, parts, report, unverified, ports)
             record = zone_record(version, ports, supply.description.nvram)
             outcome = replicate(version, record, stored, places, ports.gallery)
             return settled(outcome, places)
 
 
-def replicate_version(
-    name: VersionName, targets: Sequence[TargetRegion], ports: Ports, *, retry: bool = False
+def make_shallow(
+    version: ImageVersion,
+    supply: Supply,
+    sources: Sequence[Disk],
+    request: PublishRequest,
+    work: Path,
+    ports: Ports,
 ) -> ImageVersion:
-    """Add regions to a published version, or make failed ones again: from a region that has it,
-    never from the source. `retry` goes on trying, ever more slowly, what may pass by itself."""
-    with ports.work.directory() as work:
-        version = ports.gallery.begin_replication(name, targets)
-        with given_back(version, ports):
-            version = replicate_missing(version, work, ports, DELAYS if retry else ())
-            version = ports.gallery.finish_version(version)
-    return complete(version)
-
-
-def replicate_missing(
-    version: ImageVersion, work: Path, ports: Ports, delays: Sequence[float] = ()
-) -> ImageVersion:
-    """Every region of an owned version that is not Completed, from the bases of one that is.
-    Regions that fail for a passing reason are tried again after each of `delays` (seconds)."""
-    missing = [t.name for t in version.target_regions if not version.is_completed_in(t.name)]
-    places = placed(version, missing, ports)
-    waits = iter(delays)
-    with held(sinks(places), ports):
-        while places:
-            outcome = replicate_once(version, places, work, ports)
-            again = {name: error for name, error in outcome.errors.items() if transient(error)}
-            delay = next(waits, None) if again else None
-            if delay is None:
-                return settled(outcome, places)
-            version = record_failures(outcome.version, outcome.errors, ports.gallery)
-            pause(delay, again, ports.progress)
-            places = {name: places[name] for name in again}
-    return version
-
-
-def replicate_once(version: ImageVersion, places: Places, work: Path, ports: Ports) -> Outcome:
-    """One attempt at these regions, in one read of a donor's bases."""
-    donor = find_donor(version, ports.zones)
-    advance = region_meter(version, places, donated(version, donor), ports)
-    try:
-        stored = replicate_from_donor(
-            version, places, donor, work, ports.images, ports.progress, advance
-        )
-        record = zone_record(version, ports, donor.find_nvram(version.zone_key))
-        return replicate(version, record, stored, places, ports.gallery)
-    except (OSError, GalleriaError) as error:
-        if not transient(error):
-            raise
-        return Outcome(version, dict.fromkeys(places, error))
-
-
-def settled(outcome: Outcome, places: Places) -> ImageVersion:
-    """The version, if anything became of these regions. Raises the first error if nothing did."""
-    if places and len(outcome.errors) == len(places):
-        raise next(iter(outcome.errors.values()))
-    return outcome.version
-
-
-def placed(version: ImageVersion, regions: Iterable[str], ports: Ports) -> Places:
-    """Where an owned version is stored, or is to be, in these of its regions."""
-    return place(
-        [target for name in regions if (target := version.target(name)) is not None],
-        ports.gallery.parents_of(version.name),
-        ports.zones,
-        replica_count=version.replica_count,
-        key=version.zone_key,
-        zrs_same_filesystem=ports.zrs_same_filesystem,
-    )
-
-
-def region_meter(
-    version: ImageVersion, places: Places, disks: Sequence[Disk], ports: Ports
-) -> Callable[[int], None]:
-    """What is told the bytes that these regions get."""
-    total = sum(measure(disks, ports.images).values())
-    return RegionMeter(version, tuple(places), total, ports.gallery).advance
+    """The stages without a copy: what the replica leans on is the source itself."""
+    shallow.check_lasting(request.sources)
+    files = shallow.fingerprints(sources, ports.pins)
+    with snapshot(sources, work, ports.pins) as (disks, pin):
+        table = partition_table(disks[0], ports.images)
+        confirm(version, table, {}, supply, request, ports)
+        places = placed(version, [version.location], ports)
+        plan = request.plan if version.generalized else None
+        disks, report = clean(disks, plan, work, ports)
+        definition = ports.gallery.get_definition(version.name.definition)
+        report = admit(report, definition.os_state, force=request.force)
+        shallow.zero_free(disks, ports.images)
+        unverified = confirm(version, table, report, supply, request, ports)
+        pin.verify()
+        shallow.check_still(files, ports.pins)
+        with held(sinks(places), ports):
+            parts = shallow.image_disks(sources, files)
+            version = describe(version, parts, report, unverified, ports)
+            record = zone_record(version, ports, supply.description.nvram)
+            leaning = shallow.leaning_disks(sources, disks, edited=plan is not None)
+            status = shallow.publish_leaning(record, leaning, places[version.location][0].zone)
+            return ports.gallery.set_region(version, status)
 
 
 def described(request: PublishRequest, sources: Sources) -> VersionRequest:
@@ -232,7 +178,9 @@ def decisions(plan: Plan | None) -> tuple[object, ...]:
     names = tuple(operation.name for operation in plan.operations)
     policy = plan.policy
     users = (policy.users.value, sorted(policy.remove_users), sorted(policy.keep_users))
-    return (plan.profile, names, *users, policy.force)
+    own = (policy.remove_paths, policy.truncate_paths)
+    scripts = tuple((script.name, script.text) for script in policy.scripts)
+    return (plan.profile, names, *users, policy.force, own, scripts)
 
 
 def first_regions(version: ImageVersion, wait: Wait) -> list[str]:
@@ -261,13 +209,13 @@ def check_limits(version: ImageVersion, disks: Sequence[Disk], ports: Ports) -> 
 
 
 def clean(
-    disks: tuple[Disk, ...], plan: Plan | None, work: Path, ports: Ports
+    disks: tuple[Disk, ...], plan: Plan | None, work: Path, ports: Ports, *, done: bool = False
 ) -> tuple[tuple[Disk, ...], Mapping[str, Any]]:
     """Generalize on private overlays, and take what the file systems call free for zero. Without a
-    plan the guest is only looked at."""
+    plan the guest is only looked at; `done`: without, because it has been before."""
     if plan is None:
         seen = untouched(disks, work, ports.guests, ports.images, ports.progress)
-        return disks, {"generalized": False, **seen}
+        return disks, {"generalized": done, **seen}
     overlays = [
         ports.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2") for disk in disks
     ]
@@ -279,22 +227,26 @@ def clean(
     return cleaned, {"generalized": True, **result.report}
 
 
+def stored_disks(sources: Sequence[Disk], supply: Supply, stored: Stored) -> list[ImageDisk]:
+    origins = {
+        disk.lun: Origin(str(top.path), top.format.value, supply.origins.get(disk.lun))
+        for disk in sources
+        for top in disk.chain[:1]
+    }
+    return [
+        ImageDisk(disk.lun, disk.digest, disk.virtual_size, origins[disk.lun])
+        for disk in stored.disks
+    ]
+
+
 def describe(
     version: ImageVersion,
-    sources: Sequence[Disk],
-    stored: Stored,
+    disks: Sequence[ImageDisk],
     report: Mapping[str, Any],
     unverified: tuple[str, ...],
     ports: Ports,
 ) -> ImageVersion:
     """Record what the version consists of, before anything of it is visible."""
-    origins = {
-        disk.lun: Origin(str(disk.chain[0].path), disk.chain[0].format.value) for disk in sources
-    }
-    disks = [
-        ImageDisk(disk.lun, disk.digest, disk.virtual_size, origins[disk.lun])
-        for disk in stored.disks
-    ]
     version = ports.gallery.record_report(version, report)
     if unverified:
         ports.progress.warn(
@@ -304,18 +256,6 @@ def describe(
     return ports.gallery.record_disks(version, disks, unverified)
 
 
-def zone_record(version: ImageVersion, ports: Ports, nvram: bytes | None) -> VersionRecord:
-    """What each zone keeps beside the bytes: enough to rebuild the catalog from."""
-    definition = ports.gallery.get_definition(version.name.definition)
-    document = {
-        "gallery": encode(ports.gallery.get_gallery(definition.name.gallery)),
-        "definition": encode(definition),
-        "version": encode(version),
-        "report": ports.gallery.report(version.name),
-    }
-    return VersionRecord(version.zone_key, document, nvram)
-
-
 def conclude(version: ImageVersion, ports: Ports) -> ImageVersion:
     """End the publication, or leave the regions that were not tried to a background process."""
     if all(status.state is not ReplicationState.UNKNOWN for status in version.regions):
@@ -323,77 +263,3 @@ def conclude(version: ImageVersion, ports: Ports) -> ImageVersion:
     version = ports.gallery.hand_over(version)
     ports.later(version)
     return version
-
-
-def complete(version: ImageVersion) -> ImageVersion:
-    """The version, if no region failed. Raises PartiallyReplicated naming those that did."""
-    failed = [s for s in version.regions if s.state is ReplicationState.FAILED]
-    if not failed:
-        return version
-    details = "; ".join(f"{status.region}: {status.details}" for status in failed)
-    raise PartiallyReplicated(
-        f"{version.name} is usable in {', '.join(version.completed_regions)}, "
-        f"but failed in {details}",
-        hint=f"galleria replicate {version.name} makes the failed regions again, and only those",
-    )
-
-
-def find_donor(version: ImageVersion, zones: Zones) -> Zone:
-    """A zone that holds the version: of its source region if that is Completed, else of any."""
-    regions = sorted(version.completed_regions, key=lambda name: name != version.location)
-    for region in regions:
-        for zone in zones.get(region, ()):
-            if zone.find_version(version.zone_key) is not None:
-                return zone
-    raise NotFound(
-        f"no zone on this host holds {version.name}",
-        hint="the catalog says it is Completed in "
-        f"{', '.join(regions) or 'no region'}: galleria doctor shows the zones",
-    )
-
-
-@contextmanager
-def held(zones: Mapping[str, Zone], ports: Ports) -> Iterator[None]:
-    """Zones in which bases are safe until versions use them. What killed runs left is removed
-    first, and what this one stored in vain at the end."""
-    collect(zones, ports)
-    try:
-        with ExitStack() as stack:
-            for zone in zones.values():
-                stack.enter_context(zone.hold())
-            yield
-    finally:
-        collect(zones, ports)
-
-
-def collect(zones: Mapping[str, Zone], ports: Ports) -> None:
-    """Remove the bases that nobody needs; those of deployed disks stay."""
-    keep = {disk.digest for item in ports.gallery.list_deployments() for disk in item.disks}
-    for zone in zones.values():
-        with suppress(Conflict):  # another job writes to the zone: the next run collects
-            zone.collect(keep)
-
-
-@contextmanager
-def given_back(version: ImageVersion, ports: Ports) -> Iterator[None]:
-    """A publication that fails before its first region is Completed leaves its number free, and
-    nothing in the zones."""
-    try:
-        yield
-    except BaseException as error:
-        # when another process has taken the version over meanwhile, it is no longer ours to end
-        with suppress(Conflict):
-            undo(version, ports)
-            ports.gallery.abandon_version(version, str(error) or type(error).__name__)
-        raise
-
-
-def undo(version: ImageVersion, ports: Ports) -> None:
-    """Take away what zones hold of a version that is Completed nowhere."""
-    current = ports.gallery.get_version(version.name)
-    if current.attempt != version.attempt or current.completed_regions:
-        return
-    zones = {zone.name: zone for zones in ports.zones.values() for zone in zones}
-    for zone in zones.values():
-        zone.remove_version(version.zone_key)
-    collect(zones, ports)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pipeline.gallery.model import Channel, ImageVersion, ProvisioningState
 from pipeline.gallery.names import DefinitionName, GalleryName, VersionName
 from pipeline.gallery.rules.retention import Retention, Verdict
-from pipeline.publish import Ports, collect
+from pipeline.outside import Ports
+from pipeline.replication import collect
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline import shallow
 from pipeline.data.copying import CopyResult
 from pipeline.data.manifest import ManifestReader, Run
 from pipeline.errors import NotFound, Refused
@@ -15,9 +16,11 @@ from pipeline.guest.checks import Evidence, evidence, windows_state
 from pipeline.guest.partitions import PartitionTable, read_partitions
 from pipeline.guest.profiles import Plan
 from pipeline.guest.windows import arm
+from pipeline.outside import Ports
 from pipeline.placement import choose_zone, sink_name
 from pipeline.ports import GuestFacts, ImageFacts, ImageFormat, Replica, VersionRecord
-from pipeline.publish import Ports, clean, find_donor, held
+from pipeline.publish import clean
+from pipeline.replication import find_donor, held
 from pipeline.sources import DiskSource
 from pipeline.stages.convert import convert, hash_disk
 from pipeline.stages.ingest import Disk, disk_name, recognise
@@ -169,8 +172,15 @@ def export_version(
     if disk is None:
         luns = ", ".join(disk_name(disk.lun) for disk in version.disks)
         raise NotFound(f"{version.name} has no disk {disk_name(lun)}", hint=f"it has: {luns}")
-    base = find_donor(version, ports.zones).find_base(disk.digest)
-    if base is None:
-        raise NotFound(f"the base {disk.digest} of {version.name} is gone", hint="galleria verify")
+    zone = find_donor(version, ports.zones)
+    if shallow.is_shallow(version):
+        shallow.check_sources(version, ports.pins)
+        chain = shallow.replica_chain(version, lun, zone)
+    else:
+        base = zone.find_base(disk.digest)
+        if base is None:
+            hint = "galleria verify"
+            raise NotFound(f"the base {disk.digest} of {version.name} is gone", hint=hint)
+        chain = base.chain
     with ports.progress.stage(f"write {format.value}"):
-        ports.images.export(base.chain, path, format, subformat=subformat)
+        ports.images.export(chain, path, format, subformat=subformat)

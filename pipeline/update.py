@@ -6,10 +6,11 @@ from dataclasses import replace
 from pipeline.gallery.model import ImageVersion, RegionStatus
 from pipeline.gallery.names import VersionName
 from pipeline.gallery.rules import VersionChange
+from pipeline.outside import Ports
 from pipeline.placement import spread
 from pipeline.ports import Zone
-from pipeline.publish import Ports, complete, given_back, replicate_missing
 from pipeline.removal import remove_data
+from pipeline.replication import complete, given_back, replicate_missing
 from pipeline.stages.replicate import replica_documents
 
 

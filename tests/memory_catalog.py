@@ -24,6 +24,7 @@ from pipeline.gallery.model import (
     ImageDefinition,
     ImageVersion,
     ResourceGroup,
+    ScaleSet,
     Subscription,
 )
 from pipeline.gallery.names import (
@@ -44,6 +45,7 @@ class _State(AccessState, ResourceState):
     reports: dict[VersionName, Mapping[str, Any]] = field(default_factory=dict)
     steps: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     deployments: dict[tuple[str, str], Deployment] = field(default_factory=dict)
+    scale_sets: dict[str, ScaleSet] = field(default_factory=dict)
     channel_map: dict[tuple[DefinitionName, str], Channel] = field(default_factory=dict)
     subscription_map: dict[str, Subscription] = field(default_factory=dict)
     group_map: dict[tuple[str, str], ResourceGroup] = field(default_factory=dict)
@@ -154,6 +156,9 @@ class _View(AccessView, ResourceView):
             self._state.deployments.values(), key=lambda item: (item.name, item.directory)
         )
 
+    def scale_sets(self) -> list[ScaleSet]:
+        return sorted(self._state.scale_sets.values(), key=lambda item: item.name)
+
     def put_gallery(self, gallery: Gallery) -> None:
         self._state.galleries[gallery.name] = gallery
 
@@ -213,6 +218,15 @@ class _View(AccessView, ResourceView):
 
     def put_deployment(self, deployment: Deployment) -> None:
         self._state.deployments[deployment.name, deployment.directory] = deployment
+
+    def delete_deployment(self, deployment: Deployment) -> None:
+        self._state.deployments.pop((deployment.name, deployment.directory), None)
+
+    def put_scale_set(self, scale_set: ScaleSet) -> None:
+        self._state.scale_sets[scale_set.name] = scale_set
+
+    def delete_scale_set(self, scale_set: ScaleSet) -> None:
+        self._state.scale_sets.pop(scale_set.name, None)
 
 
 class MemoryCatalog:

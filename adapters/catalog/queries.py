@@ -38,6 +38,7 @@ from pipeline.gallery.model import (
     ImageDefinition,
     ImageVersion,
     ResourceGroup,
+    ScaleSet,
     Subscription,
 )
 from pipeline.gallery.names import (
@@ -169,6 +170,10 @@ class Reader(AccessQueries, ResourceQueries):
     def deployments(self) -> list[Deployment]:
         found = self._all(Deployment, select(t.deployments.c.document))
         return sorted(found, key=lambda item: (item.name, item.directory))
+
+    def scale_sets(self) -> list[ScaleSet]:
+        found = self._all(ScaleSet, select(t.scale_sets.c.document))
+        return sorted(found, key=lambda item: item.name)
 
     def _one(self, kind: type[T], query: Select[Any]) -> T | None:
         document = self._scalar(query)
@@ -338,6 +343,17 @@ class Writer(Reader, AccessChanges, ResourceChanges):
         where = {"name": deployment.name, "directory": deployment.directory}
         values = {"version_uid": deployment.version_uid, "document": encode(deployment)}
         self._put(t.deployments, where, values)
+
+    def delete_deployment(self, deployment: Deployment) -> None:
+        c = t.deployments.c
+        one = and_(c.name == deployment.name, c.directory == deployment.directory)
+        self._connection.execute(delete(t.deployments).where(one))
+
+    def put_scale_set(self, scale_set: ScaleSet) -> None:
+        self._put(t.scale_sets, {"name": scale_set.name}, {"document": encode(scale_set)})
+
+    def delete_scale_set(self, scale_set: ScaleSet) -> None:
+        self._connection.execute(delete(t.scale_sets).where(t.scale_sets.c.name == scale_set.name))
 
     def _put(self, table: Table, where: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         """Insert or update. Writers are alone, so nothing comes between the two."""

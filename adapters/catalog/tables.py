@@ -20,7 +20,7 @@ from sqlalchemy import (
     false,
 )
 
-SCHEMA = "0004"  # the newest migration
+SCHEMA = "0005"  # the newest migration
 
 metadata = MetaData(
     naming_convention={
@@ -141,5 +141,12 @@ deployments = Table(
     Column("name", String(255), primary_key=True),
     Column("directory", Text, primary_key=True),
     Column("version_uid", String(32), nullable=False, index=True),
+    Column("document", JSON, nullable=False),
+)
+
+scale_sets = Table(
+    "scale_sets",
+    metadata,
+    Column("name", String(64), primary_key=True),
     Column("document", JSON, nullable=False),
 )

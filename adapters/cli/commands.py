@@ -57,7 +57,19 @@ COMMANDS = {
         "adapters.cli.proof:sbom",
         "Print a version's packages as a CycloneDX bill of materials (JSON).",
     ),
-    "deploy": ("adapters.cli.copies:deploy_command", "Make copy-on-write disks for a new VM."),
+    "deploy": (
+        "adapters.cli.deploying:deploy_command",
+        "Make VMs: copy-on-write disks, a libvirt domain and a qemu command line.",
+    ),
+    "deployed": ("adapters.cli.deploying:deployed", "List deployed VMs, and give them up."),
+    "scale-set": (
+        "adapters.cli.scale_sets:scale_set",
+        "Groups of like VMs that grow, shrink and change their image together.",
+    ),
+    "cost": (
+        "adapters.cli.cost:cost_command",
+        "Show the bytes that a gallery stores and sent, by region, and what sharing saved.",
+    ),
     "replicate": (
         "adapters.cli.copies:replicate",
         "Bring a version to more regions, or make failed regions again.",

@@ -1,4 +1,4 @@
-"""`galleria deploy`, `replicate`, `verify` and `export`: what is done with a version."""
+"""`galleria replicate`, `verify` and `export`: what is done with a version."""
 
 from pathlib import Path
 
@@ -10,39 +10,15 @@ from adapters.cli.files import FORMATS
 from adapters.cli.lazy import Command
 from adapters.cli.versions import region_table
 from adapters.text import bytes_text, fields, table
-from pipeline.deploy import deploy
 from pipeline.errors import VerificationFailed
 from pipeline.gallery.documents import encode
-from pipeline.maintain import Verdict, verify_report, verify_version
+from pipeline.maintain import Verdict, verify_report, verify_sources, verify_version
 from pipeline.ports import ImageFormat
-from pipeline.publish import replicate_version
+from pipeline.replication import replicate_version
 from pipeline.single import export_version
 from pipeline.stages.ingest import disk_name
 
 REFERENCE = click.argument("reference", metavar="GALLERY/DEFINITION[/VERSION]")
-
-
-@click.command("deploy", cls=Command)
-@REFERENCE
-@click.option("--region", required=True, metavar="NAME", help="Whose replicas the disks lean on.")
-@click.option(
-    "--name", required=True, metavar="VM", help="The VM; a directory of this name is made."
-)
-@click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path))
-@click.pass_obj
-def deploy_command(
-    settings: Settings, *, reference: str, region: str, name: str, out: Path
-) -> None:
-    """Make copy-on-write disks for a new VM."""
-    with settings.app() as app:
-        place = configured_region(app, region)
-        version = app.gallery.resolve(reference, place)
-        made = deploy(version, place, name, out, app.zones[place], app.gallery)
-    rows = [(disk_name(disk.lun), disk.format, disk.path) for disk in made.disks]
-    settings.emit(
-        {"deployment": encode(made)},
-        f"{name} from {version.name} in {place}\n{table(('DISK', 'FORMAT', 'PATH'), rows)}",
-    )
 
 
 @click.command(cls=Command)
@@ -53,16 +29,21 @@ def deploy_command(
     "--target-regions",
     "regions",
     multiple=True,
-    metavar="REGION[=REPLICAS]...",
+    metavar="REGION[=REPLICAS][=SKU]...",
     help="A region to add (repeatable). Default: those that are not complete yet.",
 )
+@click.option(
+    "--retry",
+    is_flag=True,
+    help="Try again for a minute, ever more slowly, what may pass (EIO, a lock, a connection).",
+)
 @click.pass_obj
-def replicate(settings: Settings, *, reference: str, regions: tuple[str, ...]) -> None:
+def replicate(settings: Settings, *, reference: str, regions: tuple[str, ...], retry: bool) -> None:
     """Bring a version to more regions, or make failed regions again."""
     targets = arguments.target_regions(regions)
     with settings.app() as app:
         version = app.gallery.resolve(reference)
-        version = replicate_version(version.name, targets, app.ports)
+        version = replicate_version(version.name, targets, app.ports, retry=retry)
     settings.emit({"version": encode(version)}, f"{version.name}\n{region_table(version)}")
 
 
@@ -83,6 +64,7 @@ def verify(context: click.Context, *, reference: str, region: str | None) -> Non
         report = app.gallery.report(version.name)
         verdicts = list(verify_version(version, zones, app.ports.images, app.ports.progress))
         reports = list(verify_report(version, report, zones))
+        verdicts += verify_sources(version, app.ports.pins)
     missing = [name for name in places if not any(v.region == name for v in verdicts)]
     verdicts += reports
     bad = [verdict for verdict in verdicts if not verdict.sound]

@@ -108,6 +108,8 @@ def _regions(value: object, where: str, base: Path) -> Regions:
 
 
 def _zone(value: object, where: str, base: Path) -> ZonePlace:
+    if isinstance(value, ZonePlace):  # a command line's or a variable's, read before
+        return value
     if not isinstance(value, Mapping):
         return ZonePlace(_path(value, where, base))
     unknown = set(value) - {"path", "premium"}

@@ -66,6 +66,12 @@ class QemuImages:
         )
         return (Layer(path, ImageFormat.QCOW2), *chain)
 
+    def zero(self, chain: Chain, ranges: Sequence[Range]) -> None:
+        """Zero clusters: the qcow2 on top grows by its tables alone."""
+        with nbd.serve(self._sandbox, chain, writable=True) as device:
+            for area in ranges:
+                device.zero(area.length, area.start)
+
     def _materialise(self, chain: Chain, path: Path) -> Chain:
         export.convert(self._sandbox, self._policy, chain, path, ImageFormat.QCOW2)
         return (Layer(path, ImageFormat.QCOW2),)
@@ -85,9 +91,7 @@ class QemuImages:
         export.check_target(path)
         with tempfile.TemporaryDirectory(prefix=".galleria-", dir=path.parent) as name:
             masked = self.create_overlay(chain, Path(name) / "masked")
-            with nbd.serve(self._sandbox, masked, writable=True) as device:
-                for hole in free:
-                    device.zero(hole.length, hole.start)
+            self.zero(masked, free)
             yield masked
 
     def export(

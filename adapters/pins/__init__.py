@@ -19,7 +19,8 @@ from adapters import filesystem
 from adapters.pins.leases import Leases, WriterPresent, open_noatime
 from adapters.pins.writers import qemu_lock, writers
 from pipeline.errors import Conflict, InvalidParameter, NotFound, SourceChanged
-from pipeline.ports import Chain, Pin, Pins
+from pipeline.gallery.model import SourceFile
+from pipeline.ports import Chain, Layer, Pin, Pins
 
 SAMPLES = 64
 SAMPLE_LENGTH = 4096
@@ -145,6 +146,29 @@ def _verify(files: Sequence[_File], leases: Leases) -> None:
 class FilePins:
     """Pins files by cloning them, or by holding and watching them."""
 
+    def fingerprint(self, layer: Layer) -> SourceFile:
+        path = layer.path.absolute()
+        facts = _status(path)
+        return SourceFile(
+            str(path),
+            layer.format.value,
+            facts.st_ino,
+            facts.st_size,
+            facts.st_mtime_ns,
+            facts.st_ctime_ns,
+        )
+
+    def changes(self, file: SourceFile) -> list[str]:
+        try:
+            now = Fingerprint.of(_status(Path(file.path)))
+        except NotFound:
+            return ["it is gone"]
+        # not the device: its number may be another one after the next boot
+        then = Fingerprint(
+            now.device, file.inode, file.length, file.modification_time, file.change_time
+        )
+        return then.differences(now)
+
     @contextlib.contextmanager
     def pin(self, chains: Sequence[Chain], work: Path) -> Iterator[Pin]:
         """Hold every layer of every chain. Raises Conflict when somebody writes to one."""
@@ -173,6 +197,13 @@ class FilePins:
                 for chain in chains
             )
             yield FilePin(pinned, "lease" if held else "reflink", held, leases)
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"the source file {path} does not exist") from None
 
 
 def _clone(paths: Sequence[Path], work: Path, stack: contextlib.ExitStack) -> dict[Path, Path]:

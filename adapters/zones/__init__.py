@@ -139,13 +139,27 @@ class DirectoryZone:
     def free_bytes(self) -> int:
         return filesystem.free_bytes(self._path)
 
-    def allocated_bytes(self) -> int:
+    def allocated_bytes(self, keys: Iterable[str] | None = None) -> int:
+        parts = [self._path / layout.BASES, self._path / layout.VERSIONS]
+        if keys is not None:
+            parts = list(self._parts(keys))
         return filesystem.allocated_bytes(
             path
-            for part in (layout.BASES, layout.VERSIONS)
-            for path in (self._path / part).rglob("*")
+            for part in parts
+            for path in part.rglob("*")
             if path.is_file() and not path.is_symlink()
         )
+
+    def _parts(self, keys: Iterable[str]) -> Iterator[Path]:
+        """The directories of versions, and of the bases that they are read from."""
+        digests: set[str] = set()
+        for key in keys:
+            found = versions.find(self._path, key)
+            if found is not None:
+                yield layout.version_directory(self._path, key)
+                digests |= bases.needed(self._path, found.bases.values())
+        for digest in digests:
+            yield layout.base_directory(self._path, digest)
 
     # --- bases -----------------------------------------------------------------------------------
 
@@ -239,15 +253,17 @@ class DirectoryZone:
     def hold(self) -> contextlib.AbstractContextManager[None]:
         return self._locked(fcntl.LOCK_SH)
 
-    def collect(self, keep: Iterable[str]) -> list[str]:
-        """Remove the bases that are neither in `keep`, nor used by a version here, nor the parent
-        of a delta that stays; returns their digests.
+    def collect(self, keep: Iterable[str], files: Iterable[Path] = ()) -> list[str]:
+        """Remove the bases that are neither in `keep`, nor hold one of `files`, nor are used by a
+        version here, nor the parent of a delta that stays; returns their digests.
 
         `keep` must name the bases of deployed disks and of versions that are being made. Raises
         Conflict while another process writes to the zone.
         """
         with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
             used = {digest for found in self._versions() for digest in found.bases.values()}
+            place = self._path / layout.BASES
+            used |= {path.relative_to(place).parts[0] for path in files if place in path.parents}
             stay = bases.needed(self._path, used | set(keep))
             removed = [digest for digest in self.digests() if digest not in stay]
             for digest in self._children_first(removed):

@@ -16,7 +16,9 @@ from pipeline.errors import GalleriaError, VerificationFailed
 from pipeline.ports import BaseStaging, Chain, ImageFormat, Layer, Sink, StoredBase
 
 # Each layer costs a file descriptor and caches; opening 50 of them takes five times as long as one.
-MAX_DEPTH = 8
+# Eleven is a full snapshot and ten incremental ones, and what an overlay's header can name (qcow2
+# gives a backing reference 1023 bytes, a layer takes 89).
+MAX_DEPTH = 11
 
 
 def find(zone: Path, digest: str) -> StoredBase | None:

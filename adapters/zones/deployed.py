@@ -29,8 +29,6 @@ def deploy(
                 ) from None
             made.append(target)
         disks = [_disks(zone, sandbox, disk, targets) for disk in replica.disks]
-        for target in targets:
-            durable.sync_tree(target)
     except BaseException:
         for target in made:
             durable.remove_tree(target)

@@ -12,7 +12,7 @@ from typing import Any, cast
 from pipeline.gallery.access import Action, Assignment, Principal
 from pipeline.gallery.audit import Actor, Event, append
 from pipeline.gallery.catalog import Catalog, CatalogHealth, CatalogReader, CatalogWriter
-from pipeline.gallery.model import Deployment, ImageVersion
+from pipeline.gallery.model import Deployment, ImageVersion, ScaleSet
 from pipeline.gallery.names import DEFAULT_SUBSCRIPTION
 from pipeline.gallery.sharing import Sharing
 
@@ -126,6 +126,9 @@ def _describe(verb: str, kind: str, subject: Any) -> _Object:
         case Deployment():
             action = f"Microsoft.Compute/disks/{verb}"
             return _Object(_deployment_id(subject), action, f"from {subject.version.arm_id}")
+        case ScaleSet():
+            action = f"Microsoft.Compute/virtualMachineScaleSets/{verb}"
+            return _Object(_scale_set_id(subject), action, f"of {subject.image}")
         case ImageVersion():
             id = subject.name.arm_id
             return _Object(id, _action(id, verb, kind), subject.provisioning_state.value)
@@ -146,6 +149,10 @@ def _principals(verb: str) -> str:
 
 def _deployment_id(deployment: Deployment) -> str:
     return f"/subscriptions/{DEFAULT_SUBSCRIPTION}/deployments/{deployment.name}"
+
+
+def _scale_set_id(scale_set: ScaleSet) -> str:
+    return f"/subscriptions/{DEFAULT_SUBSCRIPTION}/virtualMachineScaleSets/{scale_set.name}"
 
 
 def _id(subject: Any) -> str:

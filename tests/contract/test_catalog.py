@@ -24,11 +24,17 @@ from pipeline.gallery.catalog import Catalog
 from pipeline.gallery.model import (
     DeployedDisk,
     Deployment,
+    HyperVGeneration,
     Identifier,
+    ImageShape,
+    OsProfile,
+    OsState,
+    OsType,
     ProvisioningState,
     RegionResult,
     RegionStatus,
     ReplicationState,
+    ScaleSet,
     TargetRegion,
 )
 from pipeline.gallery.names import (

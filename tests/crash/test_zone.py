@@ -20,7 +20,14 @@ from tests.system.conftest import mounted
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
-PRIMITIVES = ("sync_file", "sync_directory", "rename_new", "replace", "remove_tree")
+PRIMITIVES = (
+    "sync_file",
+    "sync_directory",
+    "sync_file_system",
+    "rename_new",
+    "replace",
+    "remove_tree",
+)
 CRASHED = 86
 FIRST = pattern(1, 5 * LEAF)
 SECOND = changed(FIRST, 2)

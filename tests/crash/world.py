@@ -28,7 +28,14 @@ from pipeline.gallery.names import parse_definition, parse_gallery, parse_versio
 from pipeline.publish import PublishRequest, publish
 from pipeline.sources import DiskSource
 
-DURABLE = ("sync_file", "sync_directory", "rename_new", "replace", "remove_tree")
+DURABLE = (
+    "sync_file",
+    "sync_directory",
+    "sync_file_system",
+    "rename_new",
+    "replace",
+    "remove_tree",
+)
 DIED = 42
 
 Step = Callable[[str], None]  # called before and after every durable step, with its name

@@ -32,7 +32,8 @@ from pipeline.gallery.model import (
     VersionRequest,
 )
 from pipeline.gallery.names import parse_definition, parse_gallery, parse_version
-from pipeline.publish import PublishRequest, Wait, publish, replicate_version
+from pipeline.publish import PublishRequest, Wait, publish
+from pipeline.replication import replicate_version
 from pipeline.single import hash_file
 from pipeline.sources import DiskSource
 

@@ -25,7 +25,7 @@ STOREYS = (
     {"command", "durable", "text", "vhd"},
     {"sandbox", "filesystem", "formats"},
     {"qemu", "rawfile"},
-    {"nbd", "sinks"},
+    {"nbd", "sinks", "pins"},
 )
 WIRING = {"app", "cli", "doctor"}
 TOP_LEVEL = {

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from pipeline.gallery.model.kinds import HyperVGeneration, OsState, OsType
 from pipeline.gallery.names import VersionName
 
 
 @dataclass(frozen=True, slots=True)
 class DeployedDisk:
-    """`digest` names the base that the disk leans on (or was cloned from)."""
+    """`digest` names the base that the disk leans on (or was cloned from); one of a shallow version
+    has none, and leans on the version's sources."""
 
     lun: int | None
     path: str
@@ -18,7 +20,11 @@ class DeployedDisk:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Disks that were made for a VM from a version; they outlive the version."""
+    """Disks that were made for a VM from a version; they outlive the version.
+
+    `zone` and `replica` say which of the region's replicas they were made from; `scale_set` names
+    the set that the VM belongs to.
+    """
 
     name: str
     directory: str
@@ -27,3 +33,44 @@ class Deployment:
     region: str
     created: datetime
     disks: tuple[DeployedDisk, ...] = ()
+    zone: str = ""
+    replica: int = 0
+    uuid: str = ""
+    mac_address: str = ""
+    scale_set: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OsProfile:
+    """What a generalized image needs to become a machine. `custom_data` is given to cloud-init as
+    it is."""
+
+    computer_name: str
+    admin_username: str = ""
+    ssh_keys: tuple[str, ...] = ()
+    custom_data: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageShape:
+    """What images must have in common to take each other's place in a scale set."""
+
+    os_type: OsType
+    hyper_v_generation: HyperVGeneration
+    os_state: OsState
+    luns: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleSet:
+    """A named group of like VMs. `image` is what new ones are made from, a version or `latest` or a
+    channel; `version` is what it last meant. Of the OS profile the computer name is a prefix."""
+
+    name: str
+    image: str
+    region: str
+    directory: str
+    created: datetime
+    version: VersionName
+    shape: ImageShape
+    profile: OsProfile | None = None

@@ -71,19 +71,33 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that a shallow version leans on, as it was when that was published: times are
+    nanoseconds since 1970."""
+
+    path: str
+    format: str
+    inode: int
+    length: int
+    modification_time: int
+    change_time: int
+
+
+@dataclass(frozen=True, slots=True)
 class DiskSource:
     """Where a disk's content came from: the path that it was read from, the format found in it, and
-    what it is a copy of."""
+    what it is a copy of. `files` are what a shallow version's disk leans on, top first."""
 
     path: str
     format: str
     origin: Origin | None = None
+    files: tuple[SourceFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ImageDisk:
     """One disk of a version. `lun` None is the OS disk; `digest` is the root digest of the guest's
-    view of `virtual_size` bytes."""
+    view of `virtual_size` bytes (empty in a shallow version, of which nothing was read)."""
 
     lun: int | None
     digest: str

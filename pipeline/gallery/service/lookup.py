@@ -97,7 +97,8 @@ class Lookup(Operations):
         found: dict[int | None, dict[str, None]] = {}
         for version in near:
             for disk in version.disks:
-                found.setdefault(disk.lun, {})[disk.digest] = None
+                if disk.digest:  # a shallow version's disks are no bases
+                    found.setdefault(disk.lun, {})[disk.digest] = None
         return {lun: tuple(digests) for lun, digests in found.items()}
 
     def cautions(self, version: ImageVersion) -> list[str]:

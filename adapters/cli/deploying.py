@@ -1,0 +1,180 @@
+"""`galleria deploy` and `galleria deployed`: VMs from versions, and giving them up."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapters.cli.context import Settings, configured_region
+from adapters.cli.lazy import Command, Group
+from adapters.text import fields, printable, table
+from pipeline.deploying.deploy import DeployRequest, deploy, vm_names
+from pipeline.deploying.release import find, release
+from pipeline.errors import InvalidParameter
+from pipeline.gallery.documents import encode
+from pipeline.gallery.model import Deployment, ImageDefinition, OsProfile, OsState
+from pipeline.stages.ingest import disk_name
+
+
+def profile_options(command: Any) -> Any:
+    """The options of an OS profile."""
+    for option in reversed(
+        (
+            click.option("--hostname", metavar="NAME", help="Computer name. Default: the VM's."),
+            click.option("--admin-username", default="", metavar="USER", help="Made with sudo."),
+            click.option(
+                "--ssh-key",
+                "ssh_keys",
+                multiple=True,
+                metavar="KEY|FILE",
+                help="A public key, or its .pub file (repeatable).",
+            ),
+            click.option(
+                "--custom-data",
+                metavar="FILE",
+                type=click.Path(path_type=Path, exists=True, dir_okay=False),
+                help="Given to cloud-init as it is: a script or #cloud-config.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def profile_of(values: dict[str, Any], definition: ImageDefinition, name: str) -> OsProfile | None:
+    """A generalized image gets a profile, with defaults; a specialized one only what was asked for
+    (and that is refused)."""
+    given = {key: values[key] for key in ("hostname", "admin_username", "ssh_keys", "custom_data")}
+    if definition.os_state is OsState.SPECIALIZED and not any(given.values()):
+        return None
+    data = given["custom_data"]
+    return OsProfile(
+        computer_name=given["hostname"] or name,
+        admin_username=given["admin_username"],
+        ssh_keys=tuple(_key(item) for item in given["ssh_keys"]),
+        custom_data="" if data is None else _text(data),
+    )
+
+
+def _key(item: str) -> str:
+    """A key, or the one line of its file."""
+    if " " in item.strip():
+        return item.strip()
+    try:
+        return Path(item).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise InvalidParameter(
+            f"--ssh-key: {item!r} is neither a public key nor a file with one: {error.strerror}"
+        ) from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InvalidParameter(f"--custom-data: {path} is not text in UTF-8") from None
+
+
+@click.command("deploy", cls=Command)
+@click.argument("reference", metavar="GALLERY/DEFINITION[/VERSION]")
+@click.option("--region", required=True, metavar="NAME", help="Whose replicas the disks lean on.")
+@click.option(
+    "--name", required=True, metavar="VM", help="The VM; a directory of this name is made."
+)
+@click.option("--count", type=int, metavar="N", help="So many: VM-1, VM-2, ...")
+@click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path))
+@profile_options
+@click.pass_obj
+def deploy_command(
+    settings: Settings,
+    /,
+    *,
+    reference: str,
+    region: str,
+    name: str,
+    count: int | None,
+    out: Path,
+    **values: Any,
+) -> None:
+    """Make VMs: copy-on-write disks, a libvirt domain and a qemu command line."""
+    from adapters.vms import HostMachines
+
+    with settings.app() as app:
+        place = configured_region(app, region)
+        version = app.gallery.resolve(reference, place)
+        definition = app.gallery.get_definition(version.name.definition)
+        profile = profile_of(values, definition, name)
+        request = DeployRequest(vm_names(name, count), out, place, profile)
+        made = deploy(version, request, HostMachines(), app.ports)
+    document: dict[str, Any] = {"deployments": encode(made)}
+    if count is None:
+        document["deployment"] = encode(made[0])
+    settings.emit(document, f"from {version.name} in {place}\n{_disks(made)}\n\n{_next(made[0])}")
+
+
+def _disks(made: list[Deployment]) -> str:
+    rows = [
+        (item.name, disk_name(disk.lun), disk.format, disk.path)
+        for item in made
+        for disk in item.disks
+    ]
+    return table(("VM", "DISK", "FORMAT", "PATH"), rows)
+
+
+def _next(item: Deployment) -> str:
+    home = printable(item.directory)
+    return fields([("start it", f"{home}/start.sh"), ("or", f"virsh define {home}/domain.xml")])
+
+
+@click.group(cls=Group)
+def deployed() -> None:
+    """List deployed VMs, and give them up."""
+
+
+@deployed.command("list")
+@click.argument("reference", metavar="[GALLERY/DEFINITION[/VERSION]]", required=False)
+@click.pass_obj
+def list_deployed(settings: Settings, *, reference: str | None) -> None:
+    """List the VMs that were made, all or those of a version."""
+    with settings.app() as app:
+        found = app.gallery.list_deployments()
+        if reference is not None:
+            uid = app.gallery.resolve(reference).uid
+            found = [item for item in found if item.version_uid == uid]
+    rows = [
+        (
+            item.name,
+            item.version,
+            item.region,
+            f"{item.zone} {item.replica}",
+            f"{item.created:%Y-%m-%d %H:%M}Z",
+            item.directory if Path(item.directory).exists() else f"{item.directory} (gone)",
+        )
+        for item in found
+    ]
+    header = ("VM", "VERSION", "REGION", "REPLICA", "CREATED", "DIRECTORY")
+    text = table(header, rows) if rows else "no VM is deployed"
+    settings.emit({"deployments": encode(found)}, text)
+
+
+@deployed.command("release")
+@click.argument("names", nargs=-1, required=True, metavar="VM...")
+@click.option("--out", metavar="DIR", help="Where the VM is, when several have the name.")
+@click.option(
+    "--keep-disks",
+    is_flag=True,
+    help="Only forget the VM; for disks that are clones and need no base.",
+)
+@click.pass_obj
+def release_command(
+    settings: Settings, *, names: tuple[str, ...], out: str | None, keep_disks: bool
+) -> None:
+    """Remove VMs with their disks; bases that nothing else needs go too."""
+    from adapters.vms import HostMachines
+
+    place = None if out is None else str(Path(out).absolute())
+    with settings.app() as app:
+        known = app.gallery.list_deployments()
+        found = [find(name, place, known) for name in names]
+        release(found, HostMachines(), app.ports, keep_disks=keep_disks)
+    settings.emit({"released": encode(found)}, "\n".join(f"released {item.name}" for item in found))

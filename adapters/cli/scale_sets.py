@@ -1,0 +1,145 @@
+"""`galleria scale-set`: groups of like VMs."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapters.cli.context import Settings, configured_region
+from adapters.cli.deploying import profile_of, profile_options
+from adapters.cli.lazy import Group
+from adapters.text import fields, table
+from pipeline.deploying import scale_sets as jobs
+from pipeline.gallery.documents import encode
+from pipeline.gallery.model import Deployment, ScaleSet
+
+COUNT = click.option("--count", required=True, type=int, metavar="N", help="How many VMs.")
+IMAGE = click.option(
+    "--image", required=True, metavar="GALLERY/DEFINITION[/VERSION]", help="Of new VMs."
+)
+
+
+@click.group("scale-set", cls=Group)
+def scale_set() -> None:
+    """Groups of like VMs that grow, shrink and change their image together."""
+
+
+@scale_set.command("create")
+@click.argument("name")
+@IMAGE
+@click.option("--region", required=True, metavar="NAME", help="Whose replicas the disks lean on.")
+@click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--count", default=0, type=int, metavar="N", help="How many VMs. Default: none yet.")
+@profile_options
+@click.pass_obj
+def create(
+    settings: Settings,
+    /,
+    *,
+    name: str,
+    image: str,
+    region: str,
+    out: Path,
+    count: int,
+    **values: Any,
+) -> None:
+    """Make a scale set, and its first VMs."""
+    from adapters.vms import HostMachines
+
+    with settings.app() as app:
+        place = configured_region(app, region)
+        version = app.gallery.resolve(image, place)
+        definition = app.gallery.get_definition(version.name.definition)
+        profile = profile_of(values, definition, name)
+        made = jobs.create(name, image, place, out, profile, app.ports)
+        members = jobs.scale(made, count, HostMachines(), app.ports)
+    _emit(settings, made, members)
+
+
+@scale_set.command("scale")
+@click.argument("name")
+@COUNT
+@click.pass_obj
+def scale(settings: Settings, *, name: str, count: int) -> None:
+    """Make VMs from what the image means now, or release the last ones."""
+    from adapters.vms import HostMachines
+
+    with settings.app() as app:
+        found = jobs.find(name, app.ports)
+        members = jobs.scale(found, count, HostMachines(), app.ports)
+        found = jobs.find(name, app.ports)
+    _emit(settings, found, members)
+
+
+@scale_set.command("update")
+@click.argument("name")
+@IMAGE
+@click.pass_obj
+def update(settings: Settings, *, name: str, image: str) -> None:
+    """Change the image of VMs to come: of the same OS type, generation, state and data disks."""
+    with settings.app() as app:
+        found = jobs.change_image(jobs.find(name, app.ports), image, app.ports)
+        members = jobs.members(found, app.ports)
+    _emit(settings, found, members)
+
+
+@scale_set.command("show")
+@click.argument("name")
+@click.pass_obj
+def show(settings: Settings, *, name: str) -> None:
+    """Show a scale set and its VMs."""
+    with settings.app() as app:
+        found = jobs.find(name, app.ports)
+        members = jobs.members(found, app.ports)
+    _emit(settings, found, members)
+
+
+@scale_set.command("list")
+@click.pass_obj
+def list_sets(settings: Settings) -> None:
+    """List scale sets."""
+    with settings.app() as app:
+        found = [(item, jobs.members(item, app.ports)) for item in app.gallery.list_scale_sets()]
+    rows = [
+        (item.name, len(members), item.image, item.version, item.region, item.directory)
+        for item, members in found
+    ]
+    header = ("SCALE SET", "VMS", "IMAGE", "VERSION", "REGION", "DIRECTORY")
+    settings.emit(
+        {"scaleSets": [_document(item, members) for item, members in found]},
+        table(header, rows) if rows else "there are no scale sets",
+    )
+
+
+@scale_set.command("delete")
+@click.argument("name")
+@click.pass_obj
+def delete(settings: Settings, *, name: str) -> None:
+    """Release all VMs of a scale set, and forget it."""
+    from adapters.vms import HostMachines
+
+    with settings.app() as app:
+        jobs.delete(jobs.find(name, app.ports), HostMachines(), app.ports)
+    settings.emit({"deleted": name}, f"deleted {name}")
+
+
+def _document(item: ScaleSet, members: list[Deployment]) -> dict[str, Any]:
+    return {**encode(item), "capacity": len(members)}
+
+
+def _emit(settings: Settings, item: ScaleSet, members: list[Deployment]) -> None:
+    about = fields(
+        [
+            ("scale set", item.name),
+            ("image", f"{item.image}, last {item.version}"),
+            ("region", item.region),
+            ("directory", item.directory),
+            ("VMs", str(len(members))),
+        ]
+    )
+    rows = [
+        (vm.name, vm.version, "" if vm.version == item.version else "older image") for vm in members
+    ]
+    parts = [about, table(("VM", "VERSION", ""), rows)] if rows else [about]
+    document = {"scaleSet": _document(item, members), "deployments": encode(members)}
+    settings.emit(document, "\n\n".join(parts))

@@ -1,0 +1,94 @@
+"""VMs on this host (the `Machines` port): put together in private, then given their names."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from adapters import durable
+from adapters.filesystem import clone
+from adapters.pins.writers import qemu_lock, writers
+from adapters.vms import domain, line, parts
+from adapters.vms.parts import Start
+from pipeline.deploying.machine import Machine, Machines
+from pipeline.errors import Conflict
+
+DOMAIN, SCRIPT = "domain.xml", "start.sh"
+STAGING = ".galleria-staging"
+
+
+class HostMachines:
+    @contextlib.contextmanager
+    def staging(self, out: Path) -> Iterator[Path]:
+        out.mkdir(parents=True, exist_ok=True)
+        root = out.absolute() / STAGING
+        durable.sweep(root)
+        try:
+            with durable.Staging(root) as staging:
+                yield staging.path
+        finally:
+            with contextlib.suppress(OSError):
+                root.rmdir()  # another run may be at work in it
+
+    def describe(self, machines: Sequence[Machine], staged: Sequence[Path]) -> None:
+        for machine, directory in zip(machines, staged, strict=True):
+            self._describe(machine, directory)
+
+    def _describe(self, machine: Machine, directory: Path) -> None:
+        start = parts.plan(machine)
+        if start.nvram is not None:
+            _write_nvram(machine, start, directory / parts.NVRAM)
+        if machine.profile is not None:
+            from adapters.vms.seed import seed
+
+            (directory / parts.SEED).write_bytes(seed(machine.profile, machine.uuid))
+        (directory / DOMAIN).write_bytes(domain.domain(machine, start))
+        script = directory / SCRIPT
+        script.write_text(line.script(machine, start))
+        script.chmod(0o755)
+
+    def place(self, staged: Sequence[Path], homes: Sequence[Path]) -> None:
+        placed: list[tuple[Path, Path]] = []
+        durable.sync_trees(staged)
+        try:
+            for path, home in zip(staged, homes, strict=True):
+                try:
+                    durable.rename_new(path, home)
+                except FileExistsError:
+                    raise Conflict(f"{home} exists already", hint="choose another --name") from None
+                placed.append((path, home))
+            durable.sync_directory(homes[0].parent)
+        except BaseException:
+            for path, home in placed:
+                home.rename(path)  # with the staging they go
+            raise
+
+    def users(self, path: Path) -> str:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return ""
+        try:
+            locked = qemu_lock(fd)
+        finally:
+            os.close(fd)
+        return f"a running qemu {locked}" if locked else ", ".join(writers(path))
+
+    def discard(self, home: Path) -> None:
+        """Gone at once, then its files."""
+        if not home.exists():
+            return
+        with self.staging(home.parent) as private:
+            durable.rename_new(home, private / "discarded")
+            durable.sync_directory(home.parent)
+
+
+def _write_nvram(machine: Machine, start: Start, path: Path) -> None:
+    if machine.nvram is not None:
+        path.write_bytes(machine.nvram)
+    elif start.template is not None and not clone(start.template, path):
+        shutil.copyfile(start.template, path)
+
+
+_: type[Machines] = HostMachines

@@ -1,0 +1,74 @@
+"""A machine as a qemu command line, in a shell script that passes its own arguments on."""
+
+import json
+import shlex
+from typing import Any
+
+from adapters.vms.parts import Disk, Start
+from pipeline.deploying.machine import Machine
+
+_HEAD = """#!/bin/sh
+# Starts {name}, from {title}: its console is this terminal; more arguments go to qemu, such as
+# -accel tcg where there is no KVM. Ends with the machine, or by Ctrl-A X.
+"""
+
+
+def script(machine: Machine, start: Start) -> str:
+    words = [shlex.quote(word) for word in arguments(machine, start)]
+    lines: list[str] = []
+    for word in words:
+        if word.startswith("-") or not lines:
+            lines.append(word)
+        else:
+            lines[-1] += f" {word}"
+    body = " \\\n  ".join([f"exec {lines[0]}", *lines[1:], '"$@"'])
+    return _HEAD.format(name=machine.name, title=machine.title) + body + "\n"
+
+
+def arguments(machine: Machine, start: Start) -> list[str]:
+    """KVM where there is one, else software emulation."""
+    board = start.machine + (",smm=on" if start.needs_smm else "")
+    argv = [f"qemu-system-{start.arch}", "-nodefaults", "-no-user-config"]
+    argv += ["-name", machine.name, "-uuid", machine.uuid]
+    argv += ["-machine", board, "-accel", "kvm", "-accel", "tcg", "-cpu", "max"]
+    argv += ["-smp", str(machine.vcpus), "-m", str(machine.memory_mib)]
+    if start.code is not None:
+        if start.needs_smm:
+            argv += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
+        argv += ["-drive", f"if=pflash,format=raw,readonly=on,file={_plain(start.code)}"]
+        argv += ["-drive", f"if=pflash,format=raw,file={_plain(start.nvram)}"]
+    if any(disk.bus == "scsi" for disk in start.disks):
+        argv += ["-device", "virtio-scsi-pci,id=scsi"]
+    # q35 has one controller with six ports, called ide; more come after it
+    controllers = {disk.address[0] for disk in start.disks if disk.bus == "sata"} - {0}
+    for controller in sorted(controllers):
+        argv += ["-device", f"ich9-ahci,id=sata{controller}"]
+    for number, disk in enumerate(start.disks):
+        argv += _disk(f"disk{number}", disk)
+    model = "virtio-net-pci" if start.network == "virtio" else start.network
+    argv += ["-netdev", "user,id=net", "-device", f"{model},netdev=net,mac={machine.mac_address}"]
+    argv += ["-device", "virtio-rng-pci", "-display", "none"]
+    return [*argv, "-chardev", "stdio,id=console,mux=on,signal=off", "-serial", "chardev:console"]
+
+
+def _disk(name: str, disk: Disk) -> list[str]:
+    """JSON, as a path may hold any character."""
+    file = {"driver": "file", "filename": str(disk.path)}
+    node: dict[str, Any] = {"driver": disk.format.value, "node-name": name, "file": file}
+    node |= {"read-only": True} if disk.readonly else {"discard": "unmap"}
+    controller, unit = disk.address
+    if disk.bus == "virtio":
+        device = f"virtio-blk-pci,drive={name}"
+    elif disk.bus == "scsi":
+        device = f"scsi-hd,bus=scsi.0,channel=0,scsi-id=0,lun={unit},drive={name}"
+    else:
+        bus = f"ide.{unit}" if controller == 0 else f"sata{controller}.{unit}"
+        device = f"{'ide-cd' if disk.cdrom else 'ide-hd'},bus={bus},drive={name}"
+    if name == "disk0":
+        device += ",bootindex=0"
+    return ["-blockdev", json.dumps(node), "-device", device]
+
+
+def _plain(path: object) -> str:
+    """qemu's option lists end at a comma; a doubled one is a comma."""
+    return str(path).replace(",", ",,")

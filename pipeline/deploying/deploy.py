@@ -1,0 +1,219 @@
+"""Deploy: new VMs from a version, their disks copy-on-write children spread over its replicas."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.deploying import profile as profiles
+from pipeline.deploying.machine import (
+    DEFAULT_MEMORY,
+    DEFAULT_VCPUS,
+    Machine,
+    Machines,
+    check_name,
+    new_mac_address,
+    new_uuid,
+    secure_boot,
+)
+from pipeline.errors import Conflict, InvalidParameter, NotFound
+from pipeline.gallery.model import (
+    DeployedDisk,
+    Deployment,
+    ImageDefinition,
+    ImageVersion,
+    OsProfile,
+    OsState,
+)
+from pipeline.outside import Ports
+from pipeline.ports import Replica, ReplicaDisk, Zone
+from pipeline.shallow import check_sources
+
+MAX_COUNT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class DeployRequest:
+    """VMs with these names, each a directory in `out`. Of a profile the computer name is used for a
+    single VM; several are called by their own names."""
+
+    names: tuple[str, ...]
+    out: Path
+    region: str
+    profile: OsProfile | None = None
+    scale_set: str = ""
+
+
+def vm_names(name: str, count: int | None) -> tuple[str, ...]:
+    """`web`, or with a count `web-1`, `web-2`, ..."""
+    if count is None:
+        return (name,)
+    if not 1 <= count <= MAX_COUNT:
+        raise InvalidParameter(f"The number of VMs must be between 1 and {MAX_COUNT}: {count}.")
+    return tuple(f"{name}-{number}" for number in range(1, count + 1))
+
+
+def deploy(
+    version: ImageVersion, request: DeployRequest, machines: Machines, ports: Ports
+) -> list[Deployment]:
+    """Make the VMs, all or none.
+
+    They are recorded before their directories appear: a base that a disk leans on is never
+    collected, whenever this ends.
+    """
+    definition = ports.gallery.get_definition(version.name.definition)
+    profiles.check(definition, request.profile)
+    sources = find_replicas(version, request.region, ports.zones.get(request.region, ()))
+    check_sources(version, ports.pins)
+    warn(version, definition, ports)
+    homes = [free_home(request.out, name) for name in request.names]
+    first = taken(version, request.region, ports)
+    with ExitStack() as stack:
+        for zone in {zone.path: zone for zone, _ in sources}.values():
+            stack.enter_context(zone.hold())
+        private = stack.enter_context(machines.staging(request.out))
+        staged = [private / name for name in request.names]
+        chosen = [sources[(first + index) % len(sources)] for index in range(len(homes))]
+        disks = make_disks(chosen, staged)
+        nvram = chosen[0][0].find_nvram(version.zone_key)
+        made = [
+            describe(definition, version, request, home, items, nvram)
+            for home, items in zip(homes, disks, strict=True)
+        ]
+        machines.describe(made, staged)
+        deployments = [
+            recorded(version, request, machine, *source)
+            for machine, source in zip(made, chosen, strict=True)
+        ]
+        ports.gallery.record_deployments(version.name, deployments)
+        try:
+            machines.place(staged, homes)
+        except BaseException:
+            ports.gallery.forget_deployments(version.name, deployments)
+            raise
+    return deployments
+
+
+def find_replicas(
+    version: ImageVersion, region: str, zones: Sequence[Zone]
+) -> list[tuple[Zone, Replica]]:
+    """The replicas that a version has in a region, with their zones."""
+    found = [
+        (zone, replica) for zone in zones for replica in zone.find_version(version.zone_key) or ()
+    ]
+    if found:
+        return found
+    places = ", ".join(version.completed_regions) or "no region yet"
+    raise NotFound(
+        f"{version.name} is not available in region {region}",
+        hint=f"it is available in: {places}; galleria replicate brings it to another region",
+    )
+
+
+def taken(version: ImageVersion, region: str, ports: Ports) -> int:
+    """How many VMs were made from the version in a region: the next is the next replica's."""
+    return sum(
+        item.version_uid == version.uid and item.region == region
+        for item in ports.gallery.list_deployments()
+    )
+
+
+def free_home(out: Path, name: str) -> Path:
+    check_name(name)
+    home = out.absolute() / name
+    if home.exists():
+        raise Conflict(
+            f"{home} exists already", hint="choose another --name, or remove the directory"
+        )
+    return home
+
+
+def make_disks(
+    chosen: Sequence[tuple[Zone, Replica]], staged: Sequence[Path]
+) -> list[tuple[ReplicaDisk, ...]]:
+    """The disks of each VM; those that come from one replica are made together."""
+    groups: dict[tuple[Path, int], list[int]] = {}
+    for index, (zone, replica) in enumerate(chosen):
+        groups.setdefault((zone.path, replica.index), []).append(index)
+    found: dict[int, tuple[ReplicaDisk, ...]] = {}
+    for indices in groups.values():
+        zone, replica = chosen[indices[0]]
+        made = zone.deploy(replica, [staged[index] for index in indices])
+        found.update(zip(indices, made, strict=True))
+    return [found[index] for index in range(len(chosen))]
+
+
+def describe(
+    definition: ImageDefinition,
+    version: ImageVersion,
+    request: DeployRequest,
+    home: Path,
+    disks: Sequence[ReplicaDisk],
+    nvram: bytes | None,
+) -> Machine:
+    """A machine with an identity of its own, of the size that its definition recommends."""
+    profile = request.profile
+    if len(request.names) > 1 or request.scale_set:
+        profile = profiles.named(profile, home.name)
+        profiles.check(definition, profile)
+    recommended = definition.recommended
+    return Machine(
+        name=home.name,
+        home=home,
+        uuid=new_uuid(),
+        mac_address=new_mac_address(),
+        os_type=definition.os_type,
+        generation=definition.hyper_v_generation,
+        architecture=definition.architecture,
+        secure_boot=secure_boot(definition),
+        memory_mib=recommended.memory.min or DEFAULT_MEMORY,
+        vcpus=recommended.vcpus.min or DEFAULT_VCPUS,
+        disks=tuple(
+            ReplicaDisk(
+                disk.lun,
+                home / disk.path.name,
+                disk.format,
+                disk.method,
+                disk.digest,
+                disk.virtual_size,
+            )
+            for disk in disks
+        ),
+        nvram=nvram,
+        profile=profile,
+        title=str(version.name),
+    )
+
+
+def recorded(
+    version: ImageVersion, request: DeployRequest, machine: Machine, zone: Zone, replica: Replica
+) -> Deployment:
+    return Deployment(
+        name=machine.name,
+        directory=str(machine.home),
+        version=version.name,
+        version_uid=version.uid,
+        region=zone.region,
+        created=datetime.now(UTC),
+        disks=tuple(
+            DeployedDisk(disk.lun, str(disk.path), disk.format.value, disk.digest)
+            for disk in machine.disks
+        ),
+        zone=zone.name,
+        replica=replica.index,
+        uuid=machine.uuid,
+        mac_address=machine.mac_address,
+        scale_set=request.scale_set,
+    )
+
+
+def warn(version: ImageVersion, definition: ImageDefinition, ports: Ports) -> None:
+    """What whoever deploys a version should know."""
+    for caution in ports.gallery.cautions(version):
+        ports.progress.warn(caution)
+    if definition.os_state is OsState.SPECIALIZED:
+        ports.progress.warn(
+            f"{version.name} is Specialized: every VM made from it has the same computer name, "
+            "accounts and keys"
+        )

@@ -1,0 +1,98 @@
+"""A VM to be: what its description is written from, and who writes it."""
+
+import re
+import secrets
+import uuid
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.errors import InvalidParameter
+from pipeline.gallery.model import (
+    Architecture,
+    HyperVGeneration,
+    ImageDefinition,
+    OsProfile,
+    OsType,
+)
+from pipeline.ports import ReplicaDisk
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+DEFAULT_MEMORY = 2048  # MiB
+DEFAULT_VCPUS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """`disks` are those of a replica, named as they will be; `nvram` None is a fresh one."""
+
+    name: str
+    home: Path
+    uuid: str
+    mac_address: str
+    os_type: OsType
+    generation: HyperVGeneration
+    architecture: Architecture
+    secure_boot: bool
+    memory_mib: int
+    vcpus: int
+    disks: tuple[ReplicaDisk, ...]
+    nvram: bytes | None = None
+    profile: OsProfile | None = None
+    title: str = ""
+
+
+class Machines(Protocol):
+    """Where VMs are put together on this host."""
+
+    def staging(self, out: Path) -> AbstractContextManager[Path]:
+        """A private directory on the file system of `out` (made if absent); what is left in it at
+        the end goes, also after a crash, with the next run."""
+        ...
+
+    def describe(self, machines: Sequence[Machine], staged: Sequence[Path]) -> None:
+        """Write beside each machine's disks, in `staged`, what it is started with: a libvirt domain
+        and a qemu command line, its NVRAM and the seed of its OS profile. Raises
+        EnvironmentMissing when the host has no firmware for it."""
+        ...
+
+    def place(self, staged: Sequence[Path], homes: Sequence[Path]) -> None:
+        """Make the directories durable and give them their names; all or none. Raises Conflict."""
+        ...
+
+    def users(self, path: Path) -> str:
+        """Who has a disk in use, for people; empty when nobody has."""
+        ...
+
+    def discard(self, home: Path) -> None:
+        """Remove a machine's directory; nothing to do when it is absent."""
+        ...
+
+
+def check_name(name: str) -> None:
+    """A VM's name is also its directory's, and its libvirt domain's."""
+    if not _NAME.fullmatch(name):
+        raise InvalidParameter(
+            f"{name!r} can't be the name of a VM: letters, digits, '.', '_' and '-', at most 64, "
+            "the first a letter or digit"
+        )
+
+
+def new_uuid() -> str:
+    return str(uuid.uuid4())
+
+
+def new_mac_address() -> str:
+    """In the range of QEMU and KVM, 52:54:00."""
+    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in secrets.token_bytes(3))
+
+
+def secure_boot(definition: ImageDefinition) -> bool:
+    """Whether VMs of the definition start with Secure Boot: those of Trusted Launch do."""
+    wanted = {"trustedlaunch", "trustedlaunchandconfidentialvmsupported", "confidentialvm"}
+    return any(
+        feature.name.lower() == "securitytype" and feature.value.lower() in wanted
+        for feature in definition.features
+    )

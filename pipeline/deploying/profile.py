@@ -1,0 +1,64 @@
+"""What an OS profile must be, and when there must be one (the texts are Azure's)."""
+
+import re
+from dataclasses import replace
+
+from pipeline.errors import InvalidParameter
+from pipeline.gallery.model import ImageDefinition, OsProfile, OsState, OsType
+
+CUSTOM_DATA_LIMIT = 65535  # bytes; Azure's
+_NAME_LIMIT = {OsType.LINUX: 64, OsType.WINDOWS: 15}
+_COMPUTER_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?")
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+# openssh: type, base64, comment. A private key does not look like this.
+_SSH_KEY = re.compile(r"(ssh-|ecdsa-sha2-|sk-)[A-Za-z0-9@.-]+ [A-Za-z0-9+/]+=*( [^\r\n]*)?")
+
+
+def check(definition: ImageDefinition, profile: OsProfile | None) -> None:
+    """Generalized images need a profile, specialized ones take none."""
+    if definition.os_state is OsState.SPECIALIZED:
+        if profile is not None:
+            raise InvalidParameter(
+                "Parameter 'osProfile' is not allowed.",
+                hint=f"'{definition.name}' is Specialized: it keeps its accounts and computer name",
+            )
+        return
+    if profile is None:
+        raise InvalidParameter(
+            "Required parameter 'osProfile' is missing (null).",
+            hint=f"'{definition.name}' is Generalized: give it a --hostname",
+        )
+    _computer_name(profile.computer_name, definition.os_type)
+    user = profile.admin_username
+    if user and (not _USER.fullmatch(user) or user == "root"):
+        raise InvalidParameter(
+            f"The Admin Username specified is not allowed: {user!r}.",
+            hint="a small letter, then small letters, digits, '-' and '_', at most 32; not root",
+        )
+    for key in profile.ssh_keys:
+        if not _SSH_KEY.fullmatch(key):
+            raise InvalidParameter(
+                "The value of parameter linuxConfiguration.ssh.publicKeys.keyData is invalid.",
+                hint="give a line of a .pub file: ssh-ed25519 AAAA... comment",
+            )
+    length = len(profile.custom_data.encode())
+    if length > CUSTOM_DATA_LIMIT:
+        raise InvalidParameter(
+            f"Custom data in OSProfile must have at most {CUSTOM_DATA_LIMIT} bytes; it has "
+            f"{length}."
+        )
+
+
+def _computer_name(name: str, os_type: OsType) -> None:
+    limit = _NAME_LIMIT[os_type]
+    if not _COMPUTER_NAME.fullmatch(name) or len(name) > limit or name.isdecimal():
+        raise InvalidParameter(
+            f"{os_type.value} host name {name!r} is not valid: letters, digits and '-', at most "
+            f"{limit} of them, not digits alone, no '-' at the ends.",
+            code="InvalidParameter",
+        )
+
+
+def named(profile: OsProfile | None, name: str) -> OsProfile | None:
+    """The profile of one machine of several."""
+    return None if profile is None else replace(profile, computer_name=name)

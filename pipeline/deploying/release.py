@@ -1,0 +1,70 @@
+"""Release: a deployed VM's disks are given up again; the bases that only they needed go."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pipeline.deploying.machine import Machines
+from pipeline.errors import Conflict, NotFound, Refused
+from pipeline.gallery.model import Deployment
+from pipeline.outside import Ports
+from pipeline.ports import ImageFormat
+from pipeline.replication import collect
+from pipeline.shallow import refuse_needed
+
+
+def find(name: str, directory: str | None, deployments: Iterable[Deployment]) -> Deployment:
+    """The VM of that name; `directory`, its own or the one it is in, tells namesakes apart."""
+    found = [
+        item
+        for item in deployments
+        if item.name == name
+        and directory in (None, item.directory, str(Path(item.directory).parent))
+    ]
+    if not found:
+        raise NotFound(f"There is no deployed VM '{name}'.", hint="galleria deployed list")
+    if len(found) > 1:
+        places = ", ".join(item.directory for item in found)
+        raise Conflict(
+            f"There are several deployed VMs '{name}': {places}", hint="say which with --out"
+        )
+    return found[0]
+
+
+def release(
+    deployments: Sequence[Deployment], machines: Machines, ports: Ports, *, keep_disks: bool
+) -> None:
+    """Remove the VMs' directories and records; with `keep_disks` only the records, of VMs whose
+    disks need no base. Nothing is done when one of the VMs can't be released."""
+    for item in deployments:
+        if keep_disks:
+            check_independent(item)
+            continue
+        check_idle(item, machines)
+        refuse_needed([Path(item.directory)], ports.zones, f"The VM '{item.name}'")
+    for item in deployments:
+        if not keep_disks:
+            machines.discard(Path(item.directory))
+        # after its files: a base is needed as long as one of them is there
+        ports.gallery.forget_deployments(item.version, [item])
+    regions = {item.region for item in deployments}
+    collect({str(z.path): z for name in regions for z in ports.zones.get(name, ())}, ports)
+
+
+def check_idle(deployment: Deployment, machines: Machines) -> None:
+    for disk in deployment.disks:
+        users = machines.users(Path(disk.path))
+        if users:
+            raise Conflict(
+                f"The VM '{deployment.name}' is in use: {disk.path}: {users}.",
+                hint="shut it down first",
+            )
+
+
+def check_independent(deployment: Deployment) -> None:
+    for disk in deployment.disks:
+        if disk.format != ImageFormat.RAW.value:
+            raise Refused(
+                f"{disk.path} is an overlay: without its record the base that it needs would be "
+                "removed",
+                hint="make a stand-alone copy (galleria convert) and release the VM with its disks",
+            )

@@ -1,0 +1,155 @@
+"""Scale sets: named groups of like VMs, that grow, shrink and change their image together."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.deploying import profile as profiles
+from pipeline.deploying.deploy import MAX_COUNT, DeployRequest, deploy
+from pipeline.deploying.machine import Machines, check_name
+from pipeline.deploying.release import release
+from pipeline.errors import InvalidParameter, NotFound
+from pipeline.gallery.model import (
+    Deployment,
+    ImageShape,
+    ImageVersion,
+    OsProfile,
+    ScaleSet,
+)
+from pipeline.outside import Ports
+
+
+def create(
+    name: str, image: str, region: str, out: Path, profile: OsProfile | None, ports: Ports
+) -> ScaleSet:
+    """Make an empty scale set. Its image must be there now, and take the profile."""
+    check_name(name)
+    version = ports.gallery.resolve(image, region)
+    definition = ports.gallery.get_definition(version.name.definition)
+    profiles.check(definition, profile)
+    scale_set = ScaleSet(
+        name=name,
+        image=image,
+        region=region,
+        directory=str(out.absolute()),
+        created=datetime.now(UTC),
+        version=version.name,
+        shape=shape_of(version, ports),
+        profile=profile,
+    )
+    ports.gallery.put_scale_set(version.name, scale_set, new=True)
+    return scale_set
+
+
+def find(name: str, ports: Ports) -> ScaleSet:
+    for item in ports.gallery.list_scale_sets():
+        if item.name == name:
+            return item
+    raise NotFound(f"There is no scale set '{name}'.", hint="galleria scale-set list")
+
+
+def members(scale_set: ScaleSet, ports: Ports) -> list[Deployment]:
+    """Its VMs, in the order of their numbers."""
+    found = [item for item in ports.gallery.list_deployments() if item.scale_set == scale_set.name]
+    return sorted(found, key=number)
+
+
+def number(deployment: Deployment) -> int:
+    return int(deployment.name.rpartition("-")[2])
+
+
+def scale(scale_set: ScaleSet, count: int, machines: Machines, ports: Ports) -> list[Deployment]:
+    """Bring it to `count` VMs: new ones from what its image means now, or the last ones released.
+    Returns all of them."""
+    if not 0 <= count <= MAX_COUNT:
+        raise InvalidParameter(f"A scale set has between 0 and {MAX_COUNT} VMs: {count}.")
+    present = members(scale_set, ports)
+    if count < len(present):
+        release(present[count:], machines, ports, keep_disks=False)
+    elif count > len(present):
+        _scale_out(scale_set, present, count - len(present), machines, ports)
+    return members(scale_set, ports)
+
+
+def _scale_out(
+    scale_set: ScaleSet,
+    present: Sequence[Deployment],
+    more: int,
+    machines: Machines,
+    ports: Ports,
+) -> None:
+    version = image_version(scale_set, scale_set.image, ports)
+    first = max((number(item) for item in present), default=0) + 1
+    request = DeployRequest(
+        names=tuple(f"{scale_set.name}-{first + index}" for index in range(more)),
+        out=Path(scale_set.directory),
+        region=scale_set.region,
+        profile=scale_set.profile,
+        scale_set=scale_set.name,
+    )
+    deploy(version, request, machines, ports)
+    changed = replace(scale_set, version=version.name)
+    ports.gallery.put_scale_set(version.name, changed, new=False)
+
+
+def change_image(scale_set: ScaleSet, image: str, ports: Ports) -> ScaleSet:
+    """Make new VMs from another image from now on; the present ones stay as they are."""
+    version = image_version(scale_set, image, ports)
+    changed = replace(scale_set, image=image, version=version.name)
+    ports.gallery.put_scale_set(version.name, changed, new=False)
+    return changed
+
+
+def image_version(scale_set: ScaleSet, image: str, ports: Ports) -> ImageVersion:
+    """What an image means for a scale set. Raises NotFound when it is gone, and InvalidParameter
+    when it is of another kind than the set's VMs."""
+    try:
+        version = ports.gallery.resolve(image, scale_set.region)
+    except NotFound as error:
+        raise NotFound(
+            f"The scale set '{scale_set.name}' can't scale out: its image '{image}' is gone or not "
+            f"usable in {scale_set.region}: {error.message}",
+            hint="galleria scale-set update gives it another image; its present VMs are not "
+            "affected",
+            code=error.reason,
+        ) from error
+    check_shape(scale_set, shape_of(version, ports), version)
+    return version
+
+
+def shape_of(version: ImageVersion, ports: Ports) -> ImageShape:
+    definition = ports.gallery.get_definition(version.name.definition)
+    luns = tuple(sorted(disk.lun for disk in version.disks if disk.lun is not None))
+    return ImageShape(definition.os_type, definition.hyper_v_generation, definition.os_state, luns)
+
+
+def check_shape(scale_set: ScaleSet, shape: ImageShape, version: ImageVersion) -> None:
+    """The text is Azure's, with every difference named."""
+    old = scale_set.shape
+    differences = [
+        f"current {what} is {now} which is different from the updated {what} {then}"
+        for what, now, then in (
+            ("OS type", old.os_type.value, shape.os_type.value),
+            ("generation", old.hyper_v_generation.value, shape.hyper_v_generation.value),
+            ("OS state", old.os_state.value, shape.os_state.value),
+            ("data-disk layout", _luns(old.luns), _luns(shape.luns)),
+        )
+        if now != then
+    ]
+    if differences:
+        raise InvalidParameter(
+            f"The Virtual Machine Scale Set '{scale_set.name}' can't be updated to "
+            f"'{version.name}': {'; '.join(differences)}.",
+            hint="make another scale set for this image",
+        )
+
+
+def _luns(luns: Sequence[int]) -> str:
+    return "LUNs " + ", ".join(map(str, luns)) if luns else "no data disks"
+
+
+def delete(scale_set: ScaleSet, machines: Machines, ports: Ports) -> None:
+    """Release all its VMs, then forget it."""
+    release(members(scale_set, ports), machines, ports, keep_disks=False)
+    ports.gallery.delete_scale_set(scale_set.version, scale_set)
