@@ -245,7 +245,13 @@ def _named(source: DiskKinds) -> str:
     """As the user named it."""
     if isinstance(source, DiskSource):
         return str(source.path)
-    return source.url if isinstance(source, UrlSource) else source.id
+    return public_url(source.url) if isinstance(source, UrlSource) else source.id
+
+
+def public_url(url: str) -> str:
+    """A URL as it may be shown and kept: the query may hold a signature that is as good as a
+    password."""
+    return url.split("?")[0].split("#")[0][:200]
 
 
 def check_luns(luns: Sequence[int | None]) -> None:

@@ -23,7 +23,7 @@ from adapters import durable
 from adapters.sources.http import Answer, DownloadFailed, Reach, get, split
 from pipeline.errors import Conflict, InvalidParameter, NoSpace, NotFound, Refused, UnsafeImage
 from pipeline.ports import Meter, Progress
-from pipeline.sources import UrlSource
+from pipeline.sources import UrlSource, public_url
 
 ATTEMPTS = 4  # a connection that breaks off is taken up again at once, so often
 SPARE = 64 << 20
@@ -75,7 +75,7 @@ class Downloads:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._sweep()
         name = hashlib.sha256(f"{source.sha256} {source.url}".encode()).hexdigest()
-        with _locked(self._directory / f"{name}.lock", source.url):
+        with _locked(self._directory / f"{name}.lock", public_url(source.url)):
             yield self._fetched(source, self._directory / name)
 
     def _fetched(self, source: UrlSource, place: Path) -> Path:
@@ -89,8 +89,9 @@ class Downloads:
         try:
             self._complete(source, part)
             if _digest(part.path) != source.sha256:
+                shown = public_url(source.url)
                 raise UnsafeImage(
-                    f"what {source.url[:200]!a} answers does not have the SHA-256 {source.sha256}",
+                    f"what {shown!a} answers does not have the SHA-256 {source.sha256}",
                     hint="nothing of it is kept; is the checksum that of this very file?",
                 )
         except DownloadFailed:
@@ -144,7 +145,7 @@ class Downloads:
             count += len(piece)
             if done > self._bounds.length:
                 raise UnsafeImage(
-                    f"{url[:200]!a} has more than the {self._bounds.length} bytes allowed"
+                    f"{public_url(url)!a} has more than the {self._bounds.length} bytes allowed"
                 )
             view = memoryview(piece)
             while view:
@@ -160,13 +161,13 @@ class Downloads:
     def _check_length(self, total: int, url: str) -> None:
         if total > self._bounds.length:
             raise UnsafeImage(
-                f"{url[:200]!a} has {total} bytes, and {self._bounds.length} are allowed"
+                f"{public_url(url)!a} has {total} bytes, and {self._bounds.length} are allowed"
             )
         facts = os.statvfs(self._directory)
         free = facts.f_bavail * facts.f_frsize
         if total + SPARE > free:
             raise NoSpace(
-                f"{url[:200]!a} has {total} bytes, and the cache has room for {free}",
+                f"{public_url(url)!a} has {total} bytes, and the cache has room for {free}",
                 hint="make room there, or set another cache in the configuration",
             )
 
@@ -262,9 +263,9 @@ def _accepted(answer: Answer, part: _Part, url: str) -> tuple[int, int | None]:
         part.discard()
         raise DownloadFailed(f"{answer.host!a} has no rest of what was begun; begin again")
     if answer.status in (404, 410):
-        raise NotFound(f"{url[:200]!a} is not there: {answer.host!a} answers {answer.status}")
+        raise NotFound(f"{public_url(url)!a} is not there: {answer.host!a} answers {answer.status}")
     if answer.status != 200:
-        raise DownloadFailed(f"{answer.host!a} answers {answer.status} to {url[:200]!a}")
+        raise DownloadFailed(f"{answer.host!a} answers {answer.status} to {public_url(url)!a}")
     part.remember(answer.header("ETag"))
     return 0, int(length) if length else None
 

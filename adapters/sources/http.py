@@ -21,6 +21,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from adapters.sources.addresses import Network, check
 from pipeline.errors import GalleriaError, InvalidParameter, Refused
+from pipeline.sources import public_url
 
 REDIRECTS = {301, 302, 303, 307, 308}
 HOPS = 5
@@ -60,7 +61,7 @@ class Reach:
 
 def split(url: str) -> SplitResult:
     """An http(s) URL that means the same to every reader. Raises InvalidParameter."""
-    shown = ascii(url[:200])
+    shown = ascii(public_url(url))
     _check_characters(url)
     try:
         parts = urlsplit(url)
@@ -83,10 +84,10 @@ def _check_characters(text: str) -> None:
     """Before anything parses it: Python's own parser drops tabs and line breaks without a word."""
     if len(text) > URL_LIMIT or not text.isascii() or not text.isprintable():
         raise InvalidParameter(
-            f"the URL {text[:200]!a} has characters that no URL has, or too many"
+            f"the URL {public_url(text)!a} has characters that no URL has, or too many"
         )
     if set(' \\"<>^`{|}') & set(text):
-        raise InvalidParameter(f"the URL {text[:200]!a} has characters that no URL has")
+        raise InvalidParameter(f"the URL {public_url(text)!a} has characters that no URL has")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ def get(url: str, headers: Mapping[str, str], reach: Reach, deadline: float) -> 
             if parts.scheme == "https" and split(target).scheme != "https":
                 raise Refused(f"{parts.hostname!a} redirects from https to http")
             url = target
-    raise Refused(f"{url[:200]!a} comes after more than {HOPS} redirects")
+    raise Refused(f"{public_url(url)!a} comes after more than {HOPS} redirects")
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ from pipeline.sources import (
     VersionSource,
     VmSource,
     disk_identity,
+    public_url,
 )
 
 
@@ -187,7 +188,7 @@ def label_of(source: AnySource) -> str:
         case ArchiveSource():
             return str(source.path.absolute())
         case UrlSource():
-            return source.url
+            return public_url(source.url)
         case VmSource():
             return source.name
         case QemuSource():

@@ -491,5 +491,12 @@ def test_addresses_that_embed_others() -> None:
     assert str(check("10.1.2.3", "x", networks("10.1.0.0/16"))) == "10.1.2.3"
 
 
+def test_a_signature_in_a_url_is_not_shown(world: World) -> None:
+    with pytest.raises(UnsafeImage) as caught:
+        world.fetch("http://files.example:PORT/other?sig=secret#part")
+    assert "secret" not in str(caught.value)
+    assert world.server.asked[0][0] == "/other?sig=secret"
+
+
 def test_a_url_keeps_its_query() -> None:
     assert split("https://h.example/a?sig=b%2Bc").query == "sig=b%2Bc"
