@@ -3,8 +3,8 @@
 An operation that the table does not name is for the owner of the whole catalog alone.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from pipeline.gallery.subjects import Access
 from pipeline.gallery.views import SharedViews
 
 _OWN = object()  # on a version that only the process which took it, by another row, has in hand
+_MADE = object()  # VMs, which are given up by who made them, or who may delete their disks
 _SHOWN = object()  # a list, of which each sees what it may see
 
 
@@ -78,9 +79,8 @@ OPERATIONS: Mapping[str, object] = {
     "undelete": Action.VERSION_WRITE,
     "check_in_the_bin": Action.VERSION_READ,
     "begin_delete": Action.VERSION_DELETE,
-    "record_deployment": Action.VERSION_READ,
     "record_deployments": Action.VERSION_READ,
-    "forget_deployments": Action.VERSION_READ,
+    "forget_deployments": _MADE,
     "list_deployments": _SHOWN,
     "put_scale_set": Action.VERSION_READ,
     "list_scale_sets": _SHOWN,
@@ -136,8 +136,13 @@ class GuardedGallery:
             self._check(rule, first)
         elif isinstance(rule, _On):
             self._access.require(rule.action, rule.id(*args, **options))
+        elif rule is _MADE:
+            self._check_made(args[1])
         elif rule is not _OWN:
             self._access.require(Action.SUBSCRIPTION_WRITE, ROOT, name)
+        if name == "record_deployments":
+            maker = self._access.principal
+            args = (first, [replace(item, deployed_by=maker) for item in args[1]])
         if name not in _VEILED:
             return method(*args, **options)
         try:
@@ -149,6 +154,14 @@ class GuardedGallery:
         named = _named(subject)
         if action not in _VIEWED or not self._views.granted(named.arm_id):
             self._access.require(action, named.arm_id, named)
+
+    def _check_made(self, deployments: Iterable[Deployment]) -> None:
+        for item in deployments:
+            if not self._made(item):
+                self._access.require(Action.DISK_DELETE, item.version.arm_id, item.name)
+
+    def _made(self, item: Deployment) -> bool:
+        return bool(item.deployed_by) and item.deployed_by == self._access.principal
 
     def _shown(self, name: str, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """What of a list the subject may see. A gallery that it only has a part of is there
@@ -167,7 +180,12 @@ class GuardedGallery:
             return [self._gallery_shown(item) for item in found if access.sees(item.name.arm_id)]
         if self._whole:
             return found
-        return [item for item in found if access.may(Action.VERSION_READ, item.version.arm_id)]
+        return [
+            item
+            for item in found
+            if (isinstance(item, Deployment) and self._made(item))
+            or access.may(Action.VERSION_READ, item.version.arm_id)
+        ]
 
     def _gallery_shown(self, gallery: Gallery) -> Gallery:
         if self._access.may(Action.GALLERY_READ, gallery.name.arm_id):

@@ -37,6 +37,11 @@ class Access:
         self._principal = principal
 
     @property
+    def principal(self) -> str:
+        """The principal that is acted for; empty for the local operator."""
+        return "" if self._principal is None else self.subject.name
+
+    @property
     def subject(self) -> Subject:
         return self._known[0]
 

@@ -150,8 +150,10 @@ ACTS: dict[str, Callable[[GalleryService], Any]] = {
     "begin_version": lambda g: g.begin_version(_PUBLISH),
     "begin_replication": lambda g: g.begin_replication(V100),
     "begin_delete": lambda g: g.begin_delete(V100),
+    "record_deployments": lambda g: g.record_deployments(V100, [deployment("vm1")]),
 }
 READS = {"get_definition", "list_definitions", "list_versions", "get_version", "report", "resolve"}
+READS |= {"record_deployments"}
 
 
 def deployment(name: str, version: VersionName = V100) -> Deployment:
@@ -227,6 +229,35 @@ def test_deployments_of_what_is_not_seen_are_hidden_but_not_from_the_jobs(world:
     alice = world.give(Role.READER, "corp")
     assert [item.name for item in alice.gallery.list_deployments()] == ["vm1"]
     assert len(alice.jobs.list_deployments()) == 2  # else their bases would be collected
+
+
+def test_a_vm_is_given_up_by_who_made_it(world: World) -> None:
+    owner, alice = world.owner.jobs, world.give(Role.READER, "corp").jobs
+    share(world, tenants=[OTHER])
+    world.owner.grants.put_principal(Principal("bob", tenant=OTHER))
+    bob = world.be("bob")
+    owner.record_deployments(V100, [deployment("hers")])
+    alice.record_deployments(V100, [replace(deployment("mine"), deployed_by="bob")])
+    with pytest.raises(NotFound):
+        bob.jobs.record_deployments(V100, [deployment("his")])
+    bob.jobs.resolve(f"{UNIQUE}/Images/web/Versions/1.0.0")
+    bob.jobs.record_deployments(V100, [deployment("his")])
+    assert [(item.name, item.deployed_by) for item in owner.list_deployments()] == [
+        ("hers", ""),
+        ("his", "bob"),
+        ("mine", "alice"),
+    ]
+    assert [item.name for item in bob.gallery.list_deployments()] == ["his"]
+    hers, his, mine = owner.list_deployments()
+    with pytest.raises(AuthorizationFailed, match="disks/delete"):
+        alice.forget_deployments(V100, [mine, his])
+    with pytest.raises(NotFound):
+        bob.jobs.forget_deployments(V100, [hers])
+    assert len(owner.list_deployments()) == 3
+    alice.forget_deployments(V100, [mine])
+    world.be("bob").jobs.forget_deployments(V100, [his])
+    owner.forget_deployments(V100, [hers])
+    assert owner.list_deployments() == []
 
 
 def test_a_conflict_does_not_name_what_is_not_seen(world: World) -> None:

@@ -23,7 +23,8 @@ class Deployment:
     """Disks that were made for a VM from a version; they outlive the version.
 
     `zone` and `replica` say which of the region's replicas they were made from; `scale_set` names
-    the set that the VM belongs to.
+    the set that the VM belongs to; `deployed_by` the principal that made it, empty for the local
+    operator.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Deployment:
     uuid: str = ""
     mac_address: str = ""
     scale_set: str = ""
+    deployed_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
