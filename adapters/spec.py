@@ -100,6 +100,7 @@ ProfileText = Annotated[str, _by(select), _one_of(PROFILES)]
 OperationText = Annotated[str, _by(lambda name: select(only=[name])), _one_of(OPERATIONS)]
 ChecksumText = Annotated[str, Field(pattern=r"^sha256:[0-9a-fA-F]{64}$")]
 PathText = Annotated[str, Field(min_length=1)]
+GuestPathText = Annotated[str, _by(lambda path: select(remove_paths=[path]))]
 
 
 class _Model(BaseModel):
@@ -170,6 +171,18 @@ class Generalize(_Model):
     skip: tuple[OperationText, ...] = Field((), description="Not these.")
     remove_users: tuple[str, ...] = Field((), description="Remove these accounts.")
     keep_users: tuple[str, ...] = Field((), description="Keep these accounts.")
+    remove_paths: tuple[GuestPathText, ...] = Field(
+        (), description="Remove what these absolute paths or patterns name in the guest."
+    )
+    truncate_paths: tuple[GuestPathText, ...] = Field(
+        (), description="Empty the files that these name."
+    )
+    scripts: tuple[PathText, ...] = Field(
+        (),
+        description="Shell scripts (relative to the spec) to run as root inside the guest, in the "
+        "appliance, without a network. Danger: they and the guest's programs can spoil the image, "
+        "and make it differ from run to run.",
+    )
 
 
 class SpecRegion(_Model):
@@ -242,7 +255,10 @@ def _resolve(spec: Spec, directory: Path) -> Spec:
     below = _joined(directory, source.os_disk_backing)
     disks = tuple(_resolve_disk(disk, directory) for disk in source.data_disks)
     resolved = source.model_copy(update={**files, "os_disk_backing": below, "data_disks": disks})
-    return spec.model_copy(update={"source": resolved})
+    wanted = spec.generalize
+    if isinstance(wanted, Generalize):
+        wanted = wanted.model_copy(update={"scripts": _joined(directory, wanted.scripts)})
+    return spec.model_copy(update={"source": resolved, "generalize": wanted})
 
 
 def _resolve_disk(disk: DataDisk, directory: Path) -> DataDisk:

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -9,12 +10,14 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
-from pipeline.guest.operations import Operation
+from pipeline.errors import InvalidParameter, NotFound
+from pipeline.guest.operations import Operation, Script
 from pipeline.guest.profiles import DEFAULT, OPERATIONS, PROFILES, Plan, select
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 WIDTH = 96
+SCRIPT_LIMIT = 1 << 20  # bytes
 
 
 def _list_operations(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -75,6 +78,20 @@ def plan_of(values: dict[str, Any]) -> Plan:
     )
 
 
+def own_script(path: Path) -> Script:
+    """A script that a build spec names. Raises NotFound, or InvalidParameter for what is none."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(SCRIPT_LIMIT + 1)
+        if len(content) > SCRIPT_LIMIT:
+            raise InvalidParameter(f"{path} is no script: larger than {SCRIPT_LIMIT} bytes")
+        return Script(path.name, content.decode())
+    except FileNotFoundError:
+        raise NotFound(f"there is no script {path}") from None
+    except UnicodeDecodeError:
+        raise InvalidParameter(f"{path} is no script: its text is not UTF-8") from None
+
+
 @click.command(cls=Command)
 @click.pass_obj
 def operations(settings: Settings) -> None:
@@ -118,4 +135,5 @@ def _document(operation: Operation) -> dict[str, object]:
         "why": operation.why,
         "default": operation.default,
         "families": operation.families,
+        "paths": operation.paths,
     }

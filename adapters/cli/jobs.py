@@ -11,7 +11,7 @@ import click
 
 from adapters.cli import arguments
 from adapters.cli.context import Settings
-from adapters.cli.guests import plan_of, plan_options
+from adapters.cli.guests import own_script, plan_of, plan_options
 from adapters.cli.lazy import Command
 from adapters.cli.proof import report_text, without_inventory
 from adapters.cli.sources import source_options, sources_of, spec_sources
@@ -215,6 +215,9 @@ def _spec_plan(wanted: "Generalize | bool | None") -> Plan | None:
         only=wanted.operations,
         remove_users=wanted.remove_users,
         keep_users=wanted.keep_users,
+        remove_paths=wanted.remove_paths,
+        truncate_paths=wanted.truncate_paths,
+        scripts=[own_script(Path(path)) for path in wanted.scripts],
     )
 
 

@@ -160,17 +160,19 @@ class GuestfsSession:
     def mount(self, *, writable: bool = True) -> Guest:
         """Raises StageFailed when no operating system, or more than one, is on the first disk that
         has any, and when a file system is not mounted as it should be."""
-        points = mountable(self._examined())
         present = self._surveyed().kinds()
+        # a disk that fstab names may not be among these
+        points = {
+            point: name
+            for point, name in mountable(self._examined()).items()
+            if device_of(name) in present
+        }
         writable = writable and self._writable
         if self._mounted:
             self._helper.call("umount_all")
         self._mounted = True
         for point in sorted(points, key=len):
-            if (
-                device_of(points[point]) in present
-            ):  # a disk that fstab names may not be among these
-                self._mount(points[point], point, writable=writable)
+            self._mount(points[point], point, writable=writable)
         if writable:
             self._check_writable()
             self._hold_still()
@@ -194,8 +196,8 @@ class GuestfsSession:
         found = self._surveyed()
         if self._guest is None or not self._guest.writable:
             return free.Edited(self._before)
-        hollow = self._guest.hollows(found)
-        touched, created = self._guest.changes()
+        hollow = self._guest.changes.hollows(found)
+        touched, created = self._guest.changes.by_device()
         return free.Edited(self._before, touched, created, frozenset(touched), hollow)
 
     def _examined(self) -> System:

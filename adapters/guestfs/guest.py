@@ -9,52 +9,29 @@ import fnmatch
 import re
 import stat as modes
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from adapters.guestfs import hive, initramfs
-from adapters.guestfs.devices import Devices
+from adapters.guestfs.changes import SYSROOT, Changes
 from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.guestfs.shell import quote, run_script
-from pipeline.data.extents import SECTOR, Range
-from pipeline.errors import Refused
+from pipeline.errors import Refused, StageFailed
 from pipeline.guest.hives import Hive
 from pipeline.ports import FileStat, Guest
 
 LINK_LIMIT = 40  # what Linux follows (path_resolution(7))
-SYSROOT = "/sysroot"  # where the appliance mounts the guest
 PART = 1 << 20  # bytes of one message; libguestfs's limit is 4 MiB
 KINDS = {
     modes.S_IFREG: "file",
     modes.S_IFDIR: "directory",
     modes.S_IFLNK: "symlink",
 }
+SCRIPT_SECONDS = 1800.0
 SELINUX = "security.selinux"
 NO_LABEL = ("No data available", "Operation not supported")
-MAPPED_FILES = ("ext2", "ext3", "ext4", "xfs")  # what filefrag says is where it lies
-HOLLOW_BLOCK = 4096
-EXTENT = re.compile(r"^ *\d+: +(\d+)\.\. *\d+: +(\d+)\.\. *\d+: +(\d+):(?: +\d+:)?(.*)$", re.M)
-UNPLACED = {"inline", "encoded", "delalloc", "unknown_loc", "not_aligned", "tail"}
 WILDCARD = re.compile(r"[*?\[]")
 FIND_KINDS = {"f": "file", "d": "directory", "l": "symlink"}
-
-
-@dataclass(slots=True)
-class Changes:
-    """What was changed, so that it can be dated alike in every run. `paths` are real; `inodes` are
-    (device number, inode); `hollow` is how much of a file's start is kept."""
-
-    paths: set[str] = field(default_factory=set)
-    made: set[str] = field(default_factory=set)
-    inodes: set[tuple[int, int]] = field(default_factory=set)
-    hollow: dict[str, int] = field(default_factory=dict)
-
-    def changed(self, real: str, *, made: bool = False) -> None:
-        self.paths.add(real)
-        if made:
-            self.made.add(real)
-            self.paths.add(str(PurePosixPath(real).parent))
 
 
 class GuestfsGuest:
@@ -71,7 +48,7 @@ class GuestfsGuest:
         self._helper = helper
         self._mount_points = dict(mount_points or {})
         self.writable = writable
-        self._changes = Changes()
+        self.changes = Changes(helper, self._mount_points)
         self._directories: dict[str, str | None] = {}  # directory -> its real path, None: absent
         self._resolving: set[str] = set()  # links on the way to what is being resolved: no loops
 
@@ -169,13 +146,13 @@ class GuestfsGuest:
             self._call("write_append", real, content[start : start + PART])
         if mode is not None or found is None:
             self._call("chmod", 0o644 if mode is None else mode, real)
-        self._changes.changed(real, made=found is None)
+        self.changes.changed(real, made=found is None)
         # blocks are given out in this order and no other
         self._call("sync")
 
     def truncate(self, path: str) -> None:
         real = self._regular(path, "truncated")
-        self._changes.changed(real)
+        self.changes.changed(real)
         if _plain(real):
             self._insist("truncate", real)
         else:
@@ -187,8 +164,9 @@ class GuestfsGuest:
             return
         real = self.real(path)
         self._forget(real, found.kind)
-        self._changes.changed(str(PurePosixPath(real).parent))
-        self._changes.inodes |= self._other_links(real, found.kind)
+        self.changes.changed(str(PurePosixPath(real).parent))
+        if self.writable and _plain(real):
+            self.changes.note_links(real, found.kind)
         if not _plain(real):
             # rm never follows links, neither as its argument nor below it
             self._script(f"rm -rf -- {quote(SYSROOT + real)}")
@@ -205,17 +183,17 @@ class GuestfsGuest:
             path = str(PurePosixPath(path).parent)
         for directory in reversed(missing):
             self._call("mkdir_mode", self.real(directory), mode)
-            self._changes.changed(self.real(directory), made=True)
+            self.changes.changed(self.real(directory), made=True)
             self._directories = {key: at for key, at in self._directories.items() if at is not None}
 
     def symlink(self, target: str, path: str) -> None:
         real = self.real(path)
         self._call("ln_s", target, real)
-        self._changes.changed(real, made=True)
+        self.changes.changed(real, made=True)
         self._directories.clear()
 
     def hollow(self, path: str, keep: int) -> None:
-        self._changes.hollow[self._regular(path, "emptied")] = keep
+        self.changes.hollow[self._regular(path, "emptied")] = keep
 
     def label(self, path: str) -> str:
         try:
@@ -229,66 +207,19 @@ class GuestfsGuest:
     def set_label(self, path: str, label: str) -> None:
         real = self.real(path)
         self._call("lsetxattr", SELINUX, label, len(label.encode()), real)
-        self._changes.changed(real)
+        self.changes.changed(real)
 
-    def changes(self) -> tuple[dict[str, set[int]], dict[str, set[int]]]:
-        """Inodes that were changed, and those that were made, by device. What is mounted must still
-        be."""
-        devices = {self._call("lstatns", p)["st_dev"]: d for p, d in self._mount_points.items()}
-        touched: dict[str, set[int]] = {name: set() for name in self._mount_points.values()}
-        created: dict[str, set[int]] = {name: set() for name in self._mount_points.values()}
-        for number, inode in self._changes.inodes:
-            if number in devices:
-                touched[devices[number]].add(inode)
-        for path in sorted(self._changes.paths):
-            if not _plain(path):
-                continue
-            try:
-                stat = self._call("lstatns", path)
-            except CallFailed as error:
-                if error.absent:  # changed first and removed later
-                    continue
-                raise
-            if (name := devices.get(stat["st_dev"])) is not None:
-                touched[name].add(stat["st_ino"])
-                if path in self._changes.made:
-                    created[name].add(stat["st_ino"])
-        return touched, created
-
-    def hollows(self, found: Devices) -> dict[str, list[Range]]:
-        """Where on their devices the contents lie that `hollow` gave up. Where that can't be known
-        they are zeroed now."""
-        ranges: dict[str, list[Range]] = {}
-        for path, keep in self._changes.hollow.items():
-            file = quote(SYSROOT + path)
-            point = max(
-                (p for p in self._mount_points if f"{path}/".startswith(f"{p.rstrip('/')}/")),
-                key=len,
-            )
-            device = found.find(self._mount_points[point])
-            if device is None or not device.pieces or device.kind not in MAPPED_FILES:
-                self._script(
-                    f"dd if=/dev/zero of={file} bs={HOLLOW_BLOCK} seek={keep // HOLLOW_BLOCK} "
-                    f"count=$(( ($(stat -c %s {file}) - {keep}) / {HOLLOW_BLOCK} )) "
-                    "conv=notrunc,fsync 2>/dev/null"
-                )
-                continue
-            listing = self._script(f"filefrag -v -b512 {file}").decode(errors="replace")
-            ranges.setdefault(device.name, []).extend(_file_ranges(listing, keep))
-        return ranges
-
-    def _other_links(self, real: str, kind: str) -> set[tuple[int, int]]:
-        """Files that are going to lose one of several names: device number and inode."""
-        if not self.writable or not _plain(real):
-            return set()
-        if kind == "directory":
-            output = self._script(
-                f"find {quote(SYSROOT + real)} -type f -links +1 -printf '%D %i\\n' || true"
-            )
-            rows = (line.split() for line in output.splitlines())
-            return {(int(number), int(inode)) for number, inode in rows}
-        stat = self._call("lstatns", real)
-        return {(stat["st_dev"], stat["st_ino"])} if stat["st_nlink"] > 1 else set()
+    def run(self, script: str) -> str:
+        try:
+            output = str(self._call("sh", script, timeout=SCRIPT_SECONDS))
+        except CallFailed as error:
+            raise StageFailed(
+                f"a script in the guest failed: {error.message}",
+                hint="it runs with the guest's own programs: they must be of this host's "
+                "architecture",
+            ) from error
+        self._directories.clear()
+        return output
 
     @contextlib.contextmanager
     def hive(self, path: str, *, writable: bool = False) -> Iterator[Hive]:
@@ -397,16 +328,6 @@ class GuestfsGuest:
 
     def _script(self, script: str) -> bytes:
         return run_script(self._helper, script)
-
-
-def _file_ranges(listing: str, keep: int) -> Iterator[Range]:
-    """filefrag(8)'s table of extents in sectors, without the first `keep` bytes of the file."""
-    for logical, physical, length, flags in EXTENT.findall(listing):
-        if UNPLACED & set(flags.replace(" ", "").split(",")):
-            continue
-        skip = min(max(keep - int(logical) * SECTOR, 0), int(length) * SECTOR)
-        if skip < int(length) * SECTOR:
-            yield Range(int(physical) * SECTOR + skip, int(length) * SECTOR - skip)
 
 
 def _plain(path: str) -> bool:

@@ -43,11 +43,13 @@ OPERATIONS = (
         "Remove cloud-init's instance data, seeds and the files that it made from them",
         "With them it takes a clone for the machine it knows; and user data holds secrets.",
         clean_cloud_init,
+        paths=("/var/lib/cloud", *CLOUD_INIT_FILES),
     ),
     Operation(
         "waagent",
         "Remove the Azure agent's state, keys and extension logs",
         "They hold certificates, protected settings and the identity of one machine.",
         clean_waagent,
+        paths=("/var/lib/waagent", "/var/log/azure", *WAAGENT_FILES),
     ),
 )

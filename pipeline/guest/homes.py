@@ -40,13 +40,6 @@ SYSTEM = (
     "/run", "/sbin", "/sys", "/usr",
 )
 # fmt: on
-INSTALLER_ANSWERS = (
-    "/root/anaconda-ks.cfg",
-    "/root/original-ks.cfg",
-    "/root/initial-setup-ks.cfg",
-    "/root/install.log",
-    "/root/install.log.syslog",
-)
 
 
 def homes(edit: Editor) -> list[str]:
@@ -92,7 +85,6 @@ def _remove_from_homes(edit: Editor, names: Sequence[str]) -> None:
 
 def remove_histories(edit: Editor, _: Context) -> None:
     _remove_from_homes(edit, HISTORIES)
-    edit.remove_all(*INSTALLER_ANSWERS)
 
 
 def remove_credentials(edit: Editor, _: Context) -> None:
@@ -217,29 +209,34 @@ OPERATIONS = (
         "Remove shell, editor and database histories from every home",
         "They hold commands, host names and passwords that were typed.",
         remove_histories,
+        paths=tuple(f"~/{name}" for name in HISTORIES),
     ),
     Operation(
         "ssh-user-keys",
         "Remove ssh private keys, known hosts and settings from every home",
         "A private key in an image is in the hands of everybody who starts it.",
         remove_user_keys,
+        paths=("~/.ssh",),
     ),
     Operation(
         "ssh-authorized-keys",
         "Remove authorized_keys from every home",
         "They would let the builder of the image into all its machines.",
         remove_authorized_keys,
+        paths=tuple(f"~/.ssh/{name}" for name in AUTHORIZED),
     ),
     Operation(
         "user-credentials",
         "Remove credentials, caches and browser profiles from every home",
         "Tokens and passwords of clouds, registries, databases and browsers live there.",
         remove_credentials,
+        paths=tuple(f"~/{name}" for name in CREDENTIALS),
     ),
     Operation(
         "user-accounts",
         "Remove human users: accounts, groups, homes, mail, cron jobs, sudo rules",
         "A new machine gets its own users; old ones are a way in.",
         remove_users,
+        paths=("/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/sub[ug]id", "~"),
     ),
 )

@@ -4,9 +4,51 @@ import re
 
 from pipeline.guest.accounts import humans, lock_passwords
 from pipeline.guest.operations import Context, Editor, Operation, Users
+from pipeline.guest.services import removing
 
 ROTATED = re.compile(r"(\.(gz|bz2|xz|zst|old)|\.\d+|-\d{8})$")
 SYSTEMD = ("/usr/lib/systemd/systemd", "/lib/systemd/systemd")
+UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+INSTALLER_ANSWERS = (
+    "/root/anaconda-ks.cfg",
+    "/root/original-ks.cfg",
+    "/root/initial-setup-ks.cfg",
+    "/root/install.log",
+    "/root/install.log.syslog",
+    "/root/autoinst.xml",
+    "/root/inst-sys/*",
+    "/root/ks-post.log",
+    "/var/adm/autoinstall/**",
+    "/var/log/installer/autoinstall-user-data",
+    "/var/lib/cloud/seed/nocloud-net/*",
+    "/autoinstall.yaml",
+    "/cdrom/autoinstall.yaml",
+)
+SEEDS = (
+    "/var/lib/systemd/random-seed",
+    "/var/lib/urandom/random-seed",
+    "/var/lib/random-seed",
+    "/var/lib/misc/random-seed",
+    "/var/lib/seedrng/seed.*",
+    "/boot/loader/random-seed",
+    "/boot/efi/loader/random-seed",
+    "/efi/loader/random-seed",
+)
+CRASHES = (
+    "/var/crash",
+    "/var/lib/systemd/coredump",
+    "/var/lib/apport/coredump",
+    "/var/spool/abrt",
+    "/var/log/dump",
+)
+CACHES = (
+    "/var/cache/dnf",
+    "/var/cache/libdnf5",
+    "/var/cache/yum",
+    "/var/cache/zypp",
+    "/var/cache/pacman/pkg",
+    "/var/cache/apk",
+)
 SNAKEOIL_KEY = "/etc/ssl/private/ssl-cert-snakeoil.key"
 SNAKEOIL_CERTIFICATE = "/etc/ssl/certs/ssl-cert-snakeoil.pem"
 SNAKEOIL_UNIT = "galleria-snakeoil.service"
@@ -31,6 +73,7 @@ def clear_machine_id(edit: Editor, _: Context) -> None:
     """Empty, not absent and not "uninitialized": systemd's advice for images (machine-id(5)); an
     older systemd takes "uninitialized" for an id. D-Bus's copy goes: systemd would take the old id
     back from it."""
+    edit.remove("/etc/hostid")  # gethostid(3), ZFS
     real = edit.follow("/etc/machine-id")
     if edit.is_file(real):
         edit.truncate(real)
@@ -75,15 +118,7 @@ def empty_logs(edit: Editor, _: Context) -> None:
 
 
 def remove_seeds(edit: Editor, _: Context) -> None:
-    edit.remove_all(
-        "/var/lib/systemd/random-seed",
-        "/var/lib/urandom/random-seed",
-        "/var/lib/random-seed",
-        "/var/lib/misc/random-seed",
-        "/boot/loader/random-seed",
-        "/boot/efi/loader/random-seed",
-        "/efi/loader/random-seed",
-    )
+    edit.remove_all(*SEEDS)
     # the key of credentials that systemd encrypted for this machine; without any it is made anew
     if not edit.guest.names("/etc/credstore.encrypted"):
         edit.remove("/var/lib/systemd/credential.secret")
@@ -94,21 +129,14 @@ def remove_temporary(edit: Editor, _: Context) -> None:
 
 
 def remove_crash_data(edit: Editor, _: Context) -> None:
-    edit.remove_contents(
-        "/var/crash",
-        "/var/lib/systemd/coredump",
-        "/var/lib/apport/coredump",
-        "/var/spool/abrt",
-        "/var/log/dump",
-    )
+    edit.remove_contents(*CRASHES)
 
 
 def remove_package_caches(edit: Editor, _: Context) -> None:
     edit.remove_all(
         "/var/cache/apt/archives/*.deb", "/var/cache/apt/archives/partial/*", "/var/cache/apt/*.bin"
     )
-    edit.remove_contents("/var/cache/dnf", "/var/cache/libdnf5", "/var/cache/yum")
-    edit.remove_contents("/var/cache/zypp", "/var/cache/pacman/pkg", "/var/cache/apk")
+    edit.remove_contents(*CACHES)
 
 
 def empty_spools(edit: Editor, _: Context) -> None:
@@ -158,31 +186,14 @@ def remove_snakeoil(edit: Editor, _: Context) -> None:
     edit.remove_all(SNAKEOIL_KEY, SNAKEOIL_CERTIFICATE)
 
 
-def leave_domain(edit: Editor, _: Context) -> None:
-    edit.remove_all("/etc/krb5.keytab", "/var/lib/samba/secrets.tdb")
-    edit.remove_all("/var/lib/samba/private/*.tdb")
-    for name in ("db", "mc", "secrets", "pubconf", "pipes/private"):
-        edit.remove_files(f"/var/lib/sss/{name}")
+def remove_first_boot_answers(edit: Editor, context: Context) -> None:
+    removing(INSTALLER_ANSWERS)(edit, context)
 
 
-def remove_subscriptions(edit: Editor, _: Context) -> None:
-    edit.remove_all("/etc/pki/consumer/*.pem", "/etc/pki/entitlement/*.pem")
-    edit.remove_all("/etc/sysconfig/rhn/systemid", "/etc/zypp/credentials.d/SCCcredentials")
-    edit.remove_contents("/var/lib/ubuntu-advantage/private", "/var/lib/rhsm")
-
-
-def reset_agents(edit: Editor, _: Context) -> None:
-    edit.remove_all(
-        "/etc/salt/minion_id",
-        "/etc/salt/pki/minion/minion.p*",
-        "/etc/chef/client.pem",
-        "/etc/docker/key.json",
-        "/var/lib/docker/engine-id",
-        "/var/lib/tailscale/tailscaled.state",
-        "/var/lib/zerotier-one/identity.*",
-    )
-    for directory in ("/etc/puppetlabs/puppet/ssl", "/var/lib/puppet/ssl", "/var/lib/bluetooth"):
-        edit.remove_files(directory)
+def reset_pacman_keyring(edit: Editor, _: Context) -> None:
+    """pacman's own signing key; only where the guest makes a new one at its first boot."""
+    if any(edit.exists(f"{d}/pacman-init.service") for d in UNIT_DIRECTORIES):
+        edit.remove_contents("/etc/pacman.d/gnupg")
 
 
 # In the order in which they run: who was provisioned is read before that state goes, homes are
@@ -193,42 +204,35 @@ IDENTITY = (
         "Empty the machine id, and remove D-Bus's copy",
         "Clones with one id share DHCP addresses, journals and every id derived from it.",
         clear_machine_id,
+        paths=("/etc/machine-id", "/var/lib/dbus/machine-id", "/etc/hostid"),
     ),
     Operation(
         "random-seed",
         "Remove random seeds and the key of systemd's credentials",
         "Clones that start from one seed may draw the same random numbers.",
         remove_seeds,
+        paths=(*SEEDS, "/var/lib/systemd/credential.secret"),
     ),
     Operation(
         "storage-names",
         "Reset the iSCSI initiator and NVMe host names, and lists of known devices",
         "Two hosts with one name break each other's sessions and reservations.",
         reset_storage_names,
+        paths=(
+            "/etc/iscsi/initiatorname.iscsi",
+            "/etc/nvme/host*",
+            "/etc/lvm/devices/system.devices",
+            "/etc/lvm/archive/*",
+            "/etc/blkid.tab",
+        ),
     ),
     Operation(
         "snakeoil",
         "Replace Debian's self-signed certificate at the first boot",
         "Its private key would be the same on every clone.",
         remove_snakeoil,
-    ),
-    Operation(
-        "domain",
-        "Remove Kerberos, SSSD and Samba machine secrets",
-        "They are the machine's membership in a domain.",
-        leave_domain,
-    ),
-    Operation(
-        "subscriptions",
-        "Remove Red Hat, SUSE and Ubuntu subscription identities",
-        "A clone would count, and be revoked, as the machine it was made from.",
-        remove_subscriptions,
-    ),
-    Operation(
-        "agents",
-        "Remove the identities of management agents",
-        "Salt, Puppet, Chef, Docker and VPN agents take clones for one machine.",
-        reset_agents,
+        families=("debian",),
+        paths=(SNAKEOIL_KEY, SNAKEOIL_CERTIFICATE),
     ),
 )
 LEFTOVERS = (
@@ -237,18 +241,26 @@ LEFTOVERS = (
         "Lock root and system accounts; leave no empty password",
         "A password that everybody who has the image knows is none.",
         lock_root,
+        paths=("/etc/shadow", "/etc/gshadow", "/etc/passwd"),
     ),
     Operation(
         "password-backups",
         "Remove backups of the account files and remembered passwords",
         "They hold the hashes of accounts that were removed or locked.",
         remove_password_backups,
+        paths=(
+            "/etc/{passwd,shadow,group,gshadow,subuid,subgid}{-,~,.org,.bak}",
+            "/var/backups",
+            "/etc/security/opasswd",
+            "/var/cache/debconf/passwords.dat",
+        ),
     ),
     Operation(
         "spools",
         "Remove mail, print jobs and one-time jobs that wait in spools",
         "They belong to the old machine's users, and would be sent by every clone.",
         empty_spools,
+        paths=("/var/mail", "/var/spool/{mail,at,cron/atjobs,postfix,exim4,cups,mqueue}"),
     ),
     Operation(
         "crontabs",
@@ -256,35 +268,56 @@ LEFTOVERS = (
         "Jobs that users had; those of removed users go with them in any case.",
         remove_crontabs,
         default=False,
+        paths=("/var/spool/cron",),
     ),
     Operation(
         "crash-data",
         "Remove core dumps and crash reports",
         "They are memory of processes, secrets included.",
         remove_crash_data,
+        paths=CRASHES,
     ),
     Operation(
         "package-caches",
         "Remove downloaded packages",
         "They only take space; package lists are kept.",
         remove_package_caches,
+        paths=("/var/cache/apt/archives", *CACHES),
+    ),
+    Operation(
+        "installer-answers",
+        "Remove what installers keep of their answers",
+        "They hold the first user's password, and keys.",
+        remove_first_boot_answers,
+        paths=INSTALLER_ANSWERS,
+    ),
+    Operation(
+        "pacman-keyring",
+        "Let pacman make a new signing key at the first boot, where it would",
+        "Who has the key of another machine can sign packages for it.",
+        reset_pacman_keyring,
+        families=("arch",),
+        paths=("/etc/pacman.d/gnupg",),
     ),
     Operation(
         "temporary-files",
         "Remove what is in /tmp and /var/tmp",
         "Nothing there outlives a machine, and anything may lie there.",
         remove_temporary,
+        paths=("/tmp", "/var/tmp"),  # noqa: S108 - the guest's
     ),
     Operation(
         "boot-flags",
         "Remove /forcefsck, /fastboot and /.autorelabel",
         "Left behind, they make each clone check or relabel its disk and start again.",
         remove_boot_flags,
+        paths=("/forcefsck", "/fastboot", "/.autorelabel"),
     ),
     Operation(
         "logs",
         "Empty logs in place; remove rotated logs and journals",
         "They tell of the old machine, and often hold secrets.",
         empty_logs,
+        paths=("/var/log", "/var/account/pacct*", "/var/lib/rsyslog/imjournal.state"),
     ),
 )

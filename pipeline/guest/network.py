@@ -29,6 +29,9 @@ LEASES = (
     "/var/lib/NetworkManager/timestamps",
     "/var/lib/wicked/*.xml",
     "/var/lib/udhcpc/*",
+    "/var/lib/dhcpd/*.leases~",
+    "/var/lib/iwd/*.psk",
+    "/etc/wpa_supplicant/wpa_supplicant-*.conf",
 )
 # files that name the cards of one machine: removed when they do
 BOUND = (
@@ -40,6 +43,7 @@ BOUND = (
     "/etc/sysconfig/network-scripts/ifcfg-*",
     "/etc/sysconfig/network/ifcfg-*",
 )
+PASSWORDS = ("psk", "password", "private-key-password", "leap-password", "secret", "wep-key0")
 ALWAYS_BOUND = (
     "/etc/udev/rules.d/70-persistent-net.rules",
     "/etc/udev/rules.d/70-persistent-cd.rules",
@@ -81,13 +85,21 @@ def remove_network_state(edit: Editor, _: Context) -> None:
         for path in edit.guest.glob(pattern):
             if "/ifcfg-" in path:
                 change_lines(edit, path, _free_of_card)
-            elif MAC.search(edit.text(path)):
+            elif _names_one_place(path, edit.text(path)):
                 edit.remove(path)
                 removed.append(path)
     change_lines(edit, "/etc/network/interfaces", _free_of_card)
     cloud_init = any(edit.exists(path) for path in CLOUD_INIT)
     if not cloud_init or edit.exists("/etc/cloud/cloud-init.disabled"):
         _keep_reachable(edit, removed)
+
+
+def _names_one_place(path: str, text: str) -> bool:
+    """Bound to a network card, or to a network by its password (NetworkManager's keyfiles)."""
+    if MAC.search(text):
+        return True
+    words = (line.partition("=")[0].strip() for line in text.splitlines())
+    return "/NetworkManager/" in path and any(word in PASSWORDS for word in words)
 
 
 def _free_of_card(line: str) -> str | None:
@@ -143,23 +155,33 @@ OPERATIONS = (
         "Remove the leases and identities of all DHCP clients",
         "A clone that asks with the same identity gets the same address.",
         remove_leases,
+        paths=(*(f"{name}/**" for name in LEASE_DIRECTORIES), *LEASES),
     ),
     Operation(
         "network-state",
         "Remove network configuration that is bound to one network card",
         "A clone has another card: it would come up without a network.",
         remove_network_state,
+        paths=(*ALWAYS_BOUND, *BOUND, "/etc/network/interfaces"),
     ),
     Operation(
         "hostname",
         "Reset the host name to localhost, also in /etc/hosts",
         "Each machine gets its own, from its cloud, from DHCP or from its owner.",
         reset_hostname,
+        paths=(
+            "/etc/hostname",
+            "/etc/HOSTNAME",
+            "/etc/mailname",
+            "/etc/hosts",
+            "/etc/sysconfig/network",
+        ),
     ),
     Operation(
         "resolver",
         "Empty /etc/resolv.conf where a DHCP client wrote it",
         "Name servers belong to the network in which the image was made.",
         reset_resolver,
+        paths=("/etc/resolv.conf", "/etc/resolvconf/resolv.conf.d"),
     ),
 )

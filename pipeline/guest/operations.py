@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import PurePosixPath
 
+from pipeline.guest.selinux import Labels
 from pipeline.ports import Guest, GuestFacts
 
 LINK_LIMIT = 40  # what Linux follows (path_resolution(7))
@@ -14,6 +15,8 @@ class Action(Enum):
     REMOVED = "removed"
     TRUNCATED = "truncated"
     WRITTEN = "written"
+    EMPTIED = "emptied"  # its contents given up, the file and its length kept
+    RAN = "ran"
     LINKED = "linked"
     LOCKED = "locked"
 
@@ -28,6 +31,28 @@ class Change:
     path: str
 
 
+# distributions by what they have in common, by inspection's names (GuestFacts.distribution)
+FAMILIES = {
+    "debian": ("debian", "ubuntu", "linuxmint", "kali", "devuan", "pop", "raspbian"),
+    "redhat": (
+        *("fedora", "rhel", "centos", "rocky", "almalinux", "oraclelinux", "scientificlinux"),
+        *("redhat-based", "amzn", "circle", "openeuler"),
+    ),
+    "suse": ("opensuse", "sles", "suse-based", "opensuse-microos"),
+    "arch": ("archlinux", "manjaro"),
+    "alpine": ("alpinelinux", "postmarketos"),
+}
+
+
+def families_of(facts: GuestFacts) -> frozenset[str]:
+    """The families that a guest is of. One of unknown type that has a root file system is a Linux
+    without os-release."""
+    if facts.os_type == "windows":
+        return frozenset({"windows"})
+    own = {name for name, members in FAMILIES.items() if facts.distribution in members}
+    return frozenset({"linux", *own})
+
+
 class Users(Enum):
     """Which human accounts the operation `user-accounts` removes."""
 
@@ -37,12 +62,23 @@ class Users(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Script:
+    """A shell script of the user's own, run with the guest's programs."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What the user decides beyond which operations run."""
 
     users: Users = Users.ALL
     remove_users: frozenset[str] = frozenset()  # besides those of `users`
     keep_users: frozenset[str] = frozenset()
+    remove_paths: tuple[str, ...] = ()  # patterns
+    truncate_paths: tuple[str, ...] = ()
+    scripts: tuple["Script", ...] = ()
     force: bool = False  # take a Windows guest that Sysprep has not generalized, too
 
 
@@ -56,7 +92,8 @@ class Operation:
     why: str
     perform: Callable[["Editor", "Context"], None]
     default: bool = True
-    families: tuple[str, ...] = ("linux",)  # values of GuestFacts.os_type
+    families: tuple[str, ...] = ("linux",)  # "linux" and "windows" are all of them: `families_of`
+    paths: tuple[str, ...] = ()  # where it looks, for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +108,10 @@ class Editor:
     """Changes a guest for one operation, and records each change. Nothing that is as it should be
     is touched, so a second run records nothing."""
 
-    def __init__(self, guest: Guest, operation: str) -> None:
+    def __init__(self, guest: Guest, operation: str, labels: Labels | None = None) -> None:
         self.guest = guest
         self.operation = operation
+        self._labels = labels or Labels(guest)
         self.changes: list[Change] = []
 
     def record(self, action: Action, path: str) -> None:
@@ -113,10 +151,12 @@ class Editor:
         content = text.encode(errors="surrogateescape")
         if self.is_file(real) and self.guest.read(real, len(content) + 1) == content:
             return
-        parent = str(PurePosixPath(real).parent)
-        if not self.exists(parent):
-            self.guest.mkdir(parent)
+        new = not self.exists(real)
+        if new:
+            self._make_directory(str(PurePosixPath(real).parent))
         self.guest.write(real, content, mode)
+        if new:
+            self._labels.give(real)
         self.record(Action.WRITTEN, real)
 
     def remove(self, path: str) -> None:
@@ -152,11 +192,27 @@ class Editor:
             self.record(Action.TRUNCATED, self.guest.real(path))
 
     def symlink(self, target: str, path: str) -> None:
-        parent = str(PurePosixPath(path).parent)
         if not self.exists(path):
-            self.guest.mkdir(parent)
+            self._make_directory(str(PurePosixPath(path).parent))
             self.guest.symlink(target, path)
+            self._labels.give(self.guest.real(path))
             self.record(Action.LINKED, self.guest.real(path))
+
+    def hollow(self, path: str, keep: int) -> None:
+        """Give up a file's contents behind its first `keep` bytes, and keep its length."""
+        found = self.guest.stat(path)
+        if found is not None and found.kind == "file" and found.length > keep:
+            self.guest.hollow(path, keep)
+            self.record(Action.EMPTIED, self.guest.real(path))
+
+    def _make_directory(self, path: str) -> None:
+        missing = []
+        while path != "/" and not self.exists(path):
+            missing.append(path)
+            path = str(PurePosixPath(path).parent)
+        for directory in reversed(missing):
+            self.guest.mkdir(directory)
+            self._labels.give(self.guest.real(directory))
 
 
 def _normal(path: str) -> str:

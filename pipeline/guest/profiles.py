@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import InvalidParameter
-from pipeline.guest import clouds, homes, linux, network, ssh
-from pipeline.guest.operations import Operation, Policy, Users
+from pipeline.guest import clouds, custom, homes, linux, network, services, ssh, swap
+from pipeline.guest.operations import Operation, Policy, Script, Users
 from pipeline.guest.windows import clean
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -14,6 +14,9 @@ OPERATIONS: tuple[Operation, ...] = (
     *ssh.OPERATIONS,
     *network.OPERATIONS,
     *clouds.OPERATIONS,
+    *services.OPERATIONS,
+    *swap.OPERATIONS,
+    *custom.OPERATIONS,
     *linux.LEFTOVERS,
     *clean.OPERATIONS,
 )
@@ -79,6 +82,9 @@ def select(
     remove_users: Sequence[str] = (),
     keep_users: Sequence[str] = (),
     force: bool = False,
+    remove_paths: Sequence[str] = (),
+    truncate_paths: Sequence[str] = (),
+    scripts: Sequence[Script] = (),
 ) -> Plan:
     """The operations of a profile, or `only` these, with those of `enable` and without those of
     `skip`, in the order in which they run. Raises InvalidParameter for an unknown name."""
@@ -92,5 +98,22 @@ def select(
             hint = f"operations: {', '.join(known)}"
             raise InvalidParameter(f"unknown operation {name!r}", hint=hint)
     wanted = (set(only or chosen.operations) | set(enable)) - set(skip)
-    policy = Policy(chosen.users, frozenset(remove_users), frozenset(keep_users), force)
+    for path in (*remove_paths, *truncate_paths):
+        if not path.startswith("/") or ".." in path.split("/") or path.strip("/*") == "":
+            raise InvalidParameter(
+                f"{path!r} is no path in a guest", hint="absolute, without '..', not everything"
+            )
+    policy = Policy(
+        chosen.users,
+        frozenset(remove_users),
+        frozenset(keep_users),
+        tuple(remove_paths),
+        tuple(truncate_paths),
+        tuple(scripts),
+        force,
+    )
+    if scripts:
+        wanted.add("scripts")
+    if remove_paths or truncate_paths:
+        wanted.add("extra-paths")
     return Plan(profile, tuple(op for op in OPERATIONS if op.name in wanted), policy)

@@ -1,5 +1,7 @@
 """ssh host keys: removed together with a guarantee that the first boot makes new ones."""
 
+from pathlib import PurePosixPath
+
 from pipeline.errors import StageFailed
 from pipeline.guest.operations import Context, Editor, Operation
 
@@ -14,6 +16,23 @@ HEADER = """\
 [Service]
 ExecStartPre=
 ExecStartPre=/usr/bin/ssh-keygen -A
+"""
+RUNLEVELS = tuple(f"/etc/rc{number}.d" for number in range(2, 6))
+INIT_SCRIPT, INIT_LINK = "/etc/init.d/galleria-host-keys", "S00galleria-host-keys"
+INIT_TEXT = """\
+#!/bin/sh
+### BEGIN INIT INFO
+# Provides:          galleria-host-keys
+# Required-Start:    $local_fs
+# Required-Stop:
+# X-Start-Before:    ssh sshd
+# Default-Start:     2 3 4 5
+# Default-Stop:
+# Short-Description: Make missing ssh host keys
+### END INIT INFO
+# Written by galleria when this image was generalized: its host keys were removed.
+[ "$1" = start ] || exit 0
+/usr/bin/ssh-keygen -A
 """
 
 
@@ -37,7 +56,9 @@ def _guarantee_new_keys(edit: Editor) -> None:
             checks = [line for line in text.splitlines() if line.startswith("ExecStartPre=")]
             checks = [line for line in checks if "ssh-keygen" not in line]
             edit.write_text(path, HEADER + "".join(f"{line}\n" for line in checks))
-    scripts = (edit.text(path) for path in INIT_SCRIPTS)
+    scripts = [text for path in INIT_SCRIPTS if (text := edit.text(path))]
+    if not guaranteed and not any("ssh-keygen" in script for script in scripts):
+        guaranteed = bool(scripts) and _add_init_script(edit)
     if not guaranteed and not any("ssh-keygen" in script for script in scripts):
         raise StageFailed(
             "the guest has sshd, but nothing that would make new host keys at its first start",
@@ -49,6 +70,18 @@ def _guarantee_new_keys(edit: Editor) -> None:
             f"the guest has sshd but not {KEYGEN}, so new host keys cannot be made",
             hint="leave the keys with --skip ssh-host-keys",
         )
+
+
+def _add_init_script(edit: Editor) -> bool:
+    """System V: a script of our own that runs before sshd's in every runlevel that starts that."""
+    levels = [
+        level for level in RUNLEVELS if any("ssh" in name for name in edit.guest.names(level))
+    ]
+    if levels:
+        edit.write_text(INIT_SCRIPT, INIT_TEXT, mode=0o755)
+        for level in levels:
+            edit.symlink(f"../init.d/{PurePosixPath(INIT_SCRIPT).name}", f"{level}/{INIT_LINK}")
+    return bool(levels)
 
 
 def _unit(edit: Editor, name: str) -> str:
@@ -68,5 +101,6 @@ OPERATIONS = (
         "Remove ssh host keys; new ones are made at the first boot",
         "Machines with the same host key can impersonate each other.",
         remove_host_keys,
+        paths=("/etc/ssh/ssh_host_*", "/etc/dropbear/dropbear_*_host_key"),
     ),
 )

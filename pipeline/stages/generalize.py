@@ -11,9 +11,10 @@ from typing import Any
 from pipeline.data.extents import Range
 from pipeline.errors import GalleriaError, StageFailed
 from pipeline.guest.checks import Evidence, looks_generalized, windows_state
-from pipeline.guest.operations import Change, Context, Editor, Operation
+from pipeline.guest.operations import Change, Context, Editor, Operation, families_of
 from pipeline.guest.profiles import Plan
 from pipeline.guest.report import redacted
+from pipeline.guest.selinux import Labels
 from pipeline.guest.windows import policy
 from pipeline.guest.windows.classify import Classification
 from pipeline.ports import Chain, Guest, GuestFacts, GuestHost, Progress
@@ -53,10 +54,10 @@ def generalize(
         meter.advance(1)
         guest = session.mount()
         meter.advance(1)
-        context = Context(facts, plan.policy)
+        context, labels = Context(facts, plan.policy), Labels(guest)
         done = []
         for operation in plan.operations:
-            done.append((operation, _perform(operation, guest, context)))
+            done.append((operation, _perform(operation, guest, context, labels)))
             meter.advance(1)
         evidence = looks_generalized(guest) if windows is None else _of(windows)
         seen = see(guest, session, facts, evidence)
@@ -73,13 +74,13 @@ def _of(windows: Classification) -> Evidence:
     return Evidence(windows.verdict.value, windows.reasons)
 
 
-def _perform(operation: Operation, guest: Guest, context: Context) -> list[Change] | None:
+def _perform(
+    operation: Operation, guest: Guest, context: Context, labels: Labels
+) -> list[Change] | None:
     """What the operation changed; None where it does not apply to the guest."""
-    # a guest of unknown type that has a root file system is a Linux without os-release
-    os_type = "linux" if context.facts.os_type == "unknown" else context.facts.os_type
-    if os_type not in operation.families:
+    if not families_of(context.facts) & set(operation.families):
         return None
-    edit = Editor(guest, operation.name)
+    edit = Editor(guest, operation.name, labels)
     try:
         operation.perform(edit, context)
     except GalleriaError as error:

@@ -47,6 +47,7 @@ class MemoryGuest:
 
     def __init__(self) -> None:
         self.root = Node("directory")
+        self.scripts: list[str] = []
 
     # what tests plant
 
@@ -160,6 +161,10 @@ class MemoryGuest:
     def label(self, path: str) -> str:
         node = self._find(path)
         return "" if node is None else node.label
+
+    def run(self, script: str) -> str:
+        self.scripts.append(script)
+        return ""
 
     def set_label(self, path: str, label: str) -> None:
         node = self._find(path)

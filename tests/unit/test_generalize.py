@@ -8,7 +8,16 @@ import pytest
 from pipeline.data.extents import Range
 from pipeline.errors import InvalidParameter, Refused, StageFailed
 from pipeline.guest.checks import looks_generalized
-from pipeline.guest.operations import Action, Context, Editor, Operation, Policy, Users
+from pipeline.guest.operations import (
+    Action,
+    Context,
+    Editor,
+    Operation,
+    Policy,
+    Script,
+    Users,
+    families_of,
+)
 from pipeline.guest.profiles import OPERATIONS, PROFILES, Plan, select
 from pipeline.ports import GuestFacts, Meter
 from pipeline.stages.generalize import generalize
@@ -515,3 +524,125 @@ def test_check_tells_specialized_from_unknown(guest: MemoryGuest) -> None:
     found = looks_generalized(guest)
     assert found.verdict == "specialized"
     assert found.reasons[0] == "1 ssh host keys in /etc/ssh"
+
+
+def test_new_files_get_the_labels_that_the_guest_says(guest: MemoryGuest) -> None:
+    unit = "/etc/systemd/system/ssh.service.d"
+    guest.plant("/usr/sbin/sshd")
+    guest.plant("/usr/bin/ssh-keygen")
+    guest.plant("/usr/lib/systemd/system/ssh.service", "[Service]\n")
+    guest.plant_directory("/etc/systemd/system")
+    guest.set_label("/etc/systemd/system", "system_u:object_r:systemd_unit_file_t:s0")
+    guest.plant("/etc/selinux/config", "SELINUX=enforcing\nSELINUXTYPE=strict\n")
+    guest.plant(
+        "/etc/selinux/strict/contexts/files/file_contexts",
+        "/.*\tsystem_u:object_r:default_t:s0\n"
+        "/etc/systemd/system(/.*)?\tsystem_u:object_r:unit_t:s0\n"
+        "/etc/systemd/system/[^/]+\\.d/.*\\.conf\t--\tsystem_u:object_r:drop_in_t:s0\n"
+        "/etc/systemd/(\t--\tsystem_u:object_r:broken_t:s0\n",
+    )
+    run(guest, "ssh-host-keys")
+    assert guest.label(unit) == "system_u:object_r:unit_t:s0"
+    assert guest.label(f"{unit}/50-galleria-host-keys.conf") == "system_u:object_r:drop_in_t:s0"
+
+
+def test_without_a_list_a_new_file_is_labelled_as_its_directory(guest: MemoryGuest) -> None:
+    guest.plant_directory("/etc")
+    guest.set_label("/etc", "etc_t")
+    run(guest, "machine-id")
+    assert guest.label("/etc/machine-id") == "etc_t"
+
+
+def test_system_v_gets_a_script_that_makes_host_keys(guest: MemoryGuest) -> None:
+    guest.plant("/usr/sbin/sshd")
+    guest.plant("/usr/bin/ssh-keygen")
+    guest.plant("/etc/init.d/ssh", "#!/bin/sh\nsshd\n")
+    guest.plant("/etc/rc2.d/S02ssh", "")
+    guest.plant("/etc/ssh/ssh_host_rsa_key", "k")
+    run(guest, "ssh-host-keys")
+    assert guest.names("/etc/ssh") == []
+    assert guest.readlink("/etc/rc2.d/S00galleria-host-keys") == "../init.d/galleria-host-keys"
+    found = guest.stat("/etc/init.d/galleria-host-keys")
+    assert found is not None
+    assert found.mode == 0o755
+    assert "ssh-keygen -A" in text(guest, "/etc/init.d/galleria-host-keys")
+
+
+def test_swap_files_keep_their_header_and_length(guest: MemoryGuest) -> None:
+    header = bytes(4086) + b"SWAPSPACE2"
+    guest.plant("/etc/fstab", "/data/swap none swap sw 0 0\n")
+    for path in ("/data/swap", "/swap.img"):
+        guest.plant(path, header + b"secret" * 1000)
+    guest.plant("/swapfile", b"no swap at all")
+    done = generalize(MemoryHost(guest), [()], select(only=["swap-files"]), Quiet())
+    assert done.report["operations"][0]["changes"] == [
+        {"action": "emptied", "path": "/data/swap"},
+        {"action": "emptied", "path": "/swap.img"},
+    ]
+    assert guest.read("/data/swap") == header + bytes(6000)
+    assert text(guest, "/swapfile") == "no swap at all"
+
+
+def test_hibernated_swap_file_is_refused(guest: MemoryGuest) -> None:
+    guest.plant("/swapfile", bytes(4086) + b"S1SUSPEND\0" + b"x")
+    with pytest.raises(StageFailed, match="hibernated"):
+        run(guest, "swap-files")
+
+
+def test_own_paths_and_scripts(guest: MemoryGuest) -> None:
+    guest.plant("/opt/app/token", "secret")
+    guest.plant("/opt/app/state", "secret")
+    plan = select(
+        "none",
+        remove_paths=["/opt/*/token"],
+        truncate_paths=["/opt/app/state"],
+        scripts=[Script("reset.sh", "echo reset")],
+    )
+    done = generalize(MemoryHost(guest), [()], plan, Quiet())
+    assert guest.names("/opt/app") == ["state"]
+    assert text(guest, "/opt/app/state") == ""
+    assert guest.scripts == ["echo reset"]
+    assert [entry["result"] for entry in done.report["operations"]] == ["changed", "changed"]
+
+
+@pytest.mark.parametrize("path", ["relative", "/", "/*", "/a/../b"])
+def test_own_paths_are_checked(path: str) -> None:
+    with pytest.raises(InvalidParameter):
+        select(remove_paths=[path])
+
+
+@pytest.mark.parametrize(
+    ("distribution", "family"),
+    [
+        *(("debian", "debian"), ("ubuntu", "debian"), ("rocky", "redhat"), ("sles", "suse")),
+        *(("archlinux", "arch"), ("alpinelinux", "alpine")),
+    ],
+)
+def test_families(distribution: str, family: str) -> None:
+    facts = GuestFacts(os_type="linux", distribution=distribution)
+    assert families_of(facts) == {"linux", family}
+
+
+def test_operations_of_another_family_do_not_apply(guest: MemoryGuest) -> None:
+    guest.plant("/var/lib/rpm/__db.001")
+    for distribution, kept in (("debian", True), ("fedora", False)):
+        host = MemoryHost(guest, GuestFacts(os_type="linux", distribution=distribution))
+        done = generalize(host, [()], select(only=["rpm-locks"]), Quiet())
+        assert done.report["operations"][0]["result"] == ("not applicable" if kept else "changed")
+        assert (guest.stat("/var/lib/rpm/__db.001") is not None) is kept
+
+
+def test_every_operation_says_where_it_looks() -> None:
+    for operation in OPERATIONS:
+        assert operation.why
+        assert operation.families
+        if operation.families != ("windows",) and operation.name not in ("extra-paths", "scripts"):
+            assert operation.paths, operation.name
+
+
+def test_wifi_profiles_with_passwords_go(guest: MemoryGuest) -> None:
+    directory = "/etc/NetworkManager/system-connections"
+    guest.plant(f"{directory}/cafe.nmconnection", "[wifi-security]\npsk=secret\n")
+    guest.plant(f"{directory}/lan.nmconnection", "[connection]\nid=lan\n[ipv4]\nmethod=auto\n")
+    run(guest, "network-state")
+    assert guest.names(directory) == ["lan.nmconnection"]
