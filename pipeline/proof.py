@@ -49,4 +49,4 @@ def try_publish(request: PublishRequest, ports: Ports) -> tuple[Preview, dict[st
         _, report = clean(disks, request.plan if found.generalized else None, work, ports)
         pin.verify()
     definition = ports.gallery.get_definition(request.version.name.definition)
-    return found, admit(report, definition.os_state, force=request.force)
+    return found, admit(report, definition.os_state, ports.progress, force=request.force)

@@ -109,7 +109,7 @@ def make(
             check_space(amounts, tuple(zones.values()), parents, ports.work)
         disks, report = clean(disks, plan, work, ports, done=supply.generalized)
         definition = ports.gallery.get_definition(version.name.definition)
-        report = admit(report, definition.os_state, force=request.force)
+        report = admit(report, definition.os_state, ports.progress, force=request.force)
         unverified = confirm(version, table, report, supply, request, ports)
         with held(zones, ports, known.values()):
             advance = region_meter(version, places, disks, ports)
@@ -145,7 +145,7 @@ def make_shallow(
         plan = request.plan if version.generalized else None
         disks, report = clean(disks, plan, work, ports)
         definition = ports.gallery.get_definition(version.name.definition)
-        report = admit(report, definition.os_state, force=request.force)
+        report = admit(report, definition.os_state, ports.progress, force=request.force)
         shallow.zero_free(disks, ports.images)
         unverified = confirm(version, table, report, supply, request, ports)
         pin.verify()

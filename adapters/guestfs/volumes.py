@@ -34,7 +34,9 @@ def free_clusters(helper: Helper, device: Device) -> tuple[Range, ...]:
     before = opened(helper, device)
     if before.is_dirty() or before.has_journal():
         raise blocks.Unsure("it was not closed cleanly")
-    run_script(helper, f"{WIPE} {quote(device.node)} >&2", timeout=WIPE_SECONDS)
+    # the appliance mixes both outputs: what it says is kept for a failure
+    wipe = f'said=$({WIPE} {quote(device.node)} 2>&1) || {{ echo "$said" >&2; exit 1; }}'
+    run_script(helper, wipe, timeout=WIPE_SECONDS)
     volume = opened(helper, device)
     return blocks.bitmap(volume.bitmap(), volume.cluster, volume.length)
 

@@ -94,12 +94,23 @@ def unknown(reason: str) -> dict[str, Any]:
     return {"check": {"verdict": "unknown", "reasons": [reason]}}
 
 
-def admit(report: Mapping[str, Any], declared: OsState, *, force: bool) -> dict[str, Any]:
+def admit(
+    report: Mapping[str, Any], declared: OsState, progress: Progress, *, force: bool
+) -> dict[str, Any]:
     """The report, if what it shows of the guest is what the definition declares. Raises Refused for
-    a specialized guest that is declared Generalized; with `force` that is recorded instead. That
-    nothing shows either is not refused: disks may hold no system at all."""
+    a specialized guest that is declared Generalized, and for a Windows that is not known to be;
+    with `force` that is recorded instead. That nothing shows either is else not refused: disks may
+    hold no system at all. A generalized guest that is declared Specialized is warned of."""
     check = report["check"]
-    if declared is not OsState.GENERALIZED or check["verdict"] not in CONTRADICTIONS:
+    if declared is not OsState.GENERALIZED:
+        if check["verdict"] == "generalized":
+            progress.warn(
+                "the definition says Specialized, but the guest is generalized: each machine made "
+                "of it sets itself up anew"
+            )
+        return dict(report)
+    windows = report.get("guest", {}).get("os_type") == "windows"
+    if check["verdict"] not in CONTRADICTIONS and not (windows and check["verdict"] == "unknown"):
         return dict(report)
     if not force:
         raise Refused(

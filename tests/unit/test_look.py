@@ -19,6 +19,7 @@ from pipeline.guest.sbom import bill, packages_in, purl
 from pipeline.ports import FreeSpace, GuestFacts, Package
 from pipeline.stages.look import admit, see
 from tests.contract.memory_guest import MemoryGuest, MemorySession
+from tests.unit.test_generalize import Quiet
 
 FACTS = GuestFacts("linux", "debian", "12.5", architecture="x86_64")
 DPKG = """\
@@ -167,12 +168,31 @@ def report_of(verdict: str) -> dict[str, Any]:
 def test_a_contradiction_is_refused_or_recorded(verdict: str) -> None:
     report = report_of(verdict)
     with pytest.raises(Refused, match=rf"{verdict}: /etc/machine-id holds an id"):
-        admit(report, OsState.GENERALIZED, force=False)
-    assert admit(report, OsState.GENERALIZED, force=True)["check"]["forced"] is True
-    assert admit(report, OsState.SPECIALIZED, force=False) == report
+        admit(report, OsState.GENERALIZED, Quiet(), force=False)
+    assert admit(report, OsState.GENERALIZED, Quiet(), force=True)["check"]["forced"] is True
+    assert admit(report, OsState.SPECIALIZED, Quiet(), force=False) == report
 
 
 @pytest.mark.parametrize("verdict", ["generalized", "unknown"])
 def test_what_contradicts_nothing_is_taken(verdict: str) -> None:
     report = report_of(verdict)
-    assert admit(report, OsState.GENERALIZED, force=False) == report
+    assert admit(report, OsState.GENERALIZED, Quiet(), force=False) == report
+
+
+def test_a_windows_must_be_known_to_be_generalized() -> None:
+    report = {**report_of("unknown"), "guest": {"os_type": "windows"}}
+    with pytest.raises(Refused):
+        admit(report, OsState.GENERALIZED, Quiet(), force=False)
+    assert admit(report, OsState.GENERALIZED, Quiet(), force=True)["check"]["forced"] is True
+
+
+def test_a_generalized_guest_declared_specialized_is_warned_of() -> None:
+    warned: list[str] = []
+
+    class Heard(Quiet):
+        def warn(self, message: str) -> None:
+            warned.append(message)
+
+    report = report_of("generalized")
+    assert admit(report, OsState.SPECIALIZED, Heard(), force=False) == report
+    assert "says Specialized, but the guest is generalized" in warned[0]

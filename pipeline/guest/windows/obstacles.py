@@ -37,13 +37,10 @@ def of_disks(tree: Tree, facts: GuestFacts, volumes: Sequence[VolumeState]) -> I
     yield from hibernated(tree)
     for volume in volumes:
         if volume.dirty or volume.journal:
-            what = "is marked dirty" if volume.dirty else "has changes in its log ($LogFile)"
-            yield Obstacle(
-                "dirty-volume",
-                volume.device,
-                f"{volume.device} {what}: mounting it drops them",
-                CHECK,
-            )
+            what = "is marked dirty: Windows wants to check it"
+            if volume.journal:
+                what = "has changes in its log ($LogFile), which writing to it would drop"
+            yield Obstacle("dirty-volume", volume.device, f"{volume.device} {what}", CHECK)
     for path, reason in registry.dirty_hives(tree):
         yield Obstacle("dirty-hive", path, f"the registry hive {shown(path)}: {reason}", CHECK)
     pending = tree.at("/Windows/WinSxS/pending.xml")
