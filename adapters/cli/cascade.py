@@ -1,11 +1,12 @@
 """`--cascade`: say what would go, ask, and delete it."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapters.cli.context import Settings
 from adapters.text import bytes_text, printable, table
+from pipeline.errors import Refused
 from pipeline.gallery.names import DefinitionName, GalleryName
 from pipeline.removal import Cascade, delete_cascade, plan_cascade
 
@@ -18,7 +19,7 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Only say what would be d
 
 
 def cascade(
-    settings: Settings, app: "App", name: GalleryName | DefinitionName, *, yes: bool, dry_run: bool
+    app: "App", name: GalleryName | DefinitionName, *, yes: bool, dry_run: bool
 ) -> tuple[dict[str, Any], str]:
     """Plan, confirm and delete; returns the document and the text of the result."""
     plan = plan_cascade(app.ports, name)
@@ -26,12 +27,20 @@ def cascade(
     if dry_run:
         return {"plan": document}, _text(plan)
     if not yes:
-        click.echo(_text(plan), err=True)
-        click.confirm(
-            f"Delete all of this for good, from {printable(str(name))}?", abort=True, err=True
-        )
+        _confirm(plan, name)
     delete_cascade(plan, app.ports)
     return {"deleted": document}, f"{_text(plan)}\n\ndeleted all of it"
+
+
+def _confirm(plan: Cascade, name: GalleryName | DefinitionName) -> None:
+    click.echo(_text(plan), err=True)
+    if not sys.stdin.isatty():
+        raise Refused(
+            f"{name} and all that is in it would be deleted, and nobody is there to be asked.",
+            hint="--yes deletes it without asking, --dry-run only says what would go",
+        )
+    question = f"Delete all of this for good, from {printable(str(name))}?"
+    click.confirm(question, abort=True, err=True)
 
 
 def _document(plan: Cascade) -> dict[str, Any]:

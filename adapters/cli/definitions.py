@@ -208,9 +208,7 @@ def delete_definition(settings: Settings, /, *, name: str, **values: bool) -> No
     wanted = parse_definition(name)
     with settings.app() as app:
         if values["cascade"]:
-            document, text = cascade(
-                settings, app, wanted, yes=values["yes"], dry_run=values["dry_run"]
-            )
+            document, text = cascade(app, wanted, yes=values["yes"], dry_run=values["dry_run"])
         else:
             app.gallery.delete_definition(wanted)
             document = {"deleted": wanted.arm_id}

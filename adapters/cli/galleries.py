@@ -143,9 +143,7 @@ def delete_gallery(settings: Settings, /, *, name: str, **values: bool) -> None:
     wanted = parse_gallery(name)
     with settings.app() as app:
         if values["cascade"]:
-            document, text = cascade(
-                settings, app, wanted, yes=values["yes"], dry_run=values["dry_run"]
-            )
+            document, text = cascade(app, wanted, yes=values["yes"], dry_run=values["dry_run"])
         else:
             app.gallery.delete_gallery(wanted)
             document = {"deleted": wanted.arm_id}

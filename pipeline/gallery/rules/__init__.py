@@ -16,7 +16,13 @@ from pipeline.gallery.rules.deletion import (
 )
 from pipeline.gallery.rules.galleries import gallery_put, gallery_update, soft_delete_policy
 from pipeline.gallery.rules.limits import Limits, quota
-from pipeline.gallery.rules.regions import MAX_REPLICAS, known_region, replica_count, targets
+from pipeline.gallery.rules.regions import (
+    MAX_REPLICAS,
+    known_region,
+    replica_count,
+    source_region_targeted,
+    targets,
+)
 from pipeline.gallery.rules.resources import deletable, end_of_life, existing, parent
 from pipeline.gallery.rules.scopes import (
     known_resource_group,
@@ -97,6 +103,7 @@ __all__ = [
     "soft_deleted",
     "soft_deletion",
     "source_missing",
+    "source_region_targeted",
     "subscription_put",
     "targets",
     "to_the_bin",

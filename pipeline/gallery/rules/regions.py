@@ -52,17 +52,21 @@ def targets(
             f"Duplicate regions are not allowed in target publishing regions: '{twice}' is there "
             "more than once."
         )
-    if region_key(location.name) not in keys:
-        listed = ", ".join(target.name for target in result)
+    source_region_targeted(result, location)
+    if mode is ReplicationMode.SHALLOW:
+        _shallow(result)
+    return result
+
+
+def source_region_targeted(wanted: Sequence[TargetRegion], location: Region) -> None:
+    if region_key(location.name) not in [target.key for target in wanted]:
+        listed = ", ".join(target.name for target in wanted)
         raise InvalidParameter(
             f"Gallery image version publishing profile regions '{listed}' must contain the "
             f"location of image version '{location.name}'.",
             hint=f"add --target-region {location.name}, or choose the source region with "
             "--location",
         )
-    if mode is ReplicationMode.SHALLOW:
-        _shallow(result)
-    return result
 
 
 def _target(

@@ -7,7 +7,12 @@ from datetime import datetime
 from pipeline.errors import Conflict, InvalidParameter, NotFound
 from pipeline.gallery.model import ImageVersion, Region, ReplicationMode, TargetRegion
 from pipeline.gallery.names import region_key
-from pipeline.gallery.rules.regions import known_region, replica_count, targets
+from pipeline.gallery.rules.regions import (
+    known_region,
+    replica_count,
+    source_region_targeted,
+    targets,
+)
 from pipeline.gallery.rules.resources import end_of_life
 
 
@@ -80,6 +85,7 @@ def changed_targets(
     for name in change.remove:
         if wanted.pop(region_key(name), None) is None:
             raise NotFound(f"'{name}' is not among the target regions of '{version.name}'.")
+    source_region_targeted(tuple(wanted.values()), location)
     for name, exclude in change.exclude_in.items():
         found = wanted.get(region_key(name))
         if found is None:
