@@ -17,6 +17,7 @@ from adapters.guestfs.client import GuestfsHost
 from adapters.images import Policy, QemuImages
 from adapters.owners import ProcessOwners
 from adapters.pins import FilePins
+from adapters.qmp.machine import QemuMachines
 from adapters.sandbox import Sandbox
 from adapters.sources import Bounds, Downloads, HostSources, networks
 from adapters.sources import Reach as DownloadReach
@@ -31,21 +32,26 @@ from pipeline.gallery.model import ImageVersion, Region
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.subjects import Access
 from pipeline.gallery.views import SharedViews
+from pipeline.outside import Ports
 from pipeline.placement import storage_types
 from pipeline.ports import Progress, Zone
-from pipeline.publish import Ports
+from pipeline.resources.opening import StoredSources
+from pipeline.resources.service import ResourceService
+from pipeline.resources.storing import Keeper
 
 
 @dataclass(frozen=True, slots=True)
 class App:
     """The wired application. `gallery` answers what is there, `grants` who may do what and `views`
-    what is shared; `ports` is what the jobs take. All act for the configured principal."""
+    what is shared; `ports` and `keeper` are what the jobs take. All act for the configured
+    principal."""
 
     config: Config
     gallery: GalleryService
     grants: Grants
     views: SharedViews
     ports: Ports
+    keeper: Keeper
     zones: Mapping[str, tuple[Zone, ...]]
 
 
@@ -62,9 +68,15 @@ def open_app(config: Config, progress: Progress) -> Iterator[App]:
         views = SharedViews(catalog, access)
         gallery = GalleryService(catalog, ProcessOwners(), _regions(config))
         zones = {region: _zones(config, region, sandbox, progress) for region in config.regions}
+        whole = guarded(gallery, access, views, whole=True)
+        resources = ResourceService(
+            catalog, ProcessOwners(), _regions(config), require=access.require, may=access.may
+        )
+        machines = QemuMachines(config.work.parent / "captures", sandbox)
+        files = HostSources(FilePins(), _downloads(config, progress))
         ports = Ports(
-            gallery=guarded(gallery, access, views, whole=True),
-            sources=HostSources(FilePins(), _downloads(config, progress)),
+            gallery=whole,
+            sources=StoredSources(files, whole, resources, machines, zones, progress),
             images=QemuImages(sandbox, Policy(virtual_size=config.max_virtual_size)),
             pins=FilePins(),
             guests=GuestfsHost(sandbox, config.cache),
@@ -75,7 +87,8 @@ def open_app(config: Config, progress: Progress) -> Iterator[App]:
             zrs_same_filesystem=config.zrs_same_filesystem,
         )
         seen = guarded(gallery, access, views)
-        yield App(config, seen, Grants(catalog, access), views, ports, zones)
+        keeper = Keeper(ports, resources, machines)
+        yield App(config, seen, Grants(catalog, access), views, ports, keeper, zones)
     finally:
         catalog.close()
 
@@ -138,6 +151,6 @@ def _replicate_later(config: Config, version: ImageVersion) -> None:
     options = ["--config", str(config.file)] if config.file else []
     options += ["--as", config.principal] if config.principal else []
     command.detach(
-        [*program, *options, "replicate", str(version.name)],
+        [*program, *options, "replicate", str(version.name), "--retry"],
         log=logs / f"replicate-{version.zone_key}.log",
     )

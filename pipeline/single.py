@@ -17,12 +17,11 @@ from pipeline.guest.partitions import PartitionTable, read_partitions
 from pipeline.guest.profiles import Plan
 from pipeline.guest.windows import arm
 from pipeline.outside import Ports
-from pipeline.placement import choose_zone, sink_name
-from pipeline.ports import GuestFacts, ImageFacts, ImageFormat, Replica, VersionRecord
+from pipeline.ports import GuestFacts, ImageFacts, ImageFormat
 from pipeline.publish import clean
-from pipeline.replication import find_donor, held
+from pipeline.replication import find_donor
 from pipeline.sources import DiskSource
-from pipeline.stages.convert import convert, hash_disk
+from pipeline.stages.convert import hash_disk
 from pipeline.stages.ingest import Disk, disk_name, recognise
 from pipeline.stages.snapshot import snapshot
 
@@ -140,23 +139,6 @@ def hash_file(source: DiskSource, ports: Ports) -> Iterator[tuple[CopyResult, It
         result = hash_disk(disk, manifest, ports.images, ports.progress)
         with manifest.open("rb") as file:
             yield result, ManifestReader(file).runs()
-
-
-def create_snapshot(
-    source: DiskSource, name: str, region: str, ports: Ports
-) -> tuple[str, Replica]:
-    """Keep one point in time of a disk in a region's zone, under a name: its content is stored as a
-    version's is, and costs what no base there holds already. Returns root digest and disk."""
-    with pinned(source, ports) as (disk, work):
-        zone = choose_zone(region, {}, ports.zones.get(region, ()))
-        zones = {sink_name(zone): zone}
-        with held(zones, ports):
-            stored = convert([disk], zones, {}, work, lambda: None, ports.images, ports.progress)
-            record = VersionRecord(
-                f"snapshot+{name}", {"snapshot": name, "source": str(source.path)}
-            )
-            (replica,) = zone.publish(record, {None: stored.disks[0].digest}, 1)
-    return stored.disks[0].digest, replica
 
 
 def export_version(

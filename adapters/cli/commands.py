@@ -107,7 +107,9 @@ COMMANDS = {
         "adapters.cli.files:hash_command",
         "Digest the guest-visible bytes of a disk: equal in every format.",
     ),
-    "snapshot": ("adapters.cli.files:snapshot", "Keep points in time of disks."),
+    "snapshot": ("adapters.cli.snapshots:snapshot", "Keep points in time of disks."),
+    "disk": ("adapters.cli.disks:disk", "Make, list, show and delete writable disks."),
+    "image": ("adapters.cli.images:image", "Make, list, show and delete managed images."),
     "subscription": (
         "adapters.cli.scopes:subscription",
         "Make, list and delete subscriptions.",

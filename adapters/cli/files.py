@@ -1,15 +1,14 @@
-"""`galleria inspect`, `generalize`, `convert`, `hash` and `snapshot`: each stage on one file."""
+"""`galleria inspect`, `generalize`, `convert` and `hash`: each stage on one file."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from adapters.cli.arming import boot_command, instructions
-from adapters.cli.context import Settings, configured_region
+from adapters.cli.context import Settings
 from adapters.cli.guests import plan_of, plan_options
-from adapters.cli.lazy import Command, Group
+from adapters.cli.lazy import Command
 from adapters.cli.proof import check_guest, try_guest, without_inventory
 from adapters.text import bytes_text, fields, printable
 from pipeline.data.chunks import LEAF, leaf_length
@@ -20,7 +19,6 @@ from pipeline.single import (
     Examination,
     arm_file,
     convert_file,
-    create_snapshot,
     examine,
     generalize_file,
     hash_file,
@@ -162,39 +160,6 @@ def hash_command(settings: Settings, *, file: str, chunks: bool) -> None:
     if chunks:
         document["chunks"] = listed
     settings.emit(document, "\n".join([*lines, f"{result.root}  {printable(file)}"]))
-
-
-@click.group(cls=Group)
-def snapshot() -> None:
-    """Keep points in time of disks."""
-
-
-@snapshot.command("create")
-@FILE
-@click.option("--name", metavar="NAME", help="Default: the file's name and the time.")
-@click.option("--region", metavar="NAME", help="Where it is kept. Default: the source region.")
-@click.pass_obj
-def create(settings: Settings, *, file: str, name: str | None, region: str | None) -> None:
-    """Keep one point in time of a disk."""
-    source = parse_disk(file)
-    name = name or f"{source.path.stem}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    with settings.app() as app:
-        place = configured_region(app, region or app.config.source_region)
-        root, replica = create_snapshot(source, name, place, app.ports)
-    (disk,) = replica.disks
-    settings.emit(
-        {"name": name, "region": place, "root": root, "disk": disk},
-        fields(
-            [
-                ("snapshot", name),
-                ("region", place),
-                ("digest", root),
-                ("virtual size", bytes_text(disk.virtual_size)),
-                ("made by", disk.method),
-                ("path", disk.path),
-            ]
-        ),
-    )
 
 
 def _chunks(run: Run, virtual_size: int) -> list[dict[str, Any]]:

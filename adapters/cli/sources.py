@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from adapters.cli import arguments
+from pipeline.resources.names import ResourceKind, parse_resource, resource_of
 from pipeline.sources import (
     AnySource,
     ArchiveForm,
     ArchiveSource,
     Backing,
     DiskSource,
+    ManagedImageSource,
+    QemuSource,
+    SnapshotSource,
+    StoredDiskSource,
     UrlSource,
+    VersionSource,
     VmSource,
     WholeKinds,
     parse_disk,
@@ -59,6 +65,30 @@ OPTIONS = (
     click.option("--vm", metavar="FILE.xml|NAME", help="All disks of a libvirt domain."),
     click.option("--box", metavar="FILE", help="All disks of a Vagrant box."),
     click.option("--ova", metavar="FILE", help="All disks of an OVA."),
+    click.option(
+        "--qmp",
+        metavar="SOCKET",
+        type=click.Path(path_type=Path),
+        help="All disks of a running QEMU, by its QMP socket.",
+    ),
+    click.option(
+        "--qga",
+        metavar="SOCKET",
+        type=click.Path(path_type=Path),
+        help="Its guest agent: file systems are frozen for the moment.",
+    ),
+    click.option("--os-snapshot", metavar="NAME|ID", help="The OS disk: a snapshot or a disk."),
+    click.option(
+        "--data-snapshot",
+        "data_snapshots",
+        multiple=True,
+        metavar="LUN=NAME|ID",
+        help="A data disk: a snapshot or a disk (repeatable).",
+    ),
+    click.option("--managed-image", metavar="NAME|ID", help="All disks of a managed image."),
+    click.option(
+        "--image-version", metavar="GALLERY/DEFINITION[/VERSION]", help="All disks of a version."
+    ),
 )
 
 
@@ -84,8 +114,10 @@ def sources_of(values: Mapping[str, Any]) -> tuple[AnySource, ...]:
             *_whole(values["vm"], values["box"], values["ova"]),
             *(_over(parse_disk(file, lun), backing.get(lun, ())) for lun, file in files.items()),
             *(_url(lun, url, checksums.get(lun, ())) for lun, url in urls.items()),
+            *_known(values),
         ],
-        "--os-disk, --os-vhd-uri, --vm, --box or --ova",
+        "--os-disk, --os-snapshot, --os-vhd-uri, --vm, --qmp, --box, --ova, --managed-image or "
+        "--image-version",
     )
 
 
@@ -116,6 +148,28 @@ def _whole(vm: str | None, box: str | None, ova: str | None) -> list[WholeKinds]
         *([ArchiveSource(Path(box), ArchiveForm.BOX)] if box else []),
         *([ArchiveSource(Path(ova), ArchiveForm.OVA)] if ova else []),
     ]
+
+
+def _known(values: Mapping[str, Any]) -> list[AnySource]:
+    """What the catalog knows, and machines that run."""
+    if values["qga"] and not values["qmp"]:
+        raise click.UsageError("--qga: whose agent is it? Give --qmp, too")
+    image, version = values["managed_image"], values["image_version"]
+    others = arguments.lun_files(values["data_snapshots"], "--data-snapshot")
+    return [
+        *([QemuSource(values["qmp"], values["qga"])] if values["qmp"] else []),
+        *([ManagedImageSource(parse_resource(image, ResourceKind.IMAGE).arm_id)] if image else []),
+        *([VersionSource(version)] if version else []),
+        *(_stored(name, lun) for lun, name in _with_os(values["os_snapshot"], others).items()),
+    ]
+
+
+def _stored(text: str, lun: int | None) -> AnySource:
+    """A snapshot by its name, or a snapshot or disk by its id."""
+    found = resource_of(text)
+    if found is not None and found.kind is ResourceKind.DISK:
+        return StoredDiskSource(lun, found.arm_id)
+    return SnapshotSource(lun, parse_resource(text, ResourceKind.SNAPSHOT).arm_id)
 
 
 def _over(disk: DiskSource, files: Sequence[str]) -> DiskSource:

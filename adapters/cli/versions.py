@@ -11,6 +11,7 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
+from adapters.cli.lineage import lineage_of
 from adapters.cli.proof import report_text, without_inventory
 from adapters.cli.share import list_view, show_view
 from adapters.text import bytes_text, fields, printable, table
@@ -24,6 +25,7 @@ from pipeline.gallery.names import (
     parse_number,
 )
 from pipeline.gallery.sharing import is_shared_reference
+from pipeline.resources.lineage import of_version
 from pipeline.stages.ingest import disk_name
 
 if TYPE_CHECKING:
@@ -89,8 +91,18 @@ def list_versions(
 @click.argument("reference", metavar="GALLERY/DEFINITION[/VERSION]")
 @click.option("--region", metavar="NAME", help="What latest means in this region.")
 @click.option("--report", "with_report", is_flag=True, help="What generalizing changed, too.")
+@click.option(
+    "--lineage", "with_lineage", is_flag=True, help="What it came from, and what came from it."
+)
 @click.pass_obj
-def show(settings: Settings, *, reference: str, region: str | None, with_report: bool) -> None:
+def show(
+    settings: Settings,
+    *,
+    reference: str,
+    region: str | None,
+    with_report: bool,
+    with_lineage: bool,
+) -> None:
     """Show one version: regions, replicas, how they were made, bytes."""
     with settings.app() as app:
         version = app.gallery.resolve(reference, region)
@@ -102,6 +114,7 @@ def show(settings: Settings, *, reference: str, region: str | None, with_report:
         interrupted = app.gallery.is_interrupted(version)
         channels = app.gallery.list_channels(version.name.definition)
         cautions = app.gallery.cautions(version)
+        lineage = lineage_of(of_version(version), app) if with_lineage else ([], "")
         allocated = {status.region: _allocated(app, version, status) for status in version.regions}
         deployments = [
             item for item in app.gallery.list_deployments() if item.version_uid == version.uid
@@ -140,6 +153,9 @@ def show(settings: Settings, *, reference: str, region: str | None, with_report:
     parts = [about, *_disks(version), region_table(version, allocated), *_replicas(version)]
     if with_report:
         parts.append(report_text(report))
+    if with_lineage:
+        document["lineage"], tree = lineage
+        parts.append(tree)
     settings.emit(document, "\n\n".join(parts))
 
 

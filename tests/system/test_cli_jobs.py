@@ -201,9 +201,11 @@ def test_stages_alone(home: Home) -> None:
     assert home.json("hash", "leaning.qcow2", status=6)["error"]["code"] == "UnsafeImage"
 
     kept = home.json("snapshot", "create", "web.vhdx", "--name", "s1", "--region", "uksouth")
-    assert kept["root"] == roots["web.raw"]
-    assert kept["region"] == "UK South"
-    same(Path(kept["disk"]["path"]), kept["disk"]["format"], home.path / "web.raw", "raw")
+    (snapshot,) = kept["snapshots"]
+    assert snapshot["contents"][0]["digest"] == roots["web.raw"]
+    assert snapshot["location"] == "UK South"
+    home.run("snapshot", "export", "s1", "--out", "s1.qcow2")
+    same(home.path / "s1.qcow2", "qcow2", home.path / "web.raw", "raw")
 
 
 def test_progress_is_for_whoever_asks(home: Home) -> None:

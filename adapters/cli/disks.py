@@ -1,0 +1,106 @@
+"""`galleria disk`: writable copy-on-write disks."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapters.cli import resources
+from adapters.cli.context import Settings
+from adapters.cli.lazy import Group
+from pipeline.resources.names import ResourceKind, parse_resource
+
+NAME = click.argument("name", metavar="NAME|ID")
+DISK = ResourceKind.DISK
+
+
+@click.group(cls=Group)
+def disk() -> None:
+    """Make, list, show and delete writable disks."""
+
+
+@disk.command("create")
+@click.option("--name", "-n", required=True, metavar="NAME")
+@click.option("--source", metavar="DISK|SNAPSHOT|FILE", help="What it is a copy of.")
+@click.option("--image-version", metavar="GALLERY/DEFINITION[/VERSION]", help="Of a version.")
+@click.option("--lun", type=int, metavar="LUN", help="Which of its data disks. Default: the OS's.")
+@click.option("--size-gb", type=click.IntRange(1, 32767), metavar="GIB", help="An empty disk.")
+@click.option(
+    "--out", metavar="DIR", type=click.Path(path_type=Path), help="Where. Default: in the zone."
+)
+@resources.property_options
+@click.pass_obj
+def create(
+    settings: Settings,
+    /,
+    *,
+    name: str,
+    source: str | None,
+    image_version: str | None,
+    lun: int | None,
+    size_gb: int | None,
+    out: Path | None,
+    **values: Any,
+) -> None:
+    """Make a disk: of a file, a disk, a snapshot, a version's disk, or empty."""
+    from pipeline.resources.disks import DiskOrigin, VersionDisk, create_disk
+
+    if sum(item is not None for item in (source, image_version, size_gb)) != 1:
+        raise click.UsageError("give one of --source, --image-version and --size-gb")
+    target = parse_resource(name, DISK)
+    with settings.app() as app:
+        origin: DiskOrigin = None
+        if image_version is not None:
+            origin = VersionDisk(image_version, lun)
+        elif source is not None:
+            origin = resources.one_disk(source, app)
+        made = create_disk(
+            target,
+            origin,
+            resources.properties_of(values, app),
+            app.keeper,
+            virtual_size=(size_gb or 0) << 30,
+            directory=out,
+        )
+    settings.emit(resources.document(made), resources.text(made))
+
+
+@disk.command("list")
+@click.pass_obj
+def list_command(settings: Settings) -> None:
+    """List disks."""
+    with settings.app() as app:
+        found = app.keeper.resources.of_kind(DISK)
+    settings.emit(
+        {"disks": [resources.document(item) for item in found]},
+        resources.listing(found, "disk"),
+    )
+
+
+@disk.command()
+@NAME
+@resources.LINEAGE
+@click.pass_obj
+def show(settings: Settings, *, name: str, lineage: bool) -> None:
+    """Show one disk, and whether it is in use."""
+    from pipeline.resources.disks import state_of
+    from pipeline.resources.service import as_disk
+
+    with settings.app() as app:
+        found = as_disk(app.keeper.resources.get(parse_resource(name, DISK)))
+        state = state_of(found, app.keeper).value
+        shown, text = resources.shown(found, app, lineage=lineage, state=state)
+    settings.emit({**shown, "diskState": state}, text)
+
+
+@disk.command()
+@NAME
+@click.pass_obj
+def delete(settings: Settings, *, name: str) -> None:
+    """Delete a disk and its file."""
+    from pipeline.resources.disks import delete_disk
+
+    target = parse_resource(name, DISK)
+    with settings.app() as app:
+        delete_disk(target, app.keeper)
+    settings.emit({"deleted": target.arm_id}, f"deleted disk {target}")

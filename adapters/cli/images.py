@@ -1,0 +1,80 @@
+"""`galleria image`: managed images."""
+
+from typing import Any
+
+import click
+
+from adapters.cli import resources
+from adapters.cli.context import Settings
+from adapters.cli.guests import plan_of, plan_options
+from adapters.cli.lazy import Group
+from adapters.cli.sources import source_options, sources_of
+from pipeline.resources.names import ResourceKind, parse_resource
+
+NAME = click.argument("name", metavar="NAME|ID")
+IMAGE = ResourceKind.IMAGE
+
+
+@click.group(cls=Group)
+def image() -> None:
+    """Make, list, show and delete managed images."""
+
+
+@image.command("create")
+@click.option("--name", "-n", required=True, metavar="NAME")
+@source_options
+@click.option(
+    "--generalize/--no-generalize",
+    default=True,
+    help="Generalize it, or say that it is already. Default: generalize.",
+)
+@plan_options
+@resources.property_options
+@click.pass_obj
+def create(settings: Settings, /, *, name: str, generalize: bool, **values: Any) -> None:
+    """Make a managed image from a VM, or from an OS disk and data disks."""
+    from pipeline.resources.images import create_image
+
+    sources = sources_of(values)
+    plan = plan_of(values) if generalize else None
+    target = parse_resource(name, IMAGE)
+    with settings.app() as app:
+        made = create_image(target, sources, plan, resources.properties_of(values, app), app.keeper)
+    settings.emit(resources.document(made), resources.text(made))
+
+
+@image.command("list")
+@click.pass_obj
+def list_command(settings: Settings) -> None:
+    """List managed images."""
+    with settings.app() as app:
+        found = app.keeper.resources.of_kind(IMAGE)
+    settings.emit(
+        {"images": [resources.document(item) for item in found]},
+        resources.listing(found, "managed image"),
+    )
+
+
+@image.command()
+@NAME
+@resources.LINEAGE
+@click.pass_obj
+def show(settings: Settings, *, name: str, lineage: bool) -> None:
+    """Show one managed image."""
+    with settings.app() as app:
+        found = app.keeper.resources.get(parse_resource(name, IMAGE))
+        shown = resources.shown(found, app, lineage=lineage)
+    settings.emit(*shown)
+
+
+@image.command()
+@NAME
+@click.pass_obj
+def delete(settings: Settings, *, name: str) -> None:
+    """Delete a managed image; versions made from it stay."""
+    from pipeline.resources.snapshots import delete_resource
+
+    target = parse_resource(name, IMAGE)
+    with settings.app() as app:
+        delete_resource(target, app.keeper)
+    settings.emit({"deleted": target.arm_id}, f"deleted managed image {target}")

@@ -1,0 +1,173 @@
+"""What the commands of disks, snapshots and managed images have in common."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from adapters.cli import arguments
+from adapters.cli.context import configured_region
+from adapters.text import bytes_text, fields, table
+from pipeline.errors import NotFound
+from pipeline.gallery.documents import encode
+from pipeline.gallery.model import Architecture, HyperVGeneration, OsType
+from pipeline.resources.model import Disk, ManagedImage, Resource, Snapshot
+from pipeline.resources.names import ResourceKind, ResourceName, resource_of
+from pipeline.sources import (
+    AnySource,
+    DiskKinds,
+    SnapshotSource,
+    StoredDiskSource,
+    VmSource,
+    parse_disk,
+)
+from pipeline.stages.ingest import disk_name
+
+if TYPE_CHECKING:
+    from adapters.app import App
+    from pipeline.resources.snapshots import Properties
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+OPTIONS = (
+    click.option("--location", "-l", "--region", "location", metavar="REGION", help="Where it is."),
+    click.option("--os-type", type=arguments.enum_choice(OsType)),
+    click.option("--hyper-v-generation", type=arguments.enum_choice(HyperVGeneration)),
+    click.option("--architecture", type=arguments.enum_choice(Architecture)),
+    click.option("--tags", multiple=True, metavar="NAME=VALUE...", help="Tags (repeatable)."),
+)
+
+
+LINEAGE = click.option("--lineage", is_flag=True, help="What it came from, and what came from it.")
+
+
+def property_options(command: F) -> F:
+    """The options that describe a disk's content."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def properties_of(values: Mapping[str, Any], app: "App") -> "Properties":
+    from pipeline.resources.snapshots import Properties
+
+    return Properties(
+        configured_region(app, values["location"] or app.config.source_region),
+        _value(OsType, values["os_type"]),
+        _value(HyperVGeneration, values["hyper_v_generation"]),
+        _value(Architecture, values["architecture"]),
+        arguments.pairs(values["tags"], "--tags"),
+    )
+
+
+E = TypeVar("E", OsType, HyperVGeneration, Architecture)
+
+
+def _value(kind: type[E], text: str | None) -> E | None:
+    return None if text is None else next(m for m in kind if m.value.lower() == text.lower())
+
+
+def one_source(text: str, app: "App") -> AnySource:
+    """What `--source` names: an ARM id, a file (of libvirt's XML: a VM), else a disk or snapshot.
+
+    Raises NotFound.
+    """
+    found = resource_of(text)
+    if found is not None:
+        return stored_source(found)
+    disk = parse_disk(text)
+    if disk.path.exists():
+        return VmSource(text) if disk.path.suffix == ".xml" else disk
+    if "/" not in text:
+        for kind in (ResourceKind.DISK, ResourceKind.SNAPSHOT):
+            name = ResourceName(kind, text)
+            if any(item.name == name for item in app.keeper.resources.of_kind(kind)):
+                return stored_source(name)
+    raise NotFound(
+        f"{text!r} is neither a file nor a disk or snapshot",
+        hint="galleria disk list and galleria snapshot list show what there is",
+    )
+
+
+def stored_source(name: ResourceName, lun: int | None = None) -> AnySource:
+    if name.kind is ResourceKind.SNAPSHOT:
+        return SnapshotSource(lun, name.arm_id)
+    if name.kind is ResourceKind.DISK:
+        return StoredDiskSource(lun, name.arm_id)
+    raise click.UsageError(f"{name.arm_id} is a managed image: it has no single disk")
+
+
+def one_disk(text: str, app: "App") -> DiskKinds:
+    """As `one_source`, but no VM."""
+    found = one_source(text, app)
+    if isinstance(found, DiskKinds):
+        return found
+    raise click.UsageError(f"{text!r} is a VM: name one of its disks")
+
+
+def document(resource: Resource) -> dict[str, Any]:
+    """As JSON, with what follows from its properties."""
+    return {
+        "name": resource.name.name,
+        **encode(resource),
+        "diskSizeBytes": resource.disk_size_bytes,
+    }
+
+
+def text(resource: Resource, state: str = "") -> str:
+    """What a person wants to know of one."""
+    creation = getattr(resource, "creation_data", None)
+    rows: list[tuple[str, object]] = [
+        (resource.name.kind.noun, resource.name),
+        ("id", resource.id),
+        ("region", resource.location),
+        ("state", f"{resource.provisioning_state.value}, {resource.completion_percent} %"),
+        ("virtual size", bytes_text(resource.disk_size_bytes)),
+        ("made", f"{resource.time_created:%Y-%m-%d %H:%M}Z"),
+    ]
+    if creation is not None:
+        source = creation.gallery_image_reference or creation.source_resource_id
+        rows.append(("from", f"{creation.create_option.value} {source or creation.source_uri}"))
+    if isinstance(resource, Snapshot):
+        rows.append(("incremental", resource.incremental_snapshot_family_id))
+    if isinstance(resource, Disk):
+        rows += [("disk state", state), ("file", resource.file and resource.file.path)]
+    if isinstance(resource, ManagedImage):
+        rows += [("os state", resource.os_state.value), ("vm", resource.source_virtual_machine)]
+    rows += [
+        ("os type", resource.os_type and resource.os_type.value),
+        ("generation", resource.hyper_v_generation and resource.hyper_v_generation.value),
+        ("read", bytes_text(resource.bytes_read)),
+        ("written", bytes_text(resource.bytes_written)),
+        *((f"digest {disk_name(item.lun)}", item.digest) for item in resource.contents),
+    ]
+    return fields([(name, value) for name, value in rows if value not in (None, "")])
+
+
+def shown(
+    resource: Resource, app: "App", *, lineage: bool, state: str = ""
+) -> tuple[dict[str, Any], str]:
+    """As JSON data and for people; with its lineage where that is asked for."""
+    from adapters.cli.lineage import lineage_of
+    from pipeline.resources.lineage import of_resource
+
+    if not lineage:
+        return document(resource), text(resource, state)
+    entries, tree = lineage_of(of_resource(resource), app)
+    return {**document(resource), "lineage": entries}, f"{text(resource, state)}\n\n{tree}"
+
+
+def listing(found: Sequence[Resource], noun: str) -> str:
+    rows = [
+        (
+            item.name,
+            item.location,
+            item.provisioning_state.value,
+            bytes_text(item.disk_size_bytes),
+            f"{item.time_created:%Y-%m-%d %H:%M}Z",
+            ", ".join(disk_name(content.lun) for content in item.contents),
+        )
+        for item in found
+    ]
+    header = ("NAME", "REGION", "STATE", "VIRTUAL SIZE", "MADE", "DISKS")
+    return table(header, rows) if rows else f"there are no {noun}s"

@@ -1,0 +1,131 @@
+"""`galleria snapshot`: points in time of disks."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapters.cli import resources
+from adapters.cli.context import Settings
+from adapters.cli.files import FORMATS, OUT
+from adapters.cli.lazy import Group
+from adapters.text import bytes_text, printable
+from pipeline.ports import ImageFormat
+from pipeline.resources.names import ResourceKind, ResourceName, parse_resource
+from pipeline.sources import QemuSource
+
+NAME = click.argument("name", metavar="NAME|ID")
+SNAPSHOT = ResourceKind.SNAPSHOT
+
+
+@click.group(cls=Group)
+def snapshot() -> None:
+    """Keep points in time of disks."""
+
+
+@snapshot.command("create")
+@click.argument("file", metavar="[DISK|FILE|VM.xml]", required=False)
+@click.option("--source", metavar="DISK|FILE|VM.xml", help="The same, as az spells it.")
+@click.option("--name", "-n", metavar="NAME", help="Default: the source's name and the time.")
+@click.option("--incremental", is_flag=True, help="Store only what changed since the last one.")
+@click.option("--qmp", metavar="SOCKET", type=click.Path(path_type=Path), help="A running QEMU.")
+@click.option("--qga", metavar="SOCKET", type=click.Path(path_type=Path), help="Its guest agent.")
+@resources.property_options
+@click.pass_obj
+def create(
+    settings: Settings,
+    /,
+    *,
+    file: str | None,
+    source: str | None,
+    name: str | None,
+    incremental: bool,
+    qmp: Path | None,
+    qga: Path | None,
+    **values: Any,
+) -> None:
+    """Keep one point in time of a disk, a file or a VM."""
+    from pipeline.resources import snapshots
+
+    wanted = source or file
+    if (wanted is None) == (qmp is None) or (source and file):
+        raise click.UsageError("give one source: a disk, a file, a VM's description, or --qmp")
+    label = Path(wanted.split("@")[0]).stem if wanted else "vm"
+    name = name or f"{label}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    target = parse_resource(name, SNAPSHOT)
+    with settings.app() as app:
+        properties = resources.properties_of(values, app)
+        if qmp is not None:
+            made = snapshots.create_machine_snapshots(
+                target, QemuSource(qmp, qga), properties, app.keeper, incremental=incremental
+            )
+        else:
+            made = snapshots.create_snapshots(
+                target,
+                resources.one_source(wanted or "", app),
+                properties,
+                app.keeper,
+                incremental=incremental,
+            )
+    settings.emit(
+        {"snapshots": [resources.document(item) for item in made]},
+        "\n\n".join(resources.text(item) for item in made),
+    )
+
+
+@snapshot.command("list")
+@click.pass_obj
+def list_command(settings: Settings) -> None:
+    """List snapshots."""
+    with settings.app() as app:
+        found = app.keeper.resources.of_kind(SNAPSHOT)
+    settings.emit(
+        {"snapshots": [resources.document(item) for item in found]},
+        resources.listing(found, "snapshot"),
+    )
+
+
+@snapshot.command()
+@NAME
+@resources.LINEAGE
+@click.pass_obj
+def show(settings: Settings, *, name: str, lineage: bool) -> None:
+    """Show one snapshot."""
+    with settings.app() as app:
+        found = app.keeper.resources.get(parse_resource(name, SNAPSHOT))
+        shown = resources.shown(found, app, lineage=lineage)
+    settings.emit(*shown)
+
+
+@snapshot.command()
+@NAME
+@click.pass_obj
+def delete(settings: Settings, *, name: str) -> None:
+    """Delete a snapshot; what was made from it stays."""
+    from pipeline.resources.snapshots import delete_resource
+
+    found: ResourceName = parse_resource(name, SNAPSHOT)
+    with settings.app() as app:
+        delete_resource(found, app.keeper)
+    settings.emit({"deleted": found.arm_id}, f"deleted snapshot {found}")
+
+
+@snapshot.command()
+@NAME
+@OUT
+@click.option("--to", "format_name", type=FORMATS, default="qcow2", show_default=True)
+@click.option("--subformat", default="", help="For vhd: fixed (default) or dynamic.")
+@click.pass_obj
+def export(settings: Settings, *, name: str, out: Path, format_name: str, subformat: str) -> None:
+    """Write a snapshot as a stand-alone file."""
+    from pipeline.resources.snapshots import export_snapshot
+
+    with settings.app() as app:
+        target = parse_resource(name, SNAPSHOT)
+        export_snapshot(target, out, ImageFormat(format_name), subformat, app.keeper)
+    length = out.stat().st_size
+    settings.emit(
+        {"file": out, "format": format_name, "fileSize": length},
+        f"wrote {printable(str(out))} ({format_name}, {bytes_text(length)})",
+    )

@@ -1,0 +1,201 @@
+"""Disks: writable copy-on-write children of a base, for a VM to use.
+
+A disk's file lies in a directory of its own below the zone that keeps its base (on the same file
+system, so that it can be a clone), or where the user says. The base stays as long as the disk does.
+"""
+
+import os
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.data.extents import SECTOR
+from pipeline.errors import Conflict, InvalidParameter
+from pipeline.ports import Layer, Replica, ReplicaDisk, StoredBase, VersionRecord, Zone
+from pipeline.resources.model import (
+    CreateOption,
+    CreationData,
+    Disk,
+    DiskFile,
+    DiskState,
+    SupportedCapabilities,
+)
+from pipeline.resources.names import ResourceName
+from pipeline.resources.opening import disk_files, find_base
+from pipeline.resources.service import as_disk
+from pipeline.resources.snapshots import Properties, at_os, creation_of
+from pipeline.resources.storing import Keeper, document, home, remove, store, taken_back
+from pipeline.sources import DiskKinds, Supply, VersionSource
+
+DISKS = "disks"  # the directory beside a zone's own
+LIMIT = 32 << 40  # bytes, Azure's largest managed disk is 32,767 GiB
+
+
+@dataclass(frozen=True, slots=True)
+class VersionDisk:
+    """One disk of a version: `lun` None is the OS disk."""
+
+    reference: str
+    lun: int | None = None
+
+
+DiskOrigin = DiskKinds | VersionDisk | None  # None: an empty disk
+
+
+def create_disk(
+    name: ResourceName,
+    source: DiskOrigin,
+    properties: Properties,
+    keeper: Keeper,
+    *,
+    virtual_size: int = 0,
+    directory: Path | None = None,
+) -> Disk:
+    """Make a disk from a file, another disk, a snapshot or a version's disk; or an empty one of
+    `virtual_size` bytes. `directory` (made) is where its file is to be."""
+    if (source is None) != bool(virtual_size):
+        raise InvalidParameter(
+            "an empty disk needs a size, and any other has that of its source",
+            hint="give --size-gb without a source, or a source without --size-gb",
+        )
+    if virtual_size % SECTOR or virtual_size > LIMIT:
+        raise InvalidParameter(f"a disk can't have {virtual_size} bytes")
+    begun = keeper.resources.begin(
+        Disk(
+            name.arm_id,
+            properties.location,
+            datetime.now(UTC),
+            "",
+            os_type=properties.os_type,
+            hyper_v_generation=properties.hyper_v_generation,
+            supported_capabilities=SupportedCapabilities(properties.architecture),
+            tags=properties.tags,
+            creation_data=origin_of(source, keeper),
+            disk_size=virtual_size,
+        )
+    )
+    with taken_back([begun], keeper):
+        if source is None:
+            return keeper.resources.finish(empty(begun, directory, keeper))
+        return keeper.resources.finish(filled_from(begun, source, directory, keeper))
+
+
+def origin_of(source: DiskOrigin, keeper: Keeper) -> CreationData:
+    if source is None:
+        return CreationData(CreateOption.EMPTY)
+    if isinstance(source, VersionDisk):
+        version = keeper.ports.gallery.resolve(source.reference)
+        return CreationData(
+            CreateOption.FROM_IMAGE,
+            gallery_image_reference=version.name.arm_id,
+            source_unique_id=version.uid,
+            lun=source.lun,
+        )
+    keeper.ports.sources.identity(source)
+    return creation_of(source, keeper)
+
+
+def empty(disk: Disk, directory: Path | None, keeper: Keeper) -> Disk:
+    """A sparse raw file: all zeros, and no base."""
+    zone = home(disk.location, {}, disk.zone_key, keeper.ports)
+    path = place(disk, directory, zone) / "os.raw"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(disk.disk_size)
+        os.fsync(file.fileno())
+    zone.publish(VersionRecord(disk.zone_key, document(disk)), {}, 0)
+    return replace(disk, file=DiskFile(str(path), "raw"))
+
+
+def filled_from(
+    disk: Disk, source: DiskKinds | VersionDisk, directory: Path | None, keeper: Keeper
+) -> Disk:
+    ports = keeper.ports
+    whole = VersionSource(source.reference) if isinstance(source, VersionDisk) else source
+    with ports.work.directory() as work, ports.sources.open(whole, work) as supply:
+        one = only(supply, source.lun) if isinstance(source, VersionDisk) else at_os(supply)
+        stored = store(disk, one, {}, None, work, keeper)
+    (content,) = stored.contents
+    zone = home(disk.location, {None: (content.digest,)}, disk.zone_key, ports)
+    base = zone.find_base(content.digest) or find_base(content.digest, ports.zones, disk.id)
+    target = place(disk, directory, zone)
+    clear(target, disk, directory)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    ((made,),) = zone.deploy(Replica(0, (pattern(base),)), [target])
+    return replace(
+        stored,
+        disk_size=content.virtual_size,
+        file=DiskFile(str(made.path.absolute()), made.format.value),
+    )
+
+
+def only(supply: Supply, lun: int | None) -> Supply:
+    """One disk of a version."""
+    for disk in supply.disks:
+        if disk.lun == lun:
+            origin = supply.origins[lun]
+            return replace(supply, disks=(replace(disk, lun=None),), origins={None: origin})
+    luns = sorted(disk.lun for disk in supply.disks if disk.lun is not None)
+    raise InvalidParameter(
+        f"the version has no data disk at LUN {lun}", hint=f"it has: {luns or 'none'}"
+    )
+
+
+def pattern(base: StoredBase) -> ReplicaDisk:
+    """A base as the disk of a replica, to be deployed."""
+    top = base.chain[0]
+    return ReplicaDisk(None, top.path, top.format, "base", base.digest, base.virtual_size)
+
+
+def place(disk: Disk, directory: Path | None, zone: Zone) -> Path:
+    return directory or zone.path / DISKS / disk.unique_id
+
+
+def clear(target: Path, disk: Disk, directory: Path | None) -> None:
+    """Take away what a killed run left in a directory that only this disk uses."""
+    if directory is None and target.is_dir():
+        for path in target.iterdir():
+            path.unlink()
+        target.rmdir()
+    elif target.exists():
+        raise Conflict(
+            f"{target} exists already", hint="name a directory that is to be made for the disk"
+        )
+
+
+def state_of(disk: Disk, keeper: Keeper) -> DiskState:
+    """Whether something has the disk's file open for writing."""
+    if disk.file is None:
+        return DiskState.UNATTACHED
+    files = disk_files(disk, None, keeper.ports.zones)
+    top = Layer(files.path, files.declared) if files.declared else None
+    if top is None:
+        return DiskState.UNATTACHED
+    with keeper.ports.work.directory() as work:
+        try:
+            with keeper.ports.pins.pin([(top,)], work):
+                return DiskState.UNATTACHED
+        except Conflict:
+            return DiskState.ATTACHED
+
+
+def delete_disk(name: ResourceName, keeper: Keeper) -> None:
+    """Delete a disk with its file. Raises Conflict while a VM uses it."""
+    disk = as_disk(keeper.resources.get(name))
+    there = disk.file is not None and Path(disk.file.path).exists()
+    if there and state_of(disk, keeper) is DiskState.ATTACHED:
+        raise Conflict(
+            f"The disk '{name}' is in use: its file is open for writing.",
+            hint="stop the virtual machine that uses it",
+        )
+    going = as_disk(keeper.resources.begin_delete(name))
+    remove(going, keeper, lambda: discard(going))
+
+
+def discard(disk: Disk) -> None:
+    if disk.file is None:
+        return
+    path = Path(disk.file.path)
+    path.unlink(missing_ok=True)
+    if path.parent.is_dir() and not any(path.parent.iterdir()):
+        path.parent.rmdir()

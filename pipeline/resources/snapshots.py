@@ -1,0 +1,304 @@
+"""Snapshots: an immutable point in time of a disk, of a file, or of all disks of a running VM.
+
+Incremental ones of one source are a family. Each is a base that starts from the one before: a clone
+with the changed chunks written where the file system can clone, a delta with only them elsewhere.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.errors import NotFound
+from pipeline.gallery.model import Architecture, HyperVGeneration, Origin, OsType
+from pipeline.machines import Capture, CaptureRequest, DiskPlan, MachineDisk, MachineFacts
+from pipeline.placement import Parents
+from pipeline.ports import ImageFormat
+from pipeline.resources.model import (
+    Content,
+    CreateOption,
+    CreationData,
+    Resource,
+    Snapshot,
+    SupportedCapabilities,
+)
+from pipeline.resources.names import ResourceKind, ResourceName, parse_resource
+from pipeline.resources.opening import chain_files, find_base, label_of, tell
+from pipeline.resources.service import as_disk, as_snapshot
+from pipeline.resources.storing import Keeper, home, remove, store, taken_back
+from pipeline.sources import (
+    AnySource,
+    DiskKinds,
+    QemuSource,
+    SnapshotSource,
+    StoredDiskSource,
+    Supply,
+)
+from pipeline.stages.ingest import disk_name
+
+FAMILY = 16  # members of a family that a new one may start from
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """What a person may say of a disk's content; None: what is found out."""
+
+    location: str
+    os_type: OsType | None = None
+    hyper_v_generation: HyperVGeneration | None = None
+    architecture: Architecture | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def blank(name: ResourceName, properties: Properties) -> Snapshot:
+    """A snapshot to begin with."""
+    return Snapshot(
+        name.arm_id,
+        properties.location,
+        datetime.now(UTC),
+        "",
+        os_type=properties.os_type,
+        hyper_v_generation=properties.hyper_v_generation,
+        supported_capabilities=SupportedCapabilities(properties.architecture),
+        tags=properties.tags,
+    )
+
+
+def create_snapshot(
+    name: ResourceName,
+    source: DiskKinds,
+    properties: Properties,
+    keeper: Keeper,
+    *,
+    incremental: bool = False,
+) -> Snapshot:
+    """Keep one point in time of a disk or a file."""
+    ports = keeper.ports
+    ports.sources.identity(source)  # it is there, and may be used
+    creation = creation_of(source, keeper)
+    begun = keeper.resources.begin(
+        replace(blank(name, properties), creation_data=creation, incremental=incremental)
+    )
+    with taken_back([begun], keeper), ports.work.directory() as work:
+        family = relatives(creation, keeper) if incremental else []
+        begun = replace(begun, incremental_snapshot_family_id=family_id(begun, family))
+        with ports.sources.open(source, work) as supply:
+            parents: Parents = {None: starts(family, begun, source, keeper)}
+            made = store(begun, at_os(supply), parents, None, work, keeper)
+        return keeper.resources.finish(made)
+
+
+def create_snapshots(
+    name: ResourceName,
+    source: AnySource,
+    properties: Properties,
+    keeper: Keeper,
+    *,
+    incremental: bool = False,
+) -> list[Snapshot]:
+    """Keep one point in time of whatever a user names. Of a VM that does not run: a snapshot for
+    each of its disks, named as those of a running one."""
+    if isinstance(source, DiskKinds):
+        return [create_snapshot(name, source, properties, keeper, incremental=incremental)]
+    if isinstance(source, QemuSource):
+        return create_machine_snapshots(name, source, properties, keeper, incremental=incremental)
+    with keeper.ports.work.directory() as work, keeper.ports.sources.open(source, work) as supply:
+        return [
+            create_snapshot(
+                suffixed(name, disk.lun), disk, properties, keeper, incremental=incremental
+            )
+            for disk in supply.disks
+        ]
+
+
+def create_machine_snapshots(
+    name: ResourceName,
+    source: QemuSource,
+    properties: Properties,
+    keeper: Keeper,
+    *,
+    incremental: bool = False,
+) -> list[Snapshot]:
+    """Keep one point in time of all disks of a running VM: a snapshot each, the OS disk's under
+    `name`, the others' with their LUN behind it. Incremental ones read from the VM what was
+    written since the last that was kept of it."""
+    keeper.resources.require_machine()
+    facts = keeper.machines.look(source.socket)
+    begun = [
+        keeper.resources.begin(
+            replace(
+                blank(suffixed(name, disk.lun), properties),
+                creation_data=CreationData(
+                    CreateOption.IMPORT,
+                    source_uri=str(source.socket.absolute()),
+                    source_unique_id=machine_id(facts, source),
+                    lun=disk.lun,
+                ),
+                incremental=incremental,
+                machine_disk=disk.name,
+            )
+        )
+        for disk in facts.disks
+    ]
+    mark = begun[0].unique_id
+    with taken_back(begun, keeper), keeper.ports.work.directory() as work:
+        last = [
+            previous(disk, snapshot, keeper) if incremental else None
+            for disk, snapshot in zip(facts.disks, begun, strict=True)
+        ]
+        request = CaptureRequest(
+            source.socket,
+            mark,
+            tuple(
+                plan(disk, older, snapshot, keeper)
+                for disk, older, snapshot in zip(facts.disks, last, begun, strict=True)
+            ),
+            source.agent,
+            remember=incremental,
+        )
+        with keeper.machines.capture(request, keeper.ports.progress) as capture:
+            tell(capture.stall.seconds, capture.stall.reason, keeper.ports.progress)
+            made = [
+                captured(capture, number, older, replace(snapshot, capture_mark=mark), work, keeper)
+                for number, (snapshot, older) in enumerate(zip(begun, last, strict=True))
+            ]
+            finished = [keeper.resources.finish(snapshot) for snapshot in made]
+            capture.keep()
+        return finished
+
+
+def captured(
+    capture: Capture,
+    number: int,
+    older: Snapshot | None,
+    snapshot: Snapshot,
+    work: Path,
+    keeper: Keeper,
+) -> Snapshot:
+    """Store one captured disk. What was read from the VM is what counts as read."""
+    item = capture.disks[number]
+    origin = Origin("virtualMachine", snapshot.creation_data.source_uri, lun=item.disk.lun)
+    supply = Supply((chain_files(item.chain, None),), origins={None: origin})
+    family = [older] if older is not None else []
+    parents: Parents = {None: digests(family)}
+    snapshot = replace(snapshot, incremental_snapshot_family_id=family_id(snapshot, family))
+    with own_directory(work, number) as directory:
+        made = store(snapshot, supply, parents, None, directory, keeper)
+    return replace(made, bytes_read=item.transferred)
+
+
+@contextmanager
+def own_directory(work: Path, number: int) -> Iterator[Path]:
+    """A place of its own for each disk: stages name files by the disk's LUN."""
+    directory = work / str(number)
+    directory.mkdir()
+    yield directory
+
+
+def suffixed(name: ResourceName, lun: int | None) -> ResourceName:
+    return name if lun is None else replace(name, name=f"{name.name}-{disk_name(lun)}")
+
+
+def machine_id(facts: MachineFacts, source: QemuSource) -> str:
+    return facts.uuid or str(source.socket.absolute())
+
+
+def plan(disk: MachineDisk, older: Snapshot | None, snapshot: Snapshot, keeper: Keeper) -> DiskPlan:
+    if older is None:
+        return DiskPlan(disk.name)
+    base = find_base(older.contents[0].digest, keeper.ports.zones, older.id)
+    return DiskPlan(disk.name, older.capture_mark, base.chain)
+
+
+def previous(disk: MachineDisk, snapshot: Snapshot, keeper: Keeper) -> Snapshot | None:
+    """The newest snapshot since which the machine knows all changes, if its content is here."""
+    for item in keeper.resources.snapshots():
+        if item.capture_mark not in disk.marks or item.machine_disk != disk.name:
+            continue
+        if item.disk_size_bytes != disk.virtual_size:
+            continue
+        zone = home(snapshot.location, {None: digests([item])}, "", keeper.ports)
+        if zone.find_base(item.contents[0].digest) is not None:
+            return item
+    return None
+
+
+def creation_of(source: DiskKinds, keeper: Keeper) -> CreationData:
+    """How a disk or snapshot that is made from this came to be."""
+    match source:
+        case StoredDiskSource():
+            disk = keeper.resources.get(parse_resource(source.id, ResourceKind.DISK))
+            return CreationData(
+                CreateOption.COPY, source_resource_id=disk.id, source_unique_id=disk.unique_id
+            )
+        case SnapshotSource():
+            found = keeper.resources.get(parse_resource(source.id, ResourceKind.SNAPSHOT))
+            return CreationData(
+                CreateOption.COPY, source_resource_id=found.id, source_unique_id=found.unique_id
+            )
+        case _:
+            return CreationData(CreateOption.IMPORT, source_uri=label_of(source))
+
+
+def relatives(creation: CreationData, keeper: Keeper) -> list[Snapshot]:
+    """The incremental snapshots of the same source, newest first."""
+
+    def key(item: CreationData) -> tuple[str, str, str]:
+        return item.source_resource_id.lower(), item.source_unique_id, item.source_uri
+
+    found = [item for item in keeper.resources.snapshots() if item.incremental]
+    return [item for item in found if key(item.creation_data) == key(creation)][:FAMILY]
+
+
+def family_id(snapshot: Snapshot, family: Sequence[Snapshot]) -> str:
+    return family[0].incremental_snapshot_family_id if family else snapshot.unique_id
+
+
+def digests(family: Sequence[Snapshot]) -> tuple[str, ...]:
+    return tuple(content.digest for item in family for content in item.contents)
+
+
+def starts(
+    family: Sequence[Snapshot], snapshot: Snapshot, source: DiskKinds, keeper: Keeper
+) -> tuple[str, ...]:
+    """What the new base may start from: its family, then what the disk itself was made from.
+
+    A full snapshot stands alone: it starts from another base only where that is a clone, which
+    needs nothing of it any more.
+    """
+    found = digests(family)
+    if isinstance(source, StoredDiskSource):
+        disk = as_disk(keeper.resources.get(parse_resource(source.id, ResourceKind.DISK)))
+        found += tuple(content.digest for content in disk.contents)
+    zone = home(snapshot.location, {None: found}, "", keeper.ports)
+    return found if snapshot.incremental or zone.reflink else ()
+
+
+def at_os(supply: Supply) -> Supply:
+    """The one disk of a supply in the place of the OS disk: a snapshot has no LUN."""
+    (disk,) = supply.disks
+    origins: dict[int | None, Origin] = {None: supply.origins[disk.lun]}
+    return replace(supply, disks=(replace(disk, lun=None),), origins=origins)
+
+
+def content_of(resource: Resource) -> Content:
+    (content,) = resource.contents
+    return content
+
+
+def export_snapshot(
+    name: ResourceName, path: Path, format: ImageFormat, subformat: str, keeper: Keeper
+) -> None:
+    """Write a snapshot as one stand-alone file."""
+    snapshot = as_snapshot(keeper.resources.use(name))
+    base = find_base(content_of(snapshot).digest, keeper.ports.zones, snapshot.id)
+    with keeper.ports.progress.stage(f"write {format.value}"):
+        keeper.ports.images.export(base.chain, path, format, subformat=subformat)
+
+
+def delete_resource(name: ResourceName, keeper: Keeper) -> None:
+    """Delete a snapshot or a managed image. What was made from it keeps what it needs."""
+    if name.kind is ResourceKind.DISK:
+        raise NotFound(f"{name} is a disk")
+    remove(keeper.resources.begin_delete(name), keeper)

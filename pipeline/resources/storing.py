@@ -1,0 +1,180 @@
+"""Store: the content of disks, snapshots and managed images, as bases in a zone of their region.
+
+The same stages as a publish, in the same order; what a version's replicas are there, a record in
+the zone is here: it keeps the bases, and enough to rebuild the catalog from.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.errors import Conflict, EnvironmentMissing
+from pipeline.gallery.documents import encode
+from pipeline.gallery.model import Architecture, HyperVGeneration, Origin, OsType
+from pipeline.guest.partitions import read_partitions
+from pipeline.guest.profiles import Plan
+from pipeline.machines import Machines
+from pipeline.outside import Ports
+from pipeline.placement import Parents, choose_zone
+from pipeline.ports import VersionRecord, Zone
+from pipeline.preflight import check_space, measure
+from pipeline.publish import clean
+from pipeline.replication import collect, held
+from pipeline.resources.model import Content, Resource, SupportedCapabilities
+from pipeline.resources.service import ResourceService
+from pipeline.sources import Description, Supply
+from pipeline.stages.convert import Stored, convert
+from pipeline.stages.ingest import Disk, ingest
+from pipeline.stages.share import share
+from pipeline.stages.snapshot import snapshot
+
+R = TypeVar("R", bound=Resource)
+
+STEPS = 5  # how often a resource's completion is recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """What the jobs on resources need from outside."""
+
+    ports: Ports
+    resources: ResourceService
+    machines: Machines
+
+
+def store(
+    resource: R,
+    supply: Supply,
+    parents: Parents,
+    plan: Plan | None,
+    work: Path,
+    keeper: Keeper,
+) -> R:
+    """Store every disk of a resource that is being made; it is ready to be finished.
+
+    A new base starts from the first of `parents` that the zone holds. What is in a zone already,
+    and is to stay as it is, is not read.
+    """
+    ports = keeper.ports
+    known = supply.stored if plan is None else {}
+    parents = {lun: (digest,) for lun, digest in known.items()} or parents
+    zone = home(resource.location, parents, resource.zone_key, ports)
+    zones = {resource.location: zone}
+    sources = ingest(supply.disks, ports.images)
+    resource = annotated(resource, supply.description, sources[0], ports)
+    with snapshot(sources, work, ports.pins) as (disks, pin):
+        amounts = measure(disks, ports.images)
+        check_space(amounts, (zone,), parents, ports.work)
+        disks, _ = clean(disks, plan, work, ports)
+        with held(zones, ports, known.values()):
+            advance = Completion(resource, disks, keeper).advance
+            stored = (
+                share(known, zones, ports.zones, work, ports.images, ports.progress, advance)
+                if known
+                else convert(
+                    disks, zones, parents, work, pin.verify, ports.images, ports.progress, advance
+                )
+            )
+            resource = filled(resource, stored, supply.origins)
+            digests = {content.lun: content.digest for content in resource.contents}
+            zone.publish(VersionRecord(resource.zone_key, document(resource)), digests, 0)
+    return resource
+
+
+def home(region: str, parents: Parents, key: str, ports: Ports) -> Zone:
+    """The zone of a region that keeps a resource."""
+    zones = ports.zones.get(region, ())
+    if not zones:
+        raise EnvironmentMissing(
+            f"region {region} has no zone on this host",
+            hint="name a directory for it in the configuration; galleria doctor shows all",
+        )
+    return choose_zone(region, parents, zones, key=key)
+
+
+def filled(resource: R, stored: Stored, origins: Mapping[int | None, Origin]) -> R:
+    """With what was stored."""
+    stats = [disk.result.stats for disk in stored.disks]
+    return replace(
+        resource,
+        contents=tuple(
+            Content(
+                disk.lun, disk.digest, disk.virtual_size, origins.get(disk.lun, Origin("vhd", ""))
+            )
+            for disk in stored.disks
+        ),
+        bytes_read=sum(item.read for item in stats),
+        bytes_written=sum(sum(item.written.values()) for item in stats),
+    )
+
+
+def document(resource: Resource) -> dict[str, object]:
+    """What the zone keeps beside the bytes."""
+    return {"resource": {**encode(replace(resource, owner=None)), "completionPercent": 100}}
+
+
+def annotated(resource: R, description: Description, disk: Disk, ports: Ports) -> R:
+    """With what the source's description says of the guest, else its partition table."""
+    generation = description.generation
+    if generation is None and resource.hyper_v_generation is None:
+        with ports.images.open(disk.chain) as content:
+            found = read_partitions(content, 512).generation
+        generation = found if found in ("V1", "V2") else None
+    architecture, os_type = description.architecture, description.os_type
+    return replace(
+        resource,
+        hyper_v_generation=resource.hyper_v_generation
+        or (HyperVGeneration(generation) if generation else None),
+        os_type=resource.os_type or (OsType(os_type) if os_type else None),
+        supported_capabilities=resource.supported_capabilities
+        if resource.supported_capabilities.architecture
+        else SupportedCapabilities(Architecture(architecture) if architecture else None),
+    )
+
+
+class Completion:
+    """Records how far a resource is, a few times."""
+
+    def __init__(self, resource: Resource, disks: Sequence[Disk], keeper: Keeper) -> None:
+        self._resource = resource
+        self._resources = keeper.resources
+        self._total = max(1, sum(measure(disks, keeper.ports.images).values()))
+        self._done = self._told = 0
+
+    def advance(self, amount: int) -> None:
+        self._done += amount
+        step = min(STEPS - 1, self._done * STEPS // self._total)
+        if step > self._told:
+            self._told = step
+            percent = step * 100 // STEPS
+            self._resources.change(replace(self._resource, completion_percent=percent))
+
+
+@contextmanager
+def taken_back(resources: Sequence[Resource], keeper: Keeper) -> Iterator[None]:
+    """What can't be made leaves its name free, and nothing in the zones."""
+    try:
+        yield
+    except BaseException:
+        for resource in resources:
+            with suppress(Conflict):
+                remove_content(resource, keeper)
+                keeper.resources.forget(resource)
+        raise
+
+
+def remove_content(resource: Resource, keeper: Keeper) -> None:
+    """Take away what zones keep of a resource, and the bases that nobody else needs."""
+    zones = {zone.name: zone for places in keeper.ports.zones.values() for zone in places}
+    for zone in zones.values():
+        zone.remove_version(resource.zone_key)
+    collect(zones, keeper.ports)
+
+
+def remove(resource: Resource, keeper: Keeper, before: Callable[[], None] = lambda: None) -> None:
+    """Delete a resource that `begin_delete` has marked; `before` takes its own files away."""
+    before()
+    remove_content(resource, keeper)
+    keeper.resources.forget(resource)

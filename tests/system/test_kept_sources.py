@@ -1,0 +1,196 @@
+"""One session: a version from each of the sources that galleria itself keeps, and from a running
+QEMU; judged by qemu-img."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.home import Home, furnished
+from tests.system.machine import Machine, machine
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+
+MIB = 1 << 20
+GENERAL = (
+    *("definition", "create", "corp/general", "--os-type", "Linux", "--os-state", "Generalized"),
+    *("--publisher", "Contoso", "--offer", "web", "--sku", "general"),
+)
+
+
+def qemu(*arguments: str | Path) -> None:
+    subprocess.run([str(item) for item in arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def flat(path: Path | str, target: Path) -> Path:
+    """A plain copy by qemu-img, by the names that are in the headers."""
+    kind = {".raw": "raw", ".qcow2": "qcow2", ".vhd": "vpc"}[Path(path).suffix]
+    qemu("qemu-img", "convert", "-U", "-f", kind, "-O", "raw", path, target)
+    return target
+
+
+def same(one: Path | str, other: Path | str, work: Path) -> bool:
+    files = [flat(path, work / f"flat-{number}") for number, path in enumerate((one, other))]
+    argv = ["qemu-img", "compare", "-f", "raw", "-F", "raw", *map(str, files)]
+    return subprocess.run(argv, stdout=subprocess.DEVNULL).returncode == 0
+
+
+@pytest.fixture
+def home(tmp_path: Path, require: Callable[..., None]) -> Home:
+    require("qemu-img", "qemu-io", "bwrap")
+    made = furnished(Home(tmp_path))
+    made.run(*GENERAL)
+    for name, pattern in (("os", 1), ("data", 2)):
+        path = tmp_path / f"{name}.qcow2"
+        qemu("qemu-img", "create", "-q", "-f", "qcow2", path, "16M")
+        qemu("qemu-io", "-f", "qcow2", "-c", f"write -P {pattern} 1M 4M", path)
+    return made
+
+
+def replica(home: Home, version: str, lun: int | None = None) -> Path:
+    shown = home.json("show", version)["version"]
+    (status,) = shown["regions"]
+    disks = status["result"]["replicas"][0]["disks"]
+    return Path(next(disk["path"] for disk in disks if disk["lun"] == lun))
+
+
+def read(version: dict[str, Any]) -> int:
+    return sum(status["result"].get("bytesRead", 0) for status in version["regions"])
+
+
+def test_a_version_from_each_kind(home: Home, tmp_path: Path) -> None:
+    os_disk, data = tmp_path / "os.qcow2", tmp_path / "data.qcow2"
+    # a snapshot of a file; a writable disk of the snapshot; a snapshot of the disk
+    (kept,) = home.json("snapshot", "create", "--source", "os.qcow2", "-n", "s1")["snapshots"]
+    assert kept["completionPercent"] == 100
+    assert kept["creationData"]["createOption"] == "Import"
+    disk = home.json("disk", "create", "-n", "d1", "--source", "s1")
+    assert disk["creationData"]["createOption"] == "Copy"
+    file = Path(disk["file"]["path"])
+    assert same(file, os_disk, tmp_path)
+    qemu("qemu-io", "-f", disk["file"]["format"], "-c", "write -P 9 8M 1M", file)
+    (second,) = home.json("snapshot", "create", "--source", "d1", "-n", "s2")["snapshots"]
+    assert second["contents"][0]["digest"] != kept["contents"][0]["digest"]
+
+    home.run("publish", "corp/web/1.0.0", "--os-snapshot", "s1")
+    assert same(replica(home, "corp/web/1.0.0"), os_disk, tmp_path)
+    home.run("publish", "corp/web/1.0.1", "--os-snapshot", disk["id"], "--data-disk", f"4={data}")
+    assert same(replica(home, "corp/web/1.0.1"), file, tmp_path)
+    assert same(replica(home, "corp/web/1.0.1", 4), data, tmp_path)
+
+    # the FAQ's three scenarios: VHD to managed image to version, image to version, VHD to version
+    qemu(
+        "qemu-img",
+        "convert",
+        "-O",
+        "vpc",
+        "-o",
+        "subformat=fixed,force_size",
+        os_disk,
+        tmp_path / "os.vhd",
+    )
+    image = home.json(
+        *("image", "create", "-n", "golden", "--os-disk", "os.vhd", "--data-disk", f"0={data}"),
+        "--no-generalize",
+    )
+    assert [content.get("lun") for content in image["contents"]] == [None, 0]
+    general = home.json("publish", "corp/general/1.0.0", "--managed-image", "golden")["version"]
+    assert read(general) == 0
+    assert same(replica(home, "corp/general/1.0.0"), os_disk, tmp_path)
+    home.run("publish", "corp/web/1.0.2", "--os-disk", "os.vhd")
+
+    # a version of another definition: no byte moves, the bases are the same
+    before = sorted((tmp_path / "eu" / "bases").iterdir())
+    copy = home.json("publish", "corp/general/2.0.0", "--image-version", "corp/general/1.0.0")
+    assert read(copy["version"]) == 0
+    assert sorted((tmp_path / "eu" / "bases").iterdir()) == before
+    assert same(replica(home, "corp/general/2.0.0", 0), data, tmp_path)
+    far = home.json("disk", "create", "-n", "d2", "--image-version", "corp/general", "--lun", "0")
+    assert same(far["file"]["path"], data, tmp_path)
+
+    # both directions, recursively
+    (entry, _) = home.json("show", "corp/general/2.0.0", "--lineage")["lineage"]
+    ids = []
+    step = entry["sources"][0]
+    while True:
+        ids.append((step["kind"], step["id"].rpartition("/")[2], step["present"]))
+        if not step["next"]:
+            break
+        (step,) = step["next"]
+    assert ids == [
+        ("version", "1.0.0", True),
+        ("managedImage", "golden", True),
+        ("vhd", "os.vhd", None),
+    ]
+    shown = home.run("snapshot", "show", "s1", "--lineage").stdout
+    tree = [line.split(",")[0].split() for line in shown.splitlines() if "  into " in line]
+    assert [(words[1], words[-1].rpartition("/")[2]) for words in tree] == [
+        ("version", "1.0.0"),
+        ("disk", "d1"),
+        ("version", "1.0.1"),
+        ("snapshot", "s2"),
+    ]
+
+    # what they came from goes; what was made stays
+    for name in ("s1", "s2"):
+        home.run("snapshot", "delete", name)
+    home.run("image", "delete", "golden")
+    home.run("disk", "delete", "d1")
+    assert not file.exists()
+    home.run("verify", "corp/web/1.0.0")
+    home.run("verify", "corp/general/1.0.0")
+    assert same(far["file"]["path"], data, tmp_path)
+    listed = home.json("snapshot", "list")["snapshots"]
+    assert listed == []
+
+
+@pytest.fixture
+def vm(tmp_path: Path, home: Home, require: Callable[..., None]) -> Iterator[Machine]:
+    require("qemu-system-x86_64")
+    with machine(tmp_path, os=tmp_path / "os.qcow2", data=tmp_path / "data.qcow2") as running:
+        yield running
+
+
+def test_a_running_machine(home: Home, vm: Machine, tmp_path: Path) -> None:
+    """Published, and kept by two snapshots of which the second reads what changed."""
+    home.run("publish", "corp/web/1.0.0", "--qmp", str(vm.qmp))
+    assert same(replica(home, "corp/web/1.0.0"), tmp_path / "os.qcow2", tmp_path)
+    assert vm.bitmaps() == {"os": [], "data": []}
+    create = ("snapshot", "create", "--qmp", str(vm.qmp), "--incremental", "-n")
+    first = home.json(*create, "vm-1")["snapshots"]
+    assert [item["name"] for item in first] == ["vm-1", "vm-1-data-0"]
+    vm.io("os", "write -P 7 6M 256k", "flush")
+    second = home.json(*create, "vm-2")["snapshots"]
+    assert second[0]["bytesRead"] <= 256 * 1024 + 512 * 1024  # and the file's own tables
+    assert first[0]["bytesRead"] >= 4 * MIB
+    assert second[0]["bytesWritten"] == 256 * 1024
+    assert second[1]["contents"][0]["digest"] == first[1]["contents"][0]["digest"]
+    families = {item["incrementalSnapshotFamilyId"] for item in (first[0], second[0])}
+    assert len(families) == 1
+    home.run("snapshot", "export", "vm-2", "--out", "vm-2.raw", "--to", "raw")
+    assert same(tmp_path / "vm-2.raw", tmp_path / "os.qcow2", tmp_path)
+    assert vm.debris() == []
+    assert [len(names) for names in vm.bitmaps().values()] == [1, 1]
+
+
+def test_refusals(home: Home, tmp_path: Path) -> None:
+    def says(status: int, *args: str) -> str:
+        return home.run(*args, status=status).stderr
+
+    home.run("snapshot", "create", "os.qcow2", "-n", "s1")
+    publish = ("publish", "corp/web/1.0.0")
+    assert "exists already" in says(5, "snapshot", "create", "os.qcow2", "-n", "s1")
+    assert "no QEMU answers" in says(4, *publish, "--qmp", "absent.sock")
+    assert "one whole source" in says(2, *publish, "--os-snapshot", "s1", "--managed-image", "x")
+    assert says(4, *publish, "--os-snapshot", "nothing")
+    assert says(4, *publish, "--managed-image", "nothing")
+    assert says(4, *publish, "--image-version", "corp/web/9.9.9")
+    assert "neither a file" in says(4, "snapshot", "create", "--source", "nothing")
+    twice = ("--os-snapshot", "s1", "--data-snapshot", "1=s1")
+    assert says(2, *publish, *twice)  # one source can't be two disks
+    assert "--size-gb" in says(2, "disk", "create", "-n", "d")
+    assert "agent" in says(2, *publish, "--qga", "x.sock", "--os-snapshot", "s1")
+    assert home.json("snapshot", "list")["snapshots"][0]["name"] == "s1"
+    assert home.json("disk", "list")["disks"] == []
