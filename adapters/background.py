@@ -26,12 +26,12 @@ class Background:
             pipe.write(message)
 
 
-def split() -> Background | bytes:
+def split() -> Background | bytes | int:
     """Go on in a child of its own session. Returns a Background in the child; in the parent, once
-    the child has left, its message.
+    the child has left, its message, or its exit status if it ended before that.
 
-    Until then the child's errors are the command's: they go to the same terminal, and when it ends
-    so does the parent, with its status. Call it before there are threads or database connections.
+    Until then the child's errors are the command's: they go to the same terminal. Call it before
+    there are threads or database connections.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -49,4 +49,4 @@ def split() -> Background | bytes:
     if message:
         return message
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    sys.exit(status if status > 0 else 1)
+    return status if status > 0 else 1

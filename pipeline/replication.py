@@ -161,7 +161,8 @@ def held(zones: Mapping[str, Zone], ports: Ports, keep: Iterable[str] = ()) -> I
 
 def collect(zones: Mapping[str, Zone], ports: Ports, also: Iterable[str] = ()) -> None:
     """Remove the bases that nobody needs; those of deployed disks stay, and those in `also`."""
-    keep = {disk.digest for item in ports.gallery.list_deployments() for disk in item.disks}
+    deployed = (disk for item in ports.gallery.list_deployments() for disk in item.disks)
+    keep = {disk.digest for disk in deployed if disk.digest}  # a shallow one leans on no base
     keep.update(also)
     files = needed_files(ports.zones) if zones else set()
     for zone in zones.values():
