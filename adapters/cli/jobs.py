@@ -1,5 +1,6 @@
 """`galleria publish`, `build` and `plan`: the main job."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,9 +17,15 @@ from adapters.cli.lazy import Command
 from adapters.cli.proof import report_text, without_inventory
 from adapters.cli.sources import source_options, sources_of, spec_sources
 from adapters.cli.versions import region_table
-from adapters.text import bytes_text, fields, seconds_text, table
+from adapters.text import bytes_text, fields, printable, seconds_text, table
 from pipeline.gallery.documents import encode, parse_date
-from pipeline.gallery.model import ImageVersion, TargetRegion, VersionRequest
+from pipeline.gallery.model import (
+    ImageVersion,
+    ReplicationMode,
+    StorageAccountType,
+    TargetRegion,
+    VersionRequest,
+)
 from pipeline.gallery.names import (
     DefinitionName,
     VersionName,
@@ -44,7 +51,7 @@ if TYPE_CHECKING:
     "--target-regions",
     "regions",
     multiple=True,
-    metavar="REGION[=REPLICAS]...",
+    metavar="REGION[=REPLICAS][=SKU]...",
     help='Where it is to be (repeatable, or as "eu=2 us=1"). Default: the source region.',
 )
 @click.option(
@@ -60,7 +67,22 @@ if TYPE_CHECKING:
     type=click.Choice([item.value for item in Wait]),
     default=Wait.ALL.value,
     show_default=True,
-    help="Return when the first region is usable, or when all are.",
+    help="Return when the first region is usable, when all are, or at once: the rest goes on in"
+    " the background.",
+)
+@click.option(
+    "--replication-mode",
+    type=arguments.enum_choice(ReplicationMode),
+    default=ReplicationMode.FULL.value,
+    show_default=True,
+    help="Shallow makes no copy: the version leans on its source, which has to stay.",
+)
+@click.option(
+    "--storage-account-type",
+    type=arguments.enum_choice(StorageAccountType),
+    default=StorageAccountType.STANDARD_LRS.value,
+    show_default=True,
+    help="Of regions that name none: one zone, all zones (ZRS), or a premium zone.",
 )
 @click.option("--exclude-from-latest", is_flag=True, help="latest never means this version.")
 @click.option("--end-of-life-date", callback=arguments.as_date, metavar="DATE", help="ISO 8601.")
@@ -77,6 +99,8 @@ def publish_command(settings: Settings, /, *, name: str, **values: Any) -> None:
             location=values["location"],
             target_regions=arguments.target_regions(values["regions"]),
             replica_count=values["replica_count"],
+            replication_mode=ReplicationMode(values["replication_mode"]),
+            storage_account_type=StorageAccountType(values["storage_account_type"]),
             generalize=values["generalize"],
             exclude_from_latest=values["exclude_from_latest"],
             end_of_life_date=values["end_of_life_date"],
@@ -91,6 +115,9 @@ def publish_command(settings: Settings, /, *, name: str, **values: Any) -> None:
     if values["dry_run"]:
         _try(settings, request)
         return
+    if request.wait is Wait.NONE:
+        in_background(settings, request)
+        return
     started = time.monotonic()
     with settings.app() as app:
         version = publish(request, app.ports)
@@ -98,6 +125,35 @@ def publish_command(settings: Settings, /, *, name: str, **values: Any) -> None:
     settings.emit(
         {"version": encode(version), "seconds": round(seconds, 3)}, _published(version, seconds)
     )
+
+
+def in_background(settings: Settings, request: PublishRequest) -> None:
+    """Publish in a process of its own. The command returns when the rules have passed and the
+    number is taken; what is refused is refused here."""
+    from adapters.background import split
+
+    side = split()
+    if isinstance(side, int):
+        raise click.exceptions.Exit(side)
+    if isinstance(side, bytes):
+        told = json.loads(side)
+        name = request.version.name
+        settings.emit(
+            told,
+            f"{name} is being published in the background\n"
+            f"log     {printable(told['log'])}\nfollow  galleria show {name} --watch",
+        )
+        return
+    settings.progress = "none" if settings.quiet else "plain"
+    with settings.app() as app:
+
+        def begun(version: ImageVersion) -> None:
+            log = app.config.work.parent / "logs" / f"publish-{version.zone_key}.log"
+            told = {"version": encode(version), "log": str(log)}
+            side.leave(json.dumps(told).encode(), log)
+
+        version = publish(request, replace(app.ports, begun=begun))
+    settings.emit({"version": encode(version)}, region_table(version))
 
 
 def _try(settings: Settings, request: PublishRequest) -> None:

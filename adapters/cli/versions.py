@@ -13,10 +13,17 @@ from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
 from adapters.cli.lineage import lineage_of
 from adapters.cli.proof import report_text, without_inventory
-from adapters.cli.share import list_view, show_view
+from adapters.cli.shared import list_view, show_view
+from adapters.cli.watch import watch
 from adapters.text import bytes_text, fields, printable, table
 from pipeline.gallery.documents import encode
-from pipeline.gallery.model import Channel, ImageVersion, RegionStatus, ReplicationState
+from pipeline.gallery.model import (
+    Channel,
+    Deployment,
+    ImageVersion,
+    RegionStatus,
+    ReplicationState,
+)
 from pipeline.gallery.names import (
     DefinitionName,
     is_definition,
@@ -24,13 +31,15 @@ from pipeline.gallery.names import (
     parse_gallery,
     parse_number,
 )
-from pipeline.gallery.sharing import is_shared_reference
+from pipeline.gallery.shared_ids import is_shared_reference
 from pipeline.resources.lineage import of_version
+from pipeline.shallow import is_shallow, source_changes
 from pipeline.stages.ingest import disk_name
 
 if TYPE_CHECKING:
     from adapters.app import App
 
+USERS = 5  # that are shown by name
 LIMIT = 100  # versions of a definition that are listed
 
 
@@ -94,16 +103,21 @@ def list_versions(
 @click.option(
     "--lineage", "with_lineage", is_flag=True, help="What it came from, and what came from it."
 )
-@click.pass_obj
+@click.option("--watch", "watching", is_flag=True, help="How far its regions are, until the end.")
+@click.pass_context
 def show(
-    settings: Settings,
+    context: click.Context,
     *,
     reference: str,
     region: str | None,
     with_report: bool,
     with_lineage: bool,
+    watching: bool,
 ) -> None:
     """Show one version: regions, replicas, how they were made, bytes."""
+    settings = context.ensure_object(Settings)
+    if watching:
+        context.exit(watch(settings, reference))
     with settings.app() as app:
         version = app.gallery.resolve(reference, region)
         if is_shared_reference(reference):
@@ -115,6 +129,7 @@ def show(
         channels = app.gallery.list_channels(version.name.definition)
         cautions = app.gallery.cautions(version)
         lineage = lineage_of(of_version(version), app) if with_lineage else ([], "")
+        changed = source_changes(version, app.ports.pins)
         allocated = {status.region: _allocated(app, version, status) for status in version.regions}
         deployments = [
             item for item in app.gallery.list_deployments() if item.version_uid == version.uid
@@ -128,6 +143,7 @@ def show(
         "cautions": cautions,
         "allocatedBytes": allocated,
         "deployments": encode(deployments),
+        "sourceChanges": changed,
         "generalizeReport": without_inventory(report),
     }
     kind = f"{definition.os_type.value} {definition.os_state.value}"
@@ -147,7 +163,9 @@ def show(
             ("channels", " ".join(_marks(version, None, channels))),
             *(("note", caution) for caution in cautions),
             ("tags", " ".join(f"{key}={value}" for key, value in version.tags.items())),
-            ("deployed", f"{len(deployments)} VMs" if deployments else ""),
+            ("mode", version.replication_mode.value if is_shallow(version) else ""),
+            *(("source", text) for text in _sources(version, changed)),
+            ("used by", _users(deployments)),
         ]
     )
     parts = [about, *_disks(version), region_table(version, allocated), *_replicas(version)]
@@ -157,6 +175,23 @@ def show(
         document["lineage"], tree = lineage
         parts.append(tree)
     settings.emit(document, "\n\n".join(parts))
+
+
+def _sources(version: ImageVersion, changed: Mapping[str, list[str]]) -> Iterable[str]:
+    """The files that a shallow version leans on, and what became of them."""
+    for disk in version.disks:
+        for file in disk.source.files:
+            what = ", ".join(changed.get(file.path, ()))
+            yield f"{file.path}: {f'CHANGED: {what}' if what else 'unchanged'}"
+
+
+def _users(deployments: list[Deployment]) -> str:
+    """The VMs that were made from a version: the first few by name."""
+    if not deployments:
+        return ""
+    names = ", ".join(item.name for item in deployments[:USERS])
+    more = f" and {len(deployments) - USERS} more" if len(deployments) > USERS else ""
+    return f"{len(deployments)} VMs: {names}{more}"
 
 
 def _exclusions(version: ImageVersion) -> str:
@@ -207,18 +242,8 @@ def _place(version: ImageVersion, status: RegionStatus) -> str:
 
 def _allocated(app: "App", version: ImageVersion, status: RegionStatus) -> int:
     """What the version's files in a region occupy: shared blocks once, parents of a delta too."""
-    from adapters.filesystem import allocated_bytes
-
-    total = 0
-    for zone in app.zones.get(status.region, ()):
-        replicas = zone.find_version(version.zone_key)
-        if replicas is None:
-            continue
-        bases = [zone.find_base(disk.digest) for disk in version.disks]
-        paths = {disk.path for replica in replicas for disk in replica.disks}
-        paths |= {layer.path for base in bases if base is not None for layer in base.chain}
-        total += allocated_bytes(sorted(paths))
-    return total
+    zones = app.zones.get(status.region, ())
+    return sum(zone.allocated_bytes([version.zone_key]) for zone in zones)
 
 
 def _disks(version: ImageVersion) -> Iterable[str]:
