@@ -14,7 +14,7 @@ from pipeline.gallery.model import ImageDisk, ImageVersion
 from pipeline.guest.sbom import packages_in
 from pipeline.placement import Zones
 from pipeline.ports import Package, StoredBase
-from pipeline.publish import find_donor
+from pipeline.replication import find_donor
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,24 @@
 """Prove: what a disk or a version is, and what a job would do to it, with nothing changed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from pipeline.azure.findings import Finding
 from pipeline.gallery.model import ImageVersion
 from pipeline.guest.profiles import Plan
+from pipeline.outside import Ports
+from pipeline.ports import ImageFormat
 from pipeline.preview import Preview, preview
-from pipeline.publish import Ports, PublishRequest, clean, find_donor
+from pipeline.publish import PublishRequest, clean
+from pipeline.replication import find_donor
 from pipeline.single import pinned
 from pipeline.sources import DiskSource, supplied
 from pipeline.stages.ingest import Disk, ingest, recognise
 from pipeline.stages.look import Look, admit, look
 from pipeline.stages.replicate import donated
 from pipeline.stages.snapshot import snapshot
+from pipeline.stages.validate import validate
 
 
 def file_disks(source: DiskSource, ports: Ports) -> list[Disk]:
@@ -28,6 +34,36 @@ def check(disks: Sequence[Disk], ports: Ports) -> Look:
     """Whether the guest on these disks is generalized, with the evidence; they are only read."""
     with ports.work.directory() as work:
         return look(ports.guests, ports.images, disks, work, ports.progress)
+
+
+def validate_file(
+    source: DiskSource, footer: Callable[[Path], Sequence[str]], ports: Ports
+) -> tuple[Finding, ...]:
+    """Azure's checklist for a file that is to be uploaded. `footer` says what is wrong with a VHD's
+    footer."""
+    disk = recognise(source, ports.images)
+    facts = ports.images.inspect(source.path)
+    problems = footer(source.path) if facts.format is ImageFormat.VHD else ()
+    with ports.work.directory() as work:
+        return validate(
+            disk,
+            ports.guests,
+            ports.images,
+            work,
+            ports.progress,
+            file=facts,
+            footer_problems=problems,
+        )
+
+
+def validate_version(version: ImageVersion, ports: Ports) -> tuple[Finding, ...]:
+    """Azure's checklist for a version's OS disk, against what its definition declares."""
+    definition = ports.gallery.get_definition(version.name.definition)
+    (disk, *_) = version_disks(version, ports)
+    with ports.work.directory() as work:
+        return validate(
+            disk, ports.guests, ports.images, work, ports.progress, definition=definition
+        )
 
 
 def try_generalize(source: DiskSource, plan: Plan, ports: Ports) -> dict[str, Any]:

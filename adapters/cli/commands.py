@@ -115,6 +115,10 @@ COMMANDS = {
         "Make, list and delete subscriptions.",
     ),
     "group": ("adapters.cli.scopes:group", "Make, list and delete resource groups."),
+    "validate": (
+        "adapters.cli.validation:validate_command",
+        "Check whether a cloud would take a disk, and whether it would run there.",
+    ),
     "operations": ("adapters.cli.guests:operations", "List what generalizing a guest does."),
 }
 

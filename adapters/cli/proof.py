@@ -28,10 +28,15 @@ NOT_GENERALIZED = 1
 
 def disks_of(target: str, app: "App") -> list[Disk]:
     """The disks of a file, or of a version where no such file is."""
-    parts = target.strip("/").split("/")
-    if len(parts) in (2, 3) and not Path(target).exists() and not target.startswith((".", "/")):
+    if is_version(target):
         return version_disks(app.gallery.resolve(target), app.ports)
     return file_disks(parse_disk(target), app.ports)
+
+
+def is_version(target: str) -> bool:
+    """Whether an argument that may be a file or a version is a version."""
+    count = len(target.split("/"))
+    return count in (2, 3) and not Path(target).exists() and not target.startswith((".", "/"))
 
 
 def check_guest(context: click.Context, target: str) -> None:

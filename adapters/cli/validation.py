@@ -1,0 +1,59 @@
+"""`galleria validate`."""
+
+import click
+
+from adapters.cli.context import Settings
+from adapters.cli.lazy import Command
+from adapters.cli.proof import is_version
+from adapters.text import fields, table
+from adapters.vhd import azure_upload_problems
+from pipeline.azure.findings import Finding, failed
+from pipeline.errors import GalleriaError
+from pipeline.proof import validate_file, validate_version
+from pipeline.sources import parse_disk
+
+
+@click.command("validate", cls=Command)
+@click.argument("target", metavar="FILE|GALLERY/DEFINITION[/VERSION]")
+@click.option(
+    "--for",
+    "cloud",
+    type=click.Choice(["azure"]),
+    default="azure",
+    show_default=True,
+    help="Whose rules.",
+)
+@click.pass_context
+def validate_command(context: click.Context, *, target: str, cloud: str) -> None:
+    """Check whether a cloud would take a disk, and whether it would run there."""
+    settings = context.ensure_object(Settings)
+    with settings.app() as app:
+        if is_version(target):
+            findings = validate_version(app.gallery.resolve(target), app.ports)
+        else:
+            findings = validate_file(parse_disk(target), azure_upload_problems, app.ports)
+    bad = failed(findings)
+    document = {"target": target, "for": cloud, "passed": not bad}
+    document["findings"] = [{"result": item.result, **_document(item)} for item in findings]
+    settings.emit(document, findings_text(findings))
+    if bad:
+        context.exit(GalleriaError.exit_status)
+
+
+def findings_text(findings: tuple[Finding, ...]) -> str:
+    """What does not hold stands last, where it is seen, with what to do."""
+    order = ("ok", "info", "unknown", "warn", "fail")
+    ordered = sorted(findings, key=lambda item: order.index(item.result))
+    rows = [(item.result, item.check, item.found) for item in ordered]
+    fixes = fields([(f"fix {item.check}:", item.fix) for item in ordered if item.fix])
+    return "\n\n".join(filter(None, [table(("RESULT", "CHECK", "FOUND"), rows), fixes]))
+
+
+def _document(item: Finding) -> dict[str, object]:
+    return {
+        "check": item.check,
+        "severity": item.severity.value,
+        "holds": item.holds,
+        "found": item.found,
+        "fix": item.fix,
+    }
