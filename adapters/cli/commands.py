@@ -87,10 +87,10 @@ COMMANDS = {
         "Share galleries with subscriptions, tenants or everyone.",
     ),
     "list-shared": (
-        "adapters.cli.share:list_shared",
+        "adapters.cli.shared:list_shared",
         "List the galleries that are shared with you directly.",
     ),
-    "list-community": ("adapters.cli.share:list_community", "List the community galleries."),
+    "list-community": ("adapters.cli.shared:list_community", "List the community galleries."),
     "principal": (
         "adapters.cli.principals:principal",
         "Make, list and delete users, groups and service principals.",

@@ -180,3 +180,6 @@ def _action(id: str, verb: str, kind: str) -> str:
 def _shared(sharing: Sharing) -> str:
     names = [*sharing.subscriptions, *sharing.tenants, *filter(None, [sharing.public_name])]
     return f"{sharing.permissions.value}: {', '.join(names) or 'nobody'}"
+
+
+_: type[Catalog] = AuditedCatalog

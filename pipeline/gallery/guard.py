@@ -13,7 +13,7 @@ from pipeline.gallery.access import ROOT, Action
 from pipeline.gallery.model import Deployment, Gallery
 from pipeline.gallery.names import DefinitionName, Reference, VersionName, parse_reference
 from pipeline.gallery.service import GalleryService
-from pipeline.gallery.sharing import is_shared_reference
+from pipeline.gallery.shared_ids import is_shared_reference
 from pipeline.gallery.subjects import Access
 from pipeline.gallery.views import SharedViews
 

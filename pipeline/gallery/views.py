@@ -13,13 +13,8 @@ from pipeline.gallery.catalog import CatalogReader
 from pipeline.gallery.latest import latest, usable
 from pipeline.gallery.model import Gallery, ImageDefinition, ImageVersion, SharingPermissions
 from pipeline.gallery.names import DefinitionName, Reference
-from pipeline.gallery.sharing import (
-    SharedReference,
-    Sharing,
-    by_unique_name,
-    parse_shared,
-    unique_name,
-)
+from pipeline.gallery.shared_ids import SharedReference, by_unique_name, parse_shared, unique_name
+from pipeline.gallery.sharing import Sharing
 from pipeline.gallery.subjects import Access
 
 _GALLERY = {

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from pipeline.errors import Conflict, GalleriaError, InvalidParameter, NotFound, Refused
-from pipeline.gallery import sharing
+from pipeline.gallery import shared_ids, sharing
 from pipeline.gallery.model import Feature, PurchasePlan, SharingPermissions
 from pipeline.gallery.names import GalleryName, VersionNumber, parse_gallery
-from pipeline.gallery.sharing import Community, SharedReference, Sharing
+from pipeline.gallery.shared_ids import SharedReference
+from pipeline.gallery.sharing import Community, Sharing
 from tests.samples import definition, gallery
 
 CORP = parse_gallery("corp")
@@ -217,8 +218,8 @@ PUBLIC = f"contoso1-{UNIQUE}"
     ],
 )
 def test_shared_ids(text: str, expected: SharedReference) -> None:
-    assert sharing.is_shared_reference(text)
-    assert sharing.parse_shared(text) == expected
+    assert shared_ids.is_shared_reference(text)
+    assert shared_ids.parse_shared(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -243,13 +244,13 @@ def test_shared_ids(text: str, expected: SharedReference) -> None:
 )
 def test_what_is_no_shared_id(text: str) -> None:
     with pytest.raises(InvalidParameter):
-        sharing.parse_shared(text)
+        shared_ids.parse_shared(text)
 
 
 def test_unique_names() -> None:
     name = GalleryName("Corp.1", subscription=str(UNIQUE).upper(), resource_group="rg")
-    assert sharing.unique_name(name) == f"{UNIQUE}-CORP.1"
-    found = sharing.by_unique_name(sharing.unique_name(name))
+    assert shared_ids.unique_name(name) == f"{UNIQUE}-CORP.1"
+    found = shared_ids.by_unique_name(shared_ids.unique_name(name))
     assert (found.subscription, found.name) == (str(UNIQUE), "CORP.1")
     for text in ("corp", "corp/web", "/subscriptions/x", "", "/"):
-        assert not sharing.is_shared_reference(text)
+        assert not shared_ids.is_shared_reference(text)
