@@ -1,5 +1,6 @@
 """What this host can do for galleria: every check tries the thing itself, not a version of it."""
 
+import contextlib
 import importlib
 import os
 import shutil
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from adapters import command, filesystem
+from adapters.catalog import open_catalog
 from adapters.config import Config
 from adapters.guestfs import accelerator, fixed
 from adapters.sandbox import Sandbox
@@ -189,28 +191,22 @@ def _work(directory: Path) -> Check:
 
 
 def _catalog(url: str) -> Check:
-    from sqlalchemy import create_engine, make_url, text
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy import make_url
 
     where = make_url(url)
-    shown = where.render_as_string(hide_password=True)
+    shown = printable(where.render_as_string(hide_password=True))
     local = where.get_backend_name() == "sqlite"
     if local and not Path(where.database or "").exists():
         return Check("catalog", Verdict.WARN, f"{shown} is not there yet", "galleria init makes it")
-    engine = create_engine(url)
-    try:
-        with engine.connect() as connection:
-            answer = connection.execute(text("PRAGMA quick_check" if local else "SELECT 'ok'"))
-            said = str(answer.scalar())
-    except SQLAlchemyError as error:
-        advice = "the catalog can't be opened: nothing can be published or found"
-        return Check("catalog", Verdict.FAIL, printable(f"{shown}: {error}"), advice)
-    finally:
-        engine.dispose()
-    if said != "ok":
+    with contextlib.closing(open_catalog(url)) as catalog:
+        health = catalog.check()
+    found = f"{shown}: {health.engine}, {health.journal}, schema {health.schema}"
+    if health.problems:
         advice = "the database is damaged: restore it, or rebuild it from the regions' records"
-        return Check("catalog", Verdict.FAIL, printable(f"{shown}: {said}"), advice)
-    return Check("catalog", Verdict.OK, shown)
+        return Check(
+            "catalog", Verdict.FAIL, printable(f"{found}; {'; '.join(health.problems)}"), advice
+        )
+    return Check("catalog", Verdict.OK, found)
 
 
 def _zones(config: Config, sandbox: Sandbox) -> Iterator[Check]:

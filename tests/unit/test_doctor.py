@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from adapters import doctor
+from adapters.catalog import open_catalog
 from adapters.config import Config, ZonePlace
 from adapters.doctor import Check, Verdict
 from adapters.sandbox import Sandbox
@@ -107,3 +108,11 @@ def test_a_password_is_not_shown(bare_host: Path) -> None:
 def test_only_a_failure_stops(verdicts: list[Verdict], *, expected: bool) -> None:
     checks = tuple(Check("c", verdict, "f") for verdict in verdicts)
     assert doctor.can_run(checks) is expected
+
+
+def test_a_sound_catalog_says_how_it_is_kept(bare_host: Path) -> None:
+    settings = config(bare_host)
+    open_catalog(settings.catalog).close()
+    check = found(doctor.run(settings), "catalog")
+    assert check.verdict is Verdict.OK
+    assert "journal_mode=truncate synchronous=3" in check.found
