@@ -133,16 +133,17 @@ def fat(boot: bytes, table: bytes) -> tuple[Range, ...]:
 
 def bitmap(bits: bytes, cluster: int, length: int) -> tuple[Range, ...]:
     """Free clusters of NTFS from the contents of $Bitmap: bit n, lowest first, is cluster n."""
-    free = []
-    start: int | None = None
     count = min(len(bits) * 8, length // cluster)
-    for index in range(count):
-        if bits[index >> 3] >> (index & 7) & 1:
-            if start is not None:
-                free.append(Range(start * cluster, (index - start) * cluster))
-            start = None
-        elif start is None:
-            start = index
-    if start is not None:
-        free.append(Range(start * cluster, (count - start) * cluster))
-    return merge(free)
+    free = []
+    # most bytes are all free or all in use, in long runs: only the others are looked into
+    for run in re.finditer(rb"\x00+|[^\x00\xff]", bits):
+        if bits[run.start()] == 0:
+            free.append((run.start() * 8, run.end() * 8))
+        else:
+            byte, first = bits[run.start()], run.start() * 8
+            free += [(first + bit, first + bit + 1) for bit in range(8) if not byte >> bit & 1]
+    return merge(
+        Range(first * cluster, (min(last, count) - first) * cluster)
+        for first, last in free
+        if first < count
+    )

@@ -18,6 +18,7 @@ CLEAN = 0x0002  # of a restart area: the volume was unmounted after everything w
 NO_CLIENT = 0xFFFF
 UPDATE_SEQUENCE = 512  # bytes protected by one entry, whatever the sectors are
 PAGE = 4096
+LARGEST_VOLUME = 1 << 58  # bytes: 2 to the 32 clusters of the largest size, and more
 LARGEST_BITMAP = 1 << 30  # bytes: 32 TiB in clusters of 4 KiB
 
 Read = Callable[[int, int], bytes]  # offset in the volume, length
@@ -100,6 +101,8 @@ class Volume:
         return b"".join(parts)
 
     def _whole(self, offset: int, length: int) -> bytes:
+        if offset + length > min(self.length, LARGEST_VOLUME):
+            raise Unsure("one of its records lies outside of it")
         content = self._read(offset, length)
         if len(content) != length:
             raise Unsure("it is longer than its device")

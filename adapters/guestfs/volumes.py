@@ -2,7 +2,7 @@
 
 from adapters.guestfs import blocks, ntfs
 from adapters.guestfs.devices import Device, Devices
-from adapters.guestfs.process import Helper, printable
+from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.guestfs.shell import quote, run_script
 from pipeline.data.extents import Range
 from pipeline.ports import VolumeState
@@ -46,7 +46,10 @@ def opened(helper: Helper, device: Device) -> ntfs.Volume:
         content = b""
         while len(content) < length:
             count = min(READ_PART, length - len(content))
-            part = helper.call("pread_device", device.name, count, offset + len(content))
+            try:
+                part = helper.call("pread_device", device.name, count, offset + len(content))
+            except CallFailed as error:
+                raise blocks.Unsure(f"it cannot be read at {offset}") from error
             if not part:
                 break
             content += part

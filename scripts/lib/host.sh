@@ -20,7 +20,7 @@ declare -A DEBIAN=(
     util-linux"
   [demonstration]="mmdebstrap fakeroot uidmap debian-archive-keyring grub-common grub-pc-bin mtools
     tar"
-  [test]="git grub-efi-amd64-bin ovmf vagrant vagrant-libvirt shellcheck strace"
+  [test]="git grub-efi-amd64-bin libhivex-bin ovmf vagrant vagrant-libvirt shellcheck strace"
 )
 # shellcheck disable=SC2034
 declare -A FEDORA=(
@@ -28,7 +28,7 @@ declare -A FEDORA=(
     qemu-system-x86-core bubblewrap e2fsprogs xfsprogs btrfs-progs dosfstools ntfs-3g util-linux"
   [demonstration]="mmdebstrap fakeroot shadow-utils debian-keyring grub2-tools grub2-pc-modules
     mtools tar"
-  [test]="git grub2-efi-x64-modules edk2-ovmf vagrant vagrant-libvirt ShellCheck strace"
+  [test]="git grub2-efi-x64-modules hivex edk2-ovmf vagrant vagrant-libvirt ShellCheck strace"
 )
 
 # The table of this distribution's packages for a kind of work, and for every kind it includes.

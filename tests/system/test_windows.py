@@ -38,7 +38,9 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def guests(require: Callable[..., None]) -> windows.Guests:
-    require("mkntfs", "ntfscp", "guestfish", "sfdisk", "libguestfs-make-fixed-appliance")
+    require(
+        "mkntfs", "ntfscp", "guestfish", "sfdisk", "hivexget", "libguestfs-make-fixed-appliance"
+    )
     return windows.build()
 
 
@@ -136,15 +138,18 @@ def test_a_generalized_guest_is_cleaned(home: Home, guests: windows.Guests, tmp_
     # the hives are whole for two readers that share no code with what changed them
     system, software = tmp_path / "SYSTEM", tmp_path / "SOFTWARE"
     for hive in (system, software):
-        hive.write_bytes((root / CONFIG / hive.name).open("rb").read())
+        hive.write_bytes((root / CONFIG / hive.name).read_bytes())
     assert "InstallerVersion" in tool("hivexget", software, UPDATE)
     assert "SusClientId" not in tool("hivexget", software, UPDATE)
     assert tool("hivexget", system, INTERFACE, "EnableDHCP").strip() == "1"
-    names = [value.name for value in RegistryHive(system.open("rb")).open(INTERFACE).values()]
+    names = [
+        value.name
+        for value in RegistryHive(io.BytesIO(system.read_bytes())).open(INTERFACE).values()
+    ]
     assert sorted(names) == ["EnableDHCP", "IPAddress"]
     for name in ("SAM", "SECURITY"):  # never touched offline
         before = Target.open(str(source)).fs.path("sysvol") / CONFIG / name
-        assert before.open("rb").read() == (root / CONFIG / name).open("rb").read()
+        assert before.read_bytes() == (root / CONFIG / name).read_bytes()
 
 
 def test_a_specialized_guest_is_armed(home: Home, guests: windows.Guests, tmp_path: Path) -> None:
@@ -165,7 +170,7 @@ def test_a_specialized_guest_is_armed(home: Home, guests: windows.Guests, tmp_pa
         "unattend.xml",
     ]
     assert (directory / "unattend.xml").read_text() == answers.read_text()
-    hive = RegistryHive(io.BytesIO((root / CONFIG / "SYSTEM").open("rb").read()))
+    hive = RegistryHive(io.BytesIO((root / CONFIG / "SYSTEM").read_bytes()))
     setup = {value.name: value.value for value in hive.open("Setup").values()}
     assert setup["SetupType"] == 2
     assert setup["CmdLine"].endswith("setup.cmd")
