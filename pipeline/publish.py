@@ -96,7 +96,7 @@ def make(
     if shallow.is_shallow(version):
         return make_shallow(version, supply, sources, request, work, ports)
     with snapshot(sources, work, ports.pins) as (disks, pin):
-        table = partition_table(disks[0], ports.images)
+        table = partition_table(disks, ports.images)
         confirm(version, table, {}, supply, request, ports)
         plan = request.plan if version.generalized and not supply.generalized else None
         known = supply.stored if plan is None else {}  # in zones already: nothing is to be read
@@ -139,7 +139,7 @@ def make_shallow(
     shallow.check_lasting(request.sources)
     files = shallow.fingerprints(sources, ports.pins)
     with snapshot(sources, work, ports.pins) as (disks, pin):
-        table = partition_table(disks[0], ports.images)
+        table = partition_table(disks, ports.images)
         confirm(version, table, {}, supply, request, ports)
         places = placed(version, [version.location], ports)
         plan = request.plan if version.generalized else None

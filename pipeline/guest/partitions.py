@@ -18,6 +18,8 @@ ESP = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 BIOS_BOOT = uuid.UUID("21686148-6449-6e6f-744e-656564454649")
 MBR_ESP, MBR_PROTECTIVE, MBR_EXTENDED = 0xEF, 0xEE, {0x05, 0x0F, 0x85}
 MAX_ENTRIES = 256
+SIGNATURE = b"EFI PART"
+LARGE = 4096  # bytes of a sector of a 4Kn disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,13 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class PartitionTable:
-    """`scheme` is gpt, mbr or none; `generation` V1 (BIOS), V2 (UEFI) or unknown."""
+    """`scheme` is gpt, mbr or none; `generation` V1 (BIOS), V2 (UEFI) or unknown. `sector_size` is
+    what the table counts in: a GPT's header lies at its second sector, of 512 or 4096 bytes."""
 
     scheme: str
     generation: str
     partitions: tuple[Partition, ...] = ()
+    sector_size: int = 512
 
 
 def read_partitions(source: Source, sector: int = 512) -> PartitionTable:
@@ -64,7 +68,10 @@ def read_partitions(source: Source, sector: int = 512) -> PartitionTable:
 
 def _gpt(source: Source, sector: int) -> PartitionTable:
     header = _read(source, sector, 92)
-    if header[:8] != b"EFI PART":
+    if not header.startswith(SIGNATURE) and sector != LARGE <= source.virtual_size - LARGE:
+        sector = LARGE
+        header = _read(source, sector, 92)
+    if not header.startswith(SIGNATURE):
         return PartitionTable("gpt", "unknown")
     array, count, length = struct.unpack_from("<QII", header, 72)
     if not 128 <= length <= 4096 or count > MAX_ENTRIES:
@@ -81,7 +88,7 @@ def _gpt(source: Source, sector: int) -> PartitionTable:
             partitions.append(Partition(index + 1, first * sector, span, kind))
     kinds = {partition.kind for partition in partitions}
     generation = "V2" if str(ESP) in kinds else "V1" if str(BIOS_BOOT) in kinds else "unknown"
-    return PartitionTable("gpt", generation, tuple(partitions))
+    return PartitionTable("gpt", generation, tuple(partitions), sector)
 
 
 def _read(source: Source, start: int, length: int) -> bytes:

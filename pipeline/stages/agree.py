@@ -1,7 +1,7 @@
 """Agree: what a source's own description says, and what its disks show, has to be what the
 definition promises."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from pipeline.gallery.service import GalleryService
 from pipeline.guest.partitions import BIOS_BOOT, ESP, PartitionTable, read_partitions
 from pipeline.ports import Images
 from pipeline.sources import Description
-from pipeline.stages.ingest import Disk
+from pipeline.stages.ingest import Disk, refuse_large_sectors
 
 
 def agree(
@@ -63,9 +63,16 @@ def agree_with_disks(
     return tuple(name for name in seen if name in described)
 
 
-def partition_table(os_disk: Disk, images: Images) -> PartitionTable:
-    with images.open(os_disk.chain) as content:
-        return read_partitions(content)
+def partition_table(disks: Sequence[Disk], images: Images) -> PartitionTable:
+    """The OS disk's. Raises Refused for a disk whose table counts in sectors of 4096 bytes."""
+    tables = []
+    for disk in disks:
+        with images.open(disk.chain) as content:
+            tables.append(read_partitions(content))
+        # not the chain's: that is of the pinned files
+        path = disk.chain[0].path if disk.facts is None else disk.facts.path
+        refuse_large_sectors(str(path), tables[-1].sector_size)
+    return tables[0]
 
 
 def disk_facts(table: PartitionTable, report: Mapping[str, Any]) -> SourceFacts:

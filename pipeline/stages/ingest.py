@@ -51,7 +51,7 @@ def recognise(source: DiskSource, images: Images) -> Disk:
                 "qemu",
             )
     facts = found[0]
-    refuse_large_sectors(source, facts)
+    refuse_large_sectors(str(source.path), max(source.sector_size, facts.logical_sector_size))
     if source.virtual_size not in (None, facts.virtual_size):
         raise UnsafeImage(
             f"{source.path} has {facts.virtual_size} bytes, and its description says "
@@ -69,13 +69,12 @@ def recognise(source: DiskSource, images: Images) -> Disk:
     return Disk(source.lun, (top, *below), facts.virtual_size, facts)
 
 
-def refuse_large_sectors(source: DiskSource, facts: ImageFacts) -> None:
+def refuse_large_sectors(name: str, size: int) -> None:
     """A 4Kn disk's partition table counts in sectors of 4096 bytes: as the 512-byte disk that it
     would be deployed as, it has none and does not boot."""
-    size = max(source.sector_size, facts.logical_sector_size)
     if size != SECTOR:
         raise Refused(
-            f"{source.path} was used with logical sectors of {size} bytes: galleria publishes "
-            "disks with sectors of 512",
+            f"{name} was used with logical sectors of {size} bytes: galleria publishes disks with "
+            "sectors of 512",
             hint="convert it to 512e where it comes from",
         )

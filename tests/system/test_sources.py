@@ -21,6 +21,7 @@ import pytest
 
 from fixtures.chains import differencing_vhd, differencing_vhdx, qemu_child
 from tests.home import Home
+from tests.unit.test_large_sectors import gpt_disk
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -251,6 +252,11 @@ def test_large_sectors_are_refused(session: Session) -> None:
     block = "<blockio logical_block_size='4096'/><target dev='vda'"
     (session.path / "4kn.xml").write_text(DOMAIN.replace("<target dev='vda'", block))
     session.refused("--vm", str(session.path / "4kn.xml"), status=6, text="4096 bytes")
+    # a data disk that says so itself
+    disk = session.path / "4kn.raw"
+    disk.write_bytes(gpt_disk(4096))
+    disks = ("--os-disk", str(session.path / "data.raw"), "--data-disk", f"0={disk}")
+    session.refused(*disks, status=6, text=r"4kn\.raw was used with logical sectors of 4096 bytes")
 
 
 def test_sources_do_not_mix(session: Session) -> None:
