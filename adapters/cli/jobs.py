@@ -12,6 +12,7 @@ import click
 
 from adapters.cli import arguments
 from adapters.cli.context import Settings
+from adapters.cli.declared import declared, declared_options, target_regions
 from adapters.cli.guests import own_script, plan_of, plan_options
 from adapters.cli.lazy import Command
 from adapters.cli.proof import report_text, without_inventory
@@ -86,7 +87,8 @@ if TYPE_CHECKING:
 )
 @click.option("--exclude-from-latest", is_flag=True, help="latest never means this version.")
 @click.option("--end-of-life-date", callback=arguments.as_date, metavar="DATE", help="ISO 8601.")
-@click.option("--tags", multiple=True, metavar="NAME=VALUE...", help="Tags (repeatable).")
+@declared_options
+@arguments.TAGS
 @click.option("--dry-run", is_flag=True, help="Do it up to the copy; keep nothing, say what is.")
 @click.option("--preflight/--no-preflight", default=True, help="Estimate the space first.")
 @click.pass_obj
@@ -97,7 +99,7 @@ def publish_command(settings: Settings, /, *, name: str, **values: Any) -> None:
             parse_version(name),
             fingerprint="",
             location=values["location"],
-            target_regions=arguments.target_regions(values["regions"]),
+            target_regions=target_regions(values),
             replica_count=values["replica_count"],
             replication_mode=ReplicationMode(values["replication_mode"]),
             storage_account_type=StorageAccountType(values["storage_account_type"]),
@@ -105,6 +107,7 @@ def publish_command(settings: Settings, /, *, name: str, **values: Any) -> None:
             exclude_from_latest=values["exclude_from_latest"],
             end_of_life_date=values["end_of_life_date"],
             tags=arguments.pairs(values["tags"], "--tags"),
+            **declared(values),
         ),
         sources=sources_of(values),
         plan=None if values["generalize"] is False else plan_of(values),

@@ -140,6 +140,23 @@ def test_a_version_moves_between_regions(home: Home) -> None:
     assert home.json("verify", "corp/web/1.0.0")["sound"]
 
 
+def test_what_is_declared_of_the_source(home: Home) -> None:
+    home.run("gallery", "create", "corp")
+    define(home, "corp/web", "front")
+    define(home, "corp/fast", "fast", "--features", "DiskControllerTypes=SCSI,NVMe")
+    disk = ("--os-disk", "one.raw", "--source-disk-controller", "nvme")
+    code = "InvalidParameter"
+    assert error(home, "publish", "corp/web/1.0.0", *disk, status=2) == code
+    plan = ("--source-plan", "Contoso/web/small")
+    assert error(home, "publish", "corp/fast/1.0.0", *disk, *plan, status=2) == code
+    options = (*disk, "--target-regions", "eu us", "--exclude-from-latest-in", "us")
+    made = home.json("publish", "corp/fast/1.0.0", *options)["version"]
+    assert [item["excludeFromLatest"] for item in made["targetRegions"]] == [False, True]
+    assert made["unverified"] == ["hyperVGeneration", "osType", "architecture"]
+    cautions = home.json("show", "corp/fast/1.0.0")["cautions"]
+    assert "not verified when published: hyperVGeneration" in cautions[0]
+
+
 def test_latest_channels_and_retention(home: Home) -> None:
     home.run("gallery", "create", "corp")
     define(home, "corp/web", "front")
