@@ -130,7 +130,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from adapters.progress import Mode, open_progress
-from adapters.qmp import machine
+from adapters.qmp import jobs, machine
 from adapters.sandbox import Sandbox
 from pipeline.machines import CaptureRequest, whole
 
@@ -140,7 +140,7 @@ def stop(*_):
     print("here", flush=True)
     sys.stdin.read()
 if sys.argv[4] == "follow":
-    machine._follow = stop
+    jobs.follow = stop
 wanted = CaptureRequest(socket, sys.argv[3], whole(machines.look(socket).disks))
 with machines.capture(wanted, open_progress(Mode.NONE)):
     stop()
