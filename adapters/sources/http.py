@@ -202,7 +202,7 @@ def _connect(scheme: str, host: str, port: int, reach: Reach) -> HTTPConnection:
         connection = _connection(scheme, host, str(address), port, reach)
         try:
             connection.connect()
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             connection.close()
             failure = error
         else:
@@ -219,7 +219,6 @@ def _connection(scheme: str, host: str, address: str, port: int, reach: Reach) -
         address,
         port,
         timeout=reach.connect_seconds,
-        server_hostname=host,
-        assert_hostname=host,
+        server_hostname=host,  # OpenSSL compares the certificate with this, not the address
         ssl_context=reach.tls or ssl.create_default_context(),
     )
