@@ -2,6 +2,7 @@
 QEMU; judged by qemu-img."""
 
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -194,3 +195,35 @@ def test_refusals(home: Home, tmp_path: Path) -> None:
     assert "agent" in says(2, *publish, "--qga", "x.sock", "--os-snapshot", "s1")
     assert home.json("snapshot", "list")["snapshots"][0]["name"] == "s1"
     assert home.json("disk", "list")["disks"] == []
+
+
+KILLED = """
+import os, sys
+from adapters import cli
+from pipeline.stages import share
+
+convert, calls = share.convert, []
+def dies(*args):
+    calls.append(1)
+    if len(calls) == 2:
+        os._exit(42)
+    return convert(*args)
+share.convert = dies
+sys.exit(cli.run(sys.argv[1:]))
+"""
+
+
+def test_a_copy_that_was_killed_goes_on(home: Home, tmp_path: Path, repository: Path) -> None:
+    """The second disk's copy is cut off; the next run reads only that one."""
+    disks = ("--os-disk", "os.qcow2", "--data-disk", "0=data.qcow2")
+    home.run("publish", "corp/web/1.0.0", *disks)
+    copy = ("publish", "corp/web/2.0.0", "--image-version", "corp/web/1.0.0")
+    copy = (*copy, "--target-region", "eu", "--target-region", "uksouth")
+    env = {**home.env, "PYTHONPATH": str(repository)}
+    argv = [sys.executable, "-c", KILLED, *copy]
+    assert subprocess.run(argv, env=env, cwd=tmp_path).returncode == 42
+    made = home.json(*copy)["version"]
+    by_region = {status["region"]: status["result"] for status in made["regions"]}
+    assert by_region["UK South"]["bytesRead"] == 4 * MIB
+    there = (tmp_path / "uk" / "bases").iterdir()
+    assert sorted(path.name for path in there) == sorted(disk["digest"] for disk in made["disks"])
