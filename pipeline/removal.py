@@ -12,7 +12,9 @@ from pipeline.gallery.model import Channel, ImageVersion, ProvisioningState
 from pipeline.gallery.names import DefinitionName, GalleryName, VersionName
 from pipeline.gallery.rules.retention import Retention, Verdict
 from pipeline.outside import Ports
+from pipeline.placement import sink_name
 from pipeline.replication import collect
+from pipeline.shallow import refuse_needed_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ def delete_version(
     name: VersionName, ports: Ports, *, permanent: bool = False, force: bool = False
 ) -> ImageVersion | None:
     """Delete a version; returns it if it is in the bin now, None if it is gone."""
+    key = ports.gallery.get_version(name).zone_key
+    refuse_needed_key(key, ports.zones, f"The image version '{name}'")
     version = ports.gallery.begin_delete(name, force=force, permanent=permanent)
     if version.provisioning_state is not ProvisioningState.DELETING:
         return version
@@ -39,7 +43,7 @@ def delete_version(
 
 def remove_data(version: ImageVersion, regions: Iterable[str], ports: Ports) -> None:
     """Take a version's replicas out of regions, and the bases that nobody else needs."""
-    zones = {zone.name: zone for region in regions for zone in ports.zones.get(region, ())}
+    zones = {sink_name(zone): zone for name in regions for zone in ports.zones.get(name, ())}
     for zone in zones.values():
         zone.remove_version(version.zone_key)
     collect(zones, ports)

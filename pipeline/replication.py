@@ -10,7 +10,7 @@ from pipeline.gallery.documents import encode
 from pipeline.gallery.model import ImageVersion, ReplicationState, TargetRegion
 from pipeline.gallery.names import VersionName
 from pipeline.outside import Ports
-from pipeline.placement import Parents, Places, Zones, place, sinks
+from pipeline.placement import Parents, Places, Zones, place, sink_name, sinks
 from pipeline.ports import VersionRecord, Zone
 from pipeline.preflight import measure
 from pipeline.retry import DELAYS, pause, transient
@@ -189,7 +189,7 @@ def undo(version: ImageVersion, ports: Ports) -> None:
     current = ports.gallery.get_version(version.name)
     if current.attempt != version.attempt or current.completed_regions:
         return
-    zones = {zone.name: zone for zones in ports.zones.values() for zone in zones}
+    zones = {sink_name(zone): zone for zones in ports.zones.values() for zone in zones}
     for zone in zones.values():
         zone.remove_version(version.zone_key)
     collect(zones, ports)

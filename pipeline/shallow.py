@@ -164,7 +164,7 @@ def needed_files(zones: Zones) -> set[Path]:
 
 
 def refuse_needed(paths: Iterable[Path], zones: Zones, what: str) -> None:
-    """Refuse to delete what a shallow version leans on."""
+    """Refuse to delete files or directories in which a shallow version's source lies."""
     needed = needed_files(zones)
     for path in paths:
         for file in needed:
@@ -174,3 +174,10 @@ def refuse_needed(paths: Iterable[Path], zones: Zones, what: str) -> None:
                     f"{file}",
                     hint="delete that version first",
                 )
+
+
+def refuse_needed_key(key: str, zones: Zones, what: str) -> None:
+    """The same for what zones keep under a key, of a version or a snapshot."""
+    here = (zone for listed in zones.values() for zone in listed)
+    found = (replica for zone in here for replica in zone.find_version(key) or ())
+    refuse_needed([disk.path for replica in found for disk in replica.disks], zones, what)

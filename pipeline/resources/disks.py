@@ -25,6 +25,7 @@ from pipeline.resources.opening import disk_files, find_base
 from pipeline.resources.service import as_disk
 from pipeline.resources.snapshots import Properties, at_os, creation_of
 from pipeline.resources.storing import Keeper, document, home, remove, store, taken_back
+from pipeline.shallow import refuse_needed
 from pipeline.sources import DiskKinds, Supply, VersionSource
 
 DISKS = "disks"  # the directory beside a zone's own
@@ -188,6 +189,8 @@ def delete_disk(name: ResourceName, keeper: Keeper) -> None:
             f"The disk '{name}' is in use: its file is open for writing.",
             hint="stop the virtual machine that uses it",
         )
+    if disk.file is not None:
+        refuse_needed([Path(disk.file.path)], keeper.ports.zones, f"The disk '{name}'")
     going = as_disk(keeper.resources.begin_delete(name))
     remove(going, keeper, lambda: discard(going))
 

@@ -27,6 +27,7 @@ from pipeline.resources.names import ResourceKind, ResourceName, parse_resource
 from pipeline.resources.opening import chain_files, find_base, label_of, tell
 from pipeline.resources.service import as_disk, as_snapshot
 from pipeline.resources.storing import Keeper, home, remove, store, taken_back
+from pipeline.shallow import refuse_needed_key
 from pipeline.sources import (
     AnySource,
     DiskKinds,
@@ -301,4 +302,6 @@ def delete_resource(name: ResourceName, keeper: Keeper) -> None:
     """Delete a snapshot or a managed image. What was made from it keeps what it needs."""
     if name.kind is ResourceKind.DISK:
         raise NotFound(f"{name} is a disk")
+    key = keeper.resources.get(name).zone_key
+    refuse_needed_key(key, keeper.ports.zones, f"'{name}'")
     remove(keeper.resources.begin_delete(name), keeper)

@@ -1,0 +1,222 @@
+"""Descriptions of VMs: libvirt domain, qemu command line, seed, firmware."""
+
+import email
+import json
+import shlex
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from adapters.vms import domain, firmware, line, parts, seed
+from pipeline.deploying.machine import Machine, check_name
+from pipeline.deploying.profile import check
+from pipeline.errors import EnvironmentMissing, InvalidParameter
+from pipeline.gallery.model import (
+    Architecture,
+    HyperVGeneration,
+    OsProfile,
+    OsState,
+    OsType,
+)
+from pipeline.ports import ImageFormat, ReplicaDisk
+from tests import samples
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ ada@contoso"
+HOME = Path("/srv/v,ms/web1")
+
+
+def disk(lun: int | None) -> ReplicaDisk:
+    name = "os" if lun is None else f"data-{lun}"
+    path = HOME / f"{name}.qcow2"
+    return ReplicaDisk(lun, path, ImageFormat.QCOW2, "overlay", "d", 1 << 20)
+
+
+MACHINE = Machine(
+    name="web1",
+    home=HOME,
+    uuid="27ba120a-447d-4dc5-8829-6e425eed8ae6",
+    mac_address="52:54:00:01:02:03",
+    os_type=OsType.LINUX,
+    generation=HyperVGeneration.V1,
+    architecture=Architecture.X64,
+    secure_boot=False,
+    memory_mib=1024,
+    vcpus=3,
+    disks=(disk(None), disk(0), disk(7)),
+    profile=OsProfile("web1"),
+    title="corp/web/1.0.0",
+)
+
+
+def firmware_in(directory: Path, name: str, *features: str, length: int = 64) -> Path:
+    template = directory / f"{name}.vars"
+    template.write_bytes(bytes(length))
+    (directory / f"{name}.code").write_bytes(b"code")
+    descriptor = {
+        "interface-types": ["uefi"],
+        "mapping": {
+            "device": "flash",
+            "executable": {"filename": str(directory / f"{name}.code"), "format": "raw"},
+            "nvram-template": {"filename": str(template), "format": "raw"},
+        },
+        "targets": [{"architecture": "x86_64", "machines": ["pc-q35-*"]}],
+        "features": list(features),
+    }
+    (directory / f"{name}.json").write_text(json.dumps(descriptor))
+    return template
+
+
+def test_a_linux_machine_finds_its_data_disks_by_lun() -> None:
+    root = ET.fromstring(domain.domain(MACHINE, parts.plan(MACHINE)))  # noqa: S314 - our own
+    assert root.findtext("uuid") == MACHINE.uuid
+    assert root.findtext("memory") == "1024"
+    assert root.findtext("vcpu") == "3"
+    found = [
+        (
+            item.find("source").get("file"),  # type: ignore[union-attr]
+            item.find("target").attrib,  # type: ignore[union-attr]
+            None if (where := item.find("address")) is None else where.get("unit"),
+        )
+        for item in root.iter("disk")
+    ]
+    assert found == [
+        (f"{HOME}/os.qcow2", {"dev": "vda", "bus": "virtio"}, None),
+        (f"{HOME}/data-0.qcow2", {"dev": "sda", "bus": "scsi"}, "0"),
+        (f"{HOME}/data-7.qcow2", {"dev": "sdb", "bus": "scsi"}, "7"),
+        (f"{HOME}/seed.iso", {"dev": "vdb", "bus": "virtio"}, None),
+    ]
+    assert root.find("os/loader") is None
+    assert root.find("devices/interface/mac").get("address") == MACHINE.mac_address  # type: ignore[union-attr]
+
+
+def test_windows_needs_no_drivers_of_others() -> None:
+    many = tuple(disk(lun) for lun in (None, *range(7)))
+    machine = replace(MACHINE, os_type=OsType.WINDOWS, disks=many)
+    start = parts.plan(machine)
+    assert {item.bus for item in start.disks} == {"sata"}
+    assert [item.address for item in start.disks][5:8] == [(0, 5), (1, 0), (1, 1)]
+    assert start.disks[-1].cdrom
+    words = line.arguments(machine, start)
+    assert "ich9-ahci,id=sata1" in words
+    assert "ide-hd,bus=sata1.0,drive=disk6" in words
+    assert "ide-cd,bus=sata1.2,drive=disk8" in words
+
+
+def test_a_script_holds_any_path() -> None:
+    home = Path('/srv/it\'s, "here" $(date)')
+    path = home / "os.qcow2"
+    machine = replace(MACHINE, home=home, disks=(replace(disk(None), path=path),))
+    text = line.script(machine, parts.plan(machine))
+    done = subprocess.run(
+        ["sh", "-c", text.replace("exec qemu-system-x86_64", "printf '%s\\n'")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    nodes = [json.loads(word) for word in done.stdout.splitlines() if word.startswith("{")]
+    assert nodes[0]["file"]["filename"] == str(path)
+    assert shlex.split(text, comments=True)[-1] == "$@"
+
+
+def test_firmware_is_found_by_its_descriptor(tmp_path: Path) -> None:
+    def find(*, secure_boot: bool = False, length: int | None = None) -> firmware.Firmware:
+        return firmware.find(
+            Architecture.X64,
+            secure_boot=secure_boot,
+            nvram_length=length,
+            directories=(tmp_path,),
+        )
+
+    with pytest.raises(EnvironmentMissing, match="no UEFI firmware for x86_64"):
+        find()
+    plain = firmware_in(tmp_path, "60-plain")
+    secure = firmware_in(tmp_path, "40-secure", "secure-boot", "enrolled-keys", "requires-smm")
+    firmware_in(tmp_path, "50-open", "secure-boot", "requires-smm")
+    small = firmware_in(tmp_path, "70-small", length=32)
+    assert (find().template, find().needs_smm) == (plain, False)
+    assert (find(secure_boot=True).template, find(secure_boot=True).needs_smm) == (secure, True)
+    # the version's own NVRAM decides: another build would not read it
+    assert find(length=32).template == small
+    with pytest.raises(EnvironmentMissing, match="for NVRAM of 33 bytes"):
+        find(length=33)
+    (tmp_path / "60-plain.json").write_text("")  # hidden by the administrator
+    assert find().template == small
+
+
+def test_a_seed_is_what_cloud_init_looks_for(tmp_path: Path, require: Callable[..., None]) -> None:
+    require("blkid")
+    profile = OsProfile("web1", "ada", (KEY,))
+    path = tmp_path / "seed.iso"
+    path.write_bytes(seed.seed(profile, MACHINE.uuid))
+    probe = ["blkid", "-p", "-o", "value", "-s", "LABEL", "-s", "TYPE", str(path)]
+    found = subprocess.run(probe, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["CIDATA", "iso9660"]
+    meta = {"instance-id": MACHINE.uuid, "local-hostname": "web1"}
+    assert json.dumps(meta).encode() in path.read_bytes()
+    assert seed.user_data(profile).encode() in path.read_bytes()
+
+
+def test_custom_data_comes_after_the_configuration() -> None:
+    profile = OsProfile("web1", custom_data="#!/bin/sh\necho ä\n")
+    whole = email.message_from_string(seed.user_data(profile))
+    config, custom = list(whole.walk())[1:]
+    assert config.get_content_type() == "text/cloud-config"
+    content = custom.get_payload(decode=True)
+    assert isinstance(content, bytes)
+    assert content.decode() == profile.custom_data
+
+
+def test_without_custom_data_the_configuration_stands_alone() -> None:
+    text = seed.user_data(OsProfile("web1", ssh_keys=(KEY,)))
+    first, _, rest = text.partition("\n")
+    assert first == "#cloud-config"
+    assert json.loads(rest)["ssh_authorized_keys"] == [KEY]
+    users = json.loads(seed.user_data(OsProfile("w", "ada", (KEY,))).partition("\n")[2])["users"]
+    assert users[0]["name"] == "ada"
+    assert users[0]["ssh_authorized_keys"] == [KEY]
+
+
+def test_generalized_needs_a_profile_and_specialized_takes_none() -> None:
+    generalized = samples.definition(os_state=OsState.GENERALIZED)
+    specialized = replace(generalized, os_state=OsState.SPECIALIZED)
+    check(generalized, OsProfile("web1"))
+    check(specialized, None)
+    with pytest.raises(InvalidParameter, match="Required parameter 'osProfile' is missing"):
+        check(generalized, None)
+    with pytest.raises(InvalidParameter, match="Parameter 'osProfile' is not allowed"):
+        check(specialized, OsProfile("web1"))
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        OsProfile("web_1"),
+        OsProfile("-web"),
+        OsProfile("1234"),
+        OsProfile("w" * 65),
+        OsProfile("web\n"),
+        OsProfile("web", "root"),
+        OsProfile("web", "Ada Lovelace"),
+        OsProfile("web", "ada", ("-----BEGIN OPENSSH PRIVATE KEY-----",)),
+        OsProfile("web", "ada", (f"{KEY}\n{KEY}",)),
+        OsProfile("web", custom_data="ä" * 40000),
+    ],
+)
+def test_a_profile_that_would_not_work_is_refused(profile: OsProfile) -> None:
+    with pytest.raises(InvalidParameter):
+        check(samples.definition(), profile)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", ".web", "w" * 65, "we b", "web\n"])
+def test_a_vm_s_name_is_a_file_name(name: str) -> None:
+    with pytest.raises(InvalidParameter):
+        check_name(name)
+
+
+def test_device_names_go_on_after_z() -> None:
+    names = [parts.device_name("sd", index) for index in (0, 25, 26, 51, 52, 701, 702)]
+    assert names == ["sda", "sdz", "sdaa", "sdaz", "sdba", "sdzz", "sdaaa"]
