@@ -35,5 +35,5 @@ def instructions(disk: Path, command: str) -> str:
         f"wrote {disk}: its next boot runs sysprep /generalize /oobe /shutdown. Boot it once:\n"
         f"  {command}\n"
         "It restarts, waits two minutes, runs Sysprep and powers off. Then see what came of it:\n"
-        f"  galleria inspect {shlex.quote(str(disk))}"
+        f"  galleria generalize {shlex.quote(str(disk))} --check"
     )

@@ -290,6 +290,7 @@ def test_arming_writes_a_hook_that_undoes_itself() -> None:
     assert not unattend.holds_password(answers)
     armed = classify(guest, FACTS, ())
     assert armed.armed
+    assert armed.reasons[0] == "armed: its next boot runs Sysprep"
     assert armed.verdict is Verdict.SPECIALIZED
     with pytest.raises(Refused, match="armed already"):
         arm.check(armed)

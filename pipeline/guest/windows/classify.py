@@ -75,6 +75,7 @@ class Classification:
     @property
     def reasons(self) -> tuple[str, ...]:
         return (
+            *(["armed: its next boot runs Sysprep"] if self.armed else []),
             *(str(clue) for clue in self.clues),
             *(f"{found.name}: {found.what}" for found in self.obstacles),
             *(f"{path} holds a password" for path in self.secrets),
