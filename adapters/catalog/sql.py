@@ -6,6 +6,7 @@ database with several writers can be corrupted (https://www.sqlite.org/changes.h
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,15 @@ from sqlalchemy.engine import URL, make_url
 
 from adapters.catalog.queries import Reader, Writer
 from adapters.catalog.tables import SCHEMA
-from pipeline.errors import Busy, Conflict, EnvironmentMissing, GalleriaError, NoSpace
+from pipeline.errors import (
+    Busy,
+    Conflict,
+    EnvironmentMissing,
+    GalleriaError,
+    NoSpace,
+    VerificationFailed,
+)
+from pipeline.gallery import audit
 from pipeline.gallery.catalog import Catalog, CatalogHealth, CatalogReader, CatalogWriter
 
 BUSY_SECONDS = 30.0
@@ -55,7 +64,10 @@ class SqlCatalog:
         """Read the whole database and look for damage."""
         with self._transaction(write=False) as connection:
             schema = _schema_of(connection) or "none"
-            return (_check_sqlite if self._sqlite else _check_postgresql)(connection, schema)
+            found = (_check_sqlite if self._sqlite else _check_postgresql)(connection, schema)
+            if found.problems:
+                return found
+            return replace(found, problems=_check_audit(connection))
 
     def close(self) -> None:
         self._engine.dispose()
@@ -206,6 +218,15 @@ def _check_postgresql(connection: sa.Connection, schema: str) -> CatalogHealth:
         schema,
         tuple(problems),
     )
+
+
+def _check_audit(connection: sa.Connection) -> tuple[str, ...]:
+    reader = Reader(connection)
+    try:
+        audit.verify(reader.audit(), reader.audit_head())
+    except VerificationFailed as error:
+        return (error.message,)
+    return ()
 
 
 def _schema_of(connection: sa.Connection) -> str | None:

@@ -274,6 +274,7 @@ def test_what_its_owner_forces_on_it_is_found(
     tamper(recorded, *disarm(url), statement)
     with pytest.raises(VerificationFailed, match="The audit record is broken: entry"):
         sound(recorded)
+    assert "The audit record is broken: entry" in recorded.check().problems[0]  # doctor asks this
 
 
 # --- the audited catalog --------------------------------------------------------------------------
