@@ -11,7 +11,7 @@ from adapters.catalog import open_catalog
 from pipeline.errors import Conflict, InvalidParameter, NotFound
 from pipeline.gallery.access import Action
 from pipeline.gallery.catalog import Catalog
-from pipeline.gallery.model import OwnerToken, ProvisioningState, Region
+from pipeline.gallery.model import Origin, OwnerToken, ProvisioningState, Region
 from pipeline.resources.model import (
     Content,
     CreateOption,
@@ -19,7 +19,6 @@ from pipeline.resources.model import (
     Disk,
     DiskFile,
     ManagedImage,
-    Origin,
     Resource,
     Snapshot,
 )
