@@ -13,6 +13,7 @@ from functools import partial
 from adapters import command
 from adapters.catalog import open_catalog
 from adapters.config import Config
+from adapters.emulator import Firmware, QemuBoots
 from adapters.guestfs.client import GuestfsHost
 from adapters.images import Policy, QemuImages
 from adapters.owners import ProcessOwners
@@ -21,6 +22,7 @@ from adapters.qmp.machine import QemuMachines
 from adapters.sandbox import Sandbox
 from adapters.sources import Bounds, Downloads, HostSources, networks
 from adapters.sources import Reach as DownloadReach
+from adapters.vms import firmware
 from adapters.work import WorkDirectory
 from adapters.zones import DirectoryZone, create_zone, open_zone
 from pipeline.errors import GalleriaError
@@ -28,7 +30,7 @@ from pipeline.gallery.audit import Actor
 from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.grants import Grants
 from pipeline.gallery.guard import guarded
-from pipeline.gallery.model import ImageVersion, Region
+from pipeline.gallery.model import Architecture, ImageVersion, Region
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.subjects import Access
 from pipeline.gallery.views import SharedViews
@@ -74,14 +76,17 @@ def open_app(config: Config, progress: Progress) -> Iterator[App]:
         )
         machines = QemuMachines(config.work.parent / "captures", sandbox)
         files = HostSources(FilePins(), _downloads(config, progress))
+        guests = GuestfsHost(sandbox, config.cache)
         ports = Ports(
             gallery=whole,
             sources=StoredSources(files, whole, resources, machines, zones, progress),
             images=QemuImages(sandbox, Policy(virtual_size=config.max_virtual_size)),
             pins=FilePins(),
-            guests=GuestfsHost(sandbox, config.cache),
+            guests=guests,
+            boots=QemuBoots(sandbox, lambda: guests.accelerator().kind, _firmware),
             zones=zones,
             work=WorkDirectory(config.work),
+            logs=config.work.parent / "logs",
             progress=progress,
             later=partial(_replicate_later, config),
             zrs_same_filesystem=config.zrs_same_filesystem,
@@ -141,6 +146,11 @@ def _zones(
         except (GalleriaError, OSError) as error:
             progress.warn(f"region {region}: {error}")
     return tuple(zones)
+
+
+def _firmware(nvram_length: int | None) -> Firmware:
+    found = firmware.find(Architecture.X64, secure_boot=False, nvram_length=nvram_length)
+    return Firmware(found.code, found.template)
 
 
 def _replicate_later(config: Config, version: ImageVersion) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from blake3 import blake3
 
 from pipeline import shallow
+from pipeline.bootcheck import boot_stored
 from pipeline.gallery.model import DiskSource as Origin
 from pipeline.gallery.model import (
     ImageDisk,
@@ -60,7 +61,8 @@ class Wait(Enum):
 @dataclass(frozen=True, slots=True)
 class PublishRequest:
     """`plan` None leaves the guest as it is. `preflight` False goes on without estimating space.
-    `force` takes a guest that is not what the definition says, and records it."""
+    `force` takes a guest that is not what the definition says, and records it. `boot_check` boots
+    what was stored before it becomes visible."""
 
     version: VersionRequest
     sources: tuple[AnySource, ...]
@@ -68,6 +70,7 @@ class PublishRequest:
     wait: Wait = Wait.ALL
     preflight: bool = True
     force: bool = False
+    boot_check: bool = False
 
 
 def publish(request: PublishRequest, ports: Ports) -> ImageVersion:
@@ -120,6 +123,9 @@ def make(
                     disks, zones, parents, work, pin.verify, ports.images, ports.progress, advance
                 )
             )
+            if request.boot_check:
+                nvram = supply.description.nvram
+                report = boot_stored(version, stored, nvram, report, work, ports)
             parts = stored_disks(sources, supply, stored)
             version = describe(version, parts, report, unverified, ports)
             record = zone_record(version, ports, supply.description.nvram)

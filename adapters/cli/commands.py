@@ -57,6 +57,10 @@ COMMANDS = {
         "adapters.cli.proof:sbom",
         "Print a version's packages as a CycloneDX bill of materials (JSON).",
     ),
+    "boot-check": (
+        "adapters.cli.booting:boot_check",
+        "Boot a throw-away clone of a version, without network, and say who it is.",
+    ),
     "deploy": (
         "adapters.cli.deploying:deploy_command",
         "Make VMs: copy-on-write disks, a libvirt domain and a qemu command line.",

@@ -89,6 +89,7 @@ if TYPE_CHECKING:
 @click.option("--end-of-life-date", callback=arguments.as_date, metavar="DATE", help="ISO 8601.")
 @declared_options
 @arguments.TAGS
+@click.option("--boot-check", is_flag=True, help="Boot a clone before anything is visible.")
 @click.option("--dry-run", is_flag=True, help="Do it up to the copy; keep nothing, say what is.")
 @click.option("--preflight/--no-preflight", default=True, help="Estimate the space first.")
 @click.pass_obj
@@ -114,6 +115,7 @@ def publish_command(settings: Settings, /, *, name: str, **values: Any) -> None:
         wait=Wait(values["wait"]),
         preflight=values["preflight"],
         force=values["force"],
+        boot_check=values["boot_check"],
     )
     if values["dry_run"]:
         _try(settings, request)

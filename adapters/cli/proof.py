@@ -8,7 +8,7 @@ import click
 
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
-from adapters.text import bytes_text, fields, table
+from adapters.text import bytes_text, fields, seconds_text, table
 from pipeline.diff import Difference, Names, difference
 from pipeline.errors import NotFound
 from pipeline.gallery.model import ImageVersion
@@ -125,6 +125,9 @@ def _report_fields(report: Mapping[str, Any]) -> list[tuple[str, object]]:
         *(("  because", reason) for reason in check.get("reasons", ())),
         *(("free space", note) for note in report.get("free_space", ())),
     ]
+    if "boot" in report:
+        boot = report["boot"]
+        found.append(("boots", f"{boot['by']} after {seconds_text(boot['seconds'])}"))
     if inventory:
         counts = (
             f"{len(inventory['sbom']['components'])} packages, "

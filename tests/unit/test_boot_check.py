@@ -1,0 +1,162 @@
+"""What a boot check takes for a machine that is up, and how it ends when there is none."""
+
+import json
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from adapters.emulator import AGENT, QemuRunning, arguments
+from pipeline.boot import Booted, Machine, boot, clean_console, read_console
+from pipeline.errors import StageFailed
+from pipeline.ports import Chain, ImageFormat, Images, Layer
+from pipeline.stages.ingest import Disk
+from tests.system.test_generalize import Quiet
+
+CONSOLE = (
+    "Detected first boot.\n"
+    "[FAILED] Failed to start a.service - A.\n"
+    "ci-info: SHA256:0123456789012345678901234567890123456789012 root@x (ED25519)\n"
+    "\n[ 9.1] late message web-7 login: "
+)
+
+
+class Script:
+    """A machine that says one thing a second; the last one is an ending if `ends`."""
+
+    def __init__(self, *said: str, ends: str = "", agent: bool = False) -> None:
+        self.said, self.ends, self.agent = list(said), ends, agent
+        self.heard = ""
+        self.gone = False
+        self.machine: Machine | None = None
+
+    @contextmanager
+    def start(self, machine: Machine, work: Path) -> Iterator["Script"]:
+        self.machine = machine
+        try:
+            yield self
+        finally:
+            self.gone = True
+
+    def console(self) -> str:
+        return self.heard
+
+    def agent_answers(self) -> bool:
+        return self.agent and not self.said
+
+    def wait(self, seconds: float) -> str:
+        if self.said:
+            self.heard += self.said.pop(0)
+            return ""
+        return self.ends
+
+
+class Overlays:
+    def create_overlay(self, chain: Chain, path: Path) -> Chain:
+        return (Layer(path, ImageFormat.QCOW2), *chain)
+
+
+def run(script: Script, tmp_path: Path, seconds: float = 9) -> Booted:
+    disk = Disk(None, (Layer(tmp_path / "base.raw", ImageFormat.RAW),), 1 << 20)
+    images = cast(Images, Overlays())
+    log = tmp_path / "boot.log"
+    return boot(script, images, [disk], tmp_path, log, Quiet(), uefi=True, seconds=seconds)
+
+
+def test_a_login_prompt_is_up(tmp_path: Path) -> None:
+    script = Script("BIOS\r\n", "\x1b[0mGRUB\x1b[2J\n", CONSOLE)
+    booted = run(script, tmp_path)
+    assert booted == Booted(
+        "login prompt",
+        3,
+        "web-7",
+        True,
+        ("SHA256:0123456789012345678901234567890123456789012",),
+        ("a.service - A",),
+    )
+    assert script.gone
+    assert script.machine is not None
+    assert script.machine.disks[0][0].path == tmp_path / "os-boot.qcow2"
+    assert (tmp_path / "boot.log").read_text().startswith("BIOS\nGRUB\nDetected")
+
+
+def test_an_agent_that_answers_is_up(tmp_path: Path) -> None:
+    assert run(Script("no prompt\n", agent=True), tmp_path).by == "guest agent"
+
+
+@pytest.mark.parametrize(
+    ("ends", "why"), [("", "no login prompt within 4 s"), ("it has ended", "it has ended")]
+)
+def test_the_end_of_the_console_is_in_the_error(tmp_path: Path, ends: str, why: str) -> None:
+    script = Script("first\n" * 30, "kernel \x1b[1mpanic\x07\n", ends=ends)
+    with pytest.raises(StageFailed, match=rf"(?s){why}.*boot\.log.*kernel panic\\x07$") as caught:
+        run(script, tmp_path, seconds=4)
+    assert script.gone
+    assert caught.value.message.count("first") == 24
+    assert "panic" in (tmp_path / "boot.log").read_text()
+
+
+def test_a_word_before_login_is_needed() -> None:
+    assert read_console("last login: never", "", 1).hostname == "last"
+    assert read_console("please login", "", 1).hostname == ""
+
+
+def test_the_console_cannot_act_on_a_terminal() -> None:
+    assert (
+        clean_console("\x1b]0;title\x07a\x9b2J\u202eb\tc\n") == "0;title\\x07a\\x9b2J\\u202eb\tc\n"
+    )
+
+
+def test_no_network_and_no_option_from_a_path() -> None:
+    argv = arguments([("/in/a,readonly=on", "raw")], console="/out/c", identifier="1")
+    assert argv[argv.index("-nic") + 1] == "none"
+    assert any("file=/in/a,,readonly=on," in word for word in argv)
+    windows = arguments([("/in/a", "raw")], console="/out/c", identifier="1", windows=True)
+    assert any("ide-hd" in word for word in windows)
+    assert not any("virtio-blk" in word for word in windows)
+
+
+def test_an_agent_is_asked_over_its_socket(tmp_path: Path) -> None:
+    """Directories may be deeper than the path of a socket may be long."""
+    work = tmp_path / ("deep" * 20) / ("deeper" * 10)
+    work.mkdir(parents=True)
+    (tmp_path / "s").symlink_to(work)
+    errors = tmp_path / "err"
+    errors.touch()
+
+    def agent(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, connection.makefile("rw") as file:
+            request: dict[str, Any] = json.loads(file.readline())
+            assert request["execute"] == "guest-sync"
+            file.write(f'{{"return": {request["arguments"]["id"]}}}\n')
+            file.flush()
+            answered.set()
+            done.wait(10)
+
+    answered, done = threading.Event(), threading.Event()
+    with (
+        socket.socket(socket.AF_UNIX) as server,
+        subprocess.Popen(["sleep", "60"]) as process,
+        QemuRunning(process, work, errors) as running,
+    ):
+        try:
+            assert not running.agent_answers()
+            server.bind(str(tmp_path / "s" / AGENT))
+            server.listen()
+            thread = threading.Thread(target=agent, args=[server])
+            thread.start()
+            asked = running.agent_answers()
+            assert answered.wait(10)
+            assert asked or running.agent_answers()
+            assert running.wait(0.01) == ""
+        finally:
+            done.set()
+            process.kill()
+        assert running.wait(5).startswith("the machine has ended (status -9)")
+        assert not running.agent_answers()
