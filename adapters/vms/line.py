@@ -8,13 +8,16 @@ from adapters.vms.parts import Disk, Start
 from pipeline.deploying.machine import Machine
 
 _HEAD = """#!/bin/sh
-# Starts {name}, from {title}: its console is this terminal; more arguments go to qemu, such as
-# -accel tcg where there is no KVM. Ends with the machine, or by Ctrl-A X.
+# Starts {name}, from {title}: its console is this terminal; more arguments go to qemu. ACCEL=tcg
+# where KVM does not work. Ends with the machine, or by Ctrl-A X.
 """
+_ACCEL = "kvm:tcg"  # KVM where there is one, else software emulation
 
 
 def script(machine: Machine, start: Start) -> str:
     words = [shlex.quote(word) for word in arguments(machine, start)]
+    chosen = words.index("-machine") + 1
+    words[chosen] = words[chosen].replace(_ACCEL, f'"${{ACCEL:-{_ACCEL}}}"')
     lines: list[str] = []
     for word in words:
         if word.startswith("-") or not lines:
@@ -26,11 +29,11 @@ def script(machine: Machine, start: Start) -> str:
 
 
 def arguments(machine: Machine, start: Start) -> list[str]:
-    """KVM where there is one, else software emulation."""
-    board = start.machine + (",smm=on" if start.needs_smm else "")
+    """The program and all its arguments."""
+    board = f"{start.machine},accel={_ACCEL}" + (",smm=on" if start.needs_smm else "")
     argv = [f"qemu-system-{start.arch}", "-nodefaults", "-no-user-config"]
     argv += ["-name", machine.name, "-uuid", machine.uuid]
-    argv += ["-machine", board, "-accel", "kvm", "-accel", "tcg", "-cpu", "max"]
+    argv += ["-machine", board, "-cpu", "max"]
     argv += ["-smp", str(machine.vcpus), "-m", str(machine.memory_mib)]
     if start.code is not None:
         if start.needs_smm:

@@ -1,0 +1,153 @@
+"""Image files: what is known of them, their bytes, and holding them still."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.data.extents import Extent, Range
+from pipeline.gallery.model import SourceFile
+
+
+class ImageFormat(Enum):
+    """Formats of image files that galleria reads. `VHD` is qemu's vpc."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+    VHD = "vhd"
+    VHDX = "vhdx"
+    VMDK = "vmdk"
+    VDI = "vdi"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One image file of a disk. `snapshot` names a qcow2 internal snapshot to read instead of the
+    present."""
+
+    path: Path
+    format: ImageFormat
+    snapshot: str | None = None
+
+
+Chain = tuple[
+    Layer, ...
+]  # a disk: its layers, top first; every one declared, none taken from a header
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What bounded inspection of one image file found. `refusals` empty means safe to open."""
+
+    path: Path
+    format: ImageFormat
+    variant: (
+        str  # "dynamic", "fixed", "monolithicSparse", "streamOptimized", "v3 zstd extended_l2", ...
+    )
+    virtual_size: int
+    file_size: int
+    allocated_size: int
+    logical_sector_size: int = 512
+    snapshots: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Source(Protocol):
+    """The bytes of one disk, as its guest sees them. Offsets in every call; safe from many
+    threads."""
+
+    @property
+    def virtual_size(self) -> int: ...
+    def extents(self) -> Iterator[Extent]:
+        """Cover [0, virtual_size) in order. What is not known to be zero is data."""
+        ...
+
+    def read_into(self, buf: memoryview, extent: Extent) -> None:
+        """Fill `buf` (extent.length bytes) with a DATA extent, or a part of one, of `extents()`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Sink(Protocol):
+    """Where the bytes of one disk go. A new sink reads as zero, or as the base that it was started
+    from."""
+
+    def write(self, buf: memoryview, offset: int) -> None: ...
+    def zero(self, length: int, offset: int) -> None:
+        """Make the range read as zero; may punch a hole."""
+        ...
+
+    def flush(self) -> None:
+        """Durable on return."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Images(Protocol):
+    """Image files: recognise, open, make."""
+
+    def inspect(self, path: Path, *, declared: ImageFormat | None = None) -> ImageFacts:
+        """Recognise by content. Never opens another file. Raises NotFound, or UnsafeImage if
+        unrecognisable;
+        a recognised but unsafe file is returned with its `refusals`."""
+        ...
+
+    def inspect_chain(
+        self, layers: Sequence[tuple[Path, ImageFormat | None]]
+    ) -> tuple[ImageFacts, ...]:
+        """Inspect every declared layer of a disk, top first, each by itself. That one leans on
+        another file is refused unless the next layer is the very file that its header means."""
+        ...
+
+    def open(
+        self, chain: Chain, *, free: Sequence[Range] = ()
+    ) -> AbstractContextManager[Source]: ...
+    def create_overlay(self, chain: Chain, path: Path) -> Chain:
+        """Make a qcow2 at `path` over `chain`; returns the new chain (the overlay on top)."""
+        ...
+
+    def zero(self, chain: Chain, ranges: Sequence[Range]) -> None:
+        """Make ranges of a disk read as zero, in its top layer, which is a private overlay."""
+        ...
+
+    def export(
+        self,
+        chain: Chain,
+        path: Path,
+        format: ImageFormat,
+        *,
+        subformat: str = "",
+        free: Sequence[Range] = (),
+    ) -> None:
+        """Write the disk as one stand-alone file of the format, complete and durable, or nothing.
+        VHD: fixed unless subformat is "dynamic"; a fixed VHD is padded to whole MiB."""
+        ...
+
+
+class Pin(Protocol):
+    """A held point in time of source files: read `chains`, then ask `verify` whether it held
+    still."""
+
+    chains: tuple[Chain, ...]
+    method: str  # "reflink" or "lease"
+
+    def verify(self) -> None:
+        """Raise SourceChanged when a source file is not what it was when it was pinned."""
+        ...
+
+
+class Pins(Protocol):
+    def fingerprint(self, layer: Layer) -> SourceFile:
+        """What a file is now, for `changes` at any later time. Raises NotFound."""
+        ...
+
+    def changes(self, file: SourceFile) -> list[str]:
+        """What of a file is not as it was, for people; empty when it is the same."""
+        ...
+
+    def pin(self, chains: Sequence[Chain], work: Path) -> AbstractContextManager[Pin]: ...

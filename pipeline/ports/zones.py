@@ -1,0 +1,164 @@
+"""Zones: where bases, replicas and their records are."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.ports.images import (
+    Chain,
+    ImageFormat,
+    Sink,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBase:
+    """The immutable content of one disk in one zone, named by its root digest. `chain` reads it."""
+
+    digest: str
+    virtual_size: int
+    chain: Chain
+    manifest: Path
+    # "copy", "reflink" (started as a clone of an older base), "delta" (qcow2 on its parent)
+    method: str
+    parent: str | None  # digest of the base it was started from
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaDisk:
+    """One disk of one replica: a bootable copy-on-write child of a base."""
+
+    lun: int | None  # None is the OS disk
+    path: Path
+    format: ImageFormat
+    method: str  # "reflink" or "overlay"
+    digest: str
+    virtual_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    index: int
+    disks: tuple[ReplicaDisk, ...]
+
+
+class BaseStaging(Protocol):
+    """A base being written in a zone; invisible until `commit`."""
+
+    sink: Sink
+    parent: StoredBase | None  # what the sink reads as before it is written; None: zeros
+
+    def commit(self, digest: str, manifest: Path) -> StoredBase:
+        """Make it durable and visible under its digest. If the zone holds that base already, that
+        one is returned."""
+        ...
+
+    def abort(self) -> None:
+        """Leave nothing. Safe to call twice and after commit."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRecord:
+    """What a zone keeps beside a version's bytes, enough to rebuild the catalog (`document` is
+    JSON)."""
+
+    key: str  # directory name: gallery, definition, version and a unique suffix
+    document: Mapping[str, Any]
+    nvram: bytes | None = None  # the variables of its UEFI firmware
+
+
+@dataclass(frozen=True, slots=True)
+class Leaning:
+    """A disk of a shallow version: it stays in the source's files (`chain`), under an overlay.
+    `overlay` is one that holds edits already; it is copied."""
+
+    lun: int | None
+    chain: Chain
+    virtual_size: int
+    overlay: Path | None = None
+
+
+class Zone(Protocol):
+    """One directory on one file system, that holds bases, replicas and their records."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def region(self) -> str: ...
+    @property
+    def path(self) -> Path: ...
+    @property
+    def reflink(self) -> bool:
+        """Whether the file system clones files; found by trying."""
+        ...
+
+    @property
+    def premium(self) -> bool:
+        """Whether it is for Premium_LRS, and for nothing else."""
+        ...
+
+    @property
+    def file_system(self) -> str:
+        """What it has in common with zones on the same file system."""
+        ...
+
+    def free_bytes(self) -> int: ...
+    def find_base(self, digest: str) -> StoredBase | None: ...
+    def stage_base(self, virtual_size: int, parents: Sequence[str]) -> BaseStaging:
+        """Start a base from the first of `parents` (root digests) that the zone holds, else from
+        nothing."""
+        ...
+
+    def publish(
+        self, record: VersionRecord, disks: Mapping[int | None, str], replicas: int
+    ) -> tuple[Replica, ...]:
+        """Commit a version: `replicas` copy-on-write children of the bases named by digest, by
+        LUN, and the record.
+        Verified, durable and visible at once, or not there. The same version already there is
+        returned, with that number of replicas. None at all keeps the bases here."""
+        ...
+
+    def publish_leaning(
+        self, record: VersionRecord, disks: Sequence[Leaning]
+    ) -> tuple[Replica, ...]:
+        """Commit a shallow version: one replica, of overlays on the source's files."""
+        ...
+
+    def set_replicas(self, key: str, count: int) -> tuple[Replica, ...]:
+        """Add replicas to a version that is here, or take the last ones away; returns all. Safe to
+        interrupt: the old number holds until the new one does. Raises NotFound."""
+        ...
+
+    def find_version(self, key: str) -> tuple[Replica, ...] | None: ...
+    def find_nvram(self, key: str) -> bytes | None: ...
+    def find_document(self, key: str) -> Mapping[str, Any] | None:
+        """The document of a version's record."""
+        ...
+
+    def leans_on(self) -> set[Path]:
+        """The files outside of the zone that its shallow versions need."""
+        ...
+
+    def deploy(self, replica: Replica, targets: Sequence[Path]) -> list[tuple[ReplicaDisk, ...]]:
+        """Copy-on-write disks for new VMs (FICLONE where it can, else overlays): one set in each
+        of the directories `targets`, which are made and not synced. All of them, or none."""
+        ...
+
+    def remove_version(self, key: str) -> None: ...
+    def hold(self) -> AbstractContextManager[None]:
+        """Keep `collect` out while bases are stored and not yet used by a version."""
+        ...
+
+    def collect(self, keep: Iterable[str], files: Iterable[Path] = ()) -> list[str]:
+        """Remove the bases that nobody needs: not in `keep`, without any of `files`, not used by a
+        version here, not the parent of one that stays. Raises Busy while another job holds the
+        zone."""
+        ...
+
+    def allocated_bytes(self, keys: Iterable[str] | None = None) -> int:
+        """What the zone's files occupy, or those of these versions with the bases that they need:
+        shared blocks are counted once where the file system can tell."""
+        ...
