@@ -18,7 +18,7 @@ from pipeline.ports import Guest
 SZ, EXPAND_SZ, DWORD, MULTI_SZ = 1, 2, 4, 7
 HIVES = ("SYSTEM", "SOFTWARE", "SECURITY", "SAM", "DEFAULT")
 LOGS = (".LOG1", ".LOG2", ".LOG")
-LOG_LIMIT = 1 << 20  # bytes of a log that are looked at
+LOG_LIMIT = 16 << 20  # bytes of a log that are looked at
 ENTRY = struct.Struct("<4sIII")  # signature, length, flags, sequence number
 
 
