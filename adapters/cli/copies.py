@@ -105,6 +105,8 @@ def export(
     """Write one disk of a version as a stand-alone file."""
     with settings.app() as app:
         version = app.gallery.resolve(reference)
+        for caution in app.gallery.cautions(version):
+            app.ports.progress.warn(caution)
         export_version(version, lun, out, ImageFormat(format_name), subformat, app.ports)
     length = out.stat().st_size
     settings.emit(

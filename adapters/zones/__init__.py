@@ -241,6 +241,7 @@ class DirectoryZone:
             return deployed.deploy(self._path, self._sandbox, replica, targets)
 
     def remove_version(self, key: str) -> None:
+        self.sweep()
         with self._locked(fcntl.LOCK_SH):
             versions.remove(self._path, key)
 

@@ -114,7 +114,8 @@ def regions_differ(old: ImageVersion, new: ImageVersion) -> bool:
     after = {target.key: new.replicas_in(target) for target in new.target_regions}
     made = {item.key: len(item.result.replicas) for item in old.regions if item.result.replicas}
     unequal = any(after.get(key, count) != count for key, count in made.items())
-    return before != after or unequal or bool(old.leaving)
+    unfinished = old.provisioning_state is ProvisioningState.UPDATING
+    return before != after or unequal or unfinished or bool(old.leaving)
 
 
 def updating(

@@ -185,7 +185,7 @@ def test_a_safety_profile_can_forbid_to_name_a_region(service: GalleryService) -
 
 REFUSED: list[tuple[VersionChange, type[GalleriaError], str]] = [
     (VersionChange(remove=("eu",)), InvalidParameter, "must contain the location"),
-    (VersionChange(remove=("uksouth",)), NotFound, "not among the target regions"),
+    (VersionChange(remove=("mars",)), InvalidParameter, "'mars' is not available"),
     (VersionChange(exclude_in={"uksouth": True}), NotFound, "not among the target regions"),
     (VersionChange(add=(TargetRegion("mars"),)), InvalidParameter, "'mars' is not available"),
     (VersionChange(add=(TargetRegion("eu", 0),)), InvalidParameter, "between 1 and 100"),

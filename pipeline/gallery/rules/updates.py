@@ -82,9 +82,10 @@ def changed_targets(
             version, replace(target, exclude_from_latest=exclude), change
         )
     _may_leave(version, change.remove, by_name=True)
-    for name in change.remove:
-        if wanted.pop(region_key(name), None) is None:
-            raise NotFound(f"'{name}' is not among the target regions of '{version.name}'.")
+    for (
+        name
+    ) in change.remove:  # one that has left already is no mistake: the command may come twice
+        wanted.pop(region_key(known_region(name, regions).name), None)
     source_region_targeted(tuple(wanted.values()), location)
     for name, exclude in change.exclude_in.items():
         found = wanted.get(region_key(name))

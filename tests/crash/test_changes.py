@@ -1,0 +1,121 @@
+"""Changing regions and deleting, killed at every durable step: what is visible is whole, and the
+same command finishes the job."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import NotFound
+from pipeline.gallery.latest import usable
+from pipeline.gallery.model import ProvisioningState, TargetRegion
+from pipeline.gallery.names import parse_definition, parse_version
+from pipeline.gallery.rules import VersionChange
+from pipeline.maintain import verify_version
+from pipeline.removal import delete_version
+from pipeline.update import update_version
+from tests.crash.world import DIED, World, die_at, interpose
+
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+LIMIT = 500
+V100, WEB = parse_version("corp/web/1.0.0"), parse_definition("corp/web")
+CHANGE = VersionChange(add=(TargetRegion("eu", 3),), remove=("us",))
+
+Job = Callable[[World], None]
+
+
+def update(world: World) -> None:
+    with world.app() as app:
+        update_version(V100, CHANGE, app.ports)
+
+
+def delete(world: World) -> None:
+    with world.app() as app:
+        delete_version(V100, app.ports)
+
+
+def in_child(world: World, job: Job, k: int) -> int:
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                interpose(patch, die_at(k))
+                job(world)
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def check_usable(world: World) -> None:
+    """Where the version can be used, its base and all replicas that are there are sound: as many
+    as there were, or as many as are wanted."""
+    with world.app() as app:
+        for version in app.gallery.list_versions(WEB):
+            for region in version.completed_regions if usable(version) else ():
+                zones, ports = app.zones[region], app.ports
+                verdicts = list(verify_version(version, zones, ports.images, ports.progress))
+                assert all(verdict.sound for verdict in verdicts)
+                assert len(verdicts) in ((3, 4) if region == "eu" else (2,))
+
+
+def at_every_step(root: Path, job: Job, check: Callable[[World], None]) -> int:
+    """Kill the job at each step, in a world that has version 1.0.0 each time, and check after it
+    was done again; returns how many steps there are."""
+    live, kept = root / "live", root / "kept"
+    live.mkdir()
+    world = World(live)
+    world.publish("1.0.0")
+    shutil.copytree(live, kept, symlinks=True)
+    for k in range(1, LIMIT):
+        status = in_child(world, job, k)
+        assert status in (0, DIED), f"step {k} ended with {status}"
+        check_usable(world)
+        if status == DIED:
+            with contextlib.suppress(NotFound):  # it was done already
+                job(world)
+        check(world)
+        if status == 0:
+            return k
+        shutil.rmtree(live)
+        shutil.copytree(kept, live, symlinks=True)
+    raise AssertionError("it never ends")
+
+
+def zone(world: World, region: str) -> tuple[int, int]:
+    """Replicas and bases."""
+    path = world.config.regions[region][0].path
+    return len(list(path.glob("versions/*/replica-*"))), len(list((path / "bases").iterdir()))
+
+
+def staging(world: World) -> list[str]:
+    """What is left in zones. (The work directory is swept when the next run needs one.)"""
+    return [path for path in world.debris() if "/staging/" in path]
+
+
+def test_an_update_that_is_killed(tmp_path: Path) -> None:
+    def check(world: World) -> None:
+        with world.app() as app:
+            version = app.gallery.get_version(V100)
+        assert version.provisioning_state is ProvisioningState.SUCCEEDED
+        assert (version.completed_regions, version.leaving) == (("eu",), ())
+        assert len(version.regions[0].result.replicas) == 3
+        assert (zone(world, "eu"), zone(world, "us")) == ((3, 1), (0, 0))
+        assert staging(world) == []
+
+    assert at_every_step(tmp_path, update, check) > 10
+
+
+def test_a_deletion_that_is_killed(tmp_path: Path) -> None:
+    def check(world: World) -> None:
+        with world.app() as app:
+            assert app.gallery.list_versions(WEB) == []
+        assert (zone(world, "eu"), zone(world, "us")) == ((0, 0), (0, 0))
+        assert staging(world) == []
+
+    assert at_every_step(tmp_path, delete, check) > 5
