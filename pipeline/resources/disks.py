@@ -100,8 +100,9 @@ def empty(disk: Disk, directory: Path | None, keeper: Keeper) -> Disk:
     """A sparse raw file: all zeros, and no base."""
     zone = home(disk.location, {}, disk.zone_key, keeper.ports)
     path = place(disk, directory, zone) / "os.raw"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    clear(path.parent, directory)
+    path.parent.mkdir(parents=True)
+    with path.open("xb") as file:
         file.truncate(disk.disk_size)
         os.fsync(file.fileno())
     zone.publish(VersionRecord(disk.zone_key, document(disk)), {}, 0)
@@ -120,7 +121,7 @@ def filled_from(
     zone = home(disk.location, {None: (content.digest,)}, disk.zone_key, ports)
     base = zone.find_base(content.digest) or find_base(content.digest, ports.zones, disk.id)
     target = place(disk, directory, zone)
-    clear(target, disk, directory)
+    clear(target, directory)
     target.parent.mkdir(parents=True, exist_ok=True)
     ((made,),) = zone.deploy(Replica(0, (pattern(base),)), [target])
     return replace(
@@ -149,10 +150,10 @@ def pattern(base: StoredBase) -> ReplicaDisk:
 
 
 def place(disk: Disk, directory: Path | None, zone: Zone) -> Path:
-    return directory or zone.path / DISKS / disk.unique_id
+    return directory.absolute() if directory else zone.path / DISKS / disk.unique_id
 
 
-def clear(target: Path, disk: Disk, directory: Path | None) -> None:
+def clear(target: Path, directory: Path | None) -> None:
     """Take away what a killed run left in a directory that only this disk uses."""
     if directory is None and target.is_dir():
         for path in target.iterdir():

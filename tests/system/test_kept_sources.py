@@ -176,6 +176,36 @@ def test_a_running_machine(home: Home, vm: Machine, tmp_path: Path) -> None:
     assert [len(names) for names in vm.bitmaps().values()] == [1, 1]
 
 
+def test_a_disk_that_a_machine_uses(home: Home, tmp_path: Path) -> None:
+    """It is said to be in use; only a capture can read it, and nothing deletes it."""
+    disk = home.json("disk", "create", "-n", "d", "--size-gb", "1", "--out", "vm")
+    file = tmp_path / "vm" / "os.raw"
+    assert Path(disk["file"]["path"]) == file
+    assert file.stat().st_size == 1 << 30
+    with machine(tmp_path, os=file) as vm:
+        vm.io("os", "write -P 5 0 1M", "flush")
+        assert home.json("disk", "show", "d")["diskState"] == "Attached"
+        assert home.json("disk", "delete", "d", status=5)["error"]["code"] == "Conflict"
+        home.run("snapshot", "create", "--source", "d", "-n", "s", status=5)
+        home.run("snapshot", "create", "--qmp", str(vm.qmp), "-n", "s")
+        home.run("snapshot", "export", "s", "--out", "s.raw", "--to", "raw")
+        assert same(tmp_path / "s.raw", file, tmp_path)
+    assert home.json("disk", "show", "d")["diskState"] == "Unattached"
+    home.run("disk", "delete", "d")
+    assert not file.exists()
+    assert home.json("disk", "list")["disks"] == []
+
+
+def test_a_snapshot_inside_of_a_file(home: Home, tmp_path: Path) -> None:
+    disk, before = tmp_path / "os.qcow2", tmp_path / "before.raw"
+    flat(disk, before)
+    qemu("qemu-img", "snapshot", "-c", "before", disk)
+    qemu("qemu-io", "-f", "qcow2", "-c", "write -P 3 9M 1M", disk)
+    home.run("snapshot", "create", "os.qcow2@before", "-n", "inner")
+    home.run("snapshot", "export", "inner", "--out", "inner.raw", "--to", "raw")
+    assert same(tmp_path / "inner.raw", before, tmp_path)
+
+
 def test_refusals(home: Home, tmp_path: Path) -> None:
     def says(status: int, *args: str) -> str:
         return home.run(*args, status=status).stderr
@@ -217,8 +247,8 @@ def test_a_copy_that_was_killed_goes_on(home: Home, tmp_path: Path, repository: 
     """The second disk's copy is cut off; the next run reads only that one."""
     disks = ("--os-disk", "os.qcow2", "--data-disk", "0=data.qcow2")
     home.run("publish", "corp/web/1.0.0", *disks)
-    copy = ("publish", "corp/web/2.0.0", "--image-version", "corp/web/1.0.0")
-    copy = (*copy, "--target-region", "eu", "--target-region", "uksouth")
+    regions = ("--target-region", "eu", "--target-region", "uksouth")
+    copy = ("publish", "corp/web/2.0.0", "--image-version", "corp/web/1.0.0", *regions)
     env = {**home.env, "PYTHONPATH": str(repository)}
     argv = [sys.executable, "-c", KILLED, *copy]
     assert subprocess.run(argv, env=env, cwd=tmp_path).returncode == 42
