@@ -10,6 +10,7 @@ from adapters.cli.context import Settings
 from adapters.cli.guests import plan_of, plan_options
 from adapters.cli.lazy import Command
 from adapters.cli.proof import check_guest, try_guest, without_inventory
+from adapters.cli.sources import over
 from adapters.text import bytes_text, fields, printable
 from pipeline.data.chunks import LEAF, leaf_length
 from pipeline.data.manifest import Run
@@ -27,6 +28,9 @@ from pipeline.sources import parse_disk
 
 FORMATS = click.Choice(["raw", "vhd", "vhdx", "qcow2"])
 FILE = click.argument("file", metavar="FILE[@SNAPSHOT]")
+BACKING = click.option(
+    "--backing", multiple=True, metavar="FILE", help="A file below it (repeatable, bottom last)."
+)
 OUT = click.option(
     "--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="Made anew."
 )
@@ -34,13 +38,14 @@ OUT = click.option(
 
 @click.command(cls=Command)
 @FILE
+@BACKING
 @click.option("--guest/--no-guest", default=True, help="Start an appliance to look at the guest.")
 @click.pass_context
-def inspect(context: click.Context, *, file: str, guest: bool) -> None:
+def inspect(context: click.Context, *, file: str, backing: tuple[str, ...], guest: bool) -> None:
     """Say what an image file really is, whether it is safe, and what is in it."""
     settings = context.ensure_object(Settings)
     with settings.app() as app:
-        found = examine(parse_disk(file), app.ports, deep=guest)
+        found = examine(over(parse_disk(file), backing), app.ports, deep=guest)
     settings.emit(_examination_document(found), _examination_text(found))
     if found.facts.refusals:
         context.exit(UnsafeImage.exit_status)
@@ -125,14 +130,24 @@ def _arm(
 
 @click.command(cls=Command)
 @FILE
+@BACKING
 @OUT
 @click.option("--to", "format_name", required=True, type=FORMATS)
 @click.option("--subformat", default="", help="For vhd: fixed (default) or dynamic.")
 @click.pass_obj
-def convert(settings: Settings, *, file: str, out: Path, format_name: str, subformat: str) -> None:
+def convert(
+    settings: Settings,
+    *,
+    file: str,
+    backing: tuple[str, ...],
+    out: Path,
+    format_name: str,
+    subformat: str,
+) -> None:
     """Write a disk in another format."""
     with settings.app() as app:
-        convert_file(parse_disk(file), out, ImageFormat(format_name), subformat, app.ports)
+        disk = over(parse_disk(file), backing)
+        convert_file(disk, out, ImageFormat(format_name), subformat, app.ports)
     length = out.stat().st_size
     settings.emit(
         {"file": out, "format": format_name, "fileSize": length},
@@ -142,12 +157,14 @@ def convert(settings: Settings, *, file: str, out: Path, format_name: str, subfo
 
 @click.command("hash", cls=Command)
 @FILE
+@BACKING
 @click.option("--chunks/--no-chunks", default=False, help="Every chunk's digests, too.")
 @click.pass_obj
-def hash_command(settings: Settings, *, file: str, chunks: bool) -> None:
+def hash_command(settings: Settings, *, file: str, backing: tuple[str, ...], chunks: bool) -> None:
     """Digest the guest-visible bytes of a disk: equal in every format."""
     listed: list[dict[str, Any]] = []
-    with settings.app() as app, hash_file(parse_disk(file), app.ports) as (result, runs):
+    disk = over(parse_disk(file), backing)
+    with settings.app() as app, hash_file(disk, app.ports) as (result, runs):
         virtual_size = result.stats.virtual_size
         for run in runs if chunks else ():
             listed += _chunks(run, virtual_size)

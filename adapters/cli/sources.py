@@ -112,7 +112,7 @@ def sources_of(values: Mapping[str, Any]) -> tuple[AnySource, ...]:
     return _some(
         [
             *_whole(values["vm"], values["box"], values["ova"]),
-            *(_over(parse_disk(file, lun), backing.get(lun, ())) for lun, file in files.items()),
+            *(over(parse_disk(file, lun), backing.get(lun, ())) for lun, file in files.items()),
             *(_url(lun, url, checksums.get(lun, ())) for lun, url in urls.items()),
             *_known(values),
         ],
@@ -125,7 +125,7 @@ def spec_sources(source: "SourceDisks") -> tuple[AnySource, ...]:
     """The sources that a build spec names."""
     found: list[AnySource] = list(_whole(source.vm, source.box, source.ova))
     if source.os_disk is not None:
-        found.append(_over(parse_disk(source.os_disk), source.os_disk_backing))
+        found.append(over(parse_disk(source.os_disk), source.os_disk_backing))
     if source.os_vhd_uri is not None:
         found.append(_url(None, source.os_vhd_uri, (source.checksum,) if source.checksum else ()))
     return _some([*found, *map(_data_disk, source.data_disks)], "osDisk, osVhdUri, vm, box or ova")
@@ -133,7 +133,7 @@ def spec_sources(source: "SourceDisks") -> tuple[AnySource, ...]:
 
 def _data_disk(disk: "DataDisk") -> AnySource:
     if disk.path is not None:
-        return _over(parse_disk(disk.path, disk.lun), disk.backing)
+        return over(parse_disk(disk.path, disk.lun), disk.backing)
     return _url(disk.lun, disk.vhd_uri or "", (disk.checksum,) if disk.checksum else ())
 
 
@@ -172,7 +172,8 @@ def _stored(text: str, lun: int | None) -> AnySource:
     return SnapshotSource(lun, parse_resource(text, ResourceKind.SNAPSHOT).arm_id)
 
 
-def _over(disk: DiskSource, files: Sequence[str]) -> DiskSource:
+def over(disk: DiskSource, files: Sequence[str]) -> DiskSource:
+    """A disk with the files below it."""
     return replace(disk, backing=tuple(Backing(Path(file)) for file in files))
 
 

@@ -248,6 +248,18 @@ def test_a_description_has_to_agree_with_the_definition(session: Session) -> Non
     session.refused("--vm", str(at / "arm.xml"), status=2, text="architecture")
 
 
+def test_chains_for_single_commands(session: Session) -> None:
+    at = session.path
+    chain = (str(at / "top.avhdx"), "--backing", str(at / "base.vhdx"))
+    root = session.home.json("--quiet", "hash", *chain)["root"]
+    assert root == session.home.json("--quiet", "hash", str(at / "changed.raw"))["root"]
+    assert session.home.json("inspect", "--no-guest", *chain)["safe"] is True
+    assert session.home.json("inspect", "--no-guest", chain[0], status=6)["safe"] is False
+    out = ("--to", "raw", "--out", str(at / "flat.raw"))
+    session.home.run("--quiet", "convert", *chain, *out)
+    assert (at / "flat.raw").read_bytes() == (at / "changed.raw").read_bytes()
+
+
 def test_large_sectors_are_refused(session: Session) -> None:
     block = "<blockio logical_block_size='4096'/><target dev='vda'"
     (session.path / "4kn.xml").write_text(DOMAIN.replace("<target dev='vda'", block))
