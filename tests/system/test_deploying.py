@@ -25,6 +25,7 @@ from pipeline.errors import NoSpace, PartiallyReplicated
 from pipeline.gallery.model import TargetRegion
 from pipeline.gallery.names import parse_version
 from pipeline.replication import replicate_version
+from tests.conftest import missing
 from tests.faults import Faulty
 from tests.home import Home
 from tests.system.conftest import Mount
@@ -370,6 +371,12 @@ def test_qemu_takes_the_command_line(
     assert {*wanted, "seed.iso"} <= named
     assert (directory / "nvram.fd").exists() == (generation == "V2")
     assert key.encode() in (directory / "seed.iso").read_bytes()
+    schema = Path("/usr/share/libvirt/schemas/domain.rng")
+    if not schema.exists():
+        missing("libvirt's schema of domains is not installed")
+    require("xmllint")
+    check = ["xmllint", "--noout", "--relaxng", str(schema), str(directory / "domain.xml")]
+    subprocess.run(check, check=True, capture_output=True)
 
 
 def test_a_vm_in_use_is_not_released(session: Callable[..., Session], tmp_path: Path) -> None:
