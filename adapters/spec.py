@@ -126,11 +126,12 @@ class DataDisk(_Model):
     backing: tuple[PathText, ...] = Field((), description="Files below it, the bottom last.")
     vhd_uri: PathText | None = Field(None, description="http(s), instead of path.")
     checksum: ChecksumText | None = Field(None, description="sha256:HEX, with vhdUri.")
+    snapshot: str | None = Field(None, description="A snapshot or disk, instead of path.")
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> "DataDisk":
-        if (self.path is None) == (self.vhd_uri is None):
-            raise ValueError("a data disk has a path or a vhdUri")
+    def _one_of_them(self) -> "DataDisk":
+        if sum(item is not None for item in (self.path, self.vhd_uri, self.snapshot)) != 1:
+            raise ValueError("a data disk has a path, a vhdUri or a snapshot")
         if (self.vhd_uri is None) != (self.checksum is None):
             raise ValueError("vhdUri and checksum go together")
         return self
@@ -144,17 +145,25 @@ class SourceDisks(_Model):
     os_disk_backing: tuple[PathText, ...] = Field((), description="Files below it, bottom last.")
     os_vhd_uri: PathText | None = Field(None, description="http(s), instead of osDisk.")
     checksum: ChecksumText | None = Field(None, description="sha256:HEX, with osVhdUri.")
+    os_snapshot: str | None = Field(None, description="A snapshot or disk, instead of osDisk.")
     data_disks: tuple[DataDisk, ...] = ()
     vm: PathText | None = Field(None, description="A libvirt domain's XML, or its name.")
     box: PathText | None = Field(None, description="A Vagrant box.")
     ova: PathText | None = Field(None, description="An OVA.")
+    managed_image: str | None = Field(None, description="A managed image.")
+    image_version: str | None = Field(None, description="A version: gallery/definition/version.")
 
     @model_validator(mode="after")
     def _one_of_all(self) -> "SourceDisks":
-        whole = [item for item in (self.vm, self.box, self.ova) if item is not None]
-        single = [item for item in (self.os_disk, self.os_vhd_uri) if item is not None]
+        kept = (self.managed_image, self.image_version)
+        whole = [item for item in (self.vm, self.box, self.ova, *kept) if item is not None]
+        disks = (self.os_disk, self.os_vhd_uri, self.os_snapshot)
+        single = [item for item in disks if item is not None]
         if len(whole) + len(single) != 1 or (whole and self.data_disks):
-            raise ValueError("give one of osDisk, osVhdUri (both with dataDisks), vm, box and ova")
+            raise ValueError(
+                "give one of osDisk, osVhdUri, osSnapshot (these with dataDisks), vm, box, ova, "
+                "managedImage and imageVersion"
+            )
         if self.os_disk_backing and self.os_disk is None:
             raise ValueError("osDiskBacking goes with osDisk")
         if (self.os_vhd_uri is None) != (self.checksum is None):

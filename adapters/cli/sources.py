@@ -128,12 +128,18 @@ def spec_sources(source: "SourceDisks") -> tuple[AnySource, ...]:
         found.append(over(parse_disk(source.os_disk), source.os_disk_backing))
     if source.os_vhd_uri is not None:
         found.append(_url(None, source.os_vhd_uri, (source.checksum,) if source.checksum else ()))
-    return _some([*found, *map(_data_disk, source.data_disks)], "osDisk, osVhdUri, vm, box or ova")
+    found += _catalogued(source.managed_image, source.image_version, source.os_snapshot, {})
+    return _some(
+        [*found, *map(_data_disk, source.data_disks)],
+        "osDisk, osVhdUri, osSnapshot, vm, box, ova, managedImage or imageVersion",
+    )
 
 
 def _data_disk(disk: "DataDisk") -> AnySource:
     if disk.path is not None:
         return over(parse_disk(disk.path, disk.lun), disk.backing)
+    if disk.snapshot is not None:
+        return _stored(disk.snapshot, disk.lun)
     return _url(disk.lun, disk.vhd_uri or "", (disk.checksum,) if disk.checksum else ())
 
 
@@ -154,13 +160,19 @@ def _known(values: Mapping[str, Any]) -> list[AnySource]:
     """What the catalog knows, and machines that run."""
     if values["qga"] and not values["qmp"]:
         raise click.UsageError("--qga: whose agent is it? Give --qmp, too")
-    image, version = values["managed_image"], values["image_version"]
     others = arguments.lun_files(values["data_snapshots"], "--data-snapshot")
+    running = [QemuSource(values["qmp"], values["qga"])] if values["qmp"] else []
+    image, version = values["managed_image"], values["image_version"]
+    return [*running, *_catalogued(image, version, values["os_snapshot"], others)]
+
+
+def _catalogued(
+    image: str | None, version: str | None, os_snapshot: str | None, others: Mapping[int, str]
+) -> list[AnySource]:
     return [
-        *([QemuSource(values["qmp"], values["qga"])] if values["qmp"] else []),
         *([ManagedImageSource(parse_resource(image, ResourceKind.IMAGE).arm_id)] if image else []),
         *([VersionSource(version)] if version else []),
-        *(_stored(name, lun) for lun, name in _with_os(values["os_snapshot"], others).items()),
+        *(_stored(name, lun) for lun, name in _with_os(os_snapshot, others).items()),
     ]
 
 

@@ -8,8 +8,17 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 from ruamel.yaml import YAML
 
+from adapters.cli.sources import spec_sources
 from adapters.spec import SCHEMA_FILE, Spec, SpecInvalid, load_spec, schema
 from pipeline.errors import NotFound
+from pipeline.resources.names import ResourceKind, ResourceName
+from pipeline.sources import (
+    AnySource,
+    ManagedImageSource,
+    SnapshotSource,
+    StoredDiskSource,
+    VersionSource,
+)
 
 GOOD = """\
 apiVersion: galleria/v1
@@ -17,6 +26,10 @@ kind: ImageVersion
 image: {gallery: corp, definition: web, version: 1.0.0}
 source: {osDisk: web.vhdx}
 """
+
+
+def _id(kind: str, name: str) -> str:
+    return ResourceName(ResourceKind(kind), name).arm_id
 
 
 def load(tmp_path: Path, text: str) -> Spec:
@@ -64,6 +77,33 @@ targetRegions:
 replicaCount: 3
 wait: first
 """
+
+
+KEPT = """\
+apiVersion: galleria/v1
+kind: ImageVersion
+image: {gallery: corp, definition: web, version: 1.0.0}
+source:
+  SOURCE
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("managedImage: golden", [ManagedImageSource(_id("images", "golden"))]),
+        ("imageVersion: corp/base/latest", [VersionSource("corp/base/latest")]),
+        (
+            "{osSnapshot: s1, dataDisks: [{lun: 4, snapshot: " + _id("disks", "d1") + "}]}",
+            [SnapshotSource(None, _id("snapshots", "s1")), StoredDiskSource(4, _id("disks", "d1"))],
+        ),
+    ],
+)
+def test_sources_that_the_catalog_knows(
+    tmp_path: Path, text: str, expected: list[AnySource]
+) -> None:
+    spec = load(tmp_path, KEPT.replace("SOURCE", text))
+    assert list(spec_sources(spec.source)) == expected
 
 
 def test_everything(tmp_path: Path) -> None:
@@ -123,7 +163,11 @@ def test_mistakes_have_their_line(tmp_path: Path, old: str, new: str, problems: 
     [
         ("lun: 3", "lun: -1", "14: source.dataDisks.1.lun: Input should be greater"),
         ("lun: 3", "lun: '3'", "14: source.dataDisks.1.lun: Input should be a valid integer"),
-        ("      path: ../data.vmdk\n", "", "14: source.dataDisks.1: a data disk has a path or a vhdUri"),
+        (
+            "      path: ../data.vmdk\n",
+            "",
+            "14: source.dataDisks.1: a data disk has a path, a vhdUri or a snapshot",
+        ),
         ("2099-01-31", "tomorrow", "8: image.endOfLifeDate: Could not convert string"),
         ("skip: [logs]", "skip: logs", "19: generalize.skip: Input should be a valid array"),
         ("skip: [logs]", "keep: [logs]", "19: generalize.keep: is not a key"),
