@@ -1,5 +1,5 @@
-"""VHDX, dynamic, fixed and differencing: inspection, and where its payload lies (qemu's map does not
-tell).
+"""VHDX, dynamic, fixed and differencing: inspection, and where its payload lies (qemu's map does
+not tell).
 
 Source: Microsoft, [MS-VHDX] "Virtual Hard Disk v2 (VHDX) File Format"; little endian throughout.
 """

@@ -42,6 +42,9 @@ class HostSources:
             case VmSource():
                 machine = libvirt.read_machine(source)
                 disks = tuple(disk_identity(disk) for disk in machine.disks)
+                variables = machine.nvram
+                if variables is not None and variables.exists():
+                    disks += (file_identity(variables),)
                 return ("vm", repr(machine.description), *disks)
             case _:
                 raise unknown(source)
