@@ -5,7 +5,7 @@ import os
 import pwd
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from adapters.catalog import open_catalog
 from adapters.config import Config
 from adapters.emulator import Firmware, QemuBoots
 from adapters.guestfs.client import GuestfsHost
+from adapters.guestfs.luks import Key
 from adapters.images import Policy, QemuImages
 from adapters.owners import ProcessOwners
 from adapters.pins import FilePins
@@ -58,7 +59,7 @@ class App:
 
 
 @contextmanager
-def open_app(config: Config, progress: Progress) -> Iterator[App]:
+def open_app(config: Config, progress: Progress, *, keys: Sequence[Key] = ()) -> Iterator[App]:
     """Wire everything for the length of a `with`. A zone that can't be opened (its file system is
     not mounted, say) is warned of and left out: what needs it says so."""
     sandbox = Sandbox(enabled=config.sandbox)
@@ -76,7 +77,7 @@ def open_app(config: Config, progress: Progress) -> Iterator[App]:
         )
         machines = QemuMachines(config.work.parent / "captures", sandbox)
         files = HostSources(FilePins(), _downloads(config, progress))
-        guests = GuestfsHost(sandbox, config.cache)
+        guests = GuestfsHost(sandbox, config.cache, keys=tuple(keys))
         ports = Ports(
             gallery=whole,
             sources=StoredSources(files, whole, resources, machines, zones, progress),

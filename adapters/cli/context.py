@@ -32,6 +32,7 @@ class Settings:
     quiet: bool = False
     verbose: bool = False
     progress: str = "auto"
+    keys: tuple[str, ...] = ()  # of encrypted volumes, as `parse_key` reads them
 
     def load(self) -> "Config":
         """The configuration."""
@@ -50,8 +51,10 @@ class Settings:
     def app(self) -> Iterator["App"]:
         """The wired application, for the length of a `with`."""
         from adapters.app import open_app
+        from adapters.guestfs.luks import parse_key
 
-        with open_app(self.load(), self.open_progress()) as app:
+        keys = [parse_key(text) for text in self.keys]
+        with open_app(self.load(), self.open_progress(), keys=keys) as app:
             yield app
 
     def emit(self, document: Mapping[str, Any], text: str) -> None:

@@ -26,6 +26,10 @@ def _list_operations(context: click.Context, parameter: click.Parameter, value: 
         context.exit()
 
 
+def _keep_keys(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
+    context.ensure_object(Settings).keys = value
+
+
 def plan_options(function: Function) -> Function:
     """The options that `plan_of` reads."""
     names = [profile.name for profile in PROFILES]
@@ -42,6 +46,14 @@ def plan_options(function: Function) -> Function:
             "--force",
             is_flag=True,
             help="Take a guest that is not generalized as one that is; recorded in the version.",
+        ),
+        click.option(
+            "--key",
+            multiple=True,
+            metavar="FILE|DEVICE:key:PASSPHRASE",
+            expose_value=False,
+            callback=_keep_keys,
+            help="Opens an encrypted (LUKS) volume. DEVICE: its name in the appliance, or UUID.",
         ),
         click.option("--keep-user", multiple=True, metavar="NAME", help="Keep this account."),
         click.option("--remove-user", multiple=True, metavar="NAME", help="Remove this account."),

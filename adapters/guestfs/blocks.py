@@ -13,6 +13,8 @@ from pipeline.data.extents import SECTOR, Range
 PAIR = re.compile(r"(\d+)(?:-(\d+))?")
 # "(0-8191):131072-139263", "(0-11)[u]:600-611"; indirect and tree blocks have names: "(IND):612"
 MAPPED = re.compile(r"\((\d+)(?:-\d+)?\)(?:\[u\])?:(\d+)(?:-(\d+))?")
+BTRFS_COPIES = (64 << 10, 64 << 20, 256 << 30)  # of the superblock
+BTRFS_EXTENT = re.compile(r"key \((\d+) (EXTENT_ITEM|METADATA_ITEM) (\d+)\)")
 SWAP_SIGNATURE = b"SWAPSPACE2"
 PAGE_SIZES = (4096, 8192, 16384, 32768, 65536)
 
@@ -90,6 +92,43 @@ def xfs(superblock: str, freesp: str) -> tuple[Range, ...]:
             group, block, length = map(int, numbers)
             free.append(Range((group * per_group + block) * size, length * size))
     return merge(free)
+
+
+def btrfs(superblock: str, chunks: str, extents: str, length: int) -> tuple[Range, ...]:
+    """What no extent of btrfs has, by `btrfs inspect-internal`: dump-super, dump-tree -t chunk and
+    -t extent (its keys). Logical addresses are mapped by chunks, of profiles single and DUP on one
+    device; what no chunk has is free too, except the first MiB and the copies of the superblock."""
+    fields = dict(re.findall(r"^(\w+)\s+(\S+)", superblock, re.MULTILINE))
+    if fields.get("num_devices") != "1" or fields.get("log_root", "0") != "0":
+        raise Unsure("it has several devices, or a log that is not replayed")
+    used = [Range(0, 1 << 20), *(Range(copy, 64 << 10) for copy in BTRFS_COPIES)]
+    mapped = []
+    for chunk in re.split(r"^\titem ", chunks, flags=re.MULTILINE)[1:]:
+        key = re.search(r"CHUNK_ITEM (\d+)\)", chunk)
+        size = re.search(r"length (\d+) .*type (\S+)", chunk)
+        if key is None or size is None:
+            continue
+        if "RAID" in size[2]:
+            raise Unsure("it is striped")
+        places = [int(at) for at in re.findall(r"stripe \d+ devid \d+ offset (\d+)", chunk)]
+        mapped.append((int(key[1]), int(size[1]), places))
+    if not mapped:
+        raise Unsure("its chunks can't be read")
+    node = int(fields["nodesize"])
+    for address, kind, number in BTRFS_EXTENT.findall(extents):
+        start, size_ = int(address), node if kind == "METADATA_ITEM" else int(number)
+        home = next((c for c in mapped if c[0] <= start < c[0] + c[1]), None)
+        if home is None:
+            raise Unsure("an extent lies in no chunk")
+        used += [Range(place + start - home[0], size_) for place in home[2]]
+    free, at = [], 0
+    for found in sorted(used, key=lambda item: item.start):
+        if found.start > at:
+            free.append(Range(at, min(found.start, length) - at))
+        at = max(at, found.end)
+    if at < length:
+        free.append(Range(at, length - at))
+    return merge(item for item in free if item.length > 0)
 
 
 def swap(header: bytes, length: int) -> tuple[Range, ...]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters import command
-from adapters.guestfs import accelerator, ext, fixed, free, rpm, scratch, volumes
+from adapters.guestfs import accelerator, ext, fixed, free, luks, rpm, scratch, volumes
 from adapters.guestfs import helper as helper_module
 from adapters.guestfs.devices import Devices, survey
 from adapters.guestfs.facts import System, device_of, examine, mountable
@@ -50,13 +50,15 @@ FORMATS = {found: found.value for found in ImageFormat} | {ImageFormat.VHD: "vpc
 @dataclass(frozen=True, slots=True)
 class GuestfsHost:
     """Starts appliances. `cache_dir` keeps the fixed appliance, the accelerator's name and the
-    sessions' scratch files. `python` is the interpreter that libguestfs's bindings were built for.
+    sessions' scratch files. `python` is the interpreter that libguestfs's bindings were built for;
+    `keys` open encrypted volumes.
     """
 
     sandbox: Sandbox
     cache_dir: Path
     python: Path = PYTHON
     launch_seconds: float = LAUNCH_SECONDS
+    keys: tuple[luks.Key, ...] = ()
 
     def accelerator(self, *, again: bool = False) -> accelerator.Accelerator:
         """What sessions will use on this host; builds the fixed appliance if need be."""
@@ -82,7 +84,7 @@ class GuestfsHost:
                 )
             helper.call("set_network", False)
             helper.call("launch", timeout=self.launch_seconds)
-            yield GuestfsSession(helper, len(chains), writable=writable)
+            yield GuestfsSession(helper, len(chains), writable=writable, keys=self.keys)
             # not in a finally: after a failure the overlay is thrown away, and its helper killed
             _close(helper)
 
@@ -144,8 +146,12 @@ def _close(helper: Helper) -> None:
 class GuestfsSession:
     """One running appliance."""
 
-    def __init__(self, helper: Helper, disks: int, *, writable: bool) -> None:
+    def __init__(
+        self, helper: Helper, disks: int, *, writable: bool, keys: Sequence[luks.Key] = ()
+    ) -> None:
         self._helper = helper
+        self._keys = keys
+        self._opened: list[str] = []
         self._disks = disks
         self._writable = writable
         self._system: System | None = None
@@ -154,6 +160,14 @@ class GuestfsSession:
         self._guest: GuestfsGuest | None = None
         self._mounted = False
 
+    def part(self, *disks: int) -> "GuestfsSession":
+        """A session for one of several guests that share this appliance: it sees its own disks
+        only. One at a time, each to its end (`free_ranges`)."""
+        shared = GuestfsSession(self._helper, self._disks, writable=self._writable)
+        shared._devices = self._surveyed().of(disks)
+        shared._before = self._before
+        return shared
+
     def inspect(self) -> GuestFacts:
         return self._examined().facts
 
@@ -161,6 +175,8 @@ class GuestfsSession:
         """Raises StageFailed when no operating system, or more than one, is on the first disk that
         has any, and when a file system is not mounted as it should be."""
         present = self._surveyed().kinds()
+        if writable and self._writable:
+            luks.refuse_locked(self._surveyed(), self._opened)
         # a disk that fstab names may not be among these
         points = {
             point: name
@@ -210,6 +226,11 @@ class GuestfsSession:
     def _surveyed(self) -> Devices:
         if self._devices is None:
             self._devices = survey(self._helper, self._disks)
+            self._opened = luks.unlock(
+                self._helper, self._devices, self._keys, writable=self._writable
+            )
+            if self._opened:
+                self._devices = survey(self._helper, self._disks)
             self._before = free.remember(self._helper, self._devices)
         return self._devices
 

@@ -5,7 +5,7 @@ sysfs, blkid(8) and pvs(8) say the same in one script, in a fraction of it.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from adapters.guestfs.process import Helper
@@ -43,6 +43,7 @@ for name in $(cd /sys/class/block && echo sd* md*); do
 done
 cd /
 echo =
+for node in /dev/mapper/luks-*; do [ ! -e $node ] || nodes="$nodes $node"; done
 known=$(blkid -p -o export $nodes 2>/dev/null; true); echo "$known"
 if [[ $known == *LVM2_member* ]]; then
   volumes=$(lvs {LVM_TOOL.replace("'|'", "/")} -o vg_name,lv_name 2>/dev/null)
@@ -85,16 +86,25 @@ class Device:
 @dataclass(frozen=True, slots=True)
 class Devices:
     """All devices that may hold a file system; each disk's extents that neither a partition nor a
-    logical volume has; and the first disk's partition table ("dos", "gpt", "") with its types."""
+    logical volume has; and each disk's partition table ("dos", "gpt", "") with its types."""
 
     disks: int
     devices: tuple[Device, ...]
     unallocated: tuple[tuple[int, Range], ...]
-    table: str = ""
-    partition_types: tuple[str, ...] = ()
+    tables: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def kinds(self) -> dict[str, str]:
         return {device.name: device.kind for device in self.devices}
+
+    def of(self, disks: Sequence[int]) -> "Devices":
+        """Only what lies on these disks. The others are another guest's."""
+        devices = tuple(
+            device
+            for device in self.devices
+            if device.pieces and {piece.disk for piece in device.pieces} <= set(disks)
+        )
+        free = tuple((disk, found) for disk, found in self.unallocated if disk in disks)
+        return Devices(self.disks, devices, free, tuple(self.tables[disk] for disk in disks))
 
     def find(self, name: str) -> Device | None:
         return next((device for device in self.devices if device.name == name), None)
@@ -132,7 +142,7 @@ def survey(helper: Helper, disks: int) -> Devices:
     own = {node.path for node in nodes if node.disk is None and node.place is not None}
     names = {node.path: node.name for node in nodes}
     volumes, unallocated = _volumes("".join(lvm_part), places)
-    for path in known:
+    for path in known:  # striped volumes, RAID, what was opened of encrypted ones
         if path not in places:
             volumes.setdefault(path, [])
     placed = {path: found for path, found in places.items() if path not in parents | own} | volumes
@@ -145,16 +155,17 @@ def survey(helper: Helper, disks: int) -> Devices:
     for node in nodes:
         if node.path in parents and node.disk is not None:
             unallocated += _unpartitioned(node, nodes, known)
-    first = next((node for node in nodes if node.disk == 0 and node.whole), None)
-    types = [
-        known.get(node.path, {}).get("PART_ENTRY_TYPE", "") for node in nodes if node.disk == 0
-    ]
+    tables = []
+    for disk in range(disks):
+        own_nodes = [node for node in nodes if node.disk == disk]
+        kinds = (known.get(node.path, {}).get("PART_ENTRY_TYPE", "") for node in own_nodes)
+        whole = next((node.path for node in own_nodes if node.path in parents), "")
+        tables.append((known.get(whole, {}).get("PTTYPE", ""), tuple(k for k in kinds if k)))
     return Devices(
         disks,
         tuple(sorted(devices, key=lambda item: item.name)),
         tuple(unallocated),
-        known.get(first.path, {}).get("PTTYPE", "") if first and first.path in parents else "",
-        tuple(kind for kind in types if kind),
+        tuple(tables),
     )
 
 

@@ -53,9 +53,9 @@ def examine(helper: Helper, devices: Devices, look: Callable[[], Guest]) -> Syst
 
 def mountable(system: System) -> Mapping[str, str]:
     """Where to mount what. Raises StageFailed where there is no single operating system."""
-    if system.problem:
+    if system.problem or "/" not in system.mountpoints:
         raise StageFailed(
-            system.problem,
+            system.problem or "the guest's root file system is not on the disks",
             hint="galleria treats one guest at a time"
             if system.mountpoints
             else "give the disk with the operating system as --os-disk, --key for an encrypted "
@@ -109,7 +109,8 @@ def _disk(device: str) -> str:
 def _firmware(devices: Devices) -> tuple[str, str]:
     """The OS disk's partition table, and the generation: V2 boots by UEFI from an EFI system
     partition, V1 by BIOS."""
-    table = TABLES.get(devices.table, "unknown")
-    if {str(ESP), MBR_ESP} & {kind.lower() for kind in devices.partition_types}:
+    name, types = devices.tables[0]
+    table = TABLES.get(name, "unknown")
+    if {str(ESP), MBR_ESP} & {kind.lower() for kind in types}:
         return table, "V2"
     return table, "V1" if table in ("mbr", "gpt") else "unknown"

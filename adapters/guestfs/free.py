@@ -21,6 +21,7 @@ UNLIKE = {
     "xfs": "; not byte for byte the same in another run (log sequence numbers, inode times)",
     "btrfs": "; not byte for byte the same in another run (transaction and inode times)",
 }
+BTRFS_KINDS = "\\(EXTENT\\|METADATA\\)_ITEM"
 READ_PART = 2 << 20
 NOTHING_FREE = (
     "squashfs",
@@ -90,7 +91,7 @@ def _treat(helper: Helper, device: Device, edited: Edited) -> tuple[tuple[Range,
     if device.kind in NOTHING_FREE:
         return (), "left as it is"
     if device.kind in ENCRYPTED:
-        return (), "encrypted: left as it is"
+        return (), "encrypted: left as it is (what was opened of it has a line of its own)"
     reader = READERS.get(device.kind)
     if reader is None:
         raise blocks.Unsure("its bitmaps are not read")
@@ -104,7 +105,8 @@ def _zeroed(helper: Helper, device: Device, ranges: Sequence[Range], *, zero_res
     if not zero_rest:
         return "free space kept as it is"
     script = "\n".join(
-        f"blkdiscard -f -z -o {item.start} -l {item.length} {quote(device.node)}" for item in ranges
+        f"blkdiscard -f -z -o {item.start} -l {item.length} {quote(device.node)} 2>/dev/null"
+        for item in ranges
     )
     run_script(helper, f"set -e; {script}", timeout=ZERO_SECONDS)
     return f"{sum(item.length for item in ranges)} bytes of free space zeroed"
@@ -155,6 +157,21 @@ def _xfs(helper: Helper, device: Device, edited: Edited) -> tuple[Range, ...]:
     return blocks.xfs(superblock.decode(), listed.decode())
 
 
+def _btrfs(helper: Helper, device: Device, edited: Edited) -> tuple[Range, ...]:
+    if device.name not in edited.mounted:
+        _replay(helper, device.name)
+    node = quote(device.node)
+    output = run_script(
+        helper,
+        f"btrfs inspect-internal dump-super {node}; echo =; "
+        f"btrfs inspect-internal dump-tree -t chunk {node}; echo =; "
+        f"btrfs inspect-internal dump-tree -t extent {node} | grep -o 'key (.* {BTRFS_KINDS} .*)'",
+    )
+    superblock, chunks, extents = output.decode(errors="replace").split("\n=\n")
+    length = helper.call("blockdev_getsize64", device.name)
+    return blocks.btrfs(superblock, chunks, extents, length)
+
+
 def _swap(helper: Helper, device: Device, _: Edited) -> tuple[Range, ...]:
     header = helper.call("pread_device", device.name, 65536, 0)
     return blocks.swap(header, helper.call("blockdev_getsize64", device.name))
@@ -185,6 +202,7 @@ READERS: dict[str, Callable[[Helper, Device, Edited], tuple[Range, ...]]] = {
     "ext3": _ext,
     "ext4": _ext,
     "xfs": _xfs,
+    "btrfs": _btrfs,
     "swap": _swap,
     "vfat": _fat,
     "ntfs": lambda helper, device, _: volumes.free_clusters(helper, device),

@@ -1,7 +1,7 @@
 """Which Linux is on the disks, found by looking into its file systems.
 
 libguestfs's own inspection takes 9 s under software emulation (augeas and parted, several times);
-this one takes 1 s. It knows one plain case: exactly one Linux root, on ext or XFS, whose fstab
+this one takes 1 s. It knows one plain case: exactly one Linux root, in no subvolume, whose fstab
 names things that are there. `inspect` answers None to everything else, and libguestfs is asked.
 """
 
@@ -16,8 +16,8 @@ from adapters.guestfs.process import CallFailed, Helper
 from pipeline.guest.operations import Editor
 from pipeline.ports import Guest
 
-ROOTS = ("ext2", "ext3", "ext4", "xfs")
-PLAIN = (*ROOTS, "vfat", "swap", "LVM2_member", "unknown", "squashfs", "iso9660")
+ROOTS = ("ext2", "ext3", "ext4", "xfs", "btrfs")
+PLAIN = (*ROOTS, "vfat", "swap", "LVM2_member", "crypto_LUKS", "unknown", "squashfs", "iso9660")
 # libguestfs's names where they are not os-release's ID (inspect_get_distro)
 DISTRIBUTIONS = {
     "alpine": "alpinelinux",
@@ -65,6 +65,8 @@ def inspect(helper: Helper, found: Devices, look: Callable[[], Guest]) -> Root |
                 helper.call("umount", "/")
             if root is not None:
                 roots.append(root)
+            elif device.kind == "btrfs":
+                return None  # a root may be in one of its subvolumes
     return roots[0] if len(roots) == 1 else None
 
 
@@ -75,7 +77,7 @@ def describe(guest: Guest, device: Device, found: Devices) -> Root | None:
         return None
     fstab, release = look.text("/etc/fstab"), look.text("/etc/os-release")
     release = release or look.text("/usr/lib/os-release")
-    mounted = mountpoints(fstab, device, found)
+    mounted = mountpoints(fstab, device, found, encrypted(look.text("/etc/crypttab")))
     if not fstab or not release or mounted is None:
         return None
     values = _values(release)
@@ -91,7 +93,19 @@ def describe(guest: Guest, device: Device, found: Devices) -> Root | None:
     )
 
 
-def mountpoints(fstab: str, root: Device, found: Devices) -> dict[str, str] | None:
+def encrypted(crypttab: str) -> dict[str, str]:
+    """crypttab(5): what the guest calls its opened volumes -> what they are called here."""
+    names = {}
+    for line in crypttab.splitlines():
+        fields = line.split()
+        if len(fields) >= 2 and fields[1].startswith("UUID="):
+            names[f"/dev/mapper/{fields[0]}"] = f"/dev/mapper/luks-{fields[1][5:].lower()}"
+    return names
+
+
+def mountpoints(
+    fstab: str, root: Device, found: Devices, opened: Mapping[str, str]
+) -> dict[str, str] | None:
     """fstab(5)'s file systems that are on these disks. None: an entry can't be understood."""
     points = {"/": root.name}
     for line in fstab.splitlines():
@@ -101,11 +115,13 @@ def mountpoints(fstab: str, root: Device, found: Devices) -> dict[str, str] | No
         spec, point, kind = (OCTAL.sub(lambda m: chr(int(m[1], 8)), field) for field in fields[:3])
         if not point.startswith("/") or kind in ("swap", "proc", "tmpfs", "sysfs", "devpts"):
             continue
+        if "subvol" in (fields[3:] or [""])[0]:
+            return None
         if point == "/" or point in NOT_MOUNTED or "bind" in (fields[3:] or [""])[0].split(","):
             continue
         if ".." in point.split("/"):
             return None
-        device = _device(spec, found)
+        device = _device(opened.get(spec, spec), found)
         if device is None:
             if spec.startswith(("UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=")):
                 continue  # on a disk that is not among these
@@ -132,7 +148,7 @@ def _device(spec: str, found: Devices) -> Device | None:
     ):
         if spec.startswith(prefix):
             return _device(f"{tag}={spec.removeprefix(prefix)}", found)
-    if spec.startswith("/dev/mapper/"):
+    if spec.startswith("/dev/mapper/") and found.find(spec) is None:
         # device-mapper writes a hyphen of a name twice
         name = re.sub("(?<!-)-(?!-)", "/", spec.removeprefix("/dev/mapper/"), count=1)
         group, _, volume = name.partition("/")

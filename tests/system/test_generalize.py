@@ -16,7 +16,7 @@ from fixtures.debian import Guest, default_cache
 from pipeline.guest.profiles import select
 from pipeline.ports import Chain, ImageFormat, Layer, Meter
 from pipeline.stages.generalize import Generalized, generalize
-from tests.system.phony import flatten
+from tests.system.phony import flatten, run
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 OWN_ID = "ssh_host_"
@@ -39,9 +39,7 @@ class Outcome:
     data_disk: Path
 
 
-@pytest.fixture(scope="module")
-def outcome(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
-    work = tmp_path_factory.mktemp("generalize")
+def treated(guest: Guest, work: Path) -> Outcome:
     images = QemuImages(Sandbox())
     chains: list[Chain] = [
         images.create_overlay((Layer(path, ImageFormat.RAW),), work / f"{name}.qcow2")
@@ -52,9 +50,24 @@ def outcome(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         flatten(chain[0].path, chain[1].path, chain[0].path.with_suffix(".raw"), free)
         for chain, free in zip(chains, done.free, strict=True)
     ]
-    yield Outcome(done, *outputs)
-    for path in outputs:
+    return Outcome(done, *outputs)
+
+
+@pytest.fixture(scope="module")
+def outcome(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
+    found = treated(guest, tmp_path_factory.mktemp("generalize"))
+    yield found
+    for path in (found.os_disk, found.data_disk):
         path.unlink()
+
+
+def test_the_same_source_gives_the_same_bytes(
+    guest: Guest, outcome: Outcome, tmp_path: Path
+) -> None:
+    again = treated(guest, tmp_path)
+    for one, other in ((outcome.os_disk, again.os_disk), (outcome.data_disk, again.data_disk)):
+        run("cmp", one, other)
+        other.unlink()
 
 
 def test_every_secret_is_there_before(guest: Guest) -> None:
