@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from pipeline.guest.report import printable
+
 
 class Severity(Enum):
     """What it means when a check does not hold: Azure refuses the disk or the VM does not work;
@@ -40,6 +42,6 @@ def failed(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 def verdict(
     check: str, severity: Severity, problems: Iterable[str], fix: str, fine: str = "nothing"
 ) -> Finding:
-    """A check that holds when it found no problems."""
-    found = tuple(problems)
+    """A check that holds when it found no problems; they may quote the guest."""
+    found = tuple(printable(problem) for problem in problems)
     return Finding(check, severity, not found, "; ".join(found) or fine, fix if found else "")

@@ -1,0 +1,216 @@
+"""What is stored with the demonstration's versions, judged from outside: dissect reads the replica,
+CycloneDX's own library the bill of materials; and boots that end as they should."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blake3 import blake3
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from dissect.target import Target
+
+from adapters.emulator import Firmware, QemuBoots
+from adapters.images import QemuImages
+from adapters.sandbox import Sandbox
+from fixtures import canaries, debian
+from fixtures.demonstration import DEFINITION, VERSIONS, Demonstration
+from pipeline.boot import boot
+from pipeline.errors import StageFailed
+from pipeline.ports import ImageFormat, Layer
+from pipeline.stages.ingest import Disk
+from tests.home import Home
+from tests.system.phony import debian_disk
+from tests.system.test_generalize import Quiet
+
+pytestmark = pytest.mark.system
+FIRST, SECOND = (f"{DEFINITION}/{version}" for version in VERSIONS)
+
+
+def record(demo: Demonstration, version: str) -> dict[str, Any]:
+    (path,) = demo.zone("us").glob(f"versions/*+{version}+*/version.json")
+    document = json.loads(path.read_text())["document"]
+    assert isinstance(document, dict)
+    return document
+
+
+@pytest.fixture(scope="module")
+def replica(
+    demonstration: Demonstration, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """The second version's OS disk, as qemu-img reads it."""
+    path = tmp_path_factory.mktemp("proof") / "os.raw"
+    (overlay,) = demonstration.zone("us").glob(f"versions/*+{VERSIONS[1]}+*/replica-0/os.*")
+    kind = overlay.suffix[1:]
+    subprocess.run(["qemu-img", "convert", "-f", kind, "-O", "raw", overlay, path], check=True)
+    yield path
+    path.unlink()
+
+
+def test_the_bill_of_materials_is_what_another_reader_sees(
+    demonstration: Demonstration, replica: Path
+) -> None:
+    document = demonstration.galleria("sbom", SECOND)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(document)) is None
+    told = {(item["name"], item["version"]) for item in document["components"]}
+    status = Target.open(str(replica)).fs.path("/var/lib/dpkg/status").read_text()
+    paragraphs = (
+        dict(line.split(": ", 1) for line in part.splitlines() if ": " in line and line[0] != " ")
+        for part in status.split("\n\n")
+        if part.strip()
+    )
+    seen = {(found["Package"], found["Version"]) for found in paragraphs}
+    assert told == seen
+    assert len(told) > 150
+
+
+def test_the_inventory_is_what_another_reader_sees(
+    demonstration: Demonstration, replica: Path
+) -> None:
+    inventory = record(demonstration, VERSIONS[1])["report"]["inventory"]
+    target = Target.open(str(replica))
+    assert set(inventory["users"]) == {user.name for user in target.users()}
+    assert not {"alice", "bob"} & set(inventory["users"])
+    seen = [
+        str(path) for path in target.fs.path("/etc").rglob("*") if path.lstat().st_mode >> 12 == 8
+    ]
+    assert sorted(inventory["files"]) == sorted(seen)
+
+
+def test_the_report_is_bound_to_the_version_and_tells_no_identity(
+    demonstration: Demonstration,
+) -> None:
+    document = record(demonstration, VERSIONS[0])
+    report = document["report"]
+    assert canaries.MACHINE_ID.value not in json.dumps(document)
+    canonical = json.dumps(report, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert blake3(canonical.encode()).hexdigest() == document["version"]["reportDigest"]
+    shown = demonstration.galleria("show", FIRST, "--report")
+    assert shown["version"]["reportDigest"] == document["version"]["reportDigest"]
+    assert shown["generalizeReport"]["check"]["verdict"] == "generalized"
+    results = {item["name"]: item["result"] for item in report["operations"]}
+    assert results["machine-id"] == "changed"
+
+
+def test_what_changed(demonstration: Demonstration) -> None:
+    found = demonstration.galleria("diff", FIRST, SECOND)["difference"]
+    assert found["compared"] is True
+    assert found["files"] == {"added": ["/etc/app.conf"], "removed": [], "changed": []}
+    assert found["packages_added"] == found["packages_removed"] == found["packages_upgraded"] == []
+    system, data = found["disks"]
+    assert 12 << 20 < system["changed"] < 40 << 20
+    assert data["lun"] == 0
+    assert data["changed"] <= 1 << 20
+    same = demonstration.galleria("diff", SECOND, SECOND)["difference"]
+    assert [disk["changed"] for disk in same["disks"]] == [0, 0]
+
+
+def test_a_changed_report_is_found(demonstration: Demonstration, tmp_path: Path) -> None:
+    """In a copy of the catalog, and of one zone's record."""
+    (path,) = demonstration.zone("us").glob(f"versions/*+{VERSIONS[0]}+*/version.json")
+    original = path.read_bytes()
+    subprocess.run(["chattr", "-i", path], check=False, stderr=subprocess.DEVNULL)
+    path.chmod(0o644)
+    try:
+        path.write_bytes(original.replace(b'"generalized"', b'"specialized"'))
+        done = verify(demonstration)
+    finally:
+        path.write_bytes(original)
+        path.chmod(0o444)
+    assert done.returncode == 1
+    bad = [item for item in json.loads(done.stdout)["verdicts"] if not item["sound"]]
+    assert [(item["region"], item["subject"]) for item in bad] == [("us", "report")]
+    assert verify(demonstration).returncode == 0
+
+
+def verify(demo: Demonstration) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-c", "from adapters.cli import main; main()"]
+    return subprocess.run(
+        [*program, "verify", FIRST, "--region", "us", "--json"],
+        env=demo.environment(),
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.timeout(300)
+def test_check_and_dry_run(tmp_path: Path) -> None:
+    """One phony guest, used: first looked at, then generalized for nothing, then as it was."""
+    disk = debian_disk(tmp_path / "disk.raw", tmp_path / "tree")
+    before = disk.read_bytes()
+    home = Home(tmp_path / "home")
+    home.path.mkdir()
+    home.env["XDG_CACHE_HOME"] = str(debian.default_cache().parent)
+    home.run("init", "--region", f"eu={home.path}/eu")
+    looked = home.json("generalize", "--check", str(disk), status=1)
+    assert looked["generalized"] is False
+    tried = home.json("generalize", "--dry-run", str(disk))
+    assert tried["report"]["check"]["verdict"] == "generalized"
+    assert disk.read_bytes() == before
+    work = home.path / "state" / "galleria"
+    assert list(work.rglob("*.qcow2")) == []
+
+
+def boot_sector(path: Path, said: bytes) -> Disk:
+    """A disk that prints on the serial console and halts: 8086 code, by hand."""
+    code = bytes(
+        [
+            *(0xFA, 0x31, 0xC0, 0x8E, 0xD8),  # cli; xor ax,ax; mov ds,ax
+            *(0xBE, 0x20, 0x7C, 0xFC),  # mov si,0x7c20; cld
+            0xAC,  # next: lodsb
+            *(0x84, 0xC0, 0x74, 0x06),  # test al,al; jz halt
+            *(0xBA, 0xF8, 0x03, 0xEE),  # mov dx,0x3f8; out dx,al
+            *(0xEB, 0xF5),  # jmp next
+            *(0xF4, 0xEB, 0xFD),  # halt: hlt; jmp halt
+        ]
+    )
+    sector = code.ljust(0x20, b"\x90") + said + b"\0"
+    path.write_bytes((sector.ljust(510, b"\0") + b"\x55\xaa").ljust(1 << 20, b"\0"))
+    return Disk(None, (Layer(path, ImageFormat.RAW),), 1 << 20)
+
+
+def no_firmware(length: int | None) -> Firmware:
+    raise AssertionError
+
+
+@pytest.mark.parametrize("confined", [True, False])
+def test_a_real_emulator(tmp_path: Path, require: Callable[..., None], *, confined: bool) -> None:
+    require("qemu-system-x86_64", "bwrap", "qemu-img")
+    sandbox = Sandbox(enabled=confined)
+    boots = QemuBoots(sandbox, lambda: "tcg", no_firmware)
+    source = boot_sector(tmp_path / "tiny.raw", b"hello\r\ntiny login: ")
+    before = source.chain[0].path.read_bytes()
+    work = tmp_path / "work"
+    work.mkdir()
+    log = tmp_path / "boot.log"
+    booted = boot(boots, QemuImages(sandbox), [source], work, log, Quiet(), uefi=False, seconds=50)
+    assert (booted.by, booted.hostname) == ("login prompt", "tiny")
+    assert "hello\ntiny login: " in log.read_text()
+    assert source.chain[0].path.read_bytes() == before
+
+
+def test_a_machine_that_says_nothing_is_ended(tmp_path: Path, require: Callable[..., None]) -> None:
+    require("qemu-system-x86_64", "bwrap", "qemu-img")
+    sandbox = Sandbox()
+    boots = QemuBoots(sandbox, lambda: "tcg", no_firmware)
+    source = boot_sector(tmp_path / "mute.raw", b"kernel panic")
+    log = tmp_path / "boot.log"
+    with pytest.raises(StageFailed, match=r"no login prompt within 6 s(?s:.*)kernel panic"):
+        boot(boots, QemuImages(sandbox), [source], tmp_path, log, Quiet(), uefi=False, seconds=6)
+    assert log.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_version_boots(demonstration: Demonstration, require: Callable[..., None]) -> None:
+    require("qemu-system-x86_64")
+    shown = demonstration.galleria("boot-check", SECOND, "--region", "us", "--timeout", "800")
+    assert shown["boot"]["by"] == "login prompt"
+    assert shown["boot"]["hostname"] == "localhost"
+    assert shown["boot"]["first_boot"] is True
+    assert shown["boot"]["host_keys"]
+    assert "login:" in Path(shown["console"]).read_text()
