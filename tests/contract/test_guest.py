@@ -304,8 +304,11 @@ def test_initramfs(appliance: Guest, tmp_path: Path, packer: str) -> None:
     rest."""
     early = cpio(tmp_path / "early", "kernel/x86/microcode/intel.bin")
     late = cpio(tmp_path / "late", "init", "lib/hv_vmbus.ko")
-    argv = [packer] if packer == "cat" else [packer, "-c"]
-    packed = subprocess.run(argv, input=late, capture_output=True, check=True).stdout
+    if packer == "lz4":  # what the appliance can't unpack
+        packed = bytes.fromhex("02214c18") + late
+    else:
+        argv = [packer] if packer == "cat" else [packer, "-c"]
+        packed = subprocess.run(argv, input=late, capture_output=True, check=True).stdout
     path = f"/initrd-{packer}"
     appliance.write(path, early + bytes(1024) + packed)
     own = ["kernel/x86/microcode/intel.bin"]

@@ -137,6 +137,29 @@ def verify(demo: Demonstration) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.timeout(600)
+def test_a_specialized_guest_is_not_taken_for_a_generalized_one(tmp_path: Path) -> None:
+    disk = debian_disk(tmp_path / "disk.raw", tmp_path / "tree")
+    home = Home(tmp_path / "home")
+    home.path.mkdir()
+    home.env["XDG_CACHE_HOME"] = str(debian.default_cache().parent)
+    home.run("init", "--region", f"eu={home.path}/eu")
+    home.run("gallery", "create", "corp")
+    home.run(
+        *("definition", "create", "corp/web", "--os-type", "Linux", "--os-state", "Generalized"),
+        *("--publisher", "Contoso", "--offer", "web", "--sku", "front"),
+        *("--hyper-v-generation", "V1"),
+    )
+    publish = ("publish", "corp/web/1.0.0", "--os-disk", str(disk), "--no-generalize")
+    refused = home.json(*publish, status=6)["error"]
+    assert "holds an id" in refused["message"]
+    assert home.json("list", "corp/web")["versions"] == []
+    home.run(*publish, "--force")
+    shown = home.json("show", "corp/web/1.0.0")
+    assert shown["generalizeReport"]["check"]["forced"] is True
+    assert "osState" in shown["version"]["unverified"]
+
+
 @pytest.mark.timeout(300)
 def test_check_and_dry_run(tmp_path: Path) -> None:
     """One phony guest, used: first looked at, then generalized for nothing, then as it was."""
