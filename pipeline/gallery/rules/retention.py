@@ -1,6 +1,6 @@
 """Which versions of a definition retention removes."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -42,17 +42,17 @@ def judge(
     versions: Iterable[ImageVersion],
     rule: Retention,
     used: Collection[str],
-    promoted: Collection[VersionNumber],
+    needed: Mapping[VersionNumber, str],
     now: datetime,
 ) -> list[Verdict]:
     """Every version with what becomes of it, newest first, as they come. `used` are the uids of
-    versions that deployed disks were made from, `promoted` what channels mean."""
+    versions that deployed disks were made from; `needed` says why some numbers have to stay."""
     verdicts = []
     usable_seen = 0
     for version in versions:
         usable_seen += usable(version)
         rank = usable_seen if usable(version) else 0
-        verdicts.append(Verdict(version, _kept(version, rule, used, promoted, now, rank)))
+        verdicts.append(Verdict(version, _kept(version, rule, used, needed, now, rank)))
     return verdicts
 
 
@@ -60,7 +60,7 @@ def _kept(
     version: ImageVersion,
     rule: Retention,
     used: Collection[str],
-    promoted: Collection[VersionNumber],
+    needed: Mapping[VersionNumber, str],
     now: datetime,
     rank: int,
 ) -> str:
@@ -71,8 +71,8 @@ def _kept(
         return "being worked on"
     if version.uid in used:
         return "in use by deployed disks"
-    if version.number in promoted:
-        return "in a channel"
+    if version.number in needed:
+        return needed[version.number]
     if rule.keep_last is not None and 0 < rank <= rule.keep_last:
         return f"among the last {rule.keep_last}"
     age = now - (version.published_date or version.created)

@@ -85,6 +85,10 @@ class Deleting(Operations):
         with self._catalog.read() as catalog:
             rules.existing(catalog.definition(definition), definition)
             used = {item.version_uid for item in catalog.deployments()}
-            promoted = {item.version for item in catalog.channels(definition)}
+            sets = [item.version for item in catalog.scale_sets()]
+            needed = {
+                name.number: "in a scale set" for name in sets if name.definition == definition
+            }
+            needed |= {item.version: "in a channel" for item in catalog.channels(definition)}
             versions = catalog.versions(definition)
-            return judge(versions, rule, used, promoted, self._clock())
+            return judge(versions, rule, used, needed, self._clock())
