@@ -1,5 +1,6 @@
 """An encrypted guest: with its key treated like any other, without it refused with what to do."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,10 @@ def test_keys_are_read(tmp_path: Path) -> None:
         parse_key(str(tmp_path / "none"))
 
 
-def test_with_its_key_a_volume_is_treated_and_without_refused(tmp_path: Path) -> None:
+def test_with_its_key_a_volume_is_treated_and_without_refused(
+    tmp_path: Path, require: Callable[..., None]
+) -> None:
+    require("cryptsetup")
     disk, passphrase = tmp_path / "disk.raw", tmp_path / "passphrase"
     with disk.open("wb") as file:
         file.truncate(64 * MIB)
