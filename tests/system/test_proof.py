@@ -23,7 +23,7 @@ from pipeline.boot import boot
 from pipeline.errors import StageFailed
 from pipeline.ports import ImageFormat, Layer
 from pipeline.stages.ingest import Disk
-from tests.home import Home
+from tests.home import DEFINE, Home
 from tests.system.phony import debian_disk
 from tests.system.test_generalize import Quiet
 
@@ -225,6 +225,29 @@ def test_a_machine_that_says_nothing_is_ended(tmp_path: Path, require: Callable[
     with pytest.raises(StageFailed, match=r"no login prompt within 6 s(?s:.*)kernel panic"):
         boot(boots, QemuImages(sandbox), [source], tmp_path, log, Quiet(), uefi=False, seconds=6)
     assert log.exists()
+
+
+@pytest.mark.timeout(300)
+def test_publish_with_a_boot_check(tmp_path: Path, require: Callable[..., None]) -> None:
+    """What does not boot is not published, and its number stays free."""
+    require("qemu-system-x86_64", "bwrap", "qemu-img", "libguestfs-make-fixed-appliance")
+    home = Home(tmp_path)
+    home.env["XDG_CACHE_HOME"] = str(debian.default_cache().parent)
+    home.run("init", "--region", f"eu={home.path}/eu")
+    home.run("gallery", "create", "corp")
+    home.run(*DEFINE, "--hyper-v-generation", "V1")
+    boot_sector(tmp_path / "tiny.raw", b"tiny login: ")
+    # lidt [0x7d00], which is zeros; int3: no handler for the fault of a fault, so it resets
+    broken = bytes([0xFA, 0x31, 0xC0, 0x8E, 0xD8, 0x0F, 0x01, 0x1E, 0x00, 0x7D, 0xCC])
+    content = (broken.ljust(510, b"\0") + b"\x55\xaa").ljust(1 << 20, b"\0")
+    (tmp_path / "broken.raw").write_bytes(content)
+    publish = ("publish", "corp/web/1.0.0", "--boot-check", "--os-disk")
+    failed = home.json(*publish, "broken.raw", status=1)["error"]
+    assert "the machine has ended" in failed["message"]
+    home.run(*publish, "tiny.raw")
+    shown = home.json("show", "corp/web/1.0.0")
+    assert shown["generalizeReport"]["boot"]["hostname"] == "tiny"
+    assert shown["version"]["reportDigest"]
 
 
 @pytest.mark.slow
