@@ -148,8 +148,11 @@ def test_specs_name_sources(source: str, expected: list[AnySource], tmp_path: Pa
         ("{vm: a, osDiskBacking: [b]}", "goes with osDisk"),
         (f"{{osVhdUri: '{URL}'}}", "go together"),
         (f"{{osVhdUri: '{URL}', checksum: abc}}", "checksum"),
-        ("{osDisk: a, dataDisks: [{lun: 0}]}", "path or a vhdUri"),
-        (f"{{osDisk: a, dataDisks: [{{lun: 0, path: b, vhdUri: '{URL}'}}]}}", "path or a vhdUri"),
+        ("{osDisk: a, dataDisks: [{lun: 0}]}", "a path, a vhdUri or a snapshot"),
+        (
+            f"{{osDisk: a, dataDisks: [{{lun: 0, path: b, vhdUri: '{URL}'}}]}}",
+            "a path, a vhdUri or a snapshot",
+        ),
         (f"{{osDisk: a, dataDisks: [{{lun: 0, vhdUri: '{URL}'}}]}}", "go together"),
     ],
 )
