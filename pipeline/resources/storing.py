@@ -167,7 +167,7 @@ def taken_back(resources: Sequence[Resource], keeper: Keeper) -> Iterator[None]:
 
 def remove_content(resource: Resource, keeper: Keeper) -> None:
     """Take away what zones keep of a resource, and the bases that nobody else needs."""
-    zones = {zone.name: zone for places in keeper.ports.zones.values() for zone in places}
+    zones = {str(zone.path): zone for places in keeper.ports.zones.values() for zone in places}
     for zone in zones.values():
         zone.remove_version(resource.zone_key)
     collect(zones, keeper.ports)
