@@ -27,7 +27,6 @@ JOURNAL_CSUM = 0x18  # of its incompat: checksums of version 2 or 3
 SEQUENCE_STEP = 1 << 20
 EXTENTS_MAGIC = 0xF30A
 EXTENTS_FLAG, DIRECTORY, FORMAT = 0x80000, 0x4000, 0xF000
-NEAR = 64 << 10  # slots of an inode table that are read at once
 PAIR = re.compile(r"(\d+)(?:-(\d+))?")
 
 _TABLE = []
@@ -165,32 +164,23 @@ def free_inodes(found: Tables) -> Iterator[Range]:
             first = end + 1
 
 
-def clear_partial(slots: Iterable[Range], read: Read, write: Write) -> None:
-    """Zero those ends of free runs that share a sector with an inode in use: only whole sectors can
-    be called free."""
+def partial(slots: Iterable[Range]) -> list[Range]:
+    """Those ends of free runs that share a sector with an inode in use: only whole sectors can be
+    called free."""
     ends = []
     for slot in slots:
         head = min(-slot.start % SECTOR, slot.length)
         tail = slot.end % SECTOR if slot.length > head else 0
         ends += [Range(slot.start, head)] if head else []
         ends += [Range(slot.end - tail, tail)] if tail else []
-    for near in _near(ends):
-        start = near[0].start
-        content = read(start, near[-1].end - start)
-        for end in near:
-            if any(content[end.start - start : end.end - start]):
-                write(end.start, bytes(end.length))
+    return ends
 
 
-def _near(ranges: list[Range]) -> Iterator[list[Range]]:
-    group: list[Range] = []
-    for found in sorted(ranges, key=lambda item: item.start):
-        if group and found.end - group[0].start > NEAR:
-            yield group
-            group = []
-        group.append(found)
-    if group:
-        yield group
+def clear(ends: Iterable[Range], read: Read, write: Write) -> None:
+    """Zero what is left in the ends of free runs."""
+    for end in ends:
+        if any(read(end.start, end.length)):
+            write(end.start, bytes(end.length))
 
 
 def date_inodes(

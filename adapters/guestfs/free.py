@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from adapters.guestfs import blocks, ext, volumes
 from adapters.guestfs.devices import ENCRYPTED, Device, Devices, project
+from adapters.guestfs.patches import Patches
 from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.guestfs.shell import quote, run_script
 from pipeline.data.extents import Range
@@ -125,22 +126,21 @@ def _ext(helper: Helper, device: Device, edited: Edited) -> tuple[Range, ...]:
     found = ext.tables(table)
     slots = list(ext.free_inodes(found))
 
-    def read(offset: int, length: int) -> bytes:
-        return _read(helper, device.name, Range(offset, length))
-
-    def write(offset: int, content: bytes) -> None:
-        helper.call("pwrite_device", device.name, content, offset)
-
-    ext.clear_partial(slots, read, write)
     before = edited.before.get(device.name)
+    touched = edited.touched.get(device.name, ())
+    ends = ext.partial(slots)
+    patches = Patches(helper, device.node)
+    inodes = [Range(found.where(number), found.inode) for number in touched]
+    patches.fetch([*ends, *inodes, Range(ext.SUPERBLOCK, ext.LENGTH)])
+    ext.clear(ends, patches.read, patches.write)
     if before is not None:
-        touched = edited.touched.get(device.name, ())
         created = edited.created.get(device.name, ())
-        ext.date_inodes(before, found, touched, created, read, write)
-        if before.journal is not None:
-            write(before.journal, ext.journal(before.sequence, read(before.journal, ext.LENGTH)))
-        superblock = read(ext.SUPERBLOCK, ext.LENGTH)
-        write(ext.SUPERBLOCK, ext.superblock(before.superblock, superblock))
+        ext.date_inodes(before, found, touched, created, patches.read, patches.write)
+        if (at := before.journal) is not None:
+            patches.write(at, ext.journal(before.sequence, patches.read(at, ext.LENGTH)))
+        superblock = patches.read(ext.SUPERBLOCK, ext.LENGTH)
+        patches.write(ext.SUPERBLOCK, ext.superblock(before.superblock, superblock))
+    patches.flush()
     end = blocks.ext_length(table)
     rest = [Range(end, device.length - end)] if end < device.length else []
     return blocks.merge([*ranges, *slots, *rest])

@@ -47,5 +47,5 @@ def run_script(helper: Helper, script: str, *, timeout: float = CALL_SECONDS) ->
 
 def _escaped(script: bytes) -> str:
     """A word for the `printf %b` of POSIX shells: all but plain characters in octal."""
-    plain = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-./=:,"
+    plain = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-./=:,+"
     return "'" + "".join(chr(c) if c in plain else f"\\0{c:03o}" for c in script) + "'"
