@@ -27,7 +27,8 @@ def measure(disks: Sequence[Disk], images: Images) -> Amounts:
 
 
 def check_space(amounts: Amounts, zones: Sequence[Zone], parents: Parents, work: Work) -> None:
-    """Raise NoSpace when a file system can't hold what will be written to it.
+    """Raise NoSpace when a file system can't hold what will be written to it, and
+    EnvironmentMissing when a zone can't be written at all.
 
     A disk that starts from an older base costs what changed, which nobody knows yet: only the
     overhead is asked for then, and a zone that fills up fails alone.
@@ -35,6 +36,7 @@ def check_space(amounts: Amounts, zones: Sequence[Zone], parents: Parents, work:
     needs: dict[int, int] = {}
     places: dict[int, tuple[Path, int]] = {}
     for zone in zones:
+        zone.check_writable()
         device = device_of(zone.path)
         places[device] = (zone.path, zone.free_bytes())
         needs[device] = needs.get(device, 0) + OVERHEAD
@@ -52,9 +54,13 @@ def device_of(path: Path) -> int:
     return path.stat().st_dev
 
 
+def _size(amount: int) -> str:
+    return f"{amount / 2**30:.1f} GiB" if amount >= 1 << 30 else f"{amount >> 20} MiB"
+
+
 def _require(need: int, free: int, place: str) -> None:
     if free < need:
         raise NoSpace(
-            f"{place} has {free / 2**30:.1f} GiB free and about {need / 2**30:.1f} GiB are needed",
+            f"{place} has {_size(free)} free and about {_size(need)} are needed",
             hint="make room there, or leave the region out; --no-preflight tries all the same",
         )

@@ -177,8 +177,9 @@ def given_back(version: ImageVersion, ports: Ports) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # when another process has taken the version over meanwhile, it is no longer ours to end
-        with suppress(Conflict):
+        # when another process has taken the version over meanwhile, it is no longer ours to end;
+        # what can't be undone now is undone by the run that takes it over: the first error counts
+        with suppress(GalleriaError, OSError):
             undo(version, ports)
             ports.gallery.abandon_version(version, str(error) or type(error).__name__)
         raise
@@ -190,6 +191,7 @@ def undo(version: ImageVersion, ports: Ports) -> None:
     if current.attempt != version.attempt or current.completed_regions:
         return
     zones = {sink_name(zone): zone for zones in ports.zones.values() for zone in zones}
-    for zone in zones.values():
+    held = {key: zone for key, zone in zones.items() if zone.find_version(version.zone_key)}
+    for zone in held.values():
         zone.remove_version(version.zone_key)
-    collect(zones, ports)
+    collect(held, ports)

@@ -1,7 +1,7 @@
 """Every stage alone, for CI steps and for looking at things: inspect, generalize, convert, hash,
 snapshot, export."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline import shallow
 from pipeline.data.copying import CopyResult
+from pipeline.data.extents import Range, data_bytes
 from pipeline.data.manifest import ManifestReader, Run
 from pipeline.errors import NotFound, Refused
 from pipeline.gallery.model import ImageVersion
@@ -17,7 +18,7 @@ from pipeline.guest.partitions import PartitionTable, read_partitions
 from pipeline.guest.profiles import Plan
 from pipeline.guest.windows import arm
 from pipeline.outside import Ports
-from pipeline.ports import GuestFacts, ImageFacts, ImageFormat
+from pipeline.ports import Chain, GuestFacts, ImageFacts, ImageFormat
 from pipeline.publish import clean
 from pipeline.replication import find_donor
 from pipeline.sources import DiskSource
@@ -78,8 +79,7 @@ def generalize_file(
     """Write a generalized copy of a disk; returns the report. The source is never written."""
     with pinned(source, ports) as (disk, work):
         (cleaned,), report = clean((disk,), plan, work, ports)
-        with ports.progress.stage(f"write {format.value}"):
-            ports.images.export(cleaned.chain, path, format, free=cleaned.free)
+        write(cleaned.chain, path, format, "", ports, cleaned.free)
     return dict(report)
 
 
@@ -118,8 +118,7 @@ def arm_file(
                 )
             arm.check(found, force=force)
             written = arm.arm(session.mount(), facts.architecture, answers)
-        with ports.progress.stage(f"write {format.value}"):
-            ports.images.export(overlay, path, format)
+        write(overlay, path, format, "", ports)
     return Armed(facts, written)
 
 
@@ -127,8 +126,24 @@ def convert_file(
     source: DiskSource, path: Path, format: ImageFormat, subformat: str, ports: Ports
 ) -> None:
     """Write a disk in another format: the same guest-visible bytes (a fixed VHD is padded)."""
-    with pinned(source, ports) as (disk, _), ports.progress.stage(f"write {format.value}"):
-        ports.images.export(disk.chain, path, format, subformat=subformat)
+    with pinned(source, ports) as (disk, _):
+        write(disk.chain, path, format, subformat, ports)
+
+
+def write(
+    chain: Chain,
+    path: Path,
+    format: ImageFormat,
+    subformat: str,
+    ports: Ports,
+    free: Sequence[Range] = (),
+) -> None:
+    """Write a chain as one file, and tell how much it was."""
+    with ports.images.open(chain, free=free) as content:
+        total = data_bytes(content.extents())
+    with ports.progress.stage(f"write {format.value}", total) as meter:
+        ports.images.export(chain, path, format, subformat=subformat, free=free)
+        meter.advance(total)
 
 
 @contextmanager
@@ -164,5 +179,4 @@ def export_version(
             hint = "galleria verify"
             raise NotFound(f"the base {disk.digest} of {version.name} is gone", hint=hint)
         chain = base.chain
-    with ports.progress.stage(f"write {format.value}"):
-        ports.images.export(chain, path, format, subformat=subformat)
+    write(chain, path, format, subformat, ports)

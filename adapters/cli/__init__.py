@@ -19,7 +19,7 @@ from adapters.cli.commands import cli
 from adapters.cli.context import Settings
 from adapters.cli.lazy import PipeBroken
 from adapters.text import printable
-from pipeline.errors import GalleriaError, InvalidParameter, NoSpace
+from pipeline.errors import EnvironmentMissing, GalleriaError, InvalidParameter, NoSpace
 
 INTERRUPTED = 130
 OUTPUT_CLOSED = 141
@@ -92,6 +92,13 @@ def explain(error: BaseException) -> GalleriaError:
         return _Usage(error.format_message())
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace(str(error), hint="free some space, then run the same command again")
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return EnvironmentMissing(
+            f"{error.filename or 'a file'}: {error.strerror}",
+            hint="check its owner and mode, or run galleria as a user who may",
+        )
+    if isinstance(error, OSError) and error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ELOOP):
+        return InvalidParameter(f"{error.filename or 'a path'}: {error.strerror}")
     if isinstance(error, OSError):
         return GalleriaError(str(error), hint="galleria --verbose ... shows where it happened")
     return GalleriaError(

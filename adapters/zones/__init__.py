@@ -171,23 +171,29 @@ class DirectoryZone:
         names = (entry.name for entry in (self._path / layout.BASES).iterdir())
         return sorted(name for name in names if layout.DIGEST.fullmatch(name))
 
+    def check_writable(self) -> None:
+        for name in (layout.BASES, layout.VERSIONS, layout.STAGING):
+            if not os.access(self._path / name, os.W_OK | os.X_OK):
+                raise layout.unwritable(self._path, f"{name} is read-only or another user's")
+
     def stage_base(self, virtual_size: int, parents: Sequence[str]) -> bases.StagedBase:
-        self.sweep()
-        release = self._lock(fcntl.LOCK_SH)
-        try:
-            found = (self.find_base(digest) for digest in parents)
-            return bases.stage(
-                self._path,
-                self._sandbox,
-                virtual_size,
-                next((base for base in found if base is not None), None),
-                reflink=self.reflink,
-                immutable=self._immutable,
-                release=release,
-            )
-        except BaseException:
-            release()
-            raise
+        with layout.room(self._path):
+            self.sweep()
+            release = self._lock(fcntl.LOCK_SH)
+            try:
+                found = (self.find_base(digest) for digest in parents)
+                return bases.stage(
+                    self._path,
+                    self._sandbox,
+                    virtual_size,
+                    next((base for base in found if base is not None), None),
+                    reflink=self.reflink,
+                    immutable=self._immutable,
+                    release=release,
+                )
+            except BaseException:
+                release()
+                raise
 
     # --- versions --------------------------------------------------------------------------------
 

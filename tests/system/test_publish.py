@@ -19,7 +19,7 @@ from adapters.app import App, create_zones, open_app
 from adapters.config import Config, ZonePlace
 from adapters.progress import Mode, open_progress
 from fixtures.images import SNAPSHOT, VARIANTS, write_sample
-from pipeline.errors import NoSpace, PartiallyReplicated, SourceChanged
+from pipeline.errors import EnvironmentMissing, NoSpace, PartiallyReplicated, SourceChanged
 from pipeline.gallery.model import (
     Identifier,
     ImageDefinition,
@@ -228,6 +228,31 @@ def test_a_full_region_fails_alone_and_is_retried_from_the_source_region(
     formats = {path: format for path, format in replicas(version)}
     for path, format in formats.items():
         compare(donor, formats[donor], path, format)
+
+
+def test_a_zone_that_is_read_only_is_told_before_anything_is_done(
+    tmp_path: Path, mount: Callable[..., Path]
+) -> None:
+    source = random_disk(tmp_path / "disk.raw", 2, 2)
+    place = mount("ext4", size_mib=128)
+    lab = Lab(tmp_path, {"eu": place / "eu", "us": tmp_path / "us"})
+    request = lab.request("1.0.0", DiskSource(None, source), eu=1, us=1)
+    subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+    for preflight in (True, False):
+        # without preflight a region fails alone: here it is the only one
+        asked = request if preflight else replace(only(request, "eu"), preflight=False)
+        with lab.app() as app, pytest.raises(EnvironmentMissing, match=re.escape(str(place))):
+            publish(asked, app.ports)
+        with lab.app() as app:
+            assert app.gallery.list_versions(parse_definition("corp/disk")) == []
+    subprocess.run(["mount", "-o", "remount,rw", place], check=True)
+    lab.publish("1.0.0", DiskSource(None, source), eu=1, us=1)
+
+
+def only(request: PublishRequest, region: str) -> PublishRequest:
+    return replace(
+        request, version=replace(request.version, target_regions=(TargetRegion(region, 1),))
+    )
 
 
 def test_a_source_that_changes_fails_the_version(tmp_path: Path) -> None:

@@ -72,5 +72,6 @@ def agreement(
 def _contradiction(name: VersionName, why: str) -> InvalidParameter:
     return InvalidParameter(
         f"Cannot create Gallery Image Version from: '{name}' since {why}.",
-        hint="publish into a definition that says what these disks are",
+        hint="publish into a definition that says what these disks are (definition create "
+        "--hyper-v-generation, --os-type, --architecture)",
     )

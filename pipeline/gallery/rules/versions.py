@@ -111,5 +111,6 @@ def replication_put(version: ImageVersion, wanted: Iterable[TargetRegion]) -> No
                 "Changing property "
                 "'galleryImageVersion.properties.publishingProfile.targetRegions' "
                 f"is not allowed for region '{target.name}', where '{version.name}' is Completed.",
+                hint="galleria version update --add-region changes replica counts",
                 code="PropertyChangeNotAllowed",
             )

@@ -162,7 +162,13 @@ class Publishing(Operations):
             rules.not_busy(version, owner_alive=self._busy(version), operation="Update")
             rules.not_deleted(version)
             rules.has_source(version)
-            wanted = {t.key: t for t in version.target_regions} | {t.key: t for t in targets}
+            wanted = {t.key: t for t in version.target_regions}
+            # a region that is there already and is only named is no change
+            wanted |= {
+                t.key: t
+                for t in targets
+                if t.regional_replica_count or not version.is_completed_in(t.name)
+            }
             location = rules.known_region(version.location, self._regions)
             checked = rules.targets(
                 tuple(wanted.values()), location, self._regions, version.replication_mode
