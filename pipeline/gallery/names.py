@@ -7,6 +7,7 @@ troubleshooting guide), so that scripts that match on them keep working.
 """
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from pipeline.errors import InvalidParameter
@@ -28,14 +29,14 @@ _IDENTIFIER_LENGTH = {"publisher": 128, "offer": 64, "sku": 64}
 _REGION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 _.-]{0,62}[A-Za-z0-9])?")
 
 
-class _Named:
+class _Named(ABC):
     """What names have in common: they are equal when their ARM ids are, whatever the case."""
 
     __slots__ = ()
 
     @property
-    def arm_id(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def arm_id(self) -> str: ...
 
     @property
     def key(self) -> str:
