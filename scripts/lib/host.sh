@@ -21,7 +21,7 @@ declare -A DEBIAN=(
   [demonstration]="mmdebstrap fakeroot uidmap debian-archive-keyring grub-common grub-pc-bin mtools
     tar"
   [test]="git grub-efi-amd64-bin libhivex-bin libvirt0 libxml2-utils vagrant
-    vagrant-libvirt shellcheck strace cryptsetup-bin"
+    vagrant-libvirt shellcheck strace cryptsetup-bin postgresql cpio zstd xz-utils"
 )
 # shellcheck disable=SC2034
 declare -A FEDORA=(
@@ -31,7 +31,7 @@ declare -A FEDORA=(
   [demonstration]="mmdebstrap fakeroot shadow-utils debian-keyring grub2-tools grub2-pc-modules
     mtools tar"
   [test]="git grub2-efi-x64-modules hivex libvirt-libs libxml2 vagrant vagrant-libvirt
-    ShellCheck strace cryptsetup"
+    ShellCheck strace cryptsetup postgresql-server cpio zstd xz"
 )
 
 # The table of this distribution's packages for a kind of work, and for every kind it includes.
