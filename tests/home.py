@@ -1,11 +1,15 @@
 """A user's home with galleria in it: for tests of the installed command."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from adapters import cli
 
 GALLERIA = Path(sys.executable).with_name("galleria")
 
@@ -41,6 +45,18 @@ class Home:
         assert isinstance(document, dict)
         assert document.pop("schema_version") == 1
         return document
+
+
+class Session(Home):
+    """A home whose commands run in this process: starting one for each would take most of the
+    time (tests/unit/test_cli_process.py does). The environment is for the test to set."""
+
+    def run(self, *args: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            found = cli.run(args)
+        assert found == status, (args, out.getvalue(), err.getvalue())
+        return subprocess.CompletedProcess(args, found, out.getvalue(), err.getvalue())
 
 
 def furnished(home: Home) -> Home:

@@ -13,6 +13,7 @@ from pipeline.deploying.release import find, release
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.documents import encode
 from pipeline.gallery.model import Deployment, ImageDefinition, OsProfile, OsState
+from pipeline.gallery.names import names_definition, parse_definition
 from pipeline.stages.ingest import disk_name
 
 
@@ -135,10 +136,13 @@ def deployed() -> None:
 @click.argument("reference", metavar="[GALLERY/DEFINITION[/VERSION]]", required=False)
 @click.pass_obj
 def list_deployed(settings: Settings, *, reference: str | None) -> None:
-    """List the VMs that were made, all or those of a version."""
+    """List the VMs that were made: all, those of a definition's versions, or those of a version."""
     with settings.app() as app:
         found = app.gallery.list_deployments()
-        if reference is not None:
+        if reference is not None and names_definition(reference):
+            definition = app.gallery.get_definition(parse_definition(reference)).name
+            found = [item for item in found if item.version.definition == definition]
+        elif reference is not None:
             uid = app.gallery.resolve(reference).uid
             found = [item for item in found if item.version_uid == uid]
     rows = [

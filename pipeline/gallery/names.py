@@ -164,6 +164,11 @@ def is_definition(text: str) -> bool:
     return len(_split(text)[1]) > 0
 
 
+def names_definition(text: str) -> bool:
+    """Whether it names an image definition itself, and no version or channel of it."""
+    return "@" not in text and len(_split(text)[1]) == 1
+
+
 def parse_version(text: str) -> VersionName:
     """`corp/web/1.0.0` or an ARM id."""
     gallery, rest = _split(text)

@@ -2,7 +2,6 @@
 and retry, shallow, background work, many VMs, scale sets. Judged by qemu, qemu-img and the eye."""
 
 import contextlib
-import io
 import json
 import os
 import random
@@ -16,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from adapters import cli
 from adapters.app import open_app
 from adapters.config import load_config
 from adapters.progress import Mode, open_progress
@@ -28,7 +26,7 @@ from pipeline.gallery.names import parse_version
 from pipeline.replication import replicate_version
 from tests.conftest import missing
 from tests.faults import Faulty
-from tests.home import Home
+from tests.home import Home, Session
 from tests.system.conftest import Mount
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
@@ -38,15 +36,8 @@ USER = dict(os.environ)  # before a test has a home of its own
 ZRS = "Standard_ZRS"
 
 
-class Session(Home):
-    """A home whose commands run in this process."""
-
-    def run(self, *args: str, status: int = 0) -> "subprocess.CompletedProcess[str]":
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            found = cli.run(args)
-        assert found == status, (args, out.getvalue(), err.getvalue())
-        return subprocess.CompletedProcess(args, found, out.getvalue(), err.getvalue())
+class Shop(Session):
+    """A gallery's commands, shortened."""
 
     def define(self, name: str, *options: str) -> None:
         kind = ("--os-type", "Linux", "--publisher", "Contoso", "--offer", "web")
@@ -65,10 +56,10 @@ class Session(Home):
 @pytest.fixture
 def session(
     tmp_path: Path, require: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Session]]:
+) -> Iterator[Callable[..., Shop]]:
     """`session("eu=DIR,DIR", ...)`: a gallery over these regions, with two disks of patterns."""
     require("qemu-img", "bwrap")
-    made = Session(tmp_path)
+    made = Shop(tmp_path)
     for name, value in made.env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
@@ -76,7 +67,7 @@ def session(
     (tmp_path / "os.raw").write_bytes(noise.randbytes(2 * MIB) + bytes(2 * MIB))
     (tmp_path / "data.raw").write_bytes(noise.randbytes(MIB))
 
-    def begin(*regions: str) -> Session:
+    def begin(*regions: str) -> Shop:
         made.run("init", *(f"--region={region}" for region in regions))
         made.run("gallery", "create", "corp")
         made.define("corp/web", "--os-state", "Generalized", "--hyper-v-generation", "V1")
@@ -114,7 +105,7 @@ def shared_blocks(one: Path, other: Path) -> bool:
 
 
 def test_zrs_has_a_base_of_its_own_in_every_zone(
-    session: Callable[..., Session], mount: Mount, tmp_path: Path, require: Callable[..., None]
+    session: Callable[..., Shop], mount: Mount, tmp_path: Path, require: Callable[..., None]
 ) -> None:
     require("filefrag")
     shared = mount("xfs")
@@ -159,7 +150,7 @@ def broken(app: Any, region: str, script: str) -> None:
 
 
 def test_a_region_that_fails_is_tried_again_alone(
-    session: Callable[..., Session], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    session: Callable[..., Shop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = session("eu=eu", "us=us", "asia=asia")
     small = tmp_path / "us" / "staging"
@@ -186,7 +177,7 @@ def test_a_region_that_fails_is_tried_again_alone(
     home.run("verify", "corp/pet/1.0.0")
 
 
-def test_without_retry_a_passing_error_ends_it(session: Callable[..., Session]) -> None:
+def test_without_retry_a_passing_error_ends_it(session: Callable[..., Shop]) -> None:
     home = session("eu=eu", "us=us")
     home.publish("corp/pet/1.0.0")
     with open_app(load_config(), open_progress(Mode.NONE)) as app:
@@ -202,7 +193,7 @@ def test_without_retry_a_passing_error_ends_it(session: Callable[..., Session]) 
 
 
 def test_a_publication_goes_on_in_the_background(
-    session: Callable[..., Session], tmp_path: Path
+    session: Callable[..., Shop], tmp_path: Path
 ) -> None:
     session("eu=eu", "us=us")
     home = Home(tmp_path)  # processes of their own
@@ -226,7 +217,7 @@ def test_a_publication_goes_on_in_the_background(
 
 
 def test_a_shallow_version_leans_on_its_source(
-    session: Callable[..., Session], tmp_path: Path
+    session: Callable[..., Shop], tmp_path: Path
 ) -> None:
     home = session("eu=eu", "us=us")
     shallow = "--replication-mode=Shallow"
@@ -259,7 +250,7 @@ def test_a_shallow_version_leans_on_its_source(
 
 
 def test_the_source_of_a_shallow_version_is_not_deleted(
-    session: Callable[..., Session], tmp_path: Path
+    session: Callable[..., Shop], tmp_path: Path
 ) -> None:
     home = session("eu=eu")
     home.publish("corp/pet/1.0.0")
@@ -283,7 +274,7 @@ def test_the_source_of_a_shallow_version_is_not_deleted(
 @pytest.mark.timeout(900)
 def test_a_generalized_shallow_version_shows_no_secret(
     guest: debian.Guest,
-    session: Callable[..., Session],
+    session: Callable[..., Shop],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -308,7 +299,7 @@ def test_a_generalized_shallow_version_shows_no_secret(
 
 @pytest.mark.parametrize(("kind", "limit"), [("xfs", 3.0), ("ext4", 8.0)])
 def test_fifty_vms_are_quickly_there(
-    kind: str, limit: float, session: Callable[..., Session], mount: Mount
+    kind: str, limit: float, session: Callable[..., Shop], mount: Mount
 ) -> None:
     place = mount(kind, size_mib=640)
     home = session(f"eu={place / 'zone'}")
@@ -380,7 +371,7 @@ def started(script: Path, control: Path) -> list[Any]:
 @pytest.mark.parametrize("generation", ["V1", "V2"])
 def test_qemu_takes_the_command_line(
     generation: str,
-    session: Callable[..., Session],
+    session: Callable[..., Shop],
     tmp_path: Path,
     require: Callable[..., None],
 ) -> None:
@@ -407,7 +398,7 @@ def test_qemu_takes_the_command_line(
     subprocess.run(check, check=True, capture_output=True)
 
 
-def test_a_vm_in_use_is_not_released(session: Callable[..., Session], tmp_path: Path) -> None:
+def test_a_vm_in_use_is_not_released(session: Callable[..., Shop], tmp_path: Path) -> None:
     home = session("eu=eu")
     home.publish("corp/pet/1.0.0")
     done = home.run("deploy", "corp/pet", "--region=eu", "--name=vm", "--out=vms")
@@ -440,7 +431,7 @@ def test_a_vm_in_use_is_not_released(session: Callable[..., Session], tmp_path: 
 # --- scale sets ----------------------------------------------------------------------------------
 
 
-def test_the_life_of_a_scale_set(session: Callable[..., Session], tmp_path: Path) -> None:
+def test_the_life_of_a_scale_set(session: Callable[..., Shop], tmp_path: Path) -> None:
     home = session("eu=eu")
     home.publish("corp/web/1.0.0")
 
@@ -481,7 +472,7 @@ def test_the_life_of_a_scale_set(session: Callable[..., Session], tmp_path: Path
 # --- cost ----------------------------------------------------------------------------------------
 
 
-def test_cost_counts_shared_blocks_once(session: Callable[..., Session], mount: Mount) -> None:
+def test_cost_counts_shared_blocks_once(session: Callable[..., Shop], mount: Mount) -> None:
     place = mount("xfs")
     home = session(f"eu={place / 'eu'}", f"us={place / 'us'}")
     home.publish("corp/web/1.0.0", "--target-region=eu=3", "--target-region=us=2")

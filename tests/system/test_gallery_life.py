@@ -1,8 +1,6 @@
 """The life of a gallery by its commands, on small disks: definitions, latest, channels,
 regions, the bin, retention, cascade; what lies in the zones is judged by qemu-img and the eye."""
 
-import contextlib
-import io
 import json
 import random
 import subprocess
@@ -12,25 +10,12 @@ from typing import Any
 
 import pytest
 
-from adapters import cli
-from tests.home import Home
+from tests.home import Home, Session
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
 MIB = 1 << 20
 TEAM = "11111111-2222-3333-4444-555555555555"
-
-
-class Session(Home):
-    """A home whose commands run in this process: starting one for each would take most of the
-    time (tests/unit/test_cli_process.py does)."""
-
-    def run(self, *args: str, status: int = 0) -> "subprocess.CompletedProcess[str]":
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            found = cli.run(args)
-        assert found == status, (args, out.getvalue(), err.getvalue())
-        return subprocess.CompletedProcess(args, found, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
