@@ -56,14 +56,43 @@ def place(
     places = {}
     for target in targets:
         here = zones.get(target.name, ())
-        if target.storage_account_type is StorageAccountType.STANDARD_ZRS:
-            chosen = _independent(target.name, here, zrs_same_filesystem=zrs_same_filesystem)
-        else:
-            premium = target.storage_account_type is StorageAccountType.PREMIUM_LRS
-            chosen = (choose_zone(target.name, parents, here, premium=premium, key=key),)
-        count = target.regional_replica_count or replica_count or 1
-        places[target.name] = spread(chosen, count)
+        shares: list[Share] = []
+        for kind, count in _sets(target, replica_count):
+            if kind is StorageAccountType.STANDARD_ZRS:
+                chosen = _independent(target.name, here, zrs_same_filesystem=zrs_same_filesystem)
+            else:
+                premium = kind is StorageAccountType.PREMIUM_LRS
+                chosen = (choose_zone(target.name, parents, here, premium=premium, key=key),)
+            shares += spread(chosen, count)
+        places[target.name] = tuple(shares)
     return places
+
+
+def _sets(
+    target: TargetRegion, replica_count: int | None
+) -> list[tuple[StorageAccountType | None, int]]:
+    """The region's own replicas, and the additional ones: they lie in zones of the other sort."""
+    own = (target.storage_account_type, target.own_count(replica_count))
+    more = target.additional_replica_sets
+    return [own, *((item.storage_account_type, item.regional_replica_count) for item in more)]
+
+
+def placed_again(
+    target: TargetRegion, replica_count: int | None, holding: Sequence[Zone]
+) -> tuple[Share, ...]:
+    """The replicas of a region over the zones that hold the version already. Raises
+    EnvironmentMissing when those are not on this host."""
+    shares: list[Share] = []
+    for kind, count in _sets(target, replica_count):
+        premium = kind is StorageAccountType.PREMIUM_LRS
+        mine = [zone for zone in holding if zone.premium == premium]
+        if not mine:
+            raise EnvironmentMissing(
+                f"no zone of region {target.name} on this host holds the version",
+                hint="galleria doctor shows the zones",
+            )
+        shares += spread(mine, count)
+    return tuple(shares)
 
 
 def choose_zone(
@@ -117,6 +146,18 @@ def _independent(
                 "zrs_same_filesystem = true in the configuration (a lab)",
             )
     return chosen
+
+
+def every_zone(zones: Zones) -> tuple[Zone, ...]:
+    """The zones of all regions."""
+    return tuple(zone for places in zones.values() for zone in places)
+
+
+def independent(places: Places) -> frozenset[str]:
+    """The zones, by their `sink_name`, whose bases have to be written and may not be clones: those
+    of regions that have more than one (Standard_ZRS)."""
+    several = [shares for shares in places.values() if len(shares) > 1]
+    return frozenset(sink_name(share.zone) for shares in several for share in shares)
 
 
 def sinks(places: Places) -> dict[str, Zone]:

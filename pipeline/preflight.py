@@ -26,12 +26,19 @@ def measure(disks: Sequence[Disk], images: Images) -> Amounts:
     return amounts
 
 
-def check_space(amounts: Amounts, zones: Sequence[Zone], parents: Parents, work: Work) -> None:
+def check_space(
+    amounts: Amounts,
+    zones: Sequence[Zone],
+    parents: Parents,
+    work: Work,
+    donors: Sequence[Zone] = (),
+) -> None:
     """Raise NoSpace when a file system can't hold what will be written to it, and
     EnvironmentMissing when a zone can't be written at all.
 
     A disk that starts from an older base costs what changed, which nobody knows yet: only the
-    overhead is asked for then, and a zone that fills up fails alone.
+    overhead is asked for then, and a zone that fills up fails alone. The same holds for one that
+    can be cloned from a zone of `donors`.
     """
     needs: dict[int, int] = {}
     places: dict[int, tuple[Path, int]] = {}
@@ -40,8 +47,10 @@ def check_space(amounts: Amounts, zones: Sequence[Zone], parents: Parents, work:
         device = device_of(zone.path)
         places[device] = (zone.path, zone.free_bytes())
         needs[device] = needs.get(device, 0) + OVERHEAD
+        near = [zone, *(d for d in donors if zone.reflink and d.file_system == zone.file_system)]
         for lun, amount in amounts.items():
-            if not any(zone.find_base(digest) for digest in parents.get(lun, ())):
+            digests = parents.get(lun, ())
+            if not any(place.find_base(digest) for digest in digests for place in near):
                 needs[device] += amount
     for device, need in needs.items():
         path, free = places[device]

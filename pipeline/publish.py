@@ -14,6 +14,7 @@ from blake3 import blake3
 
 from pipeline import shallow
 from pipeline.bootcheck import boot_stored
+from pipeline.gallery import rules
 from pipeline.gallery.model import DiskSource as Origin
 from pipeline.gallery.model import (
     ImageDisk,
@@ -24,7 +25,7 @@ from pipeline.gallery.model import (
 from pipeline.guest.partitions import PartitionTable
 from pipeline.guest.profiles import Plan
 from pipeline.outside import Ports
-from pipeline.placement import Parents, sinks
+from pipeline.placement import Parents, every_zone, independent, sinks
 from pipeline.preflight import check_space, measure
 from pipeline.replication import (
     complete,
@@ -95,7 +96,7 @@ def make(
     """The stages, in order."""
     agree(version, supply.description, request.version.source, ports.gallery)
     sources = ingest(supply.disks, ports.images)
-    check_limits(version, sources, ports)
+    check_limits(version, sources, request, ports)
     if shallow.is_shallow(version):
         return make_shallow(version, supply, sources, request, work, ports)
     with snapshot(sources, work, ports.pins) as (disks, pin):
@@ -109,7 +110,8 @@ def make(
         zones = sinks(places)
         if request.preflight:
             amounts = measure(disks, ports.images)
-            check_space(amounts, tuple(zones.values()), parents, ports.work)
+            donors = every_zone(ports.zones) if known else ()
+            check_space(amounts, tuple(zones.values()), parents, ports.work, donors)
         disks, report = clean(disks, plan, work, ports, done=supply.generalized)
         definition = ports.gallery.get_definition(version.name.definition)
         report = admit(report, definition.os_state, ports.progress, force=request.force)
@@ -117,7 +119,16 @@ def make(
         with held(zones, ports, known.values()):
             advance = region_meter(version, places, disks, ports)
             stored = (
-                share(known, zones, ports.zones, work, ports.images, ports.progress, advance)
+                share(
+                    known,
+                    zones,
+                    ports.zones,
+                    work,
+                    ports.images,
+                    ports.progress,
+                    advance,
+                    independent=independent(places),
+                )
                 if known
                 else convert(
                     disks, zones, parents, work, pin.verify, ports.images, ports.progress, advance
@@ -126,7 +137,7 @@ def make(
             if request.boot_check:
                 nvram = supply.description.nvram
                 report = boot_stored(version, stored, nvram, report, work, ports)
-            parts = stored_disks(sources, supply, stored)
+            parts = cached(stored_disks(sources, supply, stored), request)
             version = describe(version, parts, report, unverified, ports)
             record = zone_record(version, ports, supply.description.nvram)
             outcome = replicate(version, record, stored, places, ports.gallery)
@@ -157,7 +168,7 @@ def make_shallow(
         pin.verify()
         shallow.check_still(files, ports.pins)
         with held(sinks(places), ports):
-            parts = shallow.image_disks(sources, files)
+            parts = cached(shallow.image_disks(sources, files), request)
             version = describe(version, parts, report, unverified, ports)
             record = zone_record(version, ports, supply.description.nvram)
             leaning = shallow.leaning_disks(sources, disks, edited=plan is not None)
@@ -209,7 +220,10 @@ def confirm(
     return agree_with_disks(version, table, report, description, declared, ports.gallery)
 
 
-def check_limits(version: ImageVersion, disks: Sequence[Disk], ports: Ports) -> None:
+def check_limits(
+    version: ImageVersion, disks: Sequence[Disk], request: PublishRequest, ports: Ports
+) -> None:
+    rules.caching(request.version.host_caching, [disk.lun for disk in disks])
     for disk in disks:
         ports.gallery.check_disk(version, disk.virtual_size, disk.name)
 
@@ -243,6 +257,12 @@ def stored_disks(sources: Sequence[Disk], supply: Supply, stored: Stored) -> lis
         ImageDisk(disk.lun, disk.digest, disk.virtual_size, origins[disk.lun])
         for disk in stored.disks
     ]
+
+
+def cached(disks: Sequence[ImageDisk], request: PublishRequest) -> list[ImageDisk]:
+    """The disks with the host caching that VMs made from them are to have."""
+    wanted = request.version.host_caching
+    return [replace(disk, host_caching=wanted.get(disk.lun)) for disk in disks]
 
 
 def describe(

@@ -195,6 +195,14 @@ class DirectoryZone:
                 release()
                 raise
 
+    def clone_base(self, base: StoredBase) -> StoredBase | None:
+        if not self.reflink:
+            return None
+        with layout.room(self._path):
+            self.sweep()
+            with self._locked(fcntl.LOCK_SH):
+                return bases.clone(self._path, base, immutable=self._immutable)
+
     # --- versions --------------------------------------------------------------------------------
 
     def publish(

@@ -98,6 +98,27 @@ def stage(
         raise
 
 
+def clone(zone: Path, base: StoredBase, *, immutable: bool) -> StoredBase | None:
+    """Take over a base of another zone: its manifest, and its file as a clone. None, with nothing
+    left behind, for a delta and where the file systems can't."""
+    if len(base.chain) != 1:
+        return None
+    staging = durable.Staging(zone / layout.STAGING)
+    try:
+        path = staging.path / "base.raw"
+        if not filesystem.clone(base.chain[0].path, path):
+            staging.close()
+            return None
+        opened = _Opened(RawSink(path, base.virtual_size), ImageFormat.RAW, "reflink")
+    except BaseException:
+        staging.close()
+        raise
+    staged = StagedBase(
+        zone, staging, opened, base.virtual_size, None, immutable, release=lambda: None
+    )
+    return staged.commit(base.digest, base.manifest)
+
+
 def _verify_manifest(path: Path, digest: str) -> int:
     """The virtual size of the disk that a whole, unaltered manifest of this root describes."""
     with path.open("rb") as file:

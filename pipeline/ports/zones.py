@@ -21,7 +21,8 @@ class StoredBase:
     virtual_size: int
     chain: Chain
     manifest: Path
-    # "copy", "reflink" (started as a clone of an older base), "delta" (qcow2 on its parent)
+    # "copy", "reflink" (started as a clone of an older base, or is one of another zone's), "delta"
+    # (qcow2 on its parent)
     method: str
     parent: str | None  # digest of the base it was started from
 
@@ -114,6 +115,11 @@ class Zone(Protocol):
     def stage_base(self, virtual_size: int, parents: Sequence[str]) -> BaseStaging:
         """Start a base from the first of `parents` (root digests) that the zone holds, else from
         nothing."""
+        ...
+
+    def clone_base(self, base: StoredBase) -> StoredBase | None:
+        """Take over a base of another zone without moving a byte of it; None where that can't be:
+        other file systems, or one that does not clone."""
         ...
 
     def publish(

@@ -17,7 +17,7 @@ from pipeline.guest.partitions import read_partitions
 from pipeline.guest.profiles import Plan
 from pipeline.machines import Machines
 from pipeline.outside import Ports
-from pipeline.placement import Parents, choose_zone
+from pipeline.placement import Parents, choose_zone, every_zone
 from pipeline.ports import VersionRecord, Zone
 from pipeline.preflight import check_space, measure
 from pipeline.publish import clean
@@ -66,7 +66,8 @@ def store(
     resource = annotated(resource, supply.description, sources[0], ports)
     with snapshot(sources, work, ports.pins) as (disks, pin):
         amounts = measure(disks, ports.images)
-        check_space(amounts, (zone,), parents, ports.work)
+        donors = every_zone(ports.zones) if known else ()
+        check_space(amounts, (zone,), parents, ports.work, donors)
         disks, _ = clean(disks, plan, work, ports)
         with held(zones, ports, known.values()):
             advance = Completion(resource, disks, keeper).advance

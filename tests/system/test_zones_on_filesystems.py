@@ -178,6 +178,34 @@ def test_a_zone_moves_to_another_file_system(mount: Mount, tmp_path: Path) -> No
         assert same(third.chain[0].path, third.chain[0].format, changed(after, 31), work)
 
 
+def test_a_zone_takes_over_a_base_of_its_neighbour(
+    filesystem: Make, filesystem_kind: str, tmp_path: Path
+) -> None:
+    """Not a byte of it moves where files can be cloned; it stays when the neighbour is gone."""
+    mountpoint, reflink = filesystem(), filesystem_kind in REFLINK
+    donor = make_zone(mountpoint)
+    base, _ = store(donor, CONTENT, tmp_path)
+    zone = create_zone(mountpoint / "other", name="o", region="us", sandbox=Sandbox())
+    before = used(mountpoint)
+    made = zone.clone_base(base)
+    assert used(mountpoint) - before < LEAF
+    assert files(zone.path / "staging") == []
+    assert made == zone.find_base(base.digest)
+    assert (made is not None) == reflink
+    # on another file system nothing can be cloned, and nothing is left of the attempt
+    far = create_zone(tmp_path / "far", name="f", region="us", sandbox=Sandbox())
+    assert far.clone_base(base) is None
+    assert files(far.path) == ["bases", "galleria-zone.json", "staging", "versions"]
+    donor.collect([])
+    assert donor.find_base(base.digest) is None
+    if made is not None:
+        assert (made.method, made.parent) == ("reflink", None)
+        assert same(made.chain[0].path, made.chain[0].format, CONTENT, tmp_path)
+        with pytest.raises(PermissionError):
+            made.chain[0].path.open("r+b").close()
+        zone.collect([])
+
+
 WRITER = """
 import sys, time
 from pathlib import Path

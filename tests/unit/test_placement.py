@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import EnvironmentMissing, Refused
 from pipeline.gallery.model import StorageAccountType, TargetRegion
-from pipeline.placement import Parents, Places, place, sinks, spread, storage_types
+from pipeline.placement import Parents, Places, independent, place, sinks, spread, storage_types
 from pipeline.ports import Zone
 
 LRS = StorageAccountType.STANDARD_LRS
@@ -76,6 +76,8 @@ def test_zrs_is_every_zone_and_replicas_spread_over_them() -> None:
     places = placed(ZRS, 6, *zones, fast)
     assert names(places) == {"a": 2, "b": 2, "c": 1, "d": 1}
     assert sorted(sinks(places)) == ["/a", "/b", "/c", "/d"]
+    assert independent(places) == {"/a", "/b", "/c", "/d"}
+    assert independent(placed(LRS, 6, *zones)) == set()
     # a base in each zone, even where no replica goes
     assert names(placed(ZRS, 1, *zones)) == {"a": 1, "b": 0, "c": 0, "d": 0}
 
