@@ -62,6 +62,7 @@ class Role(Enum):
     SHARING_ADMIN = "Compute Gallery Sharing Admin"
     ARTIFACTS_PUBLISHER = "Compute Gallery Artifacts Publisher"
     IMAGE_READER = "Compute Gallery Image Reader"
+    STORAGE_CONTRIBUTOR = "Storage Account Contributor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,14 @@ ROLES: Mapping[Role, Permissions] = {
         (
             "Microsoft.Compute/galleries/images/read",
             "Microsoft.Compute/galleries/images/versions/read",
+        )
+    ),
+    # of the built-in role of that name, what there is here: the files of this host are one account
+    Role.STORAGE_CONTRIBUTOR: Permissions(
+        (
+            "Microsoft.Storage/storageAccounts/*",
+            "Microsoft.Authorization/*/read",
+            "Microsoft.Resources/subscriptions/resourceGroups/read",
         )
     ),
 }

@@ -28,6 +28,7 @@ from pipeline.sources import (
     ManagedImageSource,
     QemuSource,
     SnapshotSource,
+    SourceKind,
     Sources,
     StoredDiskSource,
     Supply,
@@ -59,6 +60,7 @@ class StoredSources:
         self._progress = progress
 
     def identity(self, source: AnySource) -> tuple[object, ...]:
+        self._permit(source)
         match source:
             case StoredDiskSource():
                 disk = as_disk(self._resource(source.id, ResourceKind.DISK))
@@ -77,6 +79,7 @@ class StoredSources:
 
     @contextmanager
     def open(self, source: AnySource, work: Path) -> Iterator[Supply]:
+        self._permit(source)
         match source:
             case StoredDiskSource():
                 disk = as_disk(self._resource(source.id, ResourceKind.DISK))
@@ -95,6 +98,13 @@ class StoredSources:
             case _:
                 with self._inner.open(source, work) as supply:
                     yield replace(supply, origins=named(supply.disks, source))
+
+    def _permit(self, source: AnySource) -> None:
+        """What takes a right on this host; that of the others depends on which one it is."""
+        if source.kind is SourceKind.VIRTUAL_MACHINE:
+            self._resources.require_machine()
+        if source.kind is SourceKind.VHD:
+            self._resources.require_storage()
 
     def _resource(self, id: str, kind: ResourceKind) -> Resource:
         return self._resources.use(parse_resource(id, kind))
@@ -140,7 +150,6 @@ class StoredSources:
     @contextmanager
     def _captured(self, source: QemuSource) -> Iterator[Supply]:
         """A running machine's disks at one point in time. Nothing is left in it afterwards."""
-        self._resources.require_machine()
         facts = self._machines.look(source.socket)
         mark = blake3(b"publish" + str(source.socket.absolute()).encode()).hexdigest()[:32]
         request = CaptureRequest(

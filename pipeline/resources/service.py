@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar, cast
 
-from pipeline.errors import Conflict, NotFound
+from pipeline.errors import AuthorizationFailed, Conflict, NotFound
 from pipeline.gallery import rules
 from pipeline.gallery.access import Action
 from pipeline.gallery.catalog import Catalog, Owners
@@ -89,9 +89,26 @@ class ResourceService:
         return found
 
     def require_machine(self) -> None:
-        """Raise unless the caller may use the machines that run on this host."""
-        scope = ResourceName(ResourceKind.DISK, "host").arm_id.rpartition("/disks/")[0]
-        self._require(Action.VM_WRITE, f"{scope}/virtualMachines/host")
+        """Raise unless the caller may use machines that this host has, or descriptions of some."""
+        self._require_host(Action.VM_WRITE, "Microsoft.Compute/virtualMachines")
+
+    def require_storage(self) -> None:
+        """Raise unless the caller may use this host's files, and have it download some."""
+        self._require_host(Action.STORAGE_KEYS, "Microsoft.Storage/storageAccounts")
+
+    def _require_host(self, action: Action, kind: str) -> None:
+        """That there is a host is no secret: who may not use it is told so."""
+        group = ResourceName(ResourceKind.DISK, "host").arm_id.partition("/providers/")[0]
+        id = f"{group}/providers/{kind}/host"
+        try:
+            self._require(action, id)
+        except NotFound as error:
+            if error.reason != "ResourceNotFound":
+                raise
+            raise AuthorizationFailed(
+                f"A source of this kind needs the right to '{action.value}' over scope '{id}'.",
+                hint=f"a role that has it, given at {group}: galleria role definitions",
+            ) from None
 
     def of_kind(self, kind: ResourceKind) -> list[Resource]:
         """Those that the caller may read."""

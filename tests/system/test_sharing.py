@@ -79,6 +79,9 @@ def test_three_ways(home: Home) -> None:
     publisher = "Compute Gallery Artifacts Publisher"
     assert refusal(home, "--as", "ci", "list", "corp/web", status=NOT_FOUND)
     home.run("role", "assign", "--assignee", "ci", "--role", publisher, "--scope", "corp")
+    publish(home, "corp/web/1.1.0", by, "ci", status=REFUSED)  # this host's files are not its own
+    files = "Storage Account Contributor"
+    home.run("role", "assign", "--assignee", "ci", "--role", files)
     reader = ("--role", "compute gallery image reader", "--scope", "corp/web")
     home.run("role", "assign", "--assignee", "devs", *reader)
     publish(home, "corp/web/1.1.0", by, "ci")

@@ -12,41 +12,41 @@ from pipeline.gallery.names import parse_gallery
 from pipeline.gallery.sharing import Community, Sharing
 
 # O Owner, C Contributor, R Reader, S Compute Gallery Sharing Admin, P Compute Gallery Artifacts
-# Publisher, I Compute Gallery Image Reader: who has the action.
+# Publisher, I Compute Gallery Image Reader, A Storage Account Contributor: who has the action.
 ROLE_ACTIONS = """
-Microsoft.Compute/galleries/read                                O C R - P -
-Microsoft.Compute/galleries/write                               O C - - P -
-Microsoft.Compute/galleries/delete                              O C - - P -
-Microsoft.Compute/galleries/share/action                        O - - S - -
-Microsoft.Compute/galleries/images/read                         O C R - P I
-Microsoft.Compute/galleries/images/write                        O C - - P -
-Microsoft.Compute/galleries/images/delete                       O C - - P -
-Microsoft.Compute/galleries/images/versions/read                O C R - P I
-Microsoft.Compute/galleries/images/versions/write               O C - - P -
-Microsoft.Compute/galleries/images/versions/delete              O C - - P -
-Microsoft.Compute/virtualMachines/write                         O C - - P -
-Microsoft.Compute/disks/read                                    O C R - - -
-Microsoft.Compute/disks/write                                   O C - - P -
-Microsoft.Compute/disks/delete                                  O C - - - -
-Microsoft.Compute/snapshots/read                                O C R - - -
-Microsoft.Compute/snapshots/write                               O C - - - -
-Microsoft.Compute/snapshots/delete                              O C - - - -
-Microsoft.Compute/images/read                                   O C R - P -
-Microsoft.Compute/images/write                                  O C - - P -
-Microsoft.Compute/images/delete                                 O C - - P -
-Microsoft.Storage/storageAccounts/listKeys/action               O C - - - -
-Microsoft.Resources/subscriptions/read                          O C R - - -
-Microsoft.Resources/subscriptions/write                         O - - - - -
-Microsoft.Resources/subscriptions/resourceGroups/read           O C R - P -
-Microsoft.Resources/subscriptions/resourceGroups/write          O C - - - -
-Microsoft.Resources/subscriptions/resourceGroups/delete         O C - - - -
-Microsoft.Authorization/roleAssignments/read                    O C R - P -
-Microsoft.Authorization/roleAssignments/write                   O - - - - -
-Microsoft.Authorization/roleAssignments/delete                  O - - - - -
-Microsoft.Authorization/principals/read                         O C R - P -
-Microsoft.Authorization/principals/write                        O - - - - -
-Microsoft.Authorization/principals/delete                       O - - - - -
-Microsoft.Insights/eventtypes/values/read                       O C R - - -
+Microsoft.Compute/galleries/read                                O C R - P - -
+Microsoft.Compute/galleries/write                               O C - - P - -
+Microsoft.Compute/galleries/delete                              O C - - P - -
+Microsoft.Compute/galleries/share/action                        O - - S - - -
+Microsoft.Compute/galleries/images/read                         O C R - P I -
+Microsoft.Compute/galleries/images/write                        O C - - P - -
+Microsoft.Compute/galleries/images/delete                       O C - - P - -
+Microsoft.Compute/galleries/images/versions/read                O C R - P I -
+Microsoft.Compute/galleries/images/versions/write               O C - - P - -
+Microsoft.Compute/galleries/images/versions/delete              O C - - P - -
+Microsoft.Compute/virtualMachines/write                         O C - - P - -
+Microsoft.Compute/disks/read                                    O C R - - - -
+Microsoft.Compute/disks/write                                   O C - - P - -
+Microsoft.Compute/disks/delete                                  O C - - - - -
+Microsoft.Compute/snapshots/read                                O C R - - - -
+Microsoft.Compute/snapshots/write                               O C - - - - -
+Microsoft.Compute/snapshots/delete                              O C - - - - -
+Microsoft.Compute/images/read                                   O C R - P - -
+Microsoft.Compute/images/write                                  O C - - P - -
+Microsoft.Compute/images/delete                                 O C - - P - -
+Microsoft.Storage/storageAccounts/listKeys/action               O C - - - - A
+Microsoft.Resources/subscriptions/read                          O C R - - - -
+Microsoft.Resources/subscriptions/write                         O - - - - - -
+Microsoft.Resources/subscriptions/resourceGroups/read           O C R - P - A
+Microsoft.Resources/subscriptions/resourceGroups/write          O C - - - - -
+Microsoft.Resources/subscriptions/resourceGroups/delete         O C - - - - -
+Microsoft.Authorization/roleAssignments/read                    O C R - P - A
+Microsoft.Authorization/roleAssignments/write                   O - - - - - -
+Microsoft.Authorization/roleAssignments/delete                  O - - - - - -
+Microsoft.Authorization/principals/read                         O C R - P - A
+Microsoft.Authorization/principals/write                        O - - - - - -
+Microsoft.Authorization/principals/delete                       O - - - - - -
+Microsoft.Insights/eventtypes/values/read                       O C R - - - -
 """
 COLUMNS = {
     "Owner": 0,
@@ -55,6 +55,7 @@ COLUMNS = {
     "Compute Gallery Sharing Admin": 3,
     "Compute Gallery Artifacts Publisher": 4,
     "Compute Gallery Image Reader": 5,
+    "Storage Account Contributor": 6,
 }
 
 SUB, OTHER = "11111111-1111-1111-1111-111111111111", "99999999-9999-9999-9999-999999999999"
@@ -162,7 +163,7 @@ def rows(text: str, width: int) -> Iterator[tuple[str, list[str]]]:
 
 ALLOWED = {
     action: {role: marks[column] != "-" for role, column in COLUMNS.items()}
-    for action, marks in rows(ROLE_ACTIONS, 6)
+    for action, marks in rows(ROLE_ACTIONS, 7)
 }
 REACH = {scope: marks for scope, marks in rows(SCOPES, 6)}
 VIEWS = {share: marks for share, marks in rows(SHARES, 4)}
