@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from pipeline.guest.accounts import Account, accounts, change_lines, humans, remove_accounts
-from pipeline.guest.operations import Context, Editor, Operation, Users
+from pipeline.guest.operations import SYSTEM, Context, Editor, Operation, Users, below
 
 # fmt: off
 HISTORIES = (
@@ -33,13 +33,6 @@ CREDENTIALS = (
 )
 # fmt: on
 AUTHORIZED = ("authorized_keys", "authorized_keys2")
-# a secret that is a link is removed with its target, unless that is part of the system
-# fmt: off
-SYSTEM = (
-    "/bin", "/boot", "/dev", "/efi", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc",
-    "/run", "/sbin", "/sys", "/usr",
-)
-# fmt: on
 
 
 def homes(edit: Editor) -> list[str]:
@@ -54,13 +47,9 @@ def _usable(home: str) -> bool:
     return home.startswith("/") and ".." not in PurePosixPath(home).parts and "\0" not in home
 
 
-def _below(path: str, roots: Sequence[str]) -> bool:
-    return any(path == root or path.startswith(f"{root}/") for root in roots)
-
-
 def _remove_secret(edit: Editor, path: str) -> None:
-    """Remove a file or tree; of a link, its target too. ~/.bash_history -> /dev/null is common,
-    and ~/.netrc -> /etc/passwd conceivable: the system's own files stay."""
+    """Remove a file or tree; of a link, its target too, unless that is part of the system:
+    ~/.bash_history -> /dev/null is common, and ~/.netrc -> /etc/passwd conceivable."""
     found = edit.guest.stat(path)
     if found is not None and found.kind == "symlink":
         target = edit.follow(path)
@@ -71,8 +60,8 @@ def _remove_secret(edit: Editor, path: str) -> None:
 
 def _goes_with_link(edit: Editor, target: str) -> bool:
     if edit.is_directory(target):
-        return any(target != home and _below(target, [home]) for home in homes(edit))
-    return edit.is_file(target) and not _below(target, SYSTEM)
+        return any(target != home and below(target, [home]) for home in homes(edit))
+    return edit.is_file(target) and not below(target, SYSTEM)
 
 
 def _remove_from_homes(edit: Editor, names: Sequence[str]) -> None:
@@ -109,7 +98,7 @@ def _ssh_files(edit: Editor) -> list[str]:
     found = []
     for home in homes(edit):
         directory = edit.follow(f"{home.rstrip('/')}/.ssh")
-        if edit.is_directory(directory) and not _below(directory, SYSTEM):
+        if edit.is_directory(directory) and not below(directory, SYSTEM):
             found += [f"{directory}/{name}" for name in edit.guest.names(directory)]
     return found
 
@@ -163,8 +152,8 @@ def _remove_home(edit: Editor, account: Account, gone: list[Account]) -> None:
         and found.kind == "directory"
         and found.uid == account.uid
         and len(PurePosixPath(home).parts) > 2
-        and not _below(home, SYSTEM)
-        and not any(_below(other, [home]) for other in stay)
+        and not below(home, SYSTEM)
+        and not any(below(other, [home]) for other in stay)
     ):
         edit.remove(home)
         edit.remove(account.home)  # the link to it, where it was one

@@ -6,6 +6,8 @@ from pipeline.guest.accounts import humans, lock_passwords
 from pipeline.guest.operations import Context, Editor, Operation, Users
 from pipeline.guest.services import removing
 
+MACHINE_ID = re.compile(r"[0-9A-Fa-f-]*\s*|uninitialized\s*")
+INITIATOR = re.compile(r"(?s).*(InitiatorName|GenerateName)=.*")
 ROTATED = re.compile(r"(\.(gz|bz2|xz|zst|old)|\.\d+|-\d{8})$")
 SYSTEMD = ("/usr/lib/systemd/systemd", "/lib/systemd/systemd")
 UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
@@ -75,14 +77,18 @@ def clear_machine_id(edit: Editor, _: Context) -> None:
     back from it."""
     edit.remove("/etc/hostid")  # gethostid(3), ZFS
     real = edit.follow("/etc/machine-id")
-    if edit.is_file(real):
+    if edit.is_file(real) and not MACHINE_ID.fullmatch(edit.text(real)):
+        edit.write_value("/etc/machine-id", "", MACHINE_ID)  # a link to something else
+    elif edit.is_file(real):
         edit.truncate(real)
     elif any(edit.exists(path) for path in SYSTEMD) and not edit.exists(real):
         edit.write_text("/etc/machine-id", "", mode=0o444)
     copy = edit.guest.stat("/var/lib/dbus/machine-id")
     if copy is not None and copy.kind == "file":
         edit.remove("/var/lib/dbus/machine-id")
-    elif (target := edit.follow("/var/lib/dbus/machine-id")) != real and edit.is_file(target):
+        return
+    target = edit.follow("/var/lib/dbus/machine-id")
+    if target != real and edit.is_file(target) and MACHINE_ID.fullmatch(edit.text(target)):
         edit.truncate(target)
 
 
@@ -108,7 +114,7 @@ def empty_logs(edit: Editor, _: Context) -> None:
     """Files are emptied in place, since daemons fail without their directories, owners and modes;
     rotated files and journals, which nothing expects, are removed."""
     edit.remove_contents("/var/log/journal")
-    for path, found in edit.guest.find(edit.follow("/var/log")):
+    for path, found in edit.guest.find(edit.place("/var/log")):
         if found.kind == "file":
             if ROTATED.search(path):
                 edit.remove(path)
@@ -141,7 +147,7 @@ def remove_package_caches(edit: Editor, _: Context) -> None:
 
 def empty_spools(edit: Editor, _: Context) -> None:
     for directory in ("/var/mail", "/var/spool/mail", "/var/spool/at", "/var/spool/cron/atjobs"):
-        for path, found in edit.guest.find(edit.follow(directory)):
+        for path, found in edit.guest.find(edit.place(directory)):
             if found.kind == "file" and not path.endswith("/.SEQ"):
                 edit.remove(path)
     for queue in ("active", "bounce", "corrupt", "defer", "deferred", "hold", "incoming"):
@@ -166,7 +172,7 @@ def reset_storage_names(edit: Editor, _: Context) -> None:
     path = "/etc/iscsi/initiatorname.iscsi"
     if edit.is_file(path):
         if edit.exists("/var/lib/dpkg"):  # Debian's start-up makes one where the file says so
-            edit.write_text(path, "GenerateName=yes\n")
+            edit.write_value(path, "GenerateName=yes\n", INITIATOR)
         else:  # iscsi-init.service makes one where the file is absent
             edit.remove(path)
     edit.remove_all("/etc/nvme/hostnqn", "/etc/nvme/hostid", "/etc/lvm/devices/system.devices")

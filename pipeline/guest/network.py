@@ -7,6 +7,7 @@ from pipeline.guest.operations import Context, Editor, Operation
 
 MAC = re.compile(r"(?i)\b(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}\b")
 HOSTNAME = "localhost"
+ONE_NAME = re.compile(r"(\s*#.*\n)*\s*[\w.-]*\s*")  # hostname(5)
 
 # contents of directories in which DHCP clients keep leases and nothing else
 LEASE_DIRECTORIES = (
@@ -120,12 +121,11 @@ def reset_hostname(edit: Editor, context: Context) -> None:
     names = {context.facts.hostname, edit.text("/etc/hostname").strip()}
     names |= {name.partition(".")[0] for name in names}
     names -= {"", "localhost", "unknown"}
-    if edit.exists("/etc/hostname"):
-        edit.write_text("/etc/hostname", f"{HOSTNAME}\n")
-    if edit.exists("/etc/HOSTNAME"):
-        edit.write_text("/etc/HOSTNAME", f"{HOSTNAME}\n")
+    for path in ("/etc/hostname", "/etc/HOSTNAME"):
+        if edit.exists(path):
+            edit.write_value(path, f"{HOSTNAME}\n", ONE_NAME)
     if edit.text("/etc/mailname").strip():
-        edit.write_text("/etc/mailname", f"{HOSTNAME}\n")
+        edit.write_value("/etc/mailname", f"{HOSTNAME}\n", ONE_NAME)
     change_lines(
         edit, "/etc/sysconfig/network", lambda line: None if line.startswith("HOSTNAME=") else line
     )

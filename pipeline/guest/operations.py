@@ -1,14 +1,25 @@
 """What an operation is, and the editor through which it changes a guest and leaves a trace."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import PurePosixPath
 
+from pipeline.errors import Refused
+from pipeline.guest.report import printable
 from pipeline.guest.selinux import Labels
 from pipeline.ports import Guest, GuestFacts
 
 LINK_LIMIT = 40  # what Linux follows (path_resolution(7))
+# what a link must not lead to from elsewhere when something is removed: it is the system itself
+# fmt: off
+SYSTEM = (
+    "/bin", "/boot", "/dev", "/efi", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc",
+    "/run", "/sbin", "/sys", "/usr",
+)
+# fmt: on
+EMPTY_OFFLINE = ("/dev", "/proc", "/run", "/sys")
 
 
 class Action(Enum):
@@ -94,6 +105,7 @@ class Operation:
     default: bool = True
     families: tuple[str, ...] = ("linux",)  # "linux" and "windows" are all of them: `families_of`
     paths: tuple[str, ...] = ()  # where it looks, for people
+    every_volume: bool = False  # of Windows: on volumes besides the system's, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +114,7 @@ class Context:
 
     facts: GuestFacts
     policy: Policy = field(default_factory=Policy)
+    paging: tuple[str, ...] = ()  # of Windows: paths of paging files, on whatever volume
 
 
 class Editor:
@@ -159,6 +172,14 @@ class Editor:
             self._labels.give(real)
         self.record(Action.WRITTEN, real)
 
+    def write_value(self, path: str, text: str, looks: re.Pattern[str]) -> None:
+        """Replace a file that holds one value. A link is followed to what looks like the value;
+        any other target stays as it is, and the link gives way to a file."""
+        real = self.follow(path)
+        if real != self.guest.real(path) and not looks.fullmatch(self.text(real)):
+            self.remove(path)
+        self.write_text(path, text)
+
     def remove(self, path: str) -> None:
         if self.exists(path):
             real = self.guest.real(path)
@@ -171,16 +192,28 @@ class Editor:
             for path in self.guest.glob(pattern) if "*" in pattern else (pattern,):
                 self.remove(path)
 
+    def place(self, directory: str) -> str:
+        """Where a directory really is whose contents are going to be removed or emptied. Raises
+        Refused when links lead to a part of the system, or to a whole tree of the root."""
+        real = self.follow(directory)
+        strays = below(real, SYSTEM) and not below(directory, SYSTEM)
+        strays |= real != directory and len(PurePosixPath(real).parts) < 3 and real != "/tmp"  # noqa: S108
+        if strays and not below(real, EMPTY_OFFLINE) and self.is_directory(real):
+            raise Refused(
+                f"{printable(directory)} leads to {printable(real)}: what is in it is not removed"
+            )
+        return real
+
     def remove_contents(self, *directories: str) -> None:
         """Remove what is in the directories, and keep them with their owners and modes."""
         for directory in directories:
-            real = self.follow(directory)
+            real = self.place(directory)
             for name in self.guest.names(real):
                 self.remove(f"{real.rstrip('/')}/{name}")
 
     def remove_files(self, directory: str) -> None:
         """Remove all but directories below `directory`."""
-        for path, found in self.guest.find(self.follow(directory)):
+        for path, found in self.guest.find(self.place(directory)):
             if found.kind != "directory":
                 self.remove(path)
 
@@ -213,6 +246,10 @@ class Editor:
         for directory in reversed(missing):
             self.guest.mkdir(directory)
             self._labels.give(self.guest.real(directory))
+
+
+def below(path: str, roots: Sequence[str]) -> bool:
+    return any(path == root or path.startswith(f"{root}/") for root in roots)
 
 
 def _normal(path: str) -> str:

@@ -21,7 +21,7 @@ declare -A DEBIAN=(
   [demonstration]="mmdebstrap fakeroot uidmap debian-archive-keyring grub-common grub-pc-bin mtools
     tar"
   [test]="git grub-efi-amd64-bin libhivex-bin libvirt0 libxml2-utils vagrant
-    vagrant-libvirt shellcheck strace cryptsetup-bin postgresql cpio zstd xz-utils"
+    vagrant-libvirt shellcheck strace guestfs-tools cryptsetup-bin postgresql cpio zstd xz-utils"
 )
 # shellcheck disable=SC2034
 declare -A FEDORA=(

@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.data.extents import Range
+from pipeline.guest.operations import Change, Context, Editor, families_of
+from pipeline.guest.profiles import Plan
+from pipeline.guest.selinux import Labels
+from pipeline.ports import Guest, GuestFacts, GuestSession
 
 ROOT_FILES = {
     "etc/fstab": "LABEL=root / ext4 defaults 0 1\n",
@@ -74,3 +78,20 @@ def flatten(overlay: Path, base: Path, path: Path, free: Sequence[Range]) -> Pat
     for hole in free:
         run("fallocate", "-p", "-o", str(hole.start), "-l", str(hole.length), path)
     return path
+
+
+def performed(
+    session: GuestSession, plan: Plan
+) -> tuple[GuestFacts, Guest, dict[str, list[Change]]]:
+    """What the generalize stage does with one of several guests of an appliance, free space left
+    out: the facts, the guest as it is now, and the changes of every operation that applies."""
+    facts = session.inspect()
+    guest = session.mount()
+    labels = Labels(guest)
+    changes = {}
+    for operation in plan.operations:
+        if families_of(facts) & set(operation.families):
+            edit = Editor(guest, operation.name, labels)
+            operation.perform(edit, Context(facts, plan.policy))
+            changes[operation.name] = edit.changes
+    return facts, guest, changes

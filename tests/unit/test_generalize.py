@@ -23,6 +23,7 @@ from pipeline.ports import GuestFacts, Meter
 from pipeline.stages.generalize import generalize
 from tests.contract.memory_guest import MemoryGuest, MemoryHost
 
+TMP = "/tmp"  # noqa: S108 - the guest's
 ACCOUNTS = """\
 root:x:0:0:root:/root:/bin/bash
 daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
@@ -138,6 +139,44 @@ def test_linked_machine_id_is_emptied_where_it_really_is(guest: MemoryGuest, tar
 def test_looped_machine_id_does_no_harm(guest: MemoryGuest) -> None:
     guest.symlink("/etc/machine-id", "/etc/machine-id")
     assert run(guest, "machine-id") == []
+
+
+@pytest.mark.parametrize("path", ["/etc/machine-id", "/etc/hostname"])
+def test_a_value_is_not_written_through_a_link_to_something_else(
+    guest: MemoryGuest, path: str
+) -> None:
+    guest.plant("/usr/lib/systemd/systemd")
+    guest.plant("/etc/accounts", "root:x:0:0\n")
+    guest.symlink("accounts", path)
+    run(guest, "machine-id", "hostname")
+    assert text(guest, "/etc/accounts") == "root:x:0:0\n"
+    found = guest.stat(path)
+    assert found is not None
+    assert found.kind == "file"
+    assert text(guest, path) in ("", "localhost\n")
+
+
+@pytest.mark.parametrize(("link", "target"), [("/var/log", "/etc"), (TMP, "/var"), (TMP, "/")])
+def test_the_system_is_not_emptied_through_a_link(
+    guest: MemoryGuest, link: str, target: str
+) -> None:
+    guest.plant("/etc/passwd", ACCOUNTS)
+    guest.plant("/var/lib/dpkg/status", "kept")
+    guest.remove(link)
+    guest.symlink(target, link)
+    with pytest.raises(Refused, match="is not removed"):
+        run(guest, "logs" if link == "/var/log" else "temporary-files")
+    assert text(guest, "/etc/passwd") == ACCOUNTS
+    assert text(guest, "/var/lib/dpkg/status") == "kept"
+
+
+@pytest.mark.parametrize("target", ["/data/log", "/srv/app/log", "../run/log"])
+def test_harmless_links_of_directories_are_followed(guest: MemoryGuest, target: str) -> None:
+    guest.plant(f"/{target.removeprefix('../').lstrip('/')}/app", "line")
+    guest.remove("/var/log")
+    guest.symlink(target, "/var/log")
+    run(guest, "logs")
+    assert text(guest, "/var/log/app") == ""
 
 
 def test_absent_machine_id_is_made_empty_for_systemd(guest: MemoryGuest) -> None:
