@@ -82,7 +82,9 @@ def preview(request: PublishRequest, ports: Ports) -> Preview:
     action = judge(old, wanted.fingerprint, ports.gallery)
     disks = []
     with ports.work.directory() as work, supplied(request.sources, work, ports.sources) as supply:
-        for disk in ingest(supply.disks, ports.images):
+        found = ingest(supply.disks, ports.images)
+        rules.caching(wanted.host_caching, [disk.lun for disk in found])
+        for disk in found:
             rules.disk_limit(disk.virtual_size, wanted.replication_mode, disk.name)
             with ports.images.open(disk.chain) as source:
                 amount = data_bytes(source.extents())
@@ -143,7 +145,8 @@ def _targets(
         location,
         known,
         wanted.replication_mode,
-        kind=wanted.storage_account_type,
+        kind=rules.storage_type(wanted),
+        strategy=wanted.storage_account_strategy,
     )
 
 

@@ -1,14 +1,14 @@
 """Update: change a published version. Regions that it is to leave lose its replicas, others get as
 many as are wanted, and new ones are made from the bases of a region that has them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.gallery.model import ImageVersion, RegionStatus
 from pipeline.gallery.names import VersionName
 from pipeline.gallery.rules import VersionChange
 from pipeline.outside import Ports
-from pipeline.placement import spread
-from pipeline.ports import Zone
+from pipeline.placement import Share, placed_again
 from pipeline.removal import remove_data
 from pipeline.replication import complete, given_back, replicate_missing
 from pipeline.stages.replicate import replica_documents
@@ -42,21 +42,28 @@ def resize_regions(version: ImageVersion, ports: Ports) -> ImageVersion:
         target = version.target(status.region)
         if target is None or not version.is_completed_in(status.region):
             continue
-        count = version.replicas_in(target)
-        if len(status.result.replicas) != count:
-            changed = resize(version, status, count, ports.zones.get(status.region, ()))
-            version = ports.gallery.set_region(version, changed)
+        if (
+            len(status.result.replicas) == version.replicas_in(target)
+            and not target.additional_replica_sets
+        ):
+            continue
+        zones = ports.zones.get(status.region, ())
+        holding = [zone for zone in zones if zone.find_version(version.zone_key) is not None]
+        shares = placed_again(target, version.replica_count, holding)
+        if _counted(version, shares) != [share.replicas for share in shares]:
+            version = ports.gallery.set_region(version, resize(version, status, shares))
     return version
 
 
-def resize(
-    version: ImageVersion, status: RegionStatus, count: int, zones: tuple[Zone, ...]
-) -> RegionStatus:
-    """The status of a region with `count` replicas, spread over those zones that hold it."""
-    holding = [zone for zone in zones if zone.find_version(version.zone_key) is not None]
+def _counted(version: ImageVersion, shares: Sequence[Share]) -> list[int]:
+    """How many replicas there are in each of these zones."""
+    return [len(share.zone.find_version(version.zone_key) or ()) for share in shares]
+
+
+def resize(version: ImageVersion, status: RegionStatus, shares: Sequence[Share]) -> RegionStatus:
+    """The status of a region with other numbers of replicas in its zones."""
     made = [
-        (share.zone, share.zone.set_replicas(version.zone_key, share.replicas))
-        for share in spread(holding, count)
+        (share.zone, share.zone.set_replicas(version.zone_key, share.replicas)) for share in shares
     ]
     result = replace(status.result, replicas=replica_documents(made))
     return replace(status, result=result)

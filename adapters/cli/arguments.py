@@ -1,16 +1,22 @@
 """Arguments in the spellings of `az sig`: tags, features, target regions, dates."""
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from pipeline.gallery.documents import parse_date
-from pipeline.gallery.model import Feature, StorageAccountType, TargetRegion
-from pipeline.gallery.names import parse_number
+from pipeline.gallery.model import (
+    AdditionalReplicaSet,
+    Feature,
+    StorageAccountType,
+    TargetRegion,
+)
+from pipeline.gallery.names import parse_number, region_key
 
 ALL_SUBSCRIPTIONS = click.option(
     "--all-subscriptions",
@@ -62,35 +68,94 @@ def _feature(name: str, text: str) -> Feature:
     return Feature(name, value, parse_number(number) if at else None)
 
 
-def target_regions(values: Iterable[str]) -> tuple[TargetRegion, ...]:
-    """`REGION[=REPLICAS][=SKU]` items, of `--target-region` and `--target-regions`.
+def target_regions(
+    values: Iterable[str], known: Iterable[str], option: str = "--target-region"
+) -> tuple[TargetRegion, ...]:
+    """`REGION[=REPLICAS][=SKU]` items, several in one value or each in its own.
 
-    Two parts: replicas or SKU; three: replicas, then SKU (the grammar of `az sig`).
+    Two parts: replicas or SKU; three: replicas, then SKU (the grammar of `az sig`). `known` are the
+    configured regions: names with blanks are told by them from several names.
     """
-    return tuple(_target(item) for item in _items(values, "--target-region"))
+    keys = frozenset(map(region_key, known))
+    return tuple(
+        _target(item, option)
+        for value in values
+        for item in _region_items(_items([value], option), keys)
+    )
 
 
-def _target(item: str) -> TargetRegion:
+def _region_items(words: Sequence[str], known: frozenset[str]) -> Iterator[str]:
+    """Words put together again where they are the name of one region: `UK South=2`."""
+    while words:
+        longest = next(
+            (
+                count
+                for count in range(len(words), 1, -1)
+                if "=" not in "".join(words[: count - 1])
+                and region_key("".join(words[:count]).partition("=")[0]) in known
+            ),
+            1,
+        )
+        yield " ".join(words[:longest])
+        words = words[longest:]
+
+
+def _target(item: str, option: str) -> TargetRegion:
     name, *rest = item.split("=")
     count: int | None = None
     kind: StorageAccountType | None = None
     if rest and rest[0].isascii() and rest[0].isdecimal():
         count = int(rest.pop(0))
     if rest:
-        kind = _storage(rest.pop(0), item)
+        kind = enum_value(StorageAccountType, rest.pop(0), f"{option}: {item!r}")
     if rest or not name.strip():
-        raise click.UsageError(f"--target-region: {item!r} is not REGION[=REPLICAS][=SKU]")
+        raise click.UsageError(f"{option}: {item!r} is not REGION[=REPLICAS][=SKU]")
     return TargetRegion(name, count, kind)
 
 
-def _storage(text: str, item: str) -> StorageAccountType:
-    for kind in StorageAccountType:
-        if kind.value.lower() == text.lower():
-            return kind
-    known = ", ".join(kind.value for kind in StorageAccountType)
-    raise click.UsageError(
-        f"--target-region: {text!r} in {item!r} is neither a number of replicas nor one of {known}"
+ADDITIONAL = click.option(
+    "--additional-replicas",
+    "additional",
+    multiple=True,
+    metavar="REGION=REPLICAS=SKU",
+    help="More replicas in one of these regions, in storage of another type (repeatable).",
+)
+
+
+def with_additional(
+    targets: Sequence[TargetRegion], values: Iterable[str], known: Iterable[str]
+) -> tuple[TargetRegion, ...]:
+    """Regions with what `--additional-replicas` adds to them."""
+    option = "--additional-replicas"
+    found: dict[str, list[AdditionalReplicaSet]] = {}
+    for item in target_regions(values, known, option):
+        if item.storage_account_type is None or item.regional_replica_count is None:
+            raise click.UsageError(f"{option}: {item.name!r} is not REGION=REPLICAS=SKU")
+        added = AdditionalReplicaSet(item.storage_account_type, item.regional_replica_count)
+        found.setdefault(item.key, []).append(added)
+    among(found, targets, option)
+    return tuple(
+        replace(item, additional_replica_sets=tuple(found.get(item.key, ()))) for item in targets
     )
+
+
+def among(keys: Iterable[str], targets: Iterable[TargetRegion], option: str) -> None:
+    """Whether what an option says is of regions that are named with it."""
+    strange = set(keys) - {target.key for target in targets}
+    if strange:
+        raise click.UsageError(f"{option}: {min(strange)!r} is not among the target regions")
+
+
+E = TypeVar("E", bound=Enum)
+
+
+def enum_value(kind: type[E], text: str, where: str) -> E:
+    """The member of that value, without regard to case."""
+    for member in kind:
+        if str(member.value).lower() == text.lower():
+            return member
+    known = ", ".join(str(member.value) for member in kind)
+    raise click.UsageError(f"{where}: {text!r} is not one of {known}")
 
 
 def lun_files(values: Iterable[str], option: str = "--data-disk") -> Mapping[int, str]:

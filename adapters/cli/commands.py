@@ -25,13 +25,13 @@ COMMANDS = {
         "adapters.cli.machines:vm",
         "List and show virtual machines that can be published.",
     ),
-    "publish": ("adapters.cli.jobs:publish_command", "Publish disks as an image version."),
+    "publish": ("adapters.cli.publishing:publish_command", "Publish disks as an image version."),
     "build": (
-        "adapters.cli.jobs:build",
+        "adapters.cli.builds:build",
         "Publish what build specs say; what is there already is left alone.",
     ),
     "plan": (
-        "adapters.cli.jobs:plan",
+        "adapters.cli.builds:plan",
         "Say what build would do and what is there already; do nothing.",
     ),
     "spec": ("adapters.cli.specs:spec", "Check build specs, and print their JSON schema."),

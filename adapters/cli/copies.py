@@ -40,7 +40,7 @@ REFERENCE = click.argument("reference", metavar="GALLERY/DEFINITION[/VERSION]")
 @click.pass_obj
 def replicate(settings: Settings, *, reference: str, regions: tuple[str, ...], retry: bool) -> None:
     """Bring a version to more regions, or make failed regions again."""
-    targets = arguments.target_regions(regions)
+    targets = arguments.target_regions(regions, settings.load().regions)
     with settings.app() as app:
         version = app.gallery.resolve(reference)
         version = replicate_version(version.name, targets, app.ports, retry=retry)

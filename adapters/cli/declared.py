@@ -1,6 +1,7 @@
-"""Options of `publish` that declare things: the safety profile, what the source's machine was."""
+"""The properties of a version: the options of `publish` that give them, and the request that they
+make."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,28 +9,70 @@ import click
 
 from adapters.cli import arguments
 from pipeline.gallery.model import (
+    HostCaching,
     PurchasePlan,
+    ReplicationMode,
     SafetyProfile,
     SecurityProfile,
+    SignatureTemplate,
     SourceProperties,
+    StorageAccountStrategy,
+    StorageAccountType,
     TargetRegion,
     UefiSettings,
+    VersionRequest,
 )
-from pipeline.gallery.names import region_key
-
-SIGNATURE_TEMPLATES = (
-    "NoSignatureTemplate",
-    "MicrosoftUefiCertificateAuthorityTemplate",
-    "MicrosoftWindowsTemplate",
-)
+from pipeline.gallery.names import parse_version, region_key
 
 _OPTIONS = (
+    click.option(
+        "--target-region",
+        "--target-regions",
+        "regions",
+        multiple=True,
+        metavar="REGION[=REPLICAS][=SKU]...",
+        help='Where it is to be (repeatable, or as "eu=2 us=1"). Default: the source region.',
+    ),
+    arguments.ADDITIONAL,
+    click.option(
+        "--location", "-l", metavar="REGION", help="Source region. Default: the definition's."
+    ),
+    click.option("--replica-count", type=int, metavar="N", help="Where a region gives none."),
+    click.option(
+        "--replication-mode",
+        type=arguments.enum_choice(ReplicationMode),
+        default=ReplicationMode.FULL.value,
+        show_default=True,
+        help="Shallow makes no copy: the version leans on its source, which has to stay.",
+    ),
+    click.option(
+        "--storage-account-type",
+        type=arguments.enum_choice(StorageAccountType),
+        help="Of regions that name none: one zone, all zones (ZRS), or a premium zone. Default: "
+        "Standard_LRS.",
+    ),
+    click.option(
+        "--storage-account-strategy",
+        type=arguments.enum_choice(StorageAccountStrategy),
+        help="Instead of a type: the best of those regions that name none.",
+    ),
+    click.option(
+        "--host-caching",
+        "caching",
+        multiple=True,
+        metavar="[LUN=]None|ReadOnly|ReadWrite",
+        help="Of the OS disk, or of a data disk, in VMs made from it (repeatable).",
+    ),
+    click.option("--exclude-from-latest", is_flag=True, help="latest never means this version."),
     click.option(
         "--exclude-from-latest-in",
         "excluded",
         multiple=True,
         metavar="REGION",
         help="latest never means this version there (repeatable).",
+    ),
+    click.option(
+        "--end-of-life-date", callback=arguments.as_date, metavar="DATE", help="ISO 8601."
     ),
     click.option(
         "--allow-replicated-location-deletion",
@@ -67,42 +110,68 @@ _OPTIONS = (
         "--uefi-signature-template",
         "templates",
         multiple=True,
-        type=click.Choice(SIGNATURE_TEMPLATES, case_sensitive=False),
+        type=arguments.enum_choice(SignatureTemplate),
         help="What a Trusted Launch VM starts with (repeatable).",
     ),
+    arguments.TAGS,
 )
 
 
 def declared_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that `version_request` reads."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def declared(values: dict[str, Any]) -> dict[str, Any]:
-    """The properties of a VersionRequest that these options give."""
-    return {
-        "safety_profile": SafetyProfile(
+def version_request(name: str, values: Mapping[str, Any], regions: Iterable[str]) -> VersionRequest:
+    """What the options ask for. `regions` are the configured ones."""
+    kind, strategy = values["storage_account_type"], values["storage_account_strategy"]
+    return VersionRequest(
+        parse_version(name),
+        fingerprint="",
+        location=values["location"],
+        target_regions=_target_regions(values, regions),
+        replica_count=values["replica_count"],
+        replication_mode=ReplicationMode(values["replication_mode"]),
+        storage_account_type=kind and StorageAccountType(kind),
+        storage_account_strategy=strategy and StorageAccountStrategy(strategy),
+        generalize=values["generalize"],
+        exclude_from_latest=values["exclude_from_latest"],
+        end_of_life_date=values["end_of_life_date"],
+        tags=arguments.pairs(values["tags"], "--tags"),
+        safety_profile=SafetyProfile(
             values["allow"], block_deletion_before_end_of_life=values["block"]
         ),
-        "source": SourceProperties(values["controller"], values["accelerated"], _plan(values)),
-        "security_profile": SecurityProfile(UefiSettings(values["templates"])),
-    }
+        source=SourceProperties(values["controller"], values["accelerated"], _plan(values)),
+        security_profile=SecurityProfile(
+            UefiSettings(tuple(map(SignatureTemplate, values["templates"])))
+        ),
+        host_caching=_caching(values["caching"]),
+    )
 
 
-def target_regions(values: dict[str, Any]) -> tuple[TargetRegion, ...]:
-    """The target regions, some of them excluded from latest."""
-    targets = arguments.target_regions(values["regions"])
+def _target_regions(values: Mapping[str, Any], regions: Iterable[str]) -> tuple[TargetRegion, ...]:
+    """The target regions with all that the options say of each."""
     keys = {region_key(name) for name in values["excluded"]}
-    strange = keys - {target.key for target in targets}
-    if strange:
-        raise click.UsageError(
-            f"--exclude-from-latest-in: {min(strange)!r} is not among the --target-regions"
-        )
-    return tuple(replace(item, exclude_from_latest=item.key in keys) for item in targets)
+    targets = arguments.target_regions(values["regions"], regions)
+    arguments.among(keys, targets, "--exclude-from-latest-in")
+    excluding = tuple(replace(item, exclude_from_latest=item.key in keys) for item in targets)
+    return arguments.with_additional(excluding, values["additional"], regions)
 
 
-def _plan(values: dict[str, Any]) -> PurchasePlan | None:
+def _caching(values: Iterable[str]) -> dict[int | None, HostCaching]:
+    found: dict[int | None, HostCaching] = {}
+    for lun, texts in arguments.of_disks(values, "--host-caching").items():
+        if len(texts) > 1:
+            raise click.UsageError(
+                f"--host-caching: {arguments.disk_option(lun)} has it more than once"
+            )
+        found[lun] = arguments.enum_value(HostCaching, texts[0], "--host-caching")
+    return found
+
+
+def _plan(values: Mapping[str, Any]) -> PurchasePlan | None:
     if values["plan"] is None:
         return None
     parts = values["plan"].split("/")

@@ -1,7 +1,7 @@
 """What generalizing does: the options that choose it, and `galleria operations`."""
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,16 @@ def _keep_keys(context: click.Context, parameter: click.Parameter, value: tuple[
     context.ensure_object(Settings).keys = value
 
 
+KEYS = click.option(
+    "--key",
+    multiple=True,
+    metavar="FILE|DEVICE:key:PASSPHRASE",
+    expose_value=False,
+    callback=_keep_keys,
+    help="Opens an encrypted (LUKS) volume. DEVICE: its name in the appliance, or UUID.",
+)
+
+
 def plan_options(function: Function) -> Function:
     """The options that `plan_of` reads."""
     names = [profile.name for profile in PROFILES]
@@ -47,14 +57,7 @@ def plan_options(function: Function) -> Function:
             is_flag=True,
             help="Take a guest that is not generalized as one that is; recorded in the version.",
         ),
-        click.option(
-            "--key",
-            multiple=True,
-            metavar="FILE|DEVICE:key:PASSPHRASE",
-            expose_value=False,
-            callback=_keep_keys,
-            help="Opens an encrypted (LUKS) volume. DEVICE: its name in the appliance, or UUID.",
-        ),
+        KEYS,
         click.option("--keep-user", multiple=True, metavar="NAME", help="Keep this account."),
         click.option("--remove-user", multiple=True, metavar="NAME", help="Remove this account."),
         click.option("--skip", multiple=True, metavar="NAME[,NAME...]", help="Not these."),
@@ -77,7 +80,7 @@ def plan_options(function: Function) -> Function:
     return function
 
 
-def plan_of(values: dict[str, Any]) -> Plan:
+def plan_of(values: Mapping[str, Any]) -> Plan:
     """The plan that the options of `plan_options` ask for."""
     return select(
         values["profile"],

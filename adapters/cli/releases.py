@@ -43,6 +43,7 @@ version.add_command(show, "show")
     metavar="REGION[=REPLICAS][=SKU]",
     help="A region more, or another number of replicas in one (repeatable).",
 )
+@arguments.ADDITIONAL
 @click.option("--remove-region", "removed", multiple=True, metavar="REGION", help="(repeatable)")
 @click.option("--replica-count", type=int, metavar="N", help="Where a region gives none.")
 @click.option("--exclude-from-latest", type=bool, help="latest never means this version.")
@@ -70,9 +71,13 @@ version.add_command(show, "show")
 @click.pass_obj
 def update(settings: Settings, /, *, name: str, **values: Any) -> None:
     """Change regions, replicas, exclusion from latest, end of life, safety and tags."""
+    regions = settings.load().regions
+    targets = arguments.target_regions(values["targets"], regions)
+    added = arguments.target_regions(values["added"], regions, "--add-region")
+    named = arguments.with_additional((*targets, *added), values["additional"], regions)
     change = VersionChange(
-        target_regions=arguments.target_regions(values["targets"]) if values["targets"] else None,
-        add=arguments.target_regions(values["added"]),
+        target_regions=named[: len(targets)] or None,
+        add=named[len(targets) :],
         remove=values["removed"],
         replica_count=values["replica_count"],
         exclude_from_latest=values["exclude_from_latest"],

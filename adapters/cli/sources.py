@@ -124,6 +124,8 @@ def sources_of(values: Mapping[str, Any]) -> tuple[AnySource, ...]:
 def spec_sources(source: "SourceDisks") -> tuple[AnySource, ...]:
     """The sources that a build spec names."""
     found: list[AnySource] = list(_whole(source.vm, source.box, source.ova))
+    if source.qmp is not None:
+        found.append(QemuSource(Path(source.qmp), Path(source.qga) if source.qga else None))
     if source.os_disk is not None:
         found.append(over(parse_disk(source.os_disk), source.os_disk_backing))
     if source.os_vhd_uri is not None:
@@ -131,7 +133,7 @@ def spec_sources(source: "SourceDisks") -> tuple[AnySource, ...]:
     found += _catalogued(source.managed_image, source.image_version, source.os_snapshot, {})
     return _some(
         [*found, *map(_data_disk, source.data_disks)],
-        "osDisk, osVhdUri, osSnapshot, vm, box, ova, managedImage or imageVersion",
+        "osDisk, osVhdUri, osSnapshot, vm, box, ova, qmp, managedImage or imageVersion",
     )
 
 

@@ -4,7 +4,14 @@ from xml.etree import ElementTree as ET
 
 from adapters.vms.parts import Disk, Start
 from pipeline.deploying.machine import Machine
-from pipeline.gallery.model import Architecture
+from pipeline.gallery.model import Architecture, HostCaching
+
+# Azure's host caching in libvirt's words: by the host not at all; reads; reads and writes
+CACHE = {
+    HostCaching.NONE: "none",
+    HostCaching.READ_ONLY: "writethrough",
+    HostCaching.READ_WRITE: "writeback",
+}
 
 
 def domain(machine: Machine, start: Start) -> bytes:
@@ -59,6 +66,8 @@ def _devices(devices: ET.Element, machine: Machine, start: Start) -> None:
 def _disk(devices: ET.Element, disk: Disk) -> None:
     element = ET.SubElement(devices, "disk", type="file", device="cdrom" if disk.cdrom else "disk")
     driver = ET.SubElement(element, "driver", name="qemu", type=disk.format.value)
+    if disk.caching is not None:
+        driver.set("cache", CACHE[disk.caching])
     if not disk.readonly:
         driver.set("discard", "unmap")
     ET.SubElement(element, "source", file=str(disk.path))

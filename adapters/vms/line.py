@@ -6,6 +6,7 @@ from typing import Any
 
 from adapters.vms.parts import Disk, Start
 from pipeline.deploying.machine import Machine
+from pipeline.gallery.model import HostCaching
 
 _HEAD = """#!/bin/sh
 # Starts {name}, from {title}: its console is this terminal; more arguments go to qemu. ACCEL=tcg
@@ -59,6 +60,8 @@ def _disk(name: str, disk: Disk) -> list[str]:
     file = {"driver": "file", "filename": str(disk.path)}
     node: dict[str, Any] = {"driver": disk.format.value, "node-name": name, "file": file}
     node |= {"read-only": True} if disk.readonly else {"discard": "unmap"}
+    if disk.caching is not None:
+        node["cache"] = {"direct": disk.caching is HostCaching.NONE}
     controller, unit = disk.address
     if disk.bus == "virtio":
         device = f"virtio-blk-pci,drive={name}"
@@ -67,6 +70,8 @@ def _disk(name: str, disk: Disk) -> list[str]:
     else:
         bus = f"ide.{unit}" if controller == 0 else f"sata{controller}.{unit}"
         device = f"{'ide-cd' if disk.cdrom else 'ide-hd'},bus={bus},drive={name}"
+    if disk.caching is not None:
+        device += f",write-cache={'off' if disk.caching is HostCaching.READ_ONLY else 'on'}"
     if name == "disk0":
         device += ",bootindex=0"
     return ["-blockdev", json.dumps(node), "-device", device]

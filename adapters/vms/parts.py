@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adapters.vms import firmware
 from pipeline.deploying.machine import Machine
-from pipeline.gallery.model import Architecture, HyperVGeneration, OsType
+from pipeline.gallery.model import Architecture, HostCaching, HyperVGeneration, OsType
 from pipeline.ports import ImageFormat
 
 SATA_PORTS = 6  # of one controller (ICH9)
@@ -31,6 +31,7 @@ class Disk:
     address: tuple[int, int] = (0, 0)
     cdrom: bool = False
     readonly: bool = False
+    caching: HostCaching | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,12 @@ def _virtio(machine: Machine) -> list[Disk]:
     disks = []
     data = 0
     for disk in machine.disks:
+        caching = machine.host_caching.get(disk.lun)
         if disk.lun is None:
-            disks.append(Disk(disk.path, disk.format, "virtio", "vda"))
+            disks.append(Disk(disk.path, disk.format, "virtio", "vda", caching=caching))
         else:
-            device = device_name("sd", data)
-            disks.append(Disk(disk.path, disk.format, "scsi", device, (0, disk.lun)))
+            device, address = device_name("sd", data), (0, disk.lun)
+            disks.append(Disk(disk.path, disk.format, "scsi", device, address, caching=caching))
             data += 1
     if machine.profile is not None:
         seed = machine.home / SEED
@@ -80,9 +82,12 @@ def _virtio(machine: Machine) -> list[Disk]:
 
 
 def _sata(machine: Machine) -> list[Disk]:
-    files = [(disk.path, disk.format, False) for disk in machine.disks]
+    files = [
+        (disk.path, disk.format, False, machine.host_caching.get(disk.lun))
+        for disk in machine.disks
+    ]
     if machine.profile is not None:
-        files.append((machine.home / SEED, ImageFormat.RAW, True))
+        files.append((machine.home / SEED, ImageFormat.RAW, True, None))
     return [
         Disk(
             path,
@@ -92,8 +97,9 @@ def _sata(machine: Machine) -> list[Disk]:
             divmod(index, SATA_PORTS),
             cdrom=cdrom,
             readonly=cdrom,
+            caching=caching,
         )
-        for index, (path, format, cdrom) in enumerate(files)
+        for index, (path, format, cdrom, caching) in enumerate(files)
     ]
 
 

@@ -183,6 +183,9 @@ def describe(
         nvram=nvram,
         profile=profile,
         title=str(version.name),
+        host_caching={
+            disk.lun: disk.host_caching for disk in version.disks if disk.host_caching is not None
+        },
     )
 
 

@@ -3,15 +3,16 @@
 import re
 import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.model import (
     Architecture,
+    HostCaching,
     HyperVGeneration,
     ImageDefinition,
     OsProfile,
@@ -26,7 +27,8 @@ DEFAULT_VCPUS = 2
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """`disks` are those of a replica, named as they will be; `nvram` None is a fresh one."""
+    """`disks` are those of a replica, named as they will be; `nvram` None is a fresh one.
+    `host_caching` is by LUN, of the disks of which the version says it."""
 
     name: str
     home: Path
@@ -42,6 +44,7 @@ class Machine:
     nvram: bytes | None = None
     profile: OsProfile | None = None
     title: str = ""
+    host_caching: Mapping[int | None, HostCaching] = field(default_factory=dict)
 
 
 class Machines(Protocol):

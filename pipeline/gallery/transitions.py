@@ -45,7 +45,8 @@ def created(
         exclude_from_latest=request.exclude_from_latest,
         end_of_life_date=request.end_of_life_date,
         safety_profile=request.safety_profile,
-        storage_account_type=request.storage_account_type,
+        storage_account_type=rules.storage_type(request),
+        storage_account_strategy=request.storage_account_strategy,
         security_profile=request.security_profile,
         tags=request.tags,
         owner=owner,
@@ -110,12 +111,17 @@ def replicating(
 
 def regions_differ(old: ImageVersion, new: ImageVersion) -> bool:
     """Whether something is to be done in zones: regions come or go, or other counts are wanted."""
-    before = {target.key: old.replicas_in(target) for target in old.target_regions}
-    after = {target.key: new.replicas_in(target) for target in new.target_regions}
+    wanted = {target.key: new.replicas_in(target) for target in new.target_regions}
     made = {item.key: len(item.result.replicas) for item in old.regions if item.result.replicas}
-    unequal = any(after.get(key, count) != count for key, count in made.items())
+    unequal = any(wanted.get(key, count) != count for key, count in made.items())
     unfinished = old.provisioning_state is ProvisioningState.UPDATING
-    return before != after or unequal or unfinished or bool(old.leaving)
+    return _numbers(old) != _numbers(new) or unequal or unfinished or bool(old.leaving)
+
+
+def _numbers(version: ImageVersion) -> dict[str, object]:
+    """By region, its own replicas and the additional ones."""
+    common = version.replica_count
+    return {t.key: (t.own_count(common), t.additional_replica_sets) for t in version.target_regions}
 
 
 def updating(

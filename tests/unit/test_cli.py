@@ -18,7 +18,7 @@ from adapters.cli.commands import COMMANDS
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command, LazyGroup
 from pipeline import errors
-from pipeline.gallery.model import Feature, StorageAccountType, TargetRegion
+from pipeline.gallery.model import AdditionalReplicaSet, Feature, StorageAccountType, TargetRegion
 
 
 @pytest.fixture(autouse=True)
@@ -209,7 +209,9 @@ def test_json_has_a_schema_version(
 
 
 def test_target_regions_are_those_of_az() -> None:
-    found = arguments.target_regions(["eu=2", "'UK South' us=1=standard_zrs", "asia=premium_lrs"])
+    found = arguments.target_regions(
+        ["eu=2", "'UK South' us=1=standard_zrs", "asia=premium_lrs"], ()
+    )
     assert found == (
         TargetRegion("eu", 2),
         TargetRegion("UK South"),
@@ -221,7 +223,32 @@ def test_target_regions_are_those_of_az() -> None:
 @pytest.mark.parametrize("text", ["=2", "eu=x", "eu=1=standard_lrs=3", "eu=-1", "eu=²", "'eu"])
 def test_target_regions_that_are_not(text: str) -> None:
     with pytest.raises(click.UsageError, match="--target-region"):
-        arguments.target_regions([text])
+        arguments.target_regions([text], ["eu"])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["UK South=2", "eu"],
+        ["UK South=2 eu"],
+        ["eu UK South=2"],
+        ["'uk south=2' eu"],
+        ["eu uksouth=2"],
+    ],
+)
+def test_a_region_with_a_blank_in_its_name_needs_no_more_quotes(values: list[str]) -> None:
+    found = arguments.target_regions(values, ["eu", "UK South"])
+    assert {item.key: item.regional_replica_count for item in found} == {"eu": None, "uksouth": 2}
+
+
+def test_additional_replicas_are_of_regions_that_are_named() -> None:
+    targets = arguments.target_regions(["UK South=2 eu"], ["UK South", "eu"])
+    more = arguments.with_additional(targets, ["UK South=3=premium_lrs"], ["UK South", "eu"])
+    premium = AdditionalReplicaSet(StorageAccountType.PREMIUM_LRS, 3)
+    assert [item.additional_replica_sets for item in more] == [(premium,), ()]
+    for bad in ("us=3=premium_lrs", "eu=3", "eu=premium_lrs"):
+        with pytest.raises(click.UsageError, match="--additional-replicas"):
+            arguments.with_additional(targets, [bad], ["eu"])
 
 
 def test_pairs_and_features() -> None:

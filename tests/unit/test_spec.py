@@ -175,7 +175,11 @@ def test_mistakes_have_their_line(tmp_path: Path, old: str, new: str, problems: 
         ("profile: minimal", "profile: tidy", "17: generalize.profile: unknown profile 'tidy'"),
         ("replicas: 2", "replicas: 0", "21: targetRegions.0.replicas: Input should be greater"),
         ("UK South", "UK/South", "22: targetRegions.1.name: The region name"),
-        ("wait: first", "wait: none", "24: wait: Input should be 'first' or 'all', got 'none'"),
+        (
+            "wait: first",
+            "wait: now",
+            "24: wait: Input should be 'first', 'all' or 'none', got 'now'",
+        ),
         ("{team: web}", "{team: 1}", "9: image.tags.team: Input should be a valid string, got 1"),
     ],
 )
@@ -221,7 +225,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_the_published_schema_is_that_of_the_models() -> None:
     assert json.loads(SCHEMA_FILE.read_text()) == schema(), (
-        "write it again: galleria spec schema > adapters/spec.schema.json"
+        "write it again: galleria spec schema > adapters/spec/spec.schema.json"
     )
 
 
@@ -233,7 +237,7 @@ def test_the_schema_judges_as_galleria_does() -> None:
     for old, new in (
         ("next-patch", "1.0"),
         ("lun: 3", "lun: -1"),
-        ("wait: first", "wait: none"),
+        ("wait: first", "wait: later"),
         ("skip:", "keep:"),
         ("kind: ImageVersion", ""),
     ):

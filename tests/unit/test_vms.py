@@ -17,6 +17,7 @@ from pipeline.deploying.profile import check
 from pipeline.errors import EnvironmentMissing, InvalidParameter
 from pipeline.gallery.model import (
     Architecture,
+    HostCaching,
     HyperVGeneration,
     OsProfile,
     OsState,
@@ -91,6 +92,40 @@ def test_a_linux_machine_finds_its_data_disks_by_lun() -> None:
     ]
     assert root.find("os/loader") is None
     assert root.find("devices/interface/mac").get("address") == MACHINE.mac_address  # type: ignore[union-attr]
+
+
+CACHING: dict[int | None, HostCaching] = {
+    None: HostCaching.NONE,
+    0: HostCaching.READ_ONLY,
+    7: HostCaching.READ_WRITE,
+}
+CACHES = {"os": "none", "data-0": "writethrough", "data-7": "writeback", "seed": None}
+
+
+@pytest.mark.parametrize("os_type", list(OsType))
+def test_host_caching_is_the_cache_mode_of_both_descriptions(os_type: OsType) -> None:
+    machine = replace(MACHINE, os_type=os_type, host_caching=CACHING)
+    start = parts.plan(machine)
+    root = ET.fromstring(domain.domain(machine, start))  # noqa: S314 - our own
+    found = {
+        Path(item.find("source").get("file", "")).stem: item.find("driver").get("cache")  # type: ignore[union-attr]
+        for item in root.iter("disk")
+    }
+    assert found == CACHES
+    words = line.arguments(machine, start)
+    nodes = [json.loads(word) for word in words if word.startswith("{")]
+    devices = [word for word in words if ",drive=disk" in word]
+    said = [
+        (node.get("cache"), device.rpartition("write-cache=")[2].partition(",")[0])
+        for node, device in zip(nodes, devices, strict=True)
+    ]
+    # what libvirt makes of the three words: cache.direct and the guest's write cache
+    assert said[:3] == [
+        ({"direct": True}, "on"),
+        ({"direct": False}, "off"),
+        ({"direct": False}, "on"),
+    ]
+    assert said[3][0] is None
 
 
 def test_windows_needs_no_drivers_of_others() -> None:

@@ -31,6 +31,7 @@ from pipeline.gallery.model.galleries import (
 from pipeline.gallery.model.kinds import (
     AggregatedState,
     Architecture,
+    HostCaching,
     HyperVGeneration,
     OsState,
     OsType,
@@ -38,9 +39,12 @@ from pipeline.gallery.model.kinds import (
     ReplicationMode,
     ReplicationState,
     SharingPermissions,
+    SignatureTemplate,
+    StorageAccountStrategy,
     StorageAccountType,
 )
 from pipeline.gallery.model.versions import (
+    AdditionalReplicaSet,
     DiskSource,
     ImageDisk,
     ImageVersion,
@@ -59,6 +63,7 @@ from pipeline.gallery.model.versions import (
 )
 
 __all__ = [
+    "AdditionalReplicaSet",
     "AggregatedState",
     "Architecture",
     "Channel",
@@ -68,6 +73,7 @@ __all__ = [
     "DiskSource",
     "Feature",
     "Gallery",
+    "HostCaching",
     "HyperVGeneration",
     "Identifier",
     "ImageDefinition",
@@ -94,10 +100,12 @@ __all__ = [
     "SecurityProfile",
     "SharingPermissions",
     "SharingProfile",
+    "SignatureTemplate",
     "SoftDeletePolicy",
     "SoftDeletion",
     "SourceFile",
     "SourceProperties",
+    "StorageAccountStrategy",
     "StorageAccountType",
     "Subscription",
     "TargetRegion",

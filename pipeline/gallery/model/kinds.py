@@ -27,6 +27,30 @@ class StorageAccountType(Enum):
     STANDARD_LRS = "Standard_LRS"
     STANDARD_ZRS = "Standard_ZRS"
     PREMIUM_LRS = "Premium_LRS"
+    PREMIUM_V2_LRS = "PremiumV2_LRS"  # Azure's alone: no zone offers it
+
+
+class StorageAccountStrategy(Enum):
+    """How the storage account type of a region is chosen that names none."""
+
+    PREFER_STANDARD_ZRS = "PreferStandard_ZRS"  # where the region can, else Standard_LRS
+    DEFAULT_STANDARD_LRS = "DefaultStandard_LRS"
+
+
+class HostCaching(Enum):
+    """Whether the host of a VM caches what the VM reads from a disk, and writes to it."""
+
+    NONE = "None"
+    READ_ONLY = "ReadOnly"
+    READ_WRITE = "ReadWrite"
+
+
+class SignatureTemplate(Enum):
+    """Whose keys the firmware of a VM trusts before others are enrolled."""
+
+    NONE = "NoSignatureTemplate"
+    MICROSOFT_UEFI_CA = "MicrosoftUefiCertificateAuthorityTemplate"
+    MICROSOFT_WINDOWS = "MicrosoftWindowsTemplate"
 
 
 class ReplicationMode(Enum):

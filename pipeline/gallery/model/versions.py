@@ -8,12 +8,23 @@ from typing import Any
 from pipeline.gallery.model.definitions import PurchasePlan
 from pipeline.gallery.model.kinds import (
     AggregatedState,
+    HostCaching,
     ProvisioningState,
     ReplicationMode,
     ReplicationState,
+    SignatureTemplate,
+    StorageAccountStrategy,
     StorageAccountType,
 )
 from pipeline.gallery.names import VersionName, VersionNumber, region_key
+
+
+@dataclass(frozen=True, slots=True)
+class AdditionalReplicaSet:
+    """Replicas that a region has besides its own, in storage of another type."""
+
+    storage_account_type: StorageAccountType
+    regional_replica_count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +36,20 @@ class TargetRegion:
     regional_replica_count: int | None = None
     storage_account_type: StorageAccountType | None = None
     exclude_from_latest: bool = False
+    additional_replica_sets: tuple[AdditionalReplicaSet, ...] = ()
 
     @property
     def key(self) -> str:
         return region_key(self.name)
+
+    def own_count(self, common: int | None) -> int:
+        """Replicas of its own type of storage: its own count, else the common one, else 1."""
+        return self.regional_replica_count or common or 1
+
+    def count(self, common: int | None) -> int:
+        """All its replicas, the additional ones too."""
+        more = sum(item.regional_replica_count for item in self.additional_replica_sets)
+        return self.own_count(common) + more
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +124,7 @@ class ImageDisk:
     digest: str
     virtual_size: int
     source: DiskSource
+    host_caching: HostCaching | None = None  # what VMs made from it use; None: as the host likes
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +148,9 @@ class SoftDeletion:
 
 @dataclass(frozen=True, slots=True)
 class UefiSettings:
-    """Names of the signature templates that a Trusted Launch VM starts with."""
+    """The signature templates that a Trusted Launch VM starts with."""
 
-    signature_template_names: tuple[str, ...] = ()
+    signature_template_names: tuple[SignatureTemplate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +201,8 @@ class ImageVersion:
     stats: Mapping[str, Any] = field(default_factory=dict)
     owner: OwnerToken | None = None
     owned_since: datetime | None = None
-    storage_account_type: StorageAccountType = StorageAccountType.STANDARD_LRS
+    storage_account_type: StorageAccountType | None = None
+    storage_account_strategy: StorageAccountStrategy | None = None
     security_profile: SecurityProfile = SecurityProfile()
     unverified: tuple[str, ...] = ()
     leaving: tuple[str, ...] = ()
@@ -205,8 +228,8 @@ class ImageVersion:
         return next((status for status in self.regions if status.key == key), None)
 
     def replicas_in(self, region: TargetRegion) -> int:
-        """How many replicas a region is to have: its own count, else the common one, else 1."""
-        return region.regional_replica_count or self.replica_count or 1
+        """How many replicas a region is to have in all."""
+        return region.count(self.replica_count)
 
     def is_completed_in(self, region: str) -> bool:
         status = self.status(region)
@@ -241,7 +264,8 @@ class SourceProperties:
 @dataclass(frozen=True, slots=True)
 class VersionRequest:
     """What a publisher asks for. None means the default: the gallery's location, that region
-    alone, generalize as the definition's OS state says. `luns` are those of the data disks."""
+    alone, generalize as the definition's OS state says. `luns` are those of the data disks;
+    `host_caching` is by LUN, None the OS disk's. Of storage type and strategy one is given."""
 
     name: VersionName
     fingerprint: str
@@ -255,6 +279,8 @@ class VersionRequest:
     end_of_life_date: datetime | None = None
     safety_profile: SafetyProfile = SafetyProfile()
     tags: Mapping[str, str] = field(default_factory=dict)
-    storage_account_type: StorageAccountType = StorageAccountType.STANDARD_LRS
+    storage_account_type: StorageAccountType | None = None
+    storage_account_strategy: StorageAccountStrategy | None = None
     source: SourceProperties = SourceProperties()
     security_profile: SecurityProfile = SecurityProfile()
+    host_caching: Mapping[int | None, HostCaching] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from pipeline.gallery.rules.regions import (
     known_region,
     replica_count,
     source_region_targeted,
+    storage_type,
     targets,
 )
 from pipeline.gallery.rules.resources import deletable, end_of_life, existing, parent
@@ -31,12 +32,18 @@ from pipeline.gallery.rules.scopes import (
     subscription_put,
 )
 from pipeline.gallery.rules.sources import (
+    caching,
     distinct_luns,
     distinct_sources,
     one_kind_of_source,
     source_missing,
 )
-from pipeline.gallery.rules.updates import VersionChange, changed_properties, changed_targets
+from pipeline.gallery.rules.updates import (
+    VersionChange,
+    changed_properties,
+    changed_targets,
+    kept,
+)
 from pipeline.gallery.rules.use import (
     cautions,
     disk_of,
@@ -64,6 +71,7 @@ __all__ = [
     "VersionChange",
     "agreement",
     "blocked",
+    "caching",
     "cautions",
     "changed_properties",
     "changed_targets",
@@ -80,6 +88,7 @@ __all__ = [
     "gallery_update",
     "has_source",
     "in_the_bin",
+    "kept",
     "known_region",
     "known_resource_group",
     "known_subscription",
@@ -104,6 +113,7 @@ __all__ = [
     "soft_deletion",
     "source_missing",
     "source_region_targeted",
+    "storage_type",
     "subscription_put",
     "targets",
     "to_the_bin",

@@ -4,10 +4,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from pipeline.errors import InvalidParameter
-from pipeline.gallery.model import Region, ReplicationMode, StorageAccountType, TargetRegion
+from pipeline.gallery.model import (
+    Region,
+    ReplicationMode,
+    StorageAccountStrategy,
+    StorageAccountType,
+    TargetRegion,
+    VersionRequest,
+)
 from pipeline.gallery.names import region_key
 
 MAX_REPLICAS = 100
+_PREMIUM = (StorageAccountType.PREMIUM_LRS, StorageAccountType.PREMIUM_V2_LRS)
 
 
 def known_region(
@@ -37,13 +45,15 @@ def targets(
     regions: Iterable[Region],
     mode: ReplicationMode = ReplicationMode.FULL,
     *,
-    kind: StorageAccountType = StorageAccountType.STANDARD_LRS,
+    kind: StorageAccountType | None = None,
+    strategy: StorageAccountStrategy | None = None,
 ) -> tuple[TargetRegion, ...]:
     """The target regions of a version in `location`, in their configured spelling; `kind` is the
-    storage account type of those that name none."""
+    storage account type of those that name none, or `strategy` chooses it."""
     regions = tuple(regions)
     result = tuple(
-        _target(target, regions, kind) for target in wanted or [TargetRegion(location.name)]
+        _target(target, regions, kind, strategy)
+        for target in wanted or [TargetRegion(location.name)]
     )
     keys = [target.key for target in result]
     if len(set(keys)) < len(keys):
@@ -69,23 +79,69 @@ def source_region_targeted(wanted: Sequence[TargetRegion], location: Region) -> 
         )
 
 
+def storage_type(request: VersionRequest) -> StorageAccountType | None:
+    """The storage account type of a version's regions that name none. None: a strategy chooses."""
+    kind, strategy = request.storage_account_type, request.storage_account_strategy
+    if kind is not None and strategy is not None:
+        raise InvalidParameter(
+            "The properties 'publishingProfile.storageAccountType' and "
+            "'publishingProfile.storageAccountStrategy' exclude each other: "
+            f"'{kind.value}' and '{strategy.value}' are given."
+        )
+    return kind or (None if strategy else StorageAccountType.STANDARD_LRS)
+
+
+def _chosen(region: Region, strategy: StorageAccountStrategy | None) -> StorageAccountType:
+    zrs = StorageAccountType.STANDARD_ZRS
+    preferred = strategy is StorageAccountStrategy.PREFER_STANDARD_ZRS
+    if preferred and zrs in region.storage_account_types:
+        return zrs
+    return StorageAccountType.STANDARD_LRS
+
+
 def _target(
-    target: TargetRegion, regions: tuple[Region, ...], default: StorageAccountType
+    target: TargetRegion,
+    regions: tuple[Region, ...],
+    default: StorageAccountType | None,
+    strategy: StorageAccountStrategy | None,
 ) -> TargetRegion:
     region = known_region(target.name, regions, kind="galleries/images/versions")
     replica_count(target.regional_replica_count, "targetRegion.regionalReplicaCount")
-    kind = target.storage_account_type or default
+    kind = target.storage_account_type or default or _chosen(region, strategy)
+    _offered(region, kind)
+    _additional(target, region, kind)
+    return replace(target, name=region.name, storage_account_type=kind)
+
+
+def _additional(target: TargetRegion, region: Region, kind: StorageAccountType) -> None:
+    """More replicas in a region lie in the other sort of zones: beside a base in an ordinary zone
+    another one there would be the region's own."""
+    sets = target.additional_replica_sets
+    for item in sets:
+        replica_count(item.regional_replica_count, "additionalReplicaSets.regionalReplicaCount")
+        _offered(region, item.storage_account_type)
+    sorts = [kind in _PREMIUM, *(item.storage_account_type in _PREMIUM for item in sets)]
+    if len(set(sorts)) < len(sorts):
+        listed = ", ".join(item.storage_account_type.value for item in sets)
+        raise InvalidParameter(
+            f"The additionalReplicaSets of region '{region.name}' are not valid: {listed} beside "
+            f"the region's own {kind.value}.",
+            hint="beside a standard type one set of Premium_LRS, beside Premium_LRS one of a "
+            "standard type",
+        )
+
+
+def _offered(region: Region, kind: StorageAccountType) -> None:
     if kind not in region.storage_account_types:
         family = "ZRS" if kind is StorageAccountType.STANDARD_ZRS else kind.value
         raise InvalidParameter(
             f"{family} storage account type is not supported in this region: '{region.name}'.",
             hint="supported there: " + ", ".join(k.value for k in region.storage_account_types),
         )
-    return replace(target, name=region.name, storage_account_type=kind)
 
 
 def _shallow(result: tuple[TargetRegion, ...]) -> None:
-    if len(result) > 1 or (result[0].regional_replica_count or 1) > 1:
+    if len(result) > 1 or result[0].count(None) > 1:
         raise InvalidParameter(
             "A version in replication mode Shallow has its source region alone and one replica: "
             "its replicas lean on the source."

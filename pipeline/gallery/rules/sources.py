@@ -1,8 +1,9 @@
 """Why disks can't become a version, in Azure's words."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from pipeline.errors import InvalidParameter, NotFound
+from pipeline.gallery.model import HostCaching
 
 
 def source_missing(name: object, why: str) -> NotFound:
@@ -46,3 +47,12 @@ def distinct_sources(sources: Sequence[tuple[int | None, Hashable, object]]) -> 
         if identity in seen:
             raise InvalidParameter(f"Duplicated source ids have been detected: '{name}'.")
         seen[identity] = lun
+
+
+def caching(wanted: Mapping[int | None, HostCaching], luns: Iterable[int | None]) -> None:
+    """Host caching is of disks that are there; `luns` are theirs (None: the OS disk)."""
+    for lun in set(wanted) - set(luns):
+        raise InvalidParameter(
+            f"Cannot bind parameter dataDiskImages.hostCaching: there is no data disk with LUN "
+            f"{lun} among the sources."
+        )

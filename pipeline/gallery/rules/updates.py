@@ -5,7 +5,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from pipeline.errors import Conflict, InvalidParameter, NotFound
-from pipeline.gallery.model import ImageVersion, Region, ReplicationMode, TargetRegion
+from pipeline.gallery.model import (
+    AdditionalReplicaSet,
+    ImageVersion,
+    Region,
+    ReplicationMode,
+    StorageAccountType,
+    TargetRegion,
+)
 from pipeline.gallery.names import region_key
 from pipeline.gallery.rules.regions import (
     known_region,
@@ -69,18 +76,15 @@ def changed_targets(
     location = known_region(version.location, regions)
     wanted = {target.key: target for target in version.target_regions}
     if change.target_regions is not None:
-        replaced = targets(
-            change.target_regions, location, regions, kind=version.storage_account_type
-        )
+        listed = [kept(version, target) for target in change.target_regions]
+        replaced = _checked(version, listed, location, regions)
         left_out = [target.name for target in wanted.values() if target.key not in _keys(replaced)]
         _may_leave(version, left_out, by_name=False)
-        wanted = {target.key: _same_kind(version, target, change) for target in replaced}
+        wanted = {target.key: target for target in replaced}
     for target in change.add:
         old = wanted.get(target.key)
         exclude = target.exclude_from_latest or (old is not None and old.exclude_from_latest)
-        wanted[target.key] = _same_kind(
-            version, replace(target, exclude_from_latest=exclude), change
-        )
+        wanted[target.key] = replace(kept(version, target), exclude_from_latest=exclude)
     _may_leave(version, change.remove, by_name=True)
     for (
         name
@@ -92,43 +96,62 @@ def changed_targets(
         if found is None:
             raise NotFound(f"'{name}' is not among the target regions of '{version.name}'.")
         wanted[found.key] = replace(found, exclude_from_latest=exclude)
-    result = targets(
-        tuple(wanted.values()),
+    result = _checked(version, tuple(wanted.values()), location, regions)
+    _one_stays(version, result)
+    return result
+
+
+def _checked(
+    version: ImageVersion,
+    wanted: Sequence[TargetRegion],
+    location: Region,
+    regions: Sequence[Region],
+) -> tuple[TargetRegion, ...]:
+    return targets(
+        wanted,
         location,
         regions,
         version.replication_mode,
         kind=version.storage_account_type,
+        strategy=version.storage_account_strategy,
     )
-    _one_stays(version, result)
-    return result
 
 
 def _keys(wanted: Sequence[TargetRegion]) -> set[str]:
     return {target.key for target in wanted}
 
 
-def _same_kind(version: ImageVersion, target: TargetRegion, change: VersionChange) -> TargetRegion:
-    """What is kept where has been decided; a region that is there keeps its own."""
+def kept(version: ImageVersion, target: TargetRegion) -> TargetRegion:
+    """A region as it is asked for: what is kept where has been decided if it is there already, and
+    only the numbers may change."""
     old = version.target(target.name)
     if old is None:
         return target
-    explicit = next(
-        (
-            item.storage_account_type
-            for item in (*change.add, *(change.target_regions or ()))
-            if item.key == target.key
-        ),
-        None,
-    )
-    if explicit is not None and explicit is not old.storage_account_type:
-        kept = old.storage_account_type.value if old.storage_account_type else "none"
+    if target.storage_account_type not in (None, old.storage_account_type):
+        have = old.storage_account_type.value if old.storage_account_type else "none"
         raise InvalidParameter(
             f"Global storage account type does not match the storage account type in the existing "
-            f"TargetRegion: '{old.name}'. Please specify '{kept}'.",
+            f"TargetRegion: '{old.name}'. Please specify '{have}'.",
             hint="remove the region and add it again to change it",
             code="PropertyChangeNotAllowed",
         )
-    return replace(target, storage_account_type=old.storage_account_type)
+    sets = target.additional_replica_sets or old.additional_replica_sets
+    if _types(sets) != _types(old.additional_replica_sets):
+        raise InvalidParameter(
+            "Changing property 'galleryImageVersion.properties.publishingProfile.targetRegions."
+            f"additionalReplicaSets' is not allowed for region '{old.name}'.",
+            hint="only the number of replicas changes; remove the region and add it again for more",
+            code="PropertyChangeNotAllowed",
+        )
+    return replace(
+        target,
+        storage_account_type=old.storage_account_type,
+        additional_replica_sets=sets,
+    )
+
+
+def _types(sets: Sequence[AdditionalReplicaSet]) -> list[StorageAccountType]:
+    return [item.storage_account_type for item in sets]
 
 
 def _may_leave(version: ImageVersion, names: Sequence[str], *, by_name: bool) -> None:

@@ -49,7 +49,8 @@ class Publishing(Operations):
                 location,
                 self._regions,
                 request.replication_mode,
-                kind=request.storage_account_type,
+                kind=rules.storage_type(request),
+                strategy=request.storage_account_strategy,
             )
             old = catalog.version(name)
             rules.number_free(old, request.fingerprint, owner_alive=self._busy(old))
@@ -165,13 +166,18 @@ class Publishing(Operations):
             wanted = {t.key: t for t in version.target_regions}
             # a region that is there already and is only named is no change
             wanted |= {
-                t.key: t
+                t.key: rules.kept(version, t)
                 for t in targets
                 if t.regional_replica_count or not version.is_completed_in(t.name)
             }
             location = rules.known_region(version.location, self._regions)
             checked = rules.targets(
-                tuple(wanted.values()), location, self._regions, version.replication_mode
+                tuple(wanted.values()),
+                location,
+                self._regions,
+                version.replication_mode,
+                kind=version.storage_account_type,
+                strategy=version.storage_account_strategy,
             )
             rules.replication_put(version, checked)
             version = transitions.replicating(

@@ -1,22 +1,6 @@
-"""Build specs: a YAML file that says what a version is made from, as `galleria build` takes it.
+"""What a build spec may say, and the JSON schema of it."""
 
-```yaml
-apiVersion: galleria/v1
-kind: ImageVersion
-image: {gallery: corp, definition: web, version: next-patch}
-source:
-  osDisk: ./web.vhdx                  # relative to this file; FILE@NAME picks a qcow2 snapshot
-  dataDisks: [{lun: 0, path: ./web-data.vhd}]
-generalize: {skip: [logs]}            # or false; left out: as the definition's OS state says
-targetRegions: [{name: eu, replicas: 2}, {name: us}]
-```
-
-`spec.schema.json` is generated from these models, for editors and CI; a test fails on difference.
-"""
-
-import json
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,17 +11,19 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    ValidationError,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
-from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from pipeline.errors import GalleriaError, InvalidParameter, NotFound
+from pipeline.errors import GalleriaError
 from pipeline.gallery.documents import parse_date
+from pipeline.gallery.model import (
+    HostCaching,
+    ReplicationMode,
+    SignatureTemplate,
+    StorageAccountStrategy,
+    StorageAccountType,
+)
 from pipeline.gallery.names import (
     DefinitionName,
     GalleryName,
@@ -49,15 +35,7 @@ from pipeline.guest.operations import Operation
 from pipeline.guest.profiles import DEFAULT, OPERATIONS, PROFILES, Profile, select
 
 NEXT_PATCH = "next-patch"
-MAX_BYTES = 1 << 20
-MAX_NODES = 10_000  # aliases can make a small file expand without end
 SCHEMA_FILE = Path(__file__).with_name("spec.schema.json")
-
-
-class SpecInvalid(InvalidParameter):
-    """A build spec is not what the schema allows; the message has a line per mistake."""
-
-    code = "SpecInvalid"
 
 
 def _by(check: Callable[[str], object]) -> AfterValidator:
@@ -101,10 +79,32 @@ OperationText = Annotated[str, _by(lambda name: select(only=[name])), _one_of(OP
 ChecksumText = Annotated[str, Field(pattern=r"^sha256:[0-9a-fA-F]{64}$")]
 PathText = Annotated[str, Field(min_length=1)]
 GuestPathText = Annotated[str, _by(lambda path: select(remove_paths=[path]))]
+DiskText = Annotated[str, Field(pattern=r"^(os|[0-9]{1,2})$")]
+Count = Annotated[int, Field(ge=1, le=100)]
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel)
+
+
+class SafetyProfile(_Model):
+    """What keeps a version from being lost."""
+
+    allow_deletion_of_replicated_locations: bool | None = Field(
+        default=None,
+        description="Whether it may leave regions. Left out: only those that are named.",
+    )
+    block_deletion_before_end_of_life: bool = False
+
+
+class UefiSettings(_Model):
+    """What a Trusted Launch VM starts with."""
+
+    signature_template_names: tuple[SignatureTemplate, ...] = ()
+
+
+class SecurityProfile(_Model):
+    uefi_settings: UefiSettings = UefiSettings()
 
 
 class Image(_Model):
@@ -116,6 +116,11 @@ class Image(_Model):
     exclude_from_latest: bool = False
     end_of_life_date: DateText | None = Field(None, description="ISO 8601, in the future.")
     tags: Mapping[str, str] = Field(default_factory=dict)
+    location: RegionText | None = Field(
+        None, description="Source region. Left out: the definition's."
+    )
+    safety_profile: SafetyProfile = SafetyProfile()
+    security_profile: SecurityProfile = SecurityProfile()
 
 
 class DataDisk(_Model):
@@ -137,6 +142,22 @@ class DataDisk(_Model):
         return self
 
 
+class Plan(_Model):
+    """The purchase plan of the marketplace image that the machine was made from."""
+
+    name: str
+    publisher: str
+    product: str
+
+
+class SourceMachine(_Model):
+    """What is declared of the machine that the disks come from."""
+
+    disk_controller_type: Literal["SCSI", "NVMe"] | None = None
+    accelerated_network: bool | None = None
+    purchase_plan: Plan | None = None
+
+
 class SourceDisks(_Model):
     """Image files, relative to the spec (FILE@NAME picks a qcow2 internal snapshot), or URLs; or
     one whole machine."""
@@ -150,20 +171,27 @@ class SourceDisks(_Model):
     vm: PathText | None = Field(None, description="A libvirt domain's XML, or its name.")
     box: PathText | None = Field(None, description="A Vagrant box.")
     ova: PathText | None = Field(None, description="An OVA.")
+    qmp: PathText | None = Field(None, description="A running QEMU, by its QMP socket.")
+    qga: PathText | None = Field(None, description="Its guest agent's socket, with qmp.")
     managed_image: str | None = Field(None, description="A managed image.")
     image_version: str | None = Field(None, description="A version: gallery/definition/version.")
+    machine: SourceMachine = SourceMachine()
 
     @model_validator(mode="after")
     def _one_of_all(self) -> "SourceDisks":
         kept = (self.managed_image, self.image_version)
-        whole = [item for item in (self.vm, self.box, self.ova, *kept) if item is not None]
+        whole = [
+            item for item in (self.vm, self.box, self.ova, self.qmp, *kept) if item is not None
+        ]
         disks = (self.os_disk, self.os_vhd_uri, self.os_snapshot)
         single = [item for item in disks if item is not None]
         if len(whole) + len(single) != 1 or (whole and self.data_disks):
             raise ValueError(
                 "give one of osDisk, osVhdUri, osSnapshot (these with dataDisks), vm, box, ova, "
-                "managedImage and imageVersion"
+                "qmp, managedImage and imageVersion"
             )
+        if self.qga is not None and self.qmp is None:
+            raise ValueError("qga goes with qmp")
         if self.os_disk_backing and self.os_disk is None:
             raise ValueError("osDiskBacking goes with osDisk")
         if (self.os_vhd_uri is None) != (self.checksum is None):
@@ -194,12 +222,23 @@ class Generalize(_Model):
     )
 
 
+class ReplicaSet(_Model):
+    """More replicas in a region, in storage of another type."""
+
+    storage_account_type: StorageAccountType
+    regional_replica_count: Count = 1
+
+
 class SpecRegion(_Model):
     """A region that the version is to be in."""
 
     name: RegionText
-    replicas: int | None = Field(None, ge=1, le=100, description="Default: replicaCount.")
+    replicas: Count | None = Field(None, description="Default: replicaCount.")
+    storage_account_type: StorageAccountType | None = Field(
+        None, description="Default: the version's."
+    )
     exclude_from_latest: bool = False
+    additional_replica_sets: tuple[ReplicaSet, ...] = ()
 
 
 def _generalize_tag(value: object) -> str:
@@ -223,25 +262,28 @@ class Spec(_Model):
     target_regions: tuple[SpecRegion, ...] = Field(
         (), description="Left out: the gallery's region alone."
     )
-    replica_count: int | None = Field(None, ge=1, le=100)
-    wait: Literal["first", "all"] = "all"
-
-
-def load_spec(path: Path) -> Spec:
-    """Read and check one spec; its disk paths come back joined to the spec's directory.
-
-    Raises NotFound, or SpecInvalid with `file:line: key: what is wrong` for every mistake.
-    """
-    document = _read(path)
-    budget = _Budget(path)
-    try:
-        spec = Spec.model_validate_json(json.dumps(budget.plain(document, 0)))
-    except ValidationError as error:
-        lines = [_describe(path, document, details) for details in error.errors()]
-        raise SpecInvalid(
-            "\n".join(lines), hint="galleria spec schema prints what a spec may hold"
-        ) from None
-    return _resolve(spec, path.parent)
+    replica_count: Count | None = None
+    replication_mode: ReplicationMode = Field(
+        ReplicationMode.FULL, description="Shallow makes no copy."
+    )
+    storage_account_type: StorageAccountType | None = Field(
+        None, description="Of regions that name none. Default: Standard_LRS."
+    )
+    storage_account_strategy: StorageAccountStrategy | None = Field(
+        None, description="Instead of a type."
+    )
+    host_caching: Mapping[DiskText, HostCaching] = Field(
+        default_factory=dict, description="By disk: os, or the LUN of a data disk."
+    )
+    force: bool = Field(
+        False, description="Take a guest that is not generalized as one that is; recorded."
+    )
+    boot_check: bool = Field(False, description="Boot a clone before anything is visible.")
+    preflight: bool = Field(True, description="Estimate the space first.")
+    wait: Literal["first", "all", "none"] = Field(
+        "all",
+        description="Whose end the build waits for: the first region's, all regions', or nobody's.",
+    )
 
 
 def schema() -> dict[str, Any]:
@@ -250,109 +292,3 @@ def schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Spec.model_json_schema(by_alias=True),
     }
-
-
-def _resolve(spec: Spec, directory: Path) -> Spec:
-    source = spec.source
-    files = {
-        name: str(directory / value)
-        for name in ("os_disk", "box", "ova")
-        if (value := getattr(source, name)) is not None
-    }
-    if source.vm is not None and source.vm.endswith(".xml"):
-        files["vm"] = str(directory / source.vm)
-    below = _joined(directory, source.os_disk_backing)
-    disks = tuple(_resolve_disk(disk, directory) for disk in source.data_disks)
-    resolved = source.model_copy(update={**files, "os_disk_backing": below, "data_disks": disks})
-    wanted = spec.generalize
-    if isinstance(wanted, Generalize):
-        wanted = wanted.model_copy(update={"scripts": _joined(directory, wanted.scripts)})
-    return spec.model_copy(update={"source": resolved, "generalize": wanted})
-
-
-def _resolve_disk(disk: DataDisk, directory: Path) -> DataDisk:
-    path = None if disk.path is None else str(directory / disk.path)
-    return disk.model_copy(update={"path": path, "backing": _joined(directory, disk.backing)})
-
-
-def _joined(directory: Path, files: Sequence[str]) -> tuple[str, ...]:
-    return tuple(str(directory / file) for file in files)
-
-
-def _read(path: Path) -> CommentedMap:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise NotFound(f"there is no build spec {path}") from None
-    if len(content) > MAX_BYTES:
-        raise SpecInvalid(f"{path}: larger than {MAX_BYTES} bytes")
-    try:
-        document = YAML(typ="rt").load(content)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise SpecInvalid(f"{path}:{line}: {error.problem or error.context}") from None
-    except RecursionError:
-        raise SpecInvalid(f"{path}:1: too deep") from None
-    except (YAMLError, ValueError) as error:
-        raise SpecInvalid(f"{path}:1: not YAML: {error}") from None
-    if not isinstance(document, CommentedMap):
-        raise SpecInvalid(f"{path}:1: expected a mapping that begins with apiVersion")
-    return document
-
-
-class _Budget:
-    """Turns ruamel's tree, which knows lines, into JSON data, within bounds."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._left = MAX_NODES
-
-    def plain(self, value: object, depth: int) -> object:
-        self._left -= 1
-        if self._left < 0 or depth > 20:
-            raise SpecInvalid(f"{self._path}: too deep, or its aliases expand to too much")
-        if isinstance(value, CommentedMap):
-            return {str(key): self.plain(item, depth + 1) for key, item in value.items()}
-        if isinstance(value, CommentedSeq):
-            return [self.plain(item, depth + 1) for item in value]
-        if isinstance(value, date):
-            return value.isoformat()
-        if value is None or isinstance(value, bool | int | float | str):
-            return value
-        raise SpecInvalid(f"{self._path}: the tag of {value!r} is not known in a build spec")
-
-
-def _describe(path: Path, document: CommentedMap, details: ErrorDetails) -> str:
-    line, keys = _locate(document, details["loc"])
-    message = details["msg"].removeprefix("Value error, ")
-    value = details["input"]
-    if details["type"] == "missing":
-        message = "is required"
-    elif details["type"] == "extra_forbidden":
-        message = "is not a key that is known here"
-    elif not isinstance(value, Mapping | list):
-        quotes = ": write it in quotes" if details["type"] == "string_type" else ""
-        message = f"{message}, got {value!r}{quotes}" if repr(value) not in message else message
-    return f"{path}:{line}: {'.'.join(keys)}: {message}"
-
-
-def _locate(document: CommentedMap, location: tuple[int | str, ...]) -> tuple[int, list[str]]:
-    """The line of a place in the document, and its keys; pydantic's own union tags are left out."""
-    node: object = document
-    line = 1
-    keys = []
-    for index, key in enumerate(location):
-        if isinstance(node, CommentedMap) and key in node:
-            line = node.lc.key(key)[0] + 1
-        elif isinstance(node, CommentedSeq) and isinstance(key, int):
-            line = node.lc.item(key)[0] + 1
-        elif index < len(location) - 1 or not isinstance(node, CommentedMap):
-            continue
-        else:
-            keys.append(str(key))
-            break
-        keys.append(str(key))
-        node = node[key]
-    return line, keys
