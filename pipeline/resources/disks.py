@@ -21,7 +21,7 @@ from pipeline.resources.model import (
     SupportedCapabilities,
 )
 from pipeline.resources.names import ResourceName
-from pipeline.resources.opening import disk_files, find_base
+from pipeline.resources.opening import disk_files, find_base, known_as
 from pipeline.resources.service import as_disk
 from pipeline.resources.snapshots import Properties, at_os, creation_of
 from pipeline.resources.storing import Keeper, document, home, remove, store, taken_back
@@ -88,7 +88,7 @@ def origin_of(source: DiskOrigin, keeper: Keeper) -> CreationData:
         version = keeper.ports.gallery.resolve(source.reference)
         return CreationData(
             CreateOption.FROM_IMAGE,
-            gallery_image_reference=version.name.arm_id,
+            gallery_image_reference=known_as(version, source.reference),
             source_unique_id=version.uid,
             lun=source.lun,
         )

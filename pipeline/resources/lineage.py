@@ -66,13 +66,13 @@ class Family:
 
     def __init__(self, gallery: GalleryService, resources: ResourceService) -> None:
         things = [*_versions(gallery), *_resources(resources), *_deployments(gallery)]
-        self._things = {(thing.id.lower(), thing.uid): thing for thing in things}
-        self._children: dict[tuple[str, str], list[tuple[Thing, Part]]] = {}
+        # by the one life of a name: a shared version is known by more than one
+        self._things = {thing.uid: thing for thing in things if thing.uid}
+        self._children: dict[str, list[tuple[Thing, Part]]] = {}
         for thing in things:
             for part in thing.parts:
-                if part.origin is not None:
-                    key = (part.origin.id.lower(), part.origin.uid)
-                    self._children.setdefault(key, []).append((thing, part))
+                if part.origin is not None and part.origin.uid:
+                    self._children.setdefault(part.origin.uid, []).append((thing, part))
 
     def of(self, thing: Thing) -> Lineage:
         return Lineage(
@@ -86,7 +86,7 @@ class Family:
 
     def _up(self, origin: Origin, depth: int) -> Step:
         """What a disk came from, and what that came from."""
-        thing = self._things.get((origin.id.lower(), origin.uid)) if origin.uid else None
+        thing = self._things.get(origin.uid)
         part = _part(thing, origin.lun) if thing is not None else None
         further: tuple[Step, ...] = ()
         if part is not None and part.origin is not None and depth:
@@ -98,7 +98,7 @@ class Family:
     def _down(self, thing: Thing, part: Part, depth: int) -> tuple[Step, ...]:
         """What is a copy of one disk of a thing, and what is a copy of that."""
         found = []
-        for child, copy in self._children.get((thing.id.lower(), thing.uid), ()):
+        for child, copy in self._children.get(thing.uid, ()):
             if copy.origin is None or copy.origin.lun != part.lun:
                 continue
             further = self._down(child, copy, depth - 1) if depth else ()

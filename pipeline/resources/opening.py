@@ -13,6 +13,8 @@ from blake3 import blake3
 from pipeline.errors import NotFound
 from pipeline.gallery.model import ImageVersion, Origin, OsState
 from pipeline.gallery.service import GalleryService
+from pipeline.gallery.shared_ids import is_shared_reference, parse_shared
+from pipeline.guest.report import digest, inherited
 from pipeline.machines import CaptureRequest, Machines, whole
 from pipeline.placement import Zones
 from pipeline.ports import Chain, ImageFormat, Progress, StoredBase
@@ -129,7 +131,7 @@ class StoredSources:
         for disk in version.disks:
             base = find_base(disk.digest, self._zones, str(version.name))
             disks.append(base_files(base, disk.lun))
-            id = version.name.arm_id
+            id = known_as(version, reference)
             origins[disk.lun] = Origin("version", id, version.uid, disk.digest, disk.lun)
         description = Description(
             generation=definition.hyper_v_generation.value,
@@ -138,7 +140,11 @@ class StoredSources:
             nvram=self._nvram(version),
         )
         generalized = definition.os_state is OsState.GENERALIZED and version.generalized
-        return Supply(tuple(disks), description, origins, generalized)
+        report = self._gallery.report(version.name)
+        if report is None or digest(report) != version.report_digest:
+            report = {}  # galleria verify tells of one that is not what it was
+        report = inherited(report, known_as(version, reference))
+        return Supply(tuple(disks), description, origins, generalized, report)
 
     def _nvram(self, version: ImageVersion) -> bytes | None:
         for zones in self._zones.values():
@@ -184,6 +190,14 @@ def described(supply: Supply, resource: Resource) -> Supply:
 
 def named(disks: Sequence[DiskSource], source: AnySource) -> Mapping[int | None, Origin]:
     """What the disks of a source that the catalog does not know came from."""
+def known_as(version: ImageVersion, reference: str) -> str:
+    """The id by which the caller knows a version: to others than its owner, the shared one."""
+    if not is_shared_reference(reference):
+        return version.name.arm_id
+    shared = parse_shared(reference)
+    return f"{shared.id}/Images/{shared.definition}/Versions/{version.name.number}"
+
+
     label = label_of(source)
     return {disk.lun: Origin(source.kind.value, label) for disk in disks}
 
