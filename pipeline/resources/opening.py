@@ -14,7 +14,6 @@ from pipeline.errors import NotFound
 from pipeline.gallery.model import ImageVersion, Origin, OsState
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.shared_ids import is_shared_reference, parse_shared
-from pipeline.guest.report import digest, inherited
 from pipeline.machines import CaptureRequest, Machines, whole
 from pipeline.placement import Zones
 from pipeline.ports import Chain, ImageFormat, Progress, StoredBase
@@ -93,7 +92,7 @@ class StoredSources:
                 found = self._resource(source.id, ResourceKind.IMAGE)
                 yield described(self._contents(found, "managedImage"), found)
             case VersionSource():
-                yield self._version(self._gallery.resolve(source.reference))
+                yield self._version(self._gallery.resolve(source.reference), source.reference)
             case QemuSource():
                 with self._captured(source) as supply:
                     yield supply
@@ -125,7 +124,7 @@ class StoredSources:
         generalized = isinstance(found, ManagedImage) and found.os_state is OsState.GENERALIZED
         return Supply(tuple(disks), origins=origins, generalized=generalized)
 
-    def _version(self, version: ImageVersion) -> Supply:
+    def _version(self, version: ImageVersion, reference: str) -> Supply:
         definition = self._gallery.get_definition(version.name.definition)
         disks, origins = [], {}
         for disk in version.disks:
@@ -140,11 +139,7 @@ class StoredSources:
             nvram=self._nvram(version),
         )
         generalized = definition.os_state is OsState.GENERALIZED and version.generalized
-        report = self._gallery.report(version.name)
-        if report is None or digest(report) != version.report_digest:
-            report = {}  # galleria verify tells of one that is not what it was
-        report = inherited(report, known_as(version, reference))
-        return Supply(tuple(disks), description, origins, generalized, report)
+        return Supply(tuple(disks), description, origins, generalized)
 
     def _nvram(self, version: ImageVersion) -> bytes | None:
         for zones in self._zones.values():
@@ -188,8 +183,6 @@ def described(supply: Supply, resource: Resource) -> Supply:
     )
 
 
-def named(disks: Sequence[DiskSource], source: AnySource) -> Mapping[int | None, Origin]:
-    """What the disks of a source that the catalog does not know came from."""
 def known_as(version: ImageVersion, reference: str) -> str:
     """The id by which the caller knows a version: to others than its owner, the shared one."""
     if not is_shared_reference(reference):
@@ -198,6 +191,8 @@ def known_as(version: ImageVersion, reference: str) -> str:
     return f"{shared.id}/Images/{shared.definition}/Versions/{version.name.number}"
 
 
+def named(disks: Sequence[DiskSource], source: AnySource) -> Mapping[int | None, Origin]:
+    """What the disks of a source that the catalog does not know came from."""
     label = label_of(source)
     return {disk.lun: Origin(source.kind.value, label) for disk in disks}
 
