@@ -26,6 +26,7 @@ from pipeline.gallery.model import (
     ResourceGroup,
     ScaleSet,
     Subscription,
+    Tenant,
 )
 from pipeline.gallery.names import (
     DefinitionName,
@@ -47,6 +48,7 @@ class _State(AccessState, ResourceState):
     deployments: dict[tuple[str, str], Deployment] = field(default_factory=dict)
     scale_sets: dict[str, ScaleSet] = field(default_factory=dict)
     channel_map: dict[tuple[DefinitionName, str], Channel] = field(default_factory=dict)
+    tenant_map: dict[str, Tenant] = field(default_factory=dict)
     subscription_map: dict[str, Subscription] = field(default_factory=dict)
     group_map: dict[tuple[str, str], ResourceGroup] = field(default_factory=dict)
 
@@ -134,6 +136,9 @@ class _View(AccessView, ResourceView):
         found = [item for item in self._state.channel_map.values() if item.definition == definition]
         return sorted(found, key=lambda item: item.name)
 
+    def tenants(self) -> list[Tenant]:
+        return sorted(self._state.tenant_map.values(), key=lambda item: item.id)
+
     def subscriptions(self) -> list[Subscription]:
         return sorted(self._state.subscription_map.values(), key=lambda item: item.id)
 
@@ -192,6 +197,12 @@ class _View(AccessView, ResourceView):
 
     def delete_channel(self, channel: Channel) -> None:
         self._state.channel_map.pop((channel.definition, channel.name.lower()), None)
+
+    def put_tenant(self, tenant: Tenant) -> None:
+        self._state.tenant_map[tenant.id] = tenant
+
+    def delete_tenant(self, tenant: Tenant) -> None:
+        self._state.tenant_map.pop(tenant.id, None)
 
     def put_subscription(self, subscription: Subscription) -> None:
         self._state.subscription_map[subscription.id.lower()] = subscription

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, make_url
 
-from adapters.catalog.queries import Reader, Writer
+from adapters.catalog.changes import Writer
+from adapters.catalog.queries import Reader
 from adapters.catalog.tables import SCHEMA
 from pipeline.errors import (
     Busy,

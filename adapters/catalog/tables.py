@@ -20,7 +20,7 @@ from sqlalchemy import (
     false,
 )
 
-SCHEMA = "0005"  # the newest migration
+SCHEMA = "0006"  # the newest migration
 
 metadata = MetaData(
     naming_convention={
@@ -29,6 +29,13 @@ metadata = MetaData(
         "fk": "fk_%(table_name)s_%(column_0_N_name)s",
         "pk": "pk_%(table_name)s",
     }
+)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("tenant_key", String(36), primary_key=True),
+    Column("document", JSON, nullable=False),
 )
 
 subscriptions = Table(

@@ -114,9 +114,10 @@ COMMANDS = {
     "snapshot": ("adapters.cli.snapshots:snapshot", "Keep points in time of disks."),
     "disk": ("adapters.cli.disks:disk", "Make, list, show and delete writable disks."),
     "image": ("adapters.cli.images:image", "Make, list, show and delete managed images."),
+    "tenant": ("adapters.cli.scopes:tenant", "Make, list, show and delete tenants."),
     "subscription": (
         "adapters.cli.scopes:subscription",
-        "Make, list and delete subscriptions.",
+        "Make, list, show and delete subscriptions.",
     ),
     "group": ("adapters.cli.scopes:group", "Make, list and delete resource groups."),
     "validate": (

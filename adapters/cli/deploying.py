@@ -14,6 +14,7 @@ from pipeline.errors import InvalidParameter
 from pipeline.gallery.documents import encode
 from pipeline.gallery.model import Deployment, ImageDefinition, OsProfile, OsState
 from pipeline.gallery.names import names_definition, parse_definition
+from pipeline.gallery.shared_ids import shared_name
 from pipeline.stages.ingest import disk_name
 
 
@@ -105,12 +106,28 @@ def deploy_command(
         version = app.gallery.resolve(reference, place)
         definition = app.gallery.get_definition(version.name.definition)
         profile = profile_of(values, definition, name)
-        request = DeployRequest(vm_names(name, count), out, place, profile)
+        image = shared_name(reference, version.number)
+        request = DeployRequest(vm_names(name, count), out, place, profile, image=image)
         made = deploy(version, request, HostMachines(), app.ports)
-    document: dict[str, Any] = {"deployments": encode(made)}
+    document: dict[str, Any] = {"deployments": [deployment_document(item) for item in made]}
     if count is None:
-        document["deployment"] = encode(made[0])
-    settings.emit(document, f"from {version.name} in {place}\n{_disks(made)}\n\n{_next(made[0])}")
+        document["deployment"] = deployment_document(made[0])
+    settings.emit(
+        document, f"from {image or version.name} in {place}\n{_disks(made)}\n\n{_next(made[0])}"
+    )
+
+
+def deployment_document(item: Deployment) -> dict[str, Any]:
+    """A deployment; one of a shared version says of it what whoever made it knows."""
+    document: dict[str, Any] = encode(item)
+    if item.image:
+        del document["version"], document["versionUid"]
+    return document
+
+
+def image_of(item: Deployment) -> object:
+    """What a VM was made from, by the name that its maker used."""
+    return item.image or item.version
 
 
 def _disks(made: list[Deployment]) -> str:
@@ -148,7 +165,7 @@ def list_deployed(settings: Settings, *, reference: str | None) -> None:
     rows = [
         (
             item.name,
-            item.version,
+            image_of(item),
             item.region,
             f"{item.zone} {item.replica}",
             f"{item.created:%Y-%m-%d %H:%M}Z",
@@ -158,7 +175,7 @@ def list_deployed(settings: Settings, *, reference: str | None) -> None:
     ]
     header = ("VM", "VERSION", "REGION", "REPLICA", "CREATED", "DIRECTORY")
     text = table(header, rows) if rows else "no VM is deployed"
-    settings.emit({"deployments": encode(found)}, text)
+    settings.emit({"deployments": [deployment_document(item) for item in found]}, text)
 
 
 @deployed.command("release")
@@ -181,4 +198,5 @@ def release_command(
         known = app.gallery.list_deployments()
         found = [find(name, place, known) for name in names]
         release(found, HostMachines(), app.ports, keep_disks=keep_disks)
-    settings.emit({"released": encode(found)}, "\n".join(f"released {item.name}" for item in found))
+    gone = [deployment_document(item) for item in found]
+    settings.emit({"released": gone}, "\n".join(f"released {item.name}" for item in found))

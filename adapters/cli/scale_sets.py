@@ -6,12 +6,18 @@ from typing import Any
 import click
 
 from adapters.cli.context import Settings, configured_region
-from adapters.cli.deploying import profile_of, profile_options
+from adapters.cli.deploying import (
+    deployment_document,
+    image_of,
+    profile_of,
+    profile_options,
+)
 from adapters.cli.lazy import Group
 from adapters.text import fields, table
 from pipeline.deploying import scale_sets as jobs
 from pipeline.gallery.documents import encode
 from pipeline.gallery.model import Deployment, ScaleSet
+from pipeline.gallery.shared_ids import is_shared_reference, shared_name
 
 COUNT = click.option("--count", required=True, type=int, metavar="N", help="How many VMs.")
 IMAGE = click.option(
@@ -101,7 +107,7 @@ def list_sets(settings: Settings) -> None:
     with settings.app() as app:
         found = [(item, jobs.members(item, app.ports)) for item in app.gallery.list_scale_sets()]
     rows = [
-        (item.name, len(members), item.image, item.version, item.region, item.directory)
+        (item.name, len(members), item.image, _last(item), item.region, item.directory)
         for item, members in found
     ]
     header = ("SCALE SET", "VMS", "IMAGE", "VERSION", "REGION", "DIRECTORY")
@@ -123,23 +129,35 @@ def delete(settings: Settings, *, name: str) -> None:
     settings.emit({"deleted": name}, f"deleted {name}")
 
 
+def _last(item: ScaleSet) -> str:
+    """What its image last meant, by the name that its maker uses."""
+    return shared_name(item.image, item.version.number) or str(item.version)
+
+
 def _document(item: ScaleSet, members: list[Deployment]) -> dict[str, Any]:
-    return {**encode(item), "capacity": len(members)}
+    document: dict[str, Any] = {**encode(item), "capacity": len(members)}
+    if is_shared_reference(item.image):
+        document["version"] = _last(item)
+    return document
 
 
 def _emit(settings: Settings, item: ScaleSet, members: list[Deployment]) -> None:
     about = fields(
         [
             ("scale set", item.name),
-            ("image", f"{item.image}, last {item.version}"),
+            ("image", f"{item.image}, last {_last(item)}"),
             ("region", item.region),
             ("directory", item.directory),
             ("VMs", str(len(members))),
         ]
     )
     rows = [
-        (vm.name, vm.version, "" if vm.version == item.version else "older image") for vm in members
+        (vm.name, image_of(vm), "" if vm.version == item.version else "older image")
+        for vm in members
     ]
     parts = [about, table(("VM", "VERSION", ""), rows)] if rows else [about]
-    document = {"scaleSet": _document(item, members), "deployments": encode(members)}
+    document = {
+        "scaleSet": _document(item, members),
+        "deployments": list(map(deployment_document, members)),
+    }
     settings.emit(document, "\n\n".join(parts))

@@ -1,4 +1,4 @@
-"""`galleria subscription` and `galleria group`. Nobody needs them: there is a default of each."""
+"""`galleria tenant`, `subscription` and `group`. Nobody needs them: there is a default of each."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Group
-from adapters.text import table
+from adapters.text import fields, table
 from pipeline.gallery.documents import encode
 from pipeline.gallery.names import DEFAULT_TENANT
 
@@ -15,9 +15,63 @@ ID = click.argument("identity", metavar="SUBSCRIPTION")
 NAME = click.argument("name", metavar="GROUP")
 
 
+TENANT = click.argument("identity", metavar="TENANT")
+
+
+@click.group(cls=Group)
+def tenant() -> None:
+    """Make, list, show and delete tenants."""
+
+
+@tenant.command("create")
+@TENANT
+@click.option("--display-name", default="", metavar="NAME")
+@click.pass_obj
+def create_tenant(settings: Settings, *, identity: str, display_name: str) -> None:
+    """Make a tenant (a GUID), or change the display name of one."""
+    with settings.app() as app:
+        made = app.gallery.create_tenant(identity, display_name)
+    settings.emit({"tenant": encode(made)}, f"tenant {made.id}")
+
+
+@tenant.command("list")
+@click.pass_obj
+def list_tenants(settings: Settings) -> None:
+    """List the tenants."""
+    with settings.app() as app:
+        found = app.gallery.list_tenants()
+    rows = [(item.id, item.display_name) for item in found]
+    settings.emit({"tenants": encode(found)}, table(("TENANT", "NAME"), rows))
+
+
+@tenant.command("show")
+@TENANT
+@click.pass_obj
+def show_tenant(settings: Settings, *, identity: str) -> None:
+    """Show a tenant and its subscriptions."""
+    with settings.app() as app:
+        found = app.gallery.get_tenant(identity)
+        members = [item for item in app.gallery.list_subscriptions() if item.tenant == found.id]
+    rows = [(item.id, item.display_name) for item in members]
+    text = fields([("tenant", found.id), ("name", found.display_name)])
+    if rows:
+        text += "\n\n" + table(("SUBSCRIPTION", "NAME"), rows)
+    settings.emit({"tenant": encode(found), "subscriptions": encode(members)}, text)
+
+
+@tenant.command("delete")
+@TENANT
+@click.pass_obj
+def delete_tenant(settings: Settings, *, identity: str) -> None:
+    """Delete a tenant that has no subscriptions."""
+    with settings.app() as app:
+        app.gallery.delete_tenant(identity)
+    settings.emit({"deleted": f"/tenants/{identity}"}, f"deleted tenant {identity}")
+
+
 @click.group(cls=Group)
 def subscription() -> None:
-    """Make, list and delete subscriptions."""
+    """Make, list, show and delete subscriptions."""
 
 
 @subscription.command("create")
@@ -43,6 +97,19 @@ def list_subscriptions(settings: Settings) -> None:
     rows = [(item.id, item.display_name, item.tenant) for item in found]
     text = table(("SUBSCRIPTION", "NAME", "TENANT"), rows)
     settings.emit({"subscriptions": encode(found)}, text)
+
+
+@subscription.command("show")
+@ID
+@click.pass_obj
+def show_subscription(settings: Settings, *, identity: str) -> None:
+    """Show a subscription."""
+    with settings.app() as app:
+        found = app.gallery.get_subscription(identity)
+    text = fields(
+        [("subscription", found.id), ("name", found.display_name), ("tenant", found.tenant)]
+    )
+    settings.emit({"subscription": encode(found)}, text)
 
 
 @subscription.command("delete")

@@ -36,13 +36,15 @@ MAX_COUNT = 1000
 @dataclass(frozen=True, slots=True)
 class DeployRequest:
     """VMs with these names, each a directory in `out`. Of a profile the computer name is used for a
-    single VM; several are called by their own names."""
+    single VM; several are called by their own names. `image` is the version's shared name, for
+    those who know it by no other."""
 
     names: tuple[str, ...]
     out: Path
     region: str
     profile: OsProfile | None = None
     scale_set: str = ""
+    image: str = ""
 
 
 def vm_names(name: str, count: int | None) -> tuple[str, ...]:
@@ -66,7 +68,7 @@ def deploy(
     profiles.check(definition, request.profile)
     sources = find_replicas(version, request.region, ports.zones.get(request.region, ()))
     check_sources(version, ports.pins)
-    warn(version, definition, ports)
+    warn(version, definition, request.image or str(version.name), ports)
     homes = [free_home(request.out, name) for name in request.names]
     first = taken(version, request.region, ports)
     with ExitStack() as stack:
@@ -182,7 +184,7 @@ def describe(
         ),
         nvram=nvram,
         profile=profile,
-        title=str(version.name),
+        title=request.image or str(version.name),
         host_caching={
             disk.lun: disk.host_caching for disk in version.disks if disk.host_caching is not None
         },
@@ -208,15 +210,16 @@ def recorded(
         uuid=machine.uuid,
         mac_address=machine.mac_address,
         scale_set=request.scale_set,
+        image=request.image,
     )
 
 
-def warn(version: ImageVersion, definition: ImageDefinition, ports: Ports) -> None:
-    """What whoever deploys a version should know."""
-    for caution in ports.gallery.cautions(version):
+def warn(version: ImageVersion, definition: ImageDefinition, name: str, ports: Ports) -> None:
+    """What whoever deploys a version, by that name, should know."""
+    for caution in ports.gallery.cautions(version, name):
         ports.progress.warn(caution)
     if definition.os_state is OsState.SPECIALIZED:
         ports.progress.warn(
-            f"{version.name} is Specialized: every VM made from it has the same computer name, "
+            f"{name} is Specialized: every VM made from it has the same computer name, "
             "accounts and keys"
         )

@@ -17,6 +17,7 @@ from pipeline.gallery.model import (
     OsProfile,
     ScaleSet,
 )
+from pipeline.gallery.shared_ids import shared_name
 from pipeline.outside import Ports
 
 
@@ -87,6 +88,7 @@ def _scale_out(
         region=scale_set.region,
         profile=scale_set.profile,
         scale_set=scale_set.name,
+        image=shared_name(scale_set.image, version.number),
     )
     deploy(version, request, machines, ports)
     changed = replace(scale_set, version=version.name)
@@ -114,7 +116,8 @@ def image_version(scale_set: ScaleSet, image: str, ports: Ports) -> ImageVersion
             "affected",
             code=error.reason,
         ) from error
-    check_shape(scale_set, shape_of(version, ports), version)
+    name = shared_name(image, version.number) or str(version.name)
+    check_shape(scale_set, shape_of(version, ports), name)
     return version
 
 
@@ -124,7 +127,7 @@ def shape_of(version: ImageVersion, ports: Ports) -> ImageShape:
     return ImageShape(definition.os_type, definition.hyper_v_generation, definition.os_state, luns)
 
 
-def check_shape(scale_set: ScaleSet, shape: ImageShape, version: ImageVersion) -> None:
+def check_shape(scale_set: ScaleSet, shape: ImageShape, name: str) -> None:
     """The text is Azure's, with every difference named."""
     old = scale_set.shape
     differences = [
@@ -140,7 +143,7 @@ def check_shape(scale_set: ScaleSet, shape: ImageShape, version: ImageVersion) -
     if differences:
         raise InvalidParameter(
             f"The Virtual Machine Scale Set '{scale_set.name}' can't be updated to "
-            f"'{version.name}': {'; '.join(differences)}.",
+            f"'{name}': {'; '.join(differences)}.",
             hint="make another scale set for this image",
         )
 

@@ -170,7 +170,7 @@ def _id(subject: Any) -> str:
 def _action(id: str, verb: str, kind: str) -> str:
     """Azure's name of an action on a resource: its types, and the verb."""
     provider, separator, rest = id.partition("/providers/")[2].partition("/")
-    if not separator and id.startswith("/subscriptions/"):
+    if not separator and id.startswith(("/subscriptions/", "/tenants/")):
         provider, rest = "Microsoft.Resources", id[1:]
     elif not separator:
         return f"Galleria/{kind}/{verb}"

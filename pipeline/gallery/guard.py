@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any, cast
 
 from pipeline.errors import Conflict, GalleriaError
+from pipeline.gallery import rules
 from pipeline.gallery.access import ROOT, Action
-from pipeline.gallery.model import Deployment, Gallery
+from pipeline.gallery.model import Deployment, Gallery, ScaleSet
 from pipeline.gallery.names import DefinitionName, Reference, VersionName, parse_reference
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.shared_ids import is_shared_reference
@@ -19,6 +20,8 @@ from pipeline.gallery.views import SharedViews
 
 _OWN = object()  # on a version that only the process which took it, by another row, has in hand
 _MADE = object()  # VMs, which are given up by who made them, or who may delete their disks
+_SET = object()  # scale sets: of who made them, or who may write and delete such
+_MEMBER = object()  # a tenant, which those who belong to it know
 _SHOWN = object()  # a list, of which each sees what it may see
 
 
@@ -44,6 +47,11 @@ def _root(*_: object, **__: object) -> str:
 
 # Each operation of the service, and the action that it is on what its first argument names.
 OPERATIONS: Mapping[str, object] = {
+    "create_tenant": _On(Action.TENANT_WRITE, _root),
+    "get_tenant": _MEMBER,
+    "list_tenants": _SHOWN,
+    "delete_tenant": _On(Action.TENANT_WRITE, _root),
+    "get_subscription": _On(Action.SUBSCRIPTION_READ, _subscription),
     "create_subscription": _On(Action.SUBSCRIPTION_WRITE, _root),
     "list_subscriptions": _SHOWN,
     "delete_subscription": _On(Action.SUBSCRIPTION_WRITE, _root),
@@ -82,9 +90,9 @@ OPERATIONS: Mapping[str, object] = {
     "record_deployments": Action.VERSION_READ,
     "forget_deployments": _MADE,
     "list_deployments": _SHOWN,
-    "put_scale_set": Action.VERSION_READ,
+    "put_scale_set": _SET,
     "list_scale_sets": _SHOWN,
-    "delete_scale_set": Action.VERSION_READ,
+    "delete_scale_set": _SET,
     "is_interrupted": _OWN,
     "check_disk": _OWN,
     "check_source": _OWN,
@@ -138,6 +146,10 @@ class GuardedGallery:
             self._access.require(rule.action, rule.id(*args, **options))
         elif rule is _MADE:
             self._check_made(args[1])
+        elif rule is _SET:
+            args = (first, self._checked_set(name, first, args[1]))
+        elif rule is _MEMBER:
+            self._check_member(first)
         elif rule is not _OWN:
             self._access.require(Action.SUBSCRIPTION_WRITE, ROOT, name)
         if name == "record_deployments":
@@ -160,8 +172,31 @@ class GuardedGallery:
             if not self._made(item):
                 self._access.require(Action.DISK_DELETE, item.version.arm_id, item.name)
 
-    def _made(self, item: Deployment) -> bool:
-        return bool(item.deployed_by) and item.deployed_by == self._access.principal
+    def _made(self, item: Deployment | ScaleSet) -> bool:
+        maker = item.deployed_by if isinstance(item, Deployment) else item.created_by
+        return bool(maker) and maker == self._access.principal
+
+    def _checked_set(self, name: str, version: VersionName, item: ScaleSet) -> ScaleSet:
+        """A scale set that may be made, changed or deleted, as its maker's."""
+        putting = name == "put_scale_set"
+        known = {found.name: found for found in self._gallery.list_scale_sets()}
+        old = known.get(item.name)
+        if old is not None and not self._made(old):
+            action = Action.SCALE_SET_WRITE if putting else Action.SCALE_SET_DELETE
+            self._access.require(action, old.version.arm_id, old.name)
+        if putting:
+            self._check(Action.VERSION_READ, version)
+        return replace(item, created_by=old.created_by if old else self._access.principal)
+
+    def _member(self, identity: str) -> bool:
+        access = self._access
+        return identity.lower() in access.subject.tenants or access.may(Action.TENANT_READ, ROOT)
+
+    def _check_member(self, identity: str) -> None:
+        if not self._member(identity):
+            id = f"/tenants/{identity}"
+            self._access.record(Action.TENANT_READ, id, "belongs to another tenant")
+            rules.existing(None, id)
 
     def _shown(self, name: str, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """What of a list the subject may see. A gallery that it only has a part of is there
@@ -174,6 +209,8 @@ class GuardedGallery:
         found = method(*args, **options)
         if name == "list_definitions":
             return [item for item in found if access.may(Action.DEFINITION_READ, item.name.arm_id)]
+        if name == "list_tenants":
+            return [item for item in found if self._member(item.id)]
         if name == "list_subscriptions":
             return [item for item in found if access.sees(_subscription(item.id))]
         if name == "list_galleries":
@@ -183,8 +220,7 @@ class GuardedGallery:
         return [
             item
             for item in found
-            if (isinstance(item, Deployment) and self._made(item))
-            or access.may(Action.VERSION_READ, item.version.arm_id)
+            if self._made(item) or access.may(Action.VERSION_READ, item.version.arm_id)
         ]
 
     def _gallery_shown(self, gallery: Gallery) -> Gallery:

@@ -212,8 +212,19 @@ def qualified(text: str, subscription: str, resource_group: str) -> str:
     return f"{scope}/providers/Microsoft.Compute/{nested}{rest}"
 
 
+def check_tenant(text: str) -> str:
+    """A tenant's GUID, in lower case."""
+    if not _SUBSCRIPTION.fullmatch(text):
+        raise InvalidParameter(
+            f"The provided tenant identifier {text!r} is malformed or invalid.",
+            hint="a GUID, such as 11111111-2222-3333-4444-555555555555",
+            code="InvalidTenantId",
+        )
+    return text.lower()
+
+
 def check_subscription(text: str) -> str:
-    """A subscription's or tenant's GUID, in lower case."""
+    """A subscription's GUID, in lower case."""
     if not _SUBSCRIPTION.fullmatch(text):
         raise InvalidParameter(
             f"The provided subscription identifier {text!r} is malformed or invalid.",

@@ -39,7 +39,11 @@ class Action(Enum):
     MANAGED_IMAGE_READ = "Microsoft.Compute/images/read"
     MANAGED_IMAGE_WRITE = "Microsoft.Compute/images/write"
     MANAGED_IMAGE_DELETE = "Microsoft.Compute/images/delete"
+    SCALE_SET_WRITE = "Microsoft.Compute/virtualMachineScaleSets/write"
+    SCALE_SET_DELETE = "Microsoft.Compute/virtualMachineScaleSets/delete"
     STORAGE_KEYS = "Microsoft.Storage/storageAccounts/listKeys/action"
+    TENANT_READ = "Microsoft.Resources/tenants/read"
+    TENANT_WRITE = "Microsoft.Resources/tenants/write"
     SUBSCRIPTION_READ = "Microsoft.Resources/subscriptions/read"
     SUBSCRIPTION_WRITE = "Microsoft.Resources/subscriptions/write"
     GROUP_READ = "Microsoft.Resources/subscriptions/resourceGroups/read"
@@ -76,7 +80,7 @@ class Permissions:
 ROLES: Mapping[Role, Permissions] = {
     Role.OWNER: Permissions(("*",)),
     # a contributor can't give rights away: neither by roles nor by sharing, nor by moving a
-    # subscription to another tenant
+    # subscription to another tenant, or making one
     Role.CONTRIBUTOR: Permissions(
         ("*",),
         (
@@ -84,6 +88,7 @@ ROLES: Mapping[Role, Permissions] = {
             "Microsoft.Authorization/*/delete",
             "Microsoft.Compute/galleries/share/action",
             "Microsoft.Resources/subscriptions/write",
+            "Microsoft.Resources/tenants/write",
         ),
     ),
     Role.READER: Permissions(("*/read",)),

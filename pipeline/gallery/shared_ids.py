@@ -33,6 +33,15 @@ class SharedReference:
         place = "Shared" if self.kind is SharingPermissions.GROUPS else "Community"
         return f"/{place}Galleries/{self.name}"
 
+    def version_id(self, number: VersionNumber) -> str:
+        """A version of its definition, under its shared name."""
+        return f"{self.id}/Images/{self.definition}/Versions/{number}"
+
+
+def shared_name(text: str, number: VersionNumber) -> str:
+    """The shared name of the version that a reference turned out to mean; empty if it is none."""
+    return parse_shared(text).version_id(number) if is_shared_reference(text) else ""
+
 
 def unique_name(gallery: GalleryName) -> str:
     """Azure's unique name of a gallery: `{subscription}-{NAME}`."""

@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipeline.gallery.model import (
     ResourceGroup,
     SoftDeletion,
     Subscription,
+    Tenant,
 )
 from pipeline.gallery.names import (
     DefinitionName,
@@ -39,6 +41,7 @@ from tests.samples import NOW, REGIONS, FakeOwners, definition, gallery, version
 CORP, WEB = parse_gallery("corp"), parse_definition("corp/web")
 TEAM = "11111111-2222-3333-4444-555555555555"
 DELETION = SoftDeletion(NOW, NOW, NOW)
+LATER = NOW + timedelta(days=1)
 MANY = 10_000
 
 
@@ -129,6 +132,20 @@ def test_scopes(catalog: Catalog) -> None:
         assert reader.resource_groups(TEAM) == [group]
 
 
+def test_tenants(catalog: Catalog) -> None:
+    home, team = Tenant(TEAM, "Fabrikam", NOW), Tenant(TEAM.replace("1", "9"), "Team", NOW)
+    with catalog.write() as writer:
+        writer.put_tenant(team)
+        writer.put_tenant(replace(home, display_name="old"))
+        writer.put_tenant(home)
+    with catalog.read() as reader:
+        assert reader.tenants() == [home, team]
+    with catalog.write() as writer:
+        writer.delete_tenant(team)
+        writer.delete_tenant(team)
+        assert writer.tenants() == [home]
+
+
 def test_counts_are_of_a_subscription_in_a_region(catalog: Catalog) -> None:
     fill(catalog, "1.0.0", "1.0.1")
     elsewhere = GalleryName("corp", TEAM)
@@ -181,6 +198,26 @@ def _added_since_the_second_schema(connection: sa.Connection) -> list[str]:
     kept |= {"version_reports", "steps", "deployments", "alembic_version"}
     kept |= {"principals", "role_assignments", "gallery_shares", "audit", "audit_head"}
     return [name for name in sa.inspect(connection).get_table_names() if name not in kept]
+
+
+def test_tenants_of_a_catalog_of_the_fifth_schema_are_there(url: str) -> None:
+    """Its subscriptions say which there are; the default one needs no making."""
+    team = Subscription(TEAM, "Team", NOW, tenant=TEAM.replace("1", "9"))
+    with contextlib.closing(open_catalog(url)) as made:
+        fill(made, "1.0.0")
+        with made.write() as writer:
+            writer.put_subscription(team)
+            writer.put_subscription(replace(team, id=TEAM.replace("1", "8"), created=LATER))
+            writer.put_subscription(Subscription(CORP.subscription, "default", NOW))
+    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        connection.execute(sa.text("DROP TABLE tenants"))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0005'"))
+    engine.dispose()
+    with contextlib.closing(open_catalog(url)) as made, made.read() as reader:
+        assert reader.tenants() == [Tenant(team.tenant, team.tenant, NOW)]
+        assert reader.version(version().name) == version()
+        assert len(reader.subscriptions()) == 3
 
 
 # --- 10,000 versions ----------------------------------------------------------------------------

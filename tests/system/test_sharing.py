@@ -185,6 +185,7 @@ def forge(catalog: Path, statement: str) -> None:
 
 def test_subscriptions_and_tenants(home: Home) -> None:
     """Galleries of several subscriptions, and a role that a guest alone can use."""
+    home.run("tenant", "create", FABRIKAM, "--display-name", "Fabrikam")
     home.run("subscription", "create", LAB, "--tenant", FABRIKAM)
     home.run("gallery", "create", "corp")
     home.run("--subscription", LAB, "gallery", "create", "lab")

@@ -34,7 +34,11 @@ Microsoft.Compute/snapshots/delete                              O C - - - - -
 Microsoft.Compute/images/read                                   O C R - P - -
 Microsoft.Compute/images/write                                  O C - - P - -
 Microsoft.Compute/images/delete                                 O C - - P - -
+Microsoft.Compute/virtualMachineScaleSets/write                 O C - - - - -
+Microsoft.Compute/virtualMachineScaleSets/delete                O C - - - - -
 Microsoft.Storage/storageAccounts/listKeys/action               O C - - - - A
+Microsoft.Resources/tenants/read                                O C R - - - -
+Microsoft.Resources/tenants/write                               O - - - - - -
 Microsoft.Resources/subscriptions/read                          O C R - - - -
 Microsoft.Resources/subscriptions/write                         O - - - - - -
 Microsoft.Resources/subscriptions/resourceGroups/read           O C R - P - A
@@ -210,7 +214,7 @@ def test_every_cell(role: Role) -> None:
                 cells += 1
                 if found.allowed is not expected or bool(found.code) is found.allowed:
                     wrong.append((scope, share, who, target, name, found))
-    assert cells == 13 * 12 * 4 * 3 * 39
+    assert cells == 13 * 12 * 4 * 3 * 43
     assert wrong[:5] == []
 
 

@@ -395,6 +395,7 @@ def test_galleries_are_in_subscriptions_and_groups(service: GalleryService) -> N
     with pytest.raises(NotFound, match=f"subscription '{OTHER}' could not be found") as caught:
         service.create_gallery(elsewhere, "eu")
     assert caught.value.reason == "SubscriptionNotFound"
+    service.create_tenant(OTHER)
     service.create_subscription(OTHER.upper(), "Team", OTHER)
     with pytest.raises(NotFound, match="Resource group 'team' could not be found"):
         service.create_gallery(elsewhere, "eu")
@@ -417,6 +418,7 @@ def test_galleries_are_in_subscriptions_and_groups(service: GalleryService) -> N
 
 
 def test_what_a_scope_keeps(service: GalleryService) -> None:
+    service.create_tenant(OTHER)
     service.create_subscription(OTHER, "Team", OTHER)
     assert service.create_subscription(OTHER, tenant=OTHER).display_name == "Team"
     with pytest.raises(Conflict, match="stays in its tenant"):
@@ -427,6 +429,26 @@ def test_what_a_scope_keeps(service: GalleryService) -> None:
     assert caught.value.reason == "InvalidResourceGroupLocation"
     with pytest.raises(InvalidParameter):
         service.create_subscription("team")
+
+
+def test_subscriptions_are_in_tenants(service: GalleryService) -> None:
+    with pytest.raises(NotFound, match=f"Tenant '{OTHER}' not found") as caught:
+        service.create_subscription(OTHER, tenant=OTHER)
+    assert caught.value.reason == "TenantNotFound"
+    service.create_tenant(OTHER.upper(), "Fabrikam")
+    service.create_subscription(OTHER, tenant=OTHER)
+    assert service.get_subscription(OTHER.upper()).tenant == OTHER
+    assert service.create_tenant(OTHER).display_name == "Fabrikam"
+    assert [item.display_name for item in service.list_tenants()] == ["default", "Fabrikam"]
+    with pytest.raises(Conflict, match=f"include: '/subscriptions/{OTHER}'"):
+        service.delete_tenant(OTHER)
+    service.delete_subscription(OTHER)
+    service.delete_tenant(OTHER)
+    for act in (service.get_tenant, service.delete_tenant, service.get_subscription):
+        with pytest.raises(NotFound):
+            act(OTHER)
+    with pytest.raises(InvalidParameter, match="tenant identifier 'x' is malformed"):
+        service.create_tenant("x")
 
 
 def test_a_subscription_holds_so_much_in_a_region(clock: FakeClock) -> None:

@@ -16,14 +16,20 @@ from pipeline.gallery.grants import Grants, parse_scope
 from pipeline.gallery.guard import OPERATIONS, guarded
 from pipeline.gallery.model import (
     Deployment,
+    HyperVGeneration,
     Identifier,
+    ImageShape,
     ImageVersion,
+    OsState,
+    OsType,
     RegionStatus,
     ReplicationState,
+    ScaleSet,
     SharingPermissions,
 )
 from pipeline.gallery.names import (
     DEFAULT_SUBSCRIPTION,
+    DEFAULT_TENANT,
     DefinitionName,
     GalleryName,
     VersionName,
@@ -65,6 +71,7 @@ class World:
         self.catalog = MemoryCatalog()
         self.owner = self.be(None)
         service = self.owner.gallery
+        service.create_tenant(TENANT, "Fabrikam")
         service.create_subscription(SUB, tenant=TENANT)
         for name in (CORP, parse_gallery("secret"), AWAY):
             service.create_gallery(name, "eu", description="ours", tags={"a": "b"})
@@ -551,3 +558,51 @@ def test_the_operator_needs_no_look_into_the_catalog(world: World) -> None:
     for scope in (CORP.arm_id, AWAY.arm_id, "/"):
         for action in (rule for rule in OPERATIONS.values() if hasattr(rule, "value")):
             access.require(action, scope)  # type: ignore[arg-type]
+
+
+# --- tenants and scale sets -----------------------------------------------------------------------
+
+
+def test_tenants_are_known_to_those_who_belong_to_them(world: World) -> None:
+    world.owner.grants.put_principal(Principal("carol", tenant=TENANT))
+    carol = world.be("carol").gallery
+    assert [item.id for item in carol.list_tenants()] == [TENANT]
+    assert carol.get_tenant(TENANT).display_name == "Fabrikam"
+    alice = world.give(Role.CONTRIBUTOR, "corp").gallery
+    with pytest.raises(NotFound) as there:
+        alice.get_tenant(TENANT)
+    with pytest.raises(NotFound) as nowhere:
+        alice.get_tenant(SUB)
+    assert there.value.message.replace(TENANT, SUB) == nowhere.value.message
+    for act in (alice.create_tenant, alice.delete_tenant):
+        with pytest.raises(GalleriaError):
+            act(TENANT)
+    assert [item.id for item in world.owner.gallery.list_tenants()] == [DEFAULT_TENANT, TENANT]
+
+
+def scale_set(name: str = "set") -> ScaleSet:
+    shape = ImageShape(OsType.LINUX, HyperVGeneration.V2, OsState.GENERALIZED)
+    return ScaleSet(name, "corp/web", "eu", "/out", NOW, V100, shape)
+
+
+def test_a_scale_set_is_of_who_made_it(world: World) -> None:
+    bob = world.give(Role.READER, "corp", "bob")
+    bob.gallery.put_scale_set(V100, scale_set(), new=True)
+    assert [item.created_by for item in bob.gallery.list_scale_sets()] == ["bob"]
+    alice = world.give(Role.READER, "corp")
+    acts: list[Callable[[], object]] = [
+        lambda: alice.gallery.put_scale_set(V100, scale_set(), new=False),
+        lambda: alice.gallery.delete_scale_set(V100, scale_set()),
+    ]
+    for act in acts:
+        with pytest.raises(AuthorizationFailed, match="virtualMachineScaleSets/"):
+            act()
+    world.give(Role.CONTRIBUTOR, "corp").gallery.put_scale_set(V100, scale_set(), new=False)
+    assert [item.created_by for item in bob.gallery.list_scale_sets()] == ["bob"]
+    bob.gallery.delete_scale_set(V100, scale_set())
+    assert world.owner.gallery.list_scale_sets() == []
+
+
+def test_a_scale_set_needs_its_image(world: World) -> None:
+    with pytest.raises(NotFound):
+        world.be("alice").gallery.put_scale_set(V100, scale_set(), new=True)

@@ -27,6 +27,7 @@ from pipeline.gallery.model.galleries import (
     SharingProfile,
     SoftDeletePolicy,
     Subscription,
+    Tenant,
 )
 from pipeline.gallery.model.kinds import (
     AggregatedState,
@@ -109,6 +110,7 @@ __all__ = [
     "StorageAccountType",
     "Subscription",
     "TargetRegion",
+    "Tenant",
     "UefiSettings",
     "VersionRequest",
 ]

@@ -24,7 +24,7 @@ class Deployment:
 
     `zone` and `replica` say which of the region's replicas they were made from; `scale_set` names
     the set that the VM belongs to; `deployed_by` the principal that made it, empty for the local
-    operator.
+    operator. `image` is the shared name that the version had for it, and is all that it is told.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Deployment:
     mac_address: str = ""
     scale_set: str = ""
     deployed_by: str = ""
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ class ImageShape:
 @dataclass(frozen=True, slots=True)
 class ScaleSet:
     """A named group of like VMs. `image` is what new ones are made from, a version or `latest` or a
-    channel; `version` is what it last meant. Of the OS profile the computer name is a prefix."""
+    channel; `version` is what it last meant. Of the OS profile the computer name is a prefix.
+    `created_by` is the principal that made it, empty for the local operator."""
 
     name: str
     image: str
@@ -76,3 +78,4 @@ class ScaleSet:
     version: VersionName
     shape: ImageShape
     profile: OsProfile | None = None
+    created_by: str = ""

@@ -17,6 +17,20 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
+class Tenant:
+    """An organisation, to which subscriptions and principals belong. `id` is a GUID in lower
+    case."""
+
+    id: str
+    display_name: str
+    created: datetime
+
+    @property
+    def arm_id(self) -> str:
+        return f"/tenants/{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
 class Subscription:
     """`id` and `tenant` are GUIDs in lower case."""
 

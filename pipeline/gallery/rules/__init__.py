@@ -28,6 +28,7 @@ from pipeline.gallery.rules.resources import deletable, end_of_life, existing, p
 from pipeline.gallery.rules.scopes import (
     known_resource_group,
     known_subscription,
+    known_tenant,
     resource_group_put,
     subscription_put,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "known_region",
     "known_resource_group",
     "known_subscription",
+    "known_tenant",
     "no_channel",
     "no_latest",
     "not_busy",

@@ -1,7 +1,7 @@
 """What may be done with subscriptions and resource groups."""
 
 from pipeline.errors import Conflict, NotFound
-from pipeline.gallery.model import ResourceGroup, Subscription
+from pipeline.gallery.model import ResourceGroup, Subscription, Tenant
 from pipeline.gallery.names import region_key
 
 
@@ -29,6 +29,16 @@ def known_subscription(found: Subscription | None, identity: str) -> Subscriptio
             f"The subscription '{identity}' could not be found.",
             hint="galleria subscription list shows those that are there",
             code="SubscriptionNotFound",
+        )
+    return found
+
+
+def known_tenant(found: Tenant | None, identity: str) -> Tenant:
+    if found is None:
+        raise NotFound(
+            f"Tenant '{identity}' not found.",
+            hint="galleria tenant create makes one; galleria tenant list shows them",
+            code="TenantNotFound",
         )
     return found
 

@@ -67,20 +67,25 @@ def disk_of(version: ImageVersion, lun: int | None) -> None:
 
 
 def cautions(
-    version: ImageVersion, definition: ImageDefinition | None, now: datetime
+    version: ImageVersion, definition: ImageDefinition | None, now: datetime, name: str = ""
 ) -> Iterator[str]:
-    """What whoever uses a version should know. End of life never keeps anybody from it."""
+    """What whoever uses a version should know, by `name` if that is not its own. End of life never
+    keeps anybody from it."""
+    called = name or str(version.name)
     for what, end in (
-        (version.name, version.end_of_life_date),
-        (version.name.definition, definition.end_of_life_date if definition else None),
+        (called, version.end_of_life_date),
+        (
+            f"the definition of {name}" if name else str(version.name.definition),
+            definition.end_of_life_date if definition else None,
+        ),
     ):
         if end is not None and end <= now:
             yield f"{what} reached its end of life on {end:%Y-%m-%d}"
     deletion = version.soft_deleted
     if deletion is not None:
         yield (
-            f"{version.name} is deleted and can be used until "
+            f"{called} is deleted and can be used until "
             f"{deletion.consumption_end_time:%Y-%m-%d %H:%M}Z: galleria version undelete keeps it"
         )
     if version.unverified:
-        yield f"{version.name}: not verified when published: {', '.join(version.unverified)}"
+        yield f"{called}: not verified when published: {', '.join(version.unverified)}"

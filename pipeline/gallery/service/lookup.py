@@ -101,11 +101,11 @@ class Lookup(Operations):
                     found.setdefault(disk.lun, {})[disk.digest] = None
         return {lun: tuple(digests) for lun, digests in found.items()}
 
-    def cautions(self, version: ImageVersion) -> list[str]:
-        """What whoever uses a version should be told."""
+    def cautions(self, version: ImageVersion, name: str = "") -> list[str]:
+        """What whoever uses a version, by that name if not by its own, should be told."""
         with self._catalog.read() as catalog:
             definition = catalog.definition(version.name.definition)
-        return list(rules.cautions(version, definition, self._clock()))
+        return list(rules.cautions(version, definition, self._clock(), name))
 
     def is_interrupted(self, version: ImageVersion) -> bool:
         """Whether it is unfinished and nobody works on it: its process died, or never began."""

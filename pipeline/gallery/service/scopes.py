@@ -1,12 +1,12 @@
-"""Subscriptions and resource groups. The default subscription, and in each subscription the
-default resource group, are there without being made."""
+"""Tenants, subscriptions and resource groups. The default tenant and subscription, and in each
+subscription the default resource group, are there without being made."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from pipeline.gallery import rules
 from pipeline.gallery.catalog import CatalogReader
-from pipeline.gallery.model import ResourceGroup, Subscription
+from pipeline.gallery.model import ResourceGroup, Subscription, Tenant
 from pipeline.gallery.names import (
     DEFAULT_RESOURCE_GROUP,
     DEFAULT_SUBSCRIPTION,
@@ -14,19 +14,55 @@ from pipeline.gallery.names import (
     GalleryName,
     check_resource_group,
     check_subscription,
+    check_tenant,
 )
 from pipeline.gallery.service.base import Operations
 
-DEFAULT = Subscription(DEFAULT_SUBSCRIPTION, "default", datetime(2026, 1, 1, tzinfo=UTC))
+_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+DEFAULT = Subscription(DEFAULT_SUBSCRIPTION, "default", _EPOCH)
+HOME = Tenant(DEFAULT_TENANT, "default", _EPOCH)
 
 
 class Scopes(Operations):
+    def create_tenant(self, identity: str, display_name: str = "") -> Tenant:
+        """Make a tenant, or change the name of one."""
+        identity = check_tenant(identity)
+        with self._catalog.write() as catalog:
+            old = _tenant(catalog, identity)
+            name = display_name or (old.display_name if old else identity)
+            made = Tenant(identity, name, old.created if old else self._clock())
+            catalog.put_tenant(made)
+            return made
+
+    def get_tenant(self, identity: str) -> Tenant:
+        with self._catalog.read() as catalog:
+            return rules.known_tenant(_tenant(catalog, identity), identity)
+
+    def list_tenants(self) -> list[Tenant]:
+        with self._catalog.read() as catalog:
+            made = catalog.tenants()
+        default = [] if any(item.id == HOME.id for item in made) else [HOME]
+        return default + made
+
+    def delete_tenant(self, identity: str) -> None:
+        """One that has no subscriptions."""
+        with self._catalog.write() as catalog:
+            found = rules.known_tenant(_tenant(catalog, identity), identity)
+            members = catalog.subscriptions()
+            rules.deletable(found.arm_id, [s.arm_id for s in members if s.tenant == found.id])
+            catalog.delete_tenant(found)
+
+    def get_subscription(self, identity: str) -> Subscription:
+        with self._catalog.read() as catalog:
+            return rules.known_subscription(_subscription(catalog, identity), identity)
+
     def create_subscription(
         self, identity: str, display_name: str = "", tenant: str = DEFAULT_TENANT
     ) -> Subscription:
-        """Make a subscription, or change the name of one; its tenant stays."""
-        identity, tenant = check_subscription(identity), check_subscription(tenant)
+        """Make a subscription in a tenant, or change the name of one; its tenant stays."""
+        identity, tenant = check_subscription(identity), check_tenant(tenant)
         with self._catalog.write() as catalog:
+            rules.known_tenant(_tenant(catalog, tenant), tenant)
             old = _subscription(catalog, identity)
             made = Subscription(
                 identity,
@@ -104,6 +140,11 @@ def check_scope(catalog: CatalogReader, name: GalleryName) -> None:
     rules.known_subscription(_subscription(catalog, subscription), subscription)
     if group.lower() != DEFAULT_RESOURCE_GROUP:
         rules.known_resource_group(_resource_group(catalog, subscription, group), group)
+
+
+def _tenant(catalog: CatalogReader, identity: str) -> Tenant | None:
+    found = (item for item in catalog.tenants() if item.id == identity.lower())
+    return next(found, HOME if identity == DEFAULT_TENANT else None)
 
 
 def _subscription(catalog: CatalogReader, identity: str) -> Subscription | None:

@@ -1,0 +1,198 @@
+"""What changes the catalog. A `Writer` is one transaction on one connection."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Table, and_, delete, insert, select, update
+
+from adapters.catalog import tables as t
+from adapters.catalog.access import AccessChanges
+from adapters.catalog.conditions import find_definition, is_gallery
+from adapters.catalog.queries import Reader
+from adapters.catalog.resources import ResourceChanges
+from pipeline.gallery import rules
+from pipeline.gallery.catalog import CatalogWriter
+from pipeline.gallery.documents import encode
+from pipeline.gallery.model import (
+    Channel,
+    Deployment,
+    Gallery,
+    ImageDefinition,
+    ImageVersion,
+    ResourceGroup,
+    ScaleSet,
+    Subscription,
+    Tenant,
+)
+from pipeline.gallery.names import DefinitionName, GalleryName, VersionName, region_key
+
+
+class Writer(Reader, AccessChanges, ResourceChanges):
+    def put_gallery(self, gallery: Gallery) -> None:
+        name = gallery.name
+        where = {
+            "subscription_key": name.subscription.lower(),
+            "resource_group_key": name.resource_group.lower(),
+            "name_key": name.name.lower(),
+        }
+        values = {"document": encode(gallery), "region_key": region_key(gallery.location)}
+        self._put(t.galleries, where, values)
+
+    def delete_gallery(self, name: GalleryName) -> None:
+        self._connection.execute(delete(t.galleries).where(is_gallery(name)))
+        self.forget_roles(name.arm_id)
+
+    def put_definition(self, definition: ImageDefinition) -> None:
+        parent = definition.name.gallery
+        gallery_id = self._scalar(select(t.galleries.c.id).where(is_gallery(parent)))
+        where = {
+            "gallery_id": rules.parent(gallery_id, parent),
+            "name_key": definition.name.name.lower(),
+        }
+        publisher, offer, sku = definition.identifier.key
+        values = {"publisher_key": publisher, "offer_key": offer, "sku_key": sku}
+        values["region_key"] = region_key(definition.location)
+        self._put(t.definitions, where, values | {"document": encode(definition)})
+
+    def delete_definition(self, name: DefinitionName) -> None:
+        row = self._connection.execute(find_definition(name)).first()
+        if row is not None:
+            self._connection.execute(delete(t.definitions).where(t.definitions.c.id == row.id))
+            self.forget_roles(name.arm_id)
+
+    def put_version(self, version: ImageVersion) -> None:
+        parent = version.name.definition
+        row = self._connection.execute(find_definition(parent)).first()
+        number = version.number
+        where = {
+            "definition_id": rules.parent(row, parent).id,
+            "major": number.major,
+            "minor": number.minor,
+            "patch": number.patch,
+        }
+        document = encode(version)
+        targets, statuses = document.pop("targetRegions"), document.pop("regions")
+        disks = document.pop("disks", [])
+        values = {
+            "uid": version.uid,
+            "attempt": version.attempt,
+            "provisioning_state": version.provisioning_state.value,
+            "document": document,
+            "region_key": region_key(version.location),
+            "soft_deleted": version.soft_deleted is not None,
+        }
+        self._put(t.versions, where, values)
+        identity = self._version_id(version.name)
+        self._replace(
+            t.version_regions,
+            identity,
+            [
+                {"region_key": region.key, "state": region.state.value}
+                | {"target": target, "status": status}
+                for region, target, status in zip(version.regions, targets, statuses, strict=True)
+            ],
+        )
+        self._replace(
+            t.version_disks,
+            identity,
+            [
+                {"digest": disk.digest, "virtual_size": disk.virtual_size, "document": entry}
+                for disk, entry in zip(version.disks, disks, strict=True)
+            ],
+        )
+
+    def delete_version(self, name: VersionName) -> None:
+        identity = self._version_id(name)
+        self._connection.execute(delete(t.versions).where(t.versions.c.id == identity))
+
+    def put_channel(self, channel: Channel) -> None:
+        row = self._connection.execute(find_definition(channel.definition)).first()
+        identity = rules.parent(row, channel.definition).id
+        where = {"definition_id": identity, "name_key": channel.name.lower()}
+        self._put(t.channels, where, {"document": encode(channel)})
+
+    def delete_channel(self, channel: Channel) -> None:
+        row = self._connection.execute(find_definition(channel.definition)).first()
+        if row is not None:
+            c = t.channels.c
+            condition = and_(c.definition_id == row.id, c.name_key == channel.name.lower())
+            self._connection.execute(delete(t.channels).where(condition))
+
+    def put_tenant(self, tenant: Tenant) -> None:
+        self._put(t.tenants, {"tenant_key": tenant.id}, {"document": encode(tenant)})
+
+    def delete_tenant(self, tenant: Tenant) -> None:
+        mine = t.tenants.c.tenant_key == tenant.id
+        self._connection.execute(delete(t.tenants).where(mine))
+
+    def put_subscription(self, subscription: Subscription) -> None:
+        where = {"subscription_key": subscription.id.lower()}
+        self._put(t.subscriptions, where, {"document": encode(subscription)})
+
+    def delete_subscription(self, subscription: Subscription) -> None:
+        mine = t.subscriptions.c.subscription_key == subscription.id.lower()
+        self._connection.execute(delete(t.subscriptions).where(mine))
+        self.forget_roles(subscription.arm_id)
+
+    def put_resource_group(self, group: ResourceGroup) -> None:
+        where = {
+            "subscription_key": group.subscription.lower(),
+            "name_key": group.name.lower(),
+        }
+        self._put(t.resource_groups, where, {"document": encode(group)})
+
+    def delete_resource_group(self, group: ResourceGroup) -> None:
+        c = t.resource_groups.c
+        condition = and_(
+            c.subscription_key == group.subscription.lower(), c.name_key == group.name.lower()
+        )
+        self._connection.execute(delete(t.resource_groups).where(condition))
+        self.forget_roles(group.arm_id)
+
+    def put_report(self, name: VersionName, report: Mapping[str, Any] | None) -> None:
+        identity = self._version_id(name)
+        table = t.version_reports
+        self._connection.execute(delete(table).where(table.c.version_id == identity))
+        if report is not None:
+            rules.parent(identity, name)
+            self._connection.execute(insert(table).values(version_id=identity, document=report))
+
+    def put_step(self, key: str, output: Mapping[str, Any]) -> None:
+        self._put(t.steps, {"key": key}, {"output": output})
+
+    def put_deployment(self, deployment: Deployment) -> None:
+        where = {"name": deployment.name, "directory": deployment.directory}
+        values = {"version_uid": deployment.version_uid, "document": encode(deployment)}
+        self._put(t.deployments, where, values)
+
+    def delete_deployment(self, deployment: Deployment) -> None:
+        c = t.deployments.c
+        one = and_(c.name == deployment.name, c.directory == deployment.directory)
+        self._connection.execute(delete(t.deployments).where(one))
+
+    def put_scale_set(self, scale_set: ScaleSet) -> None:
+        self._put(t.scale_sets, {"name": scale_set.name}, {"document": encode(scale_set)})
+
+    def delete_scale_set(self, scale_set: ScaleSet) -> None:
+        self._connection.execute(delete(t.scale_sets).where(t.scale_sets.c.name == scale_set.name))
+
+    def _put(self, table: Table, where: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        """Insert or update. Writers are alone, so nothing comes between the two."""
+        condition = and_(*(table.c[name] == value for name, value in where.items()))
+        changed = self._connection.execute(update(table).where(condition).values(**values))
+        if changed.rowcount == 0:
+            self._connection.execute(insert(table).values(**where, **values))
+
+    def _replace(
+        self, table: Table, version_id: int | None, parts: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self._connection.execute(delete(table).where(table.c.version_id == version_id))
+        if parts:
+            rows = [
+                {"version_id": version_id, "position": position, **part}
+                for position, part in enumerate(parts)
+            ]
+            self._connection.execute(insert(table), rows)
+
+
+_: type[CatalogWriter] = Writer
