@@ -20,7 +20,7 @@ _HEADER = struct.Struct("<4sIIQQQQIQQQB4sH")
 NEWLINES = b"\n \r\n"  # broken by a transfer in text mode
 # header flags: newline check, redundant table, zeroed grains, compressed, markers
 KNOWN_FLAGS = 1 | 2 | 4 | 1 << 16 | 1 << 17
-COMPRESSED = 1 << 16
+COMPRESSED, MARKERS = 1 << 16, 1 << 17
 DEFLATE = 1
 AT_END = 0xFFFFFFFFFFFFFFFF  # the grain directory's place is in the footer
 DESCRIPTOR_LIMIT = 1 << 20
@@ -85,9 +85,19 @@ def parse(window: Window, findings: Findings) -> None:
         compressed == (createtype == "streamOptimized"),
         "its header and its descriptor disagree on the subformat",
     )
-    if header.directory == AT_END:
-        header = _footer(window, header)
-    _tables(window, findings, header, overlap_matters=not compressed)
+    findings.refuse_unless(
+        not compressed or bool(header.flags & MARKERS), "its compressed grains have no markers"
+    )
+    _tables(window, findings, _with_directory(window, header), overlap_matters=not compressed)
+
+
+def read_header(window: Window) -> Header:
+    """The header, with the place of the grain directory. Raises UnsafeImage."""
+    return _with_directory(window, _header(window, 0))
+
+
+def _with_directory(window: Window, header: Header) -> Header:
+    return _footer(window, header) if header.directory == AT_END else header
 
 
 def _header(window: Window, offset: int) -> Header:

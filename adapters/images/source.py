@@ -2,7 +2,7 @@
 
     extents    raw: SEEK_HOLE; VHDX: its block table; other formats and chains: one `qemu-img map`
     bytes      an extent with an offset: preadv of the layer's file into the caller's buffer
-               one without (compressed clusters, internal snapshots): qemu-nbd
+               one without: inflaters (compressed clusters), or qemu-nbd (an internal snapshot)
 
 Whatever a map says, a range is read directly only if it lies inside the file of its layer.
 """
@@ -12,10 +12,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from adapters import nbd, qemu, rawfile
-from adapters.formats import Window, vhd, vhdx
+from adapters.formats import Window, packed, vhd, vhdx
 from adapters.formats.layering import Layered, combine
 from adapters.formats.window import Findings
 from adapters.images import chains, inspect
+from adapters.images.inflating import inflating
 from adapters.images.inspect import Policy
 from adapters.sandbox import Sandbox
 from pipeline.data.extents import Extent, Kind, Range, mask_free
@@ -23,23 +24,25 @@ from pipeline.errors import InvalidParameter, UnsafeImage
 from pipeline.ports import Chain, ImageFormat, Source
 
 Extents = Callable[[], Iterable[Extent]]
+Reader = Callable[[memoryview, Extent], None]  # of extents without an offset
 
 
 class DiskSource:
-    """A `Source` over the open files of a chain, and perhaps an NBD device; thread-safe."""
+    """A `Source` over the open files of a chain, and perhaps a reader of what has no place in
+    them; thread-safe."""
 
     def __init__(
         self,
         virtual_size: int,
         extents: Extents,
         fds: Sequence[int],
-        device: nbd.NbdDevice | None,
+        reader: Reader | None,
         free: Sequence[Range],
     ) -> None:
         self._virtual_size = virtual_size
         self._extents = extents
         self._fds = fds
-        self._device = device
+        self._reader = reader
         self._free = free
 
     @property
@@ -54,10 +57,13 @@ class DiskSource:
             raise ValueError(f"a buffer of {len(buf)} bytes for an extent of {extent.length}")
         if extent.offset is not None:
             rawfile.read_exactly(self._fds[extent.layer], buf, extent.offset)
-        elif self._device is not None:
-            self._device.read_into(buf, extent.start)
+        elif self._reader is not None:
+            self._reader(buf, extent)
         else:
             raise ValueError(f"the extent at byte {extent.start} is not one of this disk's data")
+
+    def file(self, layer: int) -> int | None:
+        return self._fds[layer]
 
     def close(self) -> None:
         """Nothing: the files belong to the `with` of `open_disk`."""
@@ -112,16 +118,21 @@ def open_disk(
     """Open a disk for the length of a `with`. Raises UnsafeImage when a layer is not safe."""
     with contextlib.ExitStack() as stack:
         fds, size = _open_layers(chain, policy, stack)
-        device: nbd.NbdDevice | None = None
+        reader: Reader | None = None
         if chain[0].snapshot is not None:
             device = _serve(chain, sandbox, size, stack)
             extents: Extents = device.extents
+            reader = _served(device)
         else:
             extents = _extents(chain, sandbox, size, fds, stack)
-            # now, and not at first need: the server lives and dies with this thread
-            if _validate(extents(), fds, size):
-                device = _serve(chain, sandbox, size, stack)
-        yield DiskSource(size, extents, fds, device, free)
+            # now, and not at first need: they live and die with this thread
+            if indirect := _validate(extents(), fds, size):
+                layouts = {
+                    layer: packed.layout(Window(fds[layer]), chain[layer].format)
+                    for layer in indirect
+                }
+                reader = stack.enter_context(inflating(chain, layouts, sandbox)).read_into
+        yield DiskSource(size, extents, fds, reader, free)
 
 
 def _serve(chain: Chain, sandbox: Sandbox, size: int, stack: contextlib.ExitStack) -> nbd.NbdDevice:
@@ -131,6 +142,13 @@ def _serve(chain: Chain, sandbox: Sandbox, size: int, stack: contextlib.ExitStac
             f"{str(chain[0].path)!r}: qemu serves {device.size} bytes, its header says {size}"
         )
     return device
+
+
+def _served(device: nbd.NbdDevice) -> Reader:
+    def read_into(buf: memoryview, extent: Extent) -> None:
+        device.read_into(buf, extent.start)
+
+    return read_into
 
 
 def is_ours(chain: Chain) -> bool:
@@ -180,23 +198,21 @@ def _with_blocks(mapped: Iterable[Extent], table: vhdx.Layout, depth: int) -> It
         yield from table.extents_between(extent.start, extent.end, depth)
 
 
-def _validate(extents: Iterable[Extent], fds: Sequence[int], size: int) -> bool:
-    """Check every range against its file; whether any of them needs a reader."""
+def _validate(extents: Iterable[Extent], fds: Sequence[int], size: int) -> set[int]:
+    """Check every range against its file; the layers of those that have no place in it."""
     lengths = [os.fstat(fd).st_size for fd in fds]
-    position, indirect = 0, False
+    position, indirect = 0, set()
     for extent in extents:
         if extent.start != position:
             raise UnsafeImage(f"the map of a disk has a gap at byte {position}")
         position = extent.end
         if extent.kind is not Kind.DATA:
             continue
+        if not 0 <= extent.layer < len(lengths):
+            raise UnsafeImage(f"data at byte {extent.start} lies in no layer of the disk")
         if extent.offset is None:
-            indirect = True
-        elif (
-            not 0 <= extent.layer < len(lengths)
-            or extent.offset < 0
-            or extent.offset + extent.length > lengths[extent.layer]
-        ):
+            indirect.add(extent.layer)
+        elif extent.offset < 0 or extent.offset + extent.length > lengths[extent.layer]:
             raise UnsafeImage(f"data at byte {extent.start} lies outside of its file")
     if position != size:
         raise UnsafeImage(f"the map of a disk ends at {position} of {size} bytes")
