@@ -37,7 +37,7 @@ COMMANDS = {
     "spec": ("adapters.cli.specs:spec", "Check build specs, and print their JSON schema."),
     "list": ("adapters.cli.versions:list_versions", "List image versions, newest first."),
     "show": (
-        "adapters.cli.versions:show",
+        "adapters.cli.showing:show",
         "Show one version: regions, replicas, how they were made, bytes.",
     ),
     "version": (

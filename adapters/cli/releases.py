@@ -7,7 +7,8 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Group
-from adapters.cli.versions import list_versions, region_table, show
+from adapters.cli.showing import show
+from adapters.cli.versions import list_versions, region_table
 from pipeline.gallery.documents import encode
 from pipeline.gallery.names import parse_definition, parse_version
 from pipeline.gallery.rules import VersionChange

@@ -1,46 +1,67 @@
 """`galleria list-shared`, `list-community`, and what `list` and `show` say of shared ids: the
 galleries of others."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from adapters.cli.context import Settings
+from adapters.cli import arguments
+from adapters.cli.context import Settings, configured_region
 from adapters.cli.lazy import Command
 from adapters.text import bytes_text, fields, printable, table
 from pipeline.gallery.documents import encode
 from pipeline.gallery.model import ImageDefinition, ImageVersion, SharingPermissions
 from pipeline.gallery.shared_ids import parse_shared
-from pipeline.gallery.views import SharedGallery, SharedViews
+from pipeline.gallery.views import SharedGallery, SharedTo, SharedViews
+
+PAGE = 100  # galleries
+LOCATION = click.option("--location", "-l", metavar="REGION", help="Those of this region alone.")
 
 
 @click.command("list-shared", cls=Command)
+@LOCATION
+@click.option(
+    "--shared-to",
+    type=arguments.enum_choice(SharedTo),
+    help="Those that are shared with your tenants, or with your subscriptions, alone.",
+)
 @click.pass_obj
-def list_shared(settings: Settings) -> None:
+def list_shared(settings: Settings, *, location: str | None, shared_to: str | None) -> None:
     """List the galleries that are shared with you directly."""
+    through = None if shared_to is None else SharedTo(shared_to)
     with settings.app() as app:
-        _list(settings, app.views.galleries(SharingPermissions.GROUPS))
+        place = location and configured_region(app, location)
+        found = app.views.galleries(SharingPermissions.GROUPS, location=place, through=through)
+    settings.emit({"galleries": [_gallery(item) for item in found]}, _table(found))
 
 
 @click.command("list-community", cls=Command)
+@LOCATION
+@click.option("--limit", type=click.IntRange(min=1), default=PAGE, show_default=True, metavar="N")
+@click.option("--marker", default="", help="Those after it: the next page.")
+@click.option("--show-next-marker", is_flag=True, help="Say what the next page begins after.")
 @click.pass_obj
-def list_community(settings: Settings) -> None:
+def list_community(
+    settings: Settings, *, location: str | None, limit: int, marker: str, show_next_marker: bool
+) -> None:
     """List the community galleries."""
     with settings.app() as app:
-        _list(settings, app.views.galleries(SharingPermissions.COMMUNITY))
+        place = location and configured_region(app, location)
+        found = app.views.galleries(SharingPermissions.COMMUNITY, location=place)
+    rest = [item for item in found if item.reference.name.lower() > marker.lower()]
+    page = rest[:limit]
+    following = page[-1].reference.name if len(rest) > limit else None
+    document: dict[str, Any] = {"galleries": [_gallery(item) for item in page]}
+    text = _table(page)
+    if following is not None:
+        text += f"\n{len(page)} of {len(rest)}: --marker {following} shows the next"
+    settings.emit(document | ({"nextMarker": following} if show_next_marker else {}), text)
 
 
-def _list(settings: Settings, found: list[SharedGallery]) -> None:
-    rows = [
-        (
-            item.reference.id,
-            item.gallery.location,
-            _contact(item),
-        )
-        for item in found
-    ]
-    text = table(("GALLERY", "LOCATION", "CONTACT"), rows) if rows else "there are none"
-    settings.emit({"galleries": [_gallery(item) for item in found]}, text)
+def _table(found: Sequence[SharedGallery]) -> str:
+    rows = [(item.reference.id, item.gallery.location, _contact(item)) for item in found]
+    return table(("GALLERY", "LOCATION", "CONTACT"), rows) if rows else "there are none"
 
 
 def list_view(settings: Settings, views: SharedViews, text: str) -> None:
@@ -154,5 +175,12 @@ def _version(item: ImageVersion, definition_id: str) -> dict[str, Any]:
         "endOfLifeDate": encode(item.end_of_life_date),
         "excludeFromLatest": item.exclude_from_latest,
         "regions": item.completed_regions,
-        "disks": [{"lun": disk.lun, "diskSizeBytes": disk.virtual_size} for disk in item.disks],
+        "disks": [
+            {
+                "lun": disk.lun,
+                "diskSizeBytes": disk.virtual_size,
+                "hostCaching": encode(disk.host_caching),
+            }
+            for disk in item.disks
+        ],
     }

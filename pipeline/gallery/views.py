@@ -3,6 +3,7 @@ what is meant for others."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import NoReturn
 
 from pipeline.errors import InvalidParameter, NotFound
@@ -12,7 +13,7 @@ from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.catalog import CatalogReader
 from pipeline.gallery.latest import latest, usable
 from pipeline.gallery.model import Gallery, ImageDefinition, ImageVersion, SharingPermissions
-from pipeline.gallery.names import DefinitionName, Reference
+from pipeline.gallery.names import DefinitionName, Reference, region_key
 from pipeline.gallery.shared_ids import SharedReference, by_unique_name, parse_shared, unique_name
 from pipeline.gallery.sharing import Sharing
 from pipeline.gallery.subjects import Access
@@ -29,6 +30,13 @@ _VERSION = {
     SharingPermissions.GROUPS: Action.SHARED_VERSION_READ,
     SharingPermissions.COMMUNITY: Action.COMMUNITY_VERSION_READ,
 }
+
+
+class SharedTo(Enum):
+    """With what of the subject's something is shared."""
+
+    TENANT = "tenant"
+    SUBSCRIPTION = "subscription"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +56,35 @@ class SharedViews:
         self._access = access
         self._granted: set[str] = set()
 
-    def galleries(self, kind: SharingPermissions) -> list[SharedGallery]:
-        """Those that are shared with the subject directly, or with everyone."""
+    def galleries(
+        self,
+        kind: SharingPermissions,
+        *,
+        location: str | None = None,
+        through: SharedTo | None = None,
+    ) -> list[SharedGallery]:
+        """Those that are shared with the subject directly, or with everyone, in the order of their
+        shared names; of one `location`, or shared with its tenants or subscriptions alone."""
         with self._catalog.read() as catalog:
             found = []
             for sharing in catalog.sharings():
                 shares = {sharing.gallery.key: sharing}
                 id = sharing.gallery.arm_id
                 gallery = catalog.gallery(sharing.gallery)
-                if gallery and self._access.decide(_GALLERY[kind], id, shares).allowed:
+                if (
+                    gallery
+                    and self._access.decide(_GALLERY[kind], id, shares).allowed
+                    and (location is None or region_key(gallery.location) == region_key(location))
+                    and (through is None or self._reached(sharing, through))
+                ):
                     found.append(SharedGallery(_reference(sharing, kind), gallery, sharing))
         return sorted(found, key=lambda item: item.reference.name.lower())
+
+    def _reached(self, sharing: Sharing, through: SharedTo) -> bool:
+        subject = self._access.subject
+        if through is SharedTo.TENANT:
+            return bool(subject.tenants.intersection(sharing.tenants))
+        return bool(subject.subscriptions.intersection(sharing.subscriptions))
 
     def gallery(self, text: str) -> SharedGallery:
         """The gallery that a shared id names, or is in."""

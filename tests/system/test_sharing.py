@@ -120,6 +120,8 @@ def test_three_ways(home: Home) -> None:
     for name in ("bob", "carol"):
         (shared,) = home.json(by, name, "list-shared")["galleries"]
         assert shared["uniqueId"] == UNIQUE
+        to_tenants = home.json(by, name, "list-shared", "--shared-to", "tenant", "-l", "EU")
+        assert len(to_tenants["galleries"]) == (name == "carol")
         assert home.json(by, name, "gallery", "list")["galleries"] == []
         assert refusal(home, by, name, "show", "corp/web/1.0.0", status=NOT_FOUND)
     versions = home.json(by, "bob", "list", f"{UNIQUE}/Images/web")["versions"]
@@ -144,12 +146,32 @@ def test_three_ways(home: Home) -> None:
     id = public["identifier"]["uniqueId"]
     assert re.fullmatch(r"/CommunityGalleries/contoso-[0-9a-f-]{36}", id)
     (community,) = home.json(by, "carol", "list-community")["galleries"]
+    assert home.json(by, "carol", "list-community", "--location", "eu", "--show-next-marker") == {
+        "galleries": [community],
+        "nextMarker": None,
+    }
+    after = ("--marker", community["name"])
+    assert home.json(by, "carol", "list-community", *after)["galleries"] == []
     assert community["communityMetadata"]["publisherContact"] == "images@contoso.example"
     only_latest = home.json(by, "carol", "list", f"{id}/Images/web")["versions"]
     assert [item["name"] for item in only_latest] == ["1.1.0"]
     place = ("--region", "eu", "--name", "carol1", "--out", "vms")
-    home.run(by, "carol", "deploy", f"{id}/Images/web", *place)
+    made = home.run(by, "carol", "--json", "deploy", f"{id}/Images/web", *place)
     assert deployed(home, "carol1") == content
+    named = f"{id}/Images/web/Versions/1.1.0"
+    assert home.json(by, "carol", "deployed", "list")["deployments"][0]["image"] == named
+    grow = ("--image", f"{id}/Images/web", "--region", "eu", "--out", "sets", "--count", "1")
+    group = home.run(by, "carol", "--json", "scale-set", "create", "carols", *grow)
+    told = [made.stdout, made.stderr, group.stdout, group.stderr]
+    told += [home.run(by, "carol", *words).stdout for words in (
+        ("deployed", "list"), ("scale-set", "list"), ("scale-set", "show", "carols"))]  # fmt: skip
+    told += [path.read_text() for path in home.path.glob("vms/carol1/*.*") if path.suffix in
+             (".xml", ".sh")]  # fmt: skip
+    assert len(told) == 9
+    for text in told:
+        assert "corp" not in text
+    home.run(by, "bob", "scale-set", "delete", "carols", status=NOT_FOUND)
+    home.run(by, "carol", "scale-set", "delete", "carols")
     home.run("gallery", "update", "corp", "--description", "still ours")
     assert home.json(by, "carol", "list-community")["galleries"] == [community]
 

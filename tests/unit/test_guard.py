@@ -41,7 +41,7 @@ from pipeline.gallery.names import (
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.sharing import Community
 from pipeline.gallery.subjects import Access
-from pipeline.gallery.views import SharedViews
+from pipeline.gallery.views import SharedTo, SharedViews
 from tests.memory_catalog import MemoryCatalog
 from tests.samples import NOW, REGIONS, FakeOwners, definition, disk, request
 
@@ -428,6 +428,12 @@ def test_a_direct_share_is_seen_and_used_by_its_name_alone(world: World, through
     kind = SharingPermissions.GROUPS
     assert [item.reference.id for item in alice.views.galleries(kind)] == [UNIQUE]
     assert [item.name.name for item in alice.views.definitions(UNIQUE)] == ["db", "web"]
+    assert alice.views.galleries(kind, location="us") == []
+    by_tenant = alice.views.galleries(kind, location="EU", through=SharedTo.TENANT)
+    by_subscription = alice.views.galleries(kind, through=SharedTo.SUBSCRIPTION)
+    assert (len(by_tenant), len(by_subscription)) == (
+        (1, 0) if through in ("tenant", "guest") else (0, 1)
+    )
     versions = alice.views.versions(f"{UNIQUE}/Images/web")
     assert [str(item.number) for item in versions] == ["1.1.0", "1.0.0"]
     for act in ("get_gallery", "get_definition", "list_versions", "get_version", "resolve"):
