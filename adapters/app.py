@@ -149,8 +149,8 @@ def _zones(
     return tuple(zones)
 
 
-def _firmware(nvram_length: int | None) -> Firmware:
-    found = firmware.find(Architecture.X64, secure_boot=False, nvram_length=nvram_length)
+def _firmware(architecture: Architecture, nvram_length: int | None) -> Firmware:
+    found = firmware.find(architecture, secure_boot=False, nvram_length=nvram_length)
     return Firmware(found.code, found.template)
 
 

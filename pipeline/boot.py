@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.errors import StageFailed
+from pipeline.gallery.model import Architecture
 from pipeline.guest.report import printable
 from pipeline.ports import Chain, Images, Progress
 from pipeline.stages.ingest import Disk
@@ -25,14 +26,22 @@ FAILED = re.compile(r"\[FAILED\] Failed to start (.+?)\.?\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """What is to be booted: disks that may be written, OS disk first. `nvram` are a UEFI machine's
-    variables, where the image has some of its own."""
+class MachineKind:
+    """What a machine is, whatever is on its disks. `nvram` are a UEFI machine's variables, where
+    the image has some of its own."""
 
-    disks: tuple[Chain, ...]
     uefi: bool
+    architecture: Architecture = Architecture.X64
     windows: bool = False
     nvram: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What is to be booted: disks that may be written, OS disk first."""
+
+    disks: tuple[Chain, ...]
+    kind: MachineKind
 
 
 class Running(Protocol):
@@ -52,6 +61,14 @@ class Running(Protocol):
 
 
 class Boots(Protocol):
+    def accelerator(self, architecture: Architecture) -> str:
+        """What a machine is run by here: "kvm" where that works, else "tcg"."""
+        ...
+
+    def check(self, kind: MachineKind) -> None:
+        """Raise EnvironmentMissing when this host can't start such a machine."""
+        ...
+
     def start(self, machine: Machine, work: Path) -> AbstractContextManager[Running]:
         """Start a machine, without network; it is gone when the `with` ends, whatever happens."""
         ...
@@ -87,10 +104,8 @@ def boot(
     work: Path,
     log: Path,
     progress: Progress,
+    kind: MachineKind,
     *,
-    uefi: bool,
-    windows: bool = False,
-    nvram: bytes | None = None,
     seconds: float = SECONDS,
 ) -> Booted:
     """Boot clones of the disks (OS disk first). The console is kept in `log`, also on failure.
@@ -98,7 +113,7 @@ def boot(
     clones = tuple(
         images.create_overlay(disk.chain, work / f"{disk.name}-boot.qcow2") for disk in disks
     )
-    machine = Machine(clones, uefi, windows, nvram)
+    machine = Machine(clones, kind)
     with progress.stage("boot check"), boots.start(machine, work) as running:
         passed, text, by, ended = 0.0, "", "", ""
         while not by:

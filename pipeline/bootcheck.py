@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.boot import SECONDS, Booted, boot
+from pipeline.boot import SECONDS, Booted, MachineKind, boot
 from pipeline.errors import NotFound
 from pipeline.gallery.model import HyperVGeneration, ImageVersion, OsType
 from pipeline.maintain import replica_chain
@@ -48,8 +48,9 @@ def boot_version(
                 hint="a shallow version leans on its source: deploy it, and boot that",
             )
         disks.append(Disk(child.lun, replica_chain(child, base), child.virtual_size))
+    nvram = zone.find_nvram(version.zone_key)
+    check_bootable(version, nvram, ports)
     with ports.work.directory() as work:
-        nvram = zone.find_nvram(version.zone_key)
         return boot_disks(version, disks, nvram, work, ports, seconds=seconds)
 
 
@@ -63,7 +64,6 @@ def boot_disks(
     seconds: float = SECONDS,
 ) -> Booted:
     """Boot clones of these disks as the machine that the definition describes."""
-    definition = ports.gallery.get_definition(version.name.definition)
     return boot(
         ports.boots,
         ports.images,
@@ -71,10 +71,24 @@ def boot_disks(
         work,
         console_log(version, ports),
         ports.progress,
+        _kind(version, nvram, ports),
+        seconds=seconds,
+    )
+
+
+def check_bootable(version: ImageVersion, nvram: bytes | None, ports: Ports) -> None:
+    """Raises EnvironmentMissing when this host can't boot what the definition describes: to be
+    asked before any work is done."""
+    ports.boots.check(_kind(version, nvram, ports))
+
+
+def _kind(version: ImageVersion, nvram: bytes | None, ports: Ports) -> MachineKind:
+    definition = ports.gallery.get_definition(version.name.definition)
+    return MachineKind(
         uefi=definition.hyper_v_generation is HyperVGeneration.V2,
+        architecture=definition.architecture,
         windows=definition.os_type is OsType.WINDOWS,
         nvram=nvram,
-        seconds=seconds,
     )
 
 

@@ -1,23 +1,26 @@
 """Prove: what a disk or a version is, and what a job would do to it, with nothing changed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.azure.findings import Finding
+from pipeline.bootcheck import boot_disks
 from pipeline.gallery.model import ImageVersion
 from pipeline.guest.profiles import Plan
 from pipeline.outside import Ports
 from pipeline.ports import ImageFormat
-from pipeline.preview import Preview, preview
-from pipeline.publish import PublishRequest, clean
+from pipeline.preparation import clean
+from pipeline.preview import Action, Preview, preview
+from pipeline.publish import PublishRequest, check_limits, described, ready
 from pipeline.replication import find_donor
+from pipeline.shallow import check_lasting, is_shallow
 from pipeline.single import pinned
 from pipeline.sources import DiskSource, supplied
+from pipeline.stages.agree import agree
 from pipeline.stages.ingest import Disk, ingest, recognise
-from pipeline.stages.look import Look, admit, look
+from pipeline.stages.look import Look, look
 from pipeline.stages.replicate import donated
-from pipeline.stages.snapshot import snapshot
 from pipeline.stages.validate import validate
 
 
@@ -33,7 +36,7 @@ def version_disks(version: ImageVersion, ports: Ports) -> list[Disk]:
 def check(disks: Sequence[Disk], ports: Ports) -> Look:
     """Whether the guest on these disks is generalized, with the evidence; they are only read."""
     with ports.work.directory() as work:
-        return look(ports.guests, ports.images, disks, work, ports.progress)
+        return look(ports.guests, ports.images, disks, work, ports.progress, listed=False)
 
 
 def validate_file(
@@ -69,20 +72,30 @@ def validate_version(version: ImageVersion, ports: Ports) -> tuple[Finding, ...]
 def try_generalize(source: DiskSource, plan: Plan, ports: Ports) -> dict[str, Any]:
     """The report of generalizing a disk: it is done, on an overlay that is thrown away."""
     with pinned(source, ports) as (disk, work):
-        _, report = clean((disk,), plan, work, ports)
-    return dict(report)
+        return dict(clean((disk,), plan, work, ports).report)
 
 
-def try_publish(request: PublishRequest, ports: Ports) -> tuple[Preview, dict[str, Any]]:
-    """What publishing would do, and the report that the version would have: every rule is checked,
-    the guest is generalized on overlays that are thrown away; no number is taken."""
+def try_publish(request: PublishRequest, ports: Ports) -> tuple[Preview, Mapping[str, Any]]:
+    """What publishing would do, and the report that the version would have: all of it is done but
+    to store what came of it. No number is taken, and nothing is kept but a boot check's console."""
     found = preview(request, ports)
+    if found.action is Action.NOTHING:
+        return found, ports.gallery.report(found.name) or {}
+    version = ports.gallery.try_version(described(request, ports.sources))
     with (
         ports.work.directory() as work,
         supplied(request.sources, work, ports.sources) as supply,
-        snapshot(ingest(supply.disks, ports.images), work, ports.pins) as (disks, pin),
     ):
-        _, report = clean(disks, request.plan if found.generalized else None, work, ports)
-        pin.verify()
-    definition = ports.gallery.get_definition(request.version.name.definition)
-    return found, admit(report, definition.os_state, ports.progress, force=request.force)
+        description = supply.description
+        agree(version, description, request.version.source, ports.gallery)
+        sources = ingest(supply.disks, ports.images)
+        check_limits(version, sources, request, ports)
+        if is_shallow(version):
+            check_lasting(request.sources)
+        with ready(version, supply, sources, request, work, ports) as made:
+            report = made.report
+            if request.boot_check:
+                booted = boot_disks(version, made.disks, description.nvram, work, ports)
+                report = {**report, "boot": booted.document()}
+            made.pin.verify()
+    return found, report

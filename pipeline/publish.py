@@ -4,7 +4,8 @@ out.
 Read `publish` first: it is the whole product on one screen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from blake3 import blake3
 
 from pipeline import shallow
-from pipeline.bootcheck import boot_stored
+from pipeline.bootcheck import boot_stored, check_bootable
 from pipeline.gallery import rules
 from pipeline.gallery.model import DiskSource as Origin
 from pipeline.gallery.model import (
@@ -25,8 +26,10 @@ from pipeline.gallery.model import (
 from pipeline.guest.partitions import PartitionTable
 from pipeline.guest.profiles import Plan
 from pipeline.outside import Ports
-from pipeline.placement import Parents, every_zone, independent, sinks
+from pipeline.placement import Parents, Places, every_zone, independent, sinks
+from pipeline.ports import Pin
 from pipeline.preflight import check_space, measure
+from pipeline.preparation import Guarding, prepare
 from pipeline.replication import (
     complete,
     given_back,
@@ -40,9 +43,7 @@ from pipeline.replication import (
 from pipeline.sources import AnySource, Sources, Supply, check_combination, data_luns, supplied
 from pipeline.stages.agree import agree, agree_with_disks, partition_table
 from pipeline.stages.convert import Stored, convert
-from pipeline.stages.generalize import generalize
 from pipeline.stages.ingest import Disk, ingest
-from pipeline.stages.look import admit, untouched
 from pipeline.stages.replicate import (
     replicate,
 )
@@ -63,7 +64,7 @@ class Wait(Enum):
 class PublishRequest:
     """`plan` None leaves the guest as it is. `preflight` False goes on without estimating space.
     `force` takes a guest that is not what the definition says, and records it. `boot_check` boots
-    what was stored before it becomes visible."""
+    what was stored before it becomes visible; `validate` takes only what Azure would."""
 
     version: VersionRequest
     sources: tuple[AnySource, ...]
@@ -72,6 +73,7 @@ class PublishRequest:
     preflight: bool = True
     force: bool = False
     boot_check: bool = False
+    validate: bool = False
 
 
 def publish(request: PublishRequest, ports: Ports) -> ImageVersion:
@@ -99,25 +101,10 @@ def make(
     check_limits(version, sources, request, ports)
     if shallow.is_shallow(version):
         return make_shallow(version, supply, sources, request, work, ports)
-    with snapshot(sources, work, ports.pins) as (disks, pin):
-        table = partition_table(disks, ports.images)
-        confirm(version, table, {}, supply, request, ports)
-        plan = request.plan if version.generalized and not supply.generalized else None
-        known = supply.stored if plan is None else {}  # in zones already: nothing is to be read
-        parents: Parents = {lun: (digest,) for lun, digest in known.items()}
-        parents = parents or ports.gallery.parents_of(version.name)
-        places = placed(version, first_regions(version, request.wait), ports, parents)
-        zones = sinks(places)
-        if request.preflight:
-            amounts = measure(disks, ports.images)
-            donors = every_zone(ports.zones) if known else ()
-            check_space(amounts, tuple(zones.values()), parents, ports.work, donors)
-        disks, report = clean(disks, plan, work, ports, done=supply.generalized)
-        definition = ports.gallery.get_definition(version.name.definition)
-        report = admit(report, definition.os_state, ports.progress, force=request.force)
-        unverified = confirm(version, table, report, supply, request, ports)
+    with ready(version, supply, sources, request, work, ports) as found:
+        zones, known = sinks(found.places), found.known
         with held(zones, ports, known.values()):
-            advance = region_meter(version, places, disks, ports)
+            advance = region_meter(version, found.places, found.disks, ports)
             stored = (
                 share(
                     known,
@@ -127,21 +114,76 @@ def make(
                     ports.images,
                     ports.progress,
                     advance,
-                    independent=independent(places),
+                    independent=independent(found.places),
                 )
                 if known
                 else convert(
-                    disks, zones, parents, work, pin.verify, ports.images, ports.progress, advance
+                    found.disks,
+                    zones,
+                    found.parents,
+                    work,
+                    found.pin,
+                    ports.images,
+                    ports.progress,
+                    advance,
+                    independent=independent(found.places),
                 )
             )
+            report, nvram = found.report, supply.description.nvram
             if request.boot_check:
-                nvram = supply.description.nvram
                 report = boot_stored(version, stored, nvram, report, work, ports)
             parts = cached(stored_disks(sources, supply, stored), request)
-            version = describe(version, parts, report, unverified, ports)
-            record = zone_record(version, ports, supply.description.nvram)
-            outcome = replicate(version, record, stored, places, ports.gallery)
-            return settled(outcome, places)
+            version = describe(version, parts, report, found.unverified, ports)
+            record = zone_record(version, ports, nvram)
+            outcome = replicate(version, record, stored, found.places, ports.gallery)
+            return settled(outcome, found.places)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What is known before the first byte of a version is stored. `known` are the digests of disks
+    that zones hold already: nothing is to be read; `unverified` what nothing shows to be as the
+    definition says."""
+
+    disks: tuple[Disk, ...]
+    pin: Pin
+    known: Mapping[int | None, str]
+    parents: Parents
+    places: Places
+    report: Mapping[str, Any]
+    unverified: tuple[str, ...]
+
+
+@contextmanager
+def ready(
+    version: ImageVersion,
+    supply: Supply,
+    sources: tuple[Disk, ...],
+    request: PublishRequest,
+    work: Path,
+    ports: Ports,
+) -> Iterator[Ready]:
+    """Everything up to the first byte that is stored: the sources held still, every check made, the
+    guest generalized on an overlay. A dry run ends here."""
+    with snapshot(sources, work, ports.pins) as (disks, pin):
+        table = partition_table(disks, ports.images)
+        confirm(version, table, {}, supply, request, ports)
+        if request.boot_check:
+            check_bootable(version, supply.description.nvram, ports)
+        plan = request.plan if version.generalized and not supply.generalized else None
+        known = supply.stored if plan is None else {}
+        parents: Parents = {lun: (digest,) for lun, digest in known.items()}
+        parents = parents or ports.gallery.parents_of(version.name)
+        places = placed(version, first_regions(version, request.wait), ports, parents)
+        if request.preflight:
+            amounts = measure(disks, ports.images)
+            donors = every_zone(ports.zones) if known else ()
+            check_space(amounts, tuple(sinks(places).values()), parents, ports.work, donors)
+        definition = ports.gallery.get_definition(version.name.definition)
+        guarding = Guarding(request.force, request.validate)
+        disks, report = prepare(disks, table, plan, supply, definition, guarding, work, ports)
+        unverified = confirm(version, table, report, supply, request, ports)
+        yield Ready(disks, pin, known, parents, places, report, unverified)
 
 
 def make_shallow(
@@ -160,9 +202,9 @@ def make_shallow(
         confirm(version, table, {}, supply, request, ports)
         places = placed(version, [version.location], ports)
         plan = request.plan if version.generalized else None
-        disks, report = clean(disks, plan, work, ports)
         definition = ports.gallery.get_definition(version.name.definition)
-        report = admit(report, definition.os_state, ports.progress, force=request.force)
+        guarding = Guarding(request.force, request.validate)
+        disks, report = prepare(disks, table, plan, supply, definition, guarding, work, ports)
         shallow.zero_free(disks, ports.images)
         unverified = confirm(version, table, report, supply, request, ports)
         pin.verify()
@@ -226,25 +268,6 @@ def check_limits(
     rules.caching(request.version.host_caching, [disk.lun for disk in disks])
     for disk in disks:
         ports.gallery.check_disk(version, disk.virtual_size, disk.name)
-
-
-def clean(
-    disks: tuple[Disk, ...], plan: Plan | None, work: Path, ports: Ports, *, done: bool = False
-) -> tuple[tuple[Disk, ...], Mapping[str, Any]]:
-    """Generalize on private overlays, and take what the file systems call free for zero. Without a
-    plan the guest is only looked at; `done`: without, because it has been before."""
-    if plan is None:
-        seen = untouched(disks, work, ports.guests, ports.images, ports.progress)
-        return disks, {"generalized": done, **seen}
-    overlays = [
-        ports.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2") for disk in disks
-    ]
-    result = generalize(ports.guests, overlays, plan, ports.progress)
-    cleaned = tuple(
-        replace(disk, chain=chain, free=free)
-        for disk, chain, free in zip(disks, overlays, result.free, strict=True)
-    )
-    return cleaned, {"generalized": True, **result.report}
 
 
 def stored_disks(sources: Sequence[Disk], supply: Supply, stored: Stored) -> list[ImageDisk]:

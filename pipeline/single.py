@@ -19,7 +19,7 @@ from pipeline.guest.profiles import Plan
 from pipeline.guest.windows import arm
 from pipeline.outside import Ports
 from pipeline.ports import Chain, GuestFacts, ImageFacts, ImageFormat
-from pipeline.publish import clean
+from pipeline.preparation import clean
 from pipeline.replication import find_donor
 from pipeline.sources import DiskSource
 from pipeline.stages.convert import hash_disk
@@ -78,9 +78,10 @@ def generalize_file(
 ) -> dict[str, Any]:
     """Write a generalized copy of a disk; returns the report. The source is never written."""
     with pinned(source, ports) as (disk, work):
-        (cleaned,), report = clean((disk,), plan, work, ports)
-        write(cleaned.chain, path, format, "", ports, cleaned.free)
-    return dict(report)
+        cleaned = clean((disk,), plan, work, ports)
+        (result,) = cleaned.disks
+        write(result.chain, path, format, "", ports, result.free)
+    return dict(cleaned.report)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from pipeline.errors import InvalidParameter
 from pipeline.gallery import rules
@@ -186,13 +186,15 @@ class Supply:
     """The disks of a source. They are there as long as it is open.
 
     `origins` says, by LUN, what disks are copies of; one with a digest is a base of a zone, and
-    need not be read again. `generalized`: all of it is known to be.
+    need not be read again. `generalized`: all of it is known to be; `report` is what was stored of
+    its guest (pipeline.guest.report), if all of it was stored together.
     """
 
     disks: tuple[DiskSource, ...]
     description: Description = Description()
     origins: Mapping[int | None, Origin] = field(default_factory=dict)
     generalized: bool = False
+    report: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def stored(self) -> dict[int | None, str]:
@@ -226,6 +228,7 @@ def supplied(wanted: Sequence[AnySource], work: Path, sources: Sources) -> Itera
             opened[0].description if len(opened) == 1 else Description(),
             {lun: origin for supply in opened for lun, origin in supply.origins.items()},
             all(supply.generalized for supply in opened),
+            opened[0].report if len(opened) == 1 else {},
         )
 
 

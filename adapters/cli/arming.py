@@ -6,10 +6,7 @@ from pathlib import Path
 from pipeline.ports import ImageFormat
 
 # the disk where every Windows has a driver for it; no network, so that no update comes between
-MACHINE = (
-    *("qemu-system-x86_64", "-machine", "q35,accel=kvm:tcg", "-cpu", "max", "-smp", "2"),
-    *("-m", "4096", "-nic", "none", "-rtc", "base=localtime"),
-)
+MACHINE = (*("-cpu", "max", "-smp", "2", "-m", "4096", "-nic", "none", "-rtc", "base=localtime"),)
 FIRMWARE = (
     Path("/usr/share/OVMF/OVMF_CODE_4M.fd"),
     Path("/usr/share/OVMF/OVMF_CODE.fd"),
@@ -17,10 +14,11 @@ FIRMWARE = (
 )
 
 
-def boot_command(disk: Path, format: ImageFormat, generation: str) -> str:
-    """A shell command that boots an armed disk. It restarts once and powers off at the end."""
+def boot_command(disk: Path, format: ImageFormat, generation: str, accelerator: str) -> str:
+    """A shell command that boots an armed disk. It restarts once and powers off at the end.
+    `accelerator` is one that works: with "kvm:tcg" QEMU aborts where KVM is there but broken."""
     name = {ImageFormat.VHD: "vpc"}.get(format, format.value)
-    argv = list(MACHINE)
+    argv = ["qemu-system-x86_64", "-machine", f"q35,accel={accelerator}", *MACHINE]
     if generation == "V2":
         firmware = next((path for path in FIRMWARE if path.exists()), FIRMWARE[0])
         argv += ["-drive", f"if=pflash,format=raw,readonly=on,file={firmware}"]

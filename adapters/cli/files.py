@@ -15,6 +15,7 @@ from adapters.text import bytes_text, fields, printable
 from pipeline.data.chunks import LEAF, leaf_length
 from pipeline.data.manifest import Run
 from pipeline.errors import UnsafeImage
+from pipeline.gallery.model import Architecture
 from pipeline.ports import ImageFacts, ImageFormat
 from pipeline.single import (
     Examination,
@@ -123,7 +124,8 @@ def _arm(
     answers = None if unattend is None else unattend.read_bytes()
     with settings.app() as app:
         armed = arm_file(parse_disk(file), answers, out, format, app.ports, force=force)
-    command = boot_command(out, format, armed.facts.generation)
+        accelerator = app.ports.boots.accelerator(Architecture.X64)
+    command = boot_command(out, format, armed.facts.generation, accelerator)
     document = {"file": out, "format": format, "armed": armed.written, "boot": command}
     settings.emit(document, instructions(out, command))
 

@@ -41,6 +41,11 @@ from pipeline.publish import PublishRequest, Wait, publish
     help="Return when the first region is usable, when all are, or at once: the rest goes on in"
     " the background.",
 )
+@click.option(
+    "--validate",
+    type=click.Choice(["azure"]),
+    help="Publish only what this cloud would take: galleria validate's checks, before the copy.",
+)
 @click.option("--boot-check", is_flag=True, help="Boot a clone before anything is visible.")
 @click.option("--dry-run", is_flag=True, help="Do it up to the copy; keep nothing, say what is.")
 @click.option("--preflight/--no-preflight", default=True, help="Estimate the space first.")
@@ -74,6 +79,7 @@ def request_of(name: str, values: Mapping[str, Any], regions: Iterable[str]) -> 
         preflight=values["preflight"],
         force=values["force"],
         boot_check=values["boot_check"],
+        validate=values["validate"] is not None,
     )
 
 

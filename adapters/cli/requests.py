@@ -34,6 +34,7 @@ def spec_request(spec: "Spec") -> PublishRequest:
         preflight=spec.preflight,
         force=spec.force,
         boot_check=spec.boot_check,
+        validate=spec.validate_for is not None,
     )
 
 

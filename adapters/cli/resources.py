@@ -7,6 +7,7 @@ import click
 
 from adapters.cli import arguments
 from adapters.cli.context import configured_region
+from adapters.cli.proof import without_inventory
 from adapters.text import bytes_text, fields, table
 from pipeline.errors import NotFound
 from pipeline.gallery.documents import encode
@@ -106,10 +107,13 @@ def one_disk(text: str, app: "App") -> DiskKinds:
 
 
 def document(resource: Resource) -> dict[str, Any]:
-    """As JSON, with what follows from its properties."""
+    """As JSON, with what follows from its properties; a managed image's inventory is left out."""
+    encoded = encode(resource)
+    if "report" in encoded:
+        encoded["report"] = without_inventory(encoded["report"])
     return {
         "name": resource.name.name,
-        **encode(resource),
+        **encoded,
         "diskSizeBytes": resource.disk_size_bytes,
     }
 

@@ -34,7 +34,7 @@ def validate_command(context: click.Context, *, target: str, cloud: str) -> None
             findings = validate_file(parse_disk(target), azure_upload_problems, app.ports)
     bad = failed(findings)
     document = {"target": target, "for": cloud, "passed": not bad}
-    document["findings"] = [{"result": item.result, **_document(item)} for item in findings]
+    document["findings"] = [item.document() for item in findings]
     settings.emit(document, findings_text(findings))
     if bad:
         context.exit(GalleriaError.exit_status)
@@ -47,13 +47,3 @@ def findings_text(findings: tuple[Finding, ...]) -> str:
     rows = [(item.result, item.check, item.found) for item in ordered]
     fixes = fields([(f"fix {item.check}:", item.fix) for item in ordered if item.fix])
     return "\n\n".join(filter(None, [table(("RESULT", "CHECK", "FOUND"), rows), fixes]))
-
-
-def _document(item: Finding) -> dict[str, object]:
-    return {
-        "check": item.check,
-        "severity": item.severity.value,
-        "holds": item.holds,
-        "found": item.found,
-        "fix": item.fix,
-    }

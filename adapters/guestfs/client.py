@@ -201,6 +201,14 @@ class GuestfsSession:
     def rpm_packages(self) -> tuple[Package, ...]:
         return rpm.packages(self._helper, lambda: self.mount(writable=False))
 
+    def mount_volume(self, device: str) -> Guest:
+        self._helper.call("umount_all")
+        self._mounted = True
+        self._mount(device, "/", writable=self._writable)
+        if self._writable:
+            self._check_writable()
+        return GuestfsGuest(self._helper, {"/": device}, writable=self._writable)
+
     def free_ranges(self, *, zero_rest: bool) -> FreeSpace:
         if not self._writable:
             raise InvalidParameter("free space is only listed in a writable session")

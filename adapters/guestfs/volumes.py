@@ -9,8 +9,9 @@ from pipeline.ports import VolumeState
 
 READ_PART = 2 << 20
 WIPE_SECONDS = 3600.0
-# unused file records, directory entries of removed files, the log: what the bitmap does not tell
-WIPE = "ntfswipe -f -q -m -d -l"
+# unused file records, directory entries of removed files, the log, what lies between a file's end
+# and the end of its cluster: what the bitmap does not tell
+WIPE = "ntfswipe -f -q -m -d -l -t"
 
 
 def states(helper: Helper, found: Devices) -> tuple[VolumeState, ...]:

@@ -278,6 +278,9 @@ class Spec(_Model):
     force: bool = Field(
         False, description="Take a guest that is not generalized as one that is; recorded."
     )
+    validate_for: Literal["azure"] | None = Field(
+        None, alias="validate", description="Publish only what this cloud would take."
+    )
     boot_check: bool = Field(False, description="Boot a clone before anything is visible.")
     preflight: bool = Field(True, description="Estimate the space first.")
     wait: Literal["first", "all", "none"] = Field(

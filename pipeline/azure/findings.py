@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from pipeline.guest.report import printable
 
@@ -25,6 +26,17 @@ class Finding:
     holds: bool | None
     found: str
     fix: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "result": self.result,
+            "check": self.check,
+            "severity": self.severity.value,
+            "holds": self.holds,
+            "found": self.found,
+            "fix": self.fix,
+        }
 
     @property
     def result(self) -> str:

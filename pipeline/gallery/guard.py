@@ -82,6 +82,7 @@ OPERATIONS: Mapping[str, object] = {
     "parents_of": Action.VERSION_READ,
     "resolve": Action.VERSION_READ,
     "begin_version": Action.VERSION_WRITE,
+    "try_version": Action.VERSION_WRITE,
     "begin_replication": Action.VERSION_WRITE,
     "begin_update": Action.VERSION_WRITE,
     "undelete": Action.VERSION_WRITE,

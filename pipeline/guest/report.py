@@ -33,6 +33,17 @@ def redacted(path: str) -> str:
     return IDENTITY.sub(REDACTED, printable(path))
 
 
+def inherited(report: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+    """What a stored report still says of the same bytes under another name: not how they booted,
+    what a cloud's checks said, or that somebody took them by force. Empty when the guest had not
+    been looked at."""
+    if "guest" not in report or "check" not in report:
+        return {}
+    kept = {key: item for key, item in report.items() if key not in ("boot", "validation")}
+    check = {key: item for key, item in report["check"].items() if key != "forced"}
+    return {**kept, "check": check, "copied_from": source}
+
+
 def printable(text: str) -> str:
     """A guest's string is hostile: what is no printable character is escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -151,6 +151,11 @@ class GuestSession(Protocol):
         ntfs-3g drop their logs."""
         ...
 
+    def mount_volume(self, device: str) -> Guest:
+        """Mount one of `volumes` alone, to be written if the session is. What was mounted before
+        is unmounted. Raises StageFailed when it can only be mounted read-only."""
+        ...
+
     def rpm_packages(self) -> tuple[Package, ...]:
         """What the guest's RPM database lists. Slow (8 s), and unmounts everything."""
         ...

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from typing import Any
 
 from pipeline.gallery.model import (
     Architecture,
@@ -138,8 +139,11 @@ class Disk(Resource):
 
 @dataclass(frozen=True, slots=True)
 class ManagedImage(Resource):
+    """`report` is what was done to its guest and seen in it, as a version's."""
+
     os_state: OsState = OsState.GENERALIZED
     source_virtual_machine: str = ""
+    report: Mapping[str, Any] = field(default_factory=dict)
 
 
 KINDS: Mapping[ResourceKind, type[Resource]] = {

@@ -14,6 +14,7 @@ from pipeline.errors import NotFound
 from pipeline.gallery.model import ImageVersion, Origin, OsState
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.shared_ids import is_shared_reference, parse_shared
+from pipeline.guest.report import digest, inherited
 from pipeline.machines import CaptureRequest, Machines, whole
 from pipeline.placement import Zones
 from pipeline.ports import Chain, ImageFormat, Progress, StoredBase
@@ -122,7 +123,9 @@ class StoredSources:
             disks.append(base_files(find_base(content.digest, self._zones, found.id), lun))
             origins[lun] = Origin(kind, found.id, found.unique_id, content.digest, content.lun)
         generalized = isinstance(found, ManagedImage) and found.os_state is OsState.GENERALIZED
-        return Supply(tuple(disks), origins=origins, generalized=generalized)
+        stored = found.report if isinstance(found, ManagedImage) else {}
+        report = inherited(stored, found.id)
+        return Supply(tuple(disks), origins=origins, generalized=generalized, report=report)
 
     def _version(self, version: ImageVersion, reference: str) -> Supply:
         definition = self._gallery.get_definition(version.name.definition)
@@ -139,7 +142,11 @@ class StoredSources:
             nvram=self._nvram(version),
         )
         generalized = definition.os_state is OsState.GENERALIZED and version.generalized
-        return Supply(tuple(disks), description, origins, generalized)
+        report = self._gallery.report(version.name)
+        if report is None or digest(report) != version.report_digest:
+            report = {}  # galleria verify tells of one that is not what it was
+        report = inherited(report, known_as(version, reference))
+        return Supply(tuple(disks), description, origins, generalized, report)
 
     def _nvram(self, version: ImageVersion) -> bytes | None:
         for zones in self._zones.values():

@@ -20,9 +20,9 @@ from pipeline.outside import Ports
 from pipeline.placement import Parents, choose_zone, every_zone
 from pipeline.ports import VersionRecord, Zone
 from pipeline.preflight import check_space, measure
-from pipeline.publish import clean
+from pipeline.preparation import clean
 from pipeline.replication import collect, held
-from pipeline.resources.model import Content, Resource, SupportedCapabilities
+from pipeline.resources.model import Content, ManagedImage, Resource, SupportedCapabilities
 from pipeline.resources.service import ResourceService
 from pipeline.sources import Description, Supply
 from pipeline.stages.convert import Stored, convert
@@ -68,14 +68,16 @@ def store(
         amounts = measure(disks, ports.images)
         donors = every_zone(ports.zones) if known else ()
         check_space(amounts, (zone,), parents, ports.work, donors)
-        disks, _ = clean(disks, plan, work, ports)
+        if isinstance(resource, ManagedImage):
+            cleaned = clean(disks, plan, work, ports, done=supply.generalized)
+            disks, resource = cleaned.disks, replace(resource, report=cleaned.report)
         with held(zones, ports, known.values()):
             advance = Completion(resource, disks, keeper).advance
             stored = (
                 share(known, zones, ports.zones, work, ports.images, ports.progress, advance)
                 if known
                 else convert(
-                    disks, zones, parents, work, pin.verify, ports.images, ports.progress, advance
+                    disks, zones, parents, work, pin, ports.images, ports.progress, advance
                 )
             )
             resource = filled(resource, stored, supply.origins)

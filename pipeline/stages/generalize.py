@@ -17,25 +17,37 @@ from pipeline.guest.report import redacted
 from pipeline.guest.selinux import Labels
 from pipeline.guest.windows import policy
 from pipeline.guest.windows.classify import Classification
+from pipeline.guest.windows.volumes import clean_others
 from pipeline.ports import Chain, Guest, GuestFacts, GuestHost, Progress
-from pipeline.stages.look import see
+from pipeline.stages.look import Look, see
 
 REPORT_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Generalized:
-    """`free` has each disk's ranges that are to be read as zero; `report` is JSON."""
+    """`free` has each disk's ranges that are to be read as zero; `report` is JSON; `seen` is what
+    the guest was at the end."""
 
     report: dict[str, Any]
     free: tuple[tuple[Range, ...], ...]
-    facts: GuestFacts
+    seen: Look
+
+    @property
+    def facts(self) -> GuestFacts:
+        return self.seen.facts
 
 
 def generalize(
-    host: GuestHost, chains: Sequence[Chain], plan: Plan, progress: Progress
+    host: GuestHost,
+    chains: Sequence[Chain],
+    plan: Plan,
+    progress: Progress,
+    *,
+    azure: bool = False,
 ) -> Generalized:
-    """Generalize the guest on `chains` (OS disk first), whose top layers are private overlays.
+    """Generalize the guest on `chains` (OS disk first), whose top layers are private overlays. With
+    `azure` it is checked for Azure afterwards.
 
     Raises StageFailed, naming the operation, when one fails: what was done so far is in the
     overlays, to be thrown away. Raises Refused for a Windows guest that Sysprep has not
@@ -52,22 +64,29 @@ def generalize(
             for warning in policy.warnings(windows, plan.operations):
                 progress.warn(warning)
         meter.advance(1)
+        context = Context(facts, plan.policy, () if windows is None else windows.paging)
+        elsewhere = (
+            {} if windows is None else clean_others(session, windows, plan.operations, context)
+        )
         guest = session.mount()
         meter.advance(1)
-        context, labels = Context(facts, plan.policy), Labels(guest)
+        labels = Labels(guest)
         done = []
         for operation in plan.operations:
-            done.append((operation, _perform(operation, guest, context, labels)))
+            changes = _perform(operation, guest, context, labels)
+            if changes is not None:
+                changes = [*changes, *elsewhere.get(operation.name, ())]
+            done.append((operation, changes))
             meter.advance(1)
         evidence = looks_generalized(guest) if windows is None else _of(windows)
-        seen = see(guest, session, facts, evidence)
+        seen = see(guest, session, facts, evidence, azure=azure)
         meter.advance(1)
         space = session.free_ranges(zero_rest=True)
         meter.advance(1)
     report = {**_report(plan, done, space.notes), **seen.document()}
     if windows is not None:
         report["windows"] = policy.document(windows, force=plan.policy.force)
-    return Generalized(report, space.disks, facts)
+    return Generalized(report, space.disks, seen)
 
 
 def _of(windows: Classification) -> Evidence:

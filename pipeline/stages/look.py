@@ -5,10 +5,12 @@ ends, so that a guest costs one appliance; `look` starts one for disks that are 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.azure.findings import Finding
+from pipeline.azure.guest import guest_findings, no_findings
 from pipeline.errors import GalleriaError, Refused
 from pipeline.gallery.model import OsState
 from pipeline.guest.checks import Evidence, evidence
@@ -23,11 +25,13 @@ CONTRADICTIONS = ("specialized", "half-way")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """`inventory` is JSON, empty for a guest in which nothing can be listed."""
+    """`inventory` is JSON, empty for a guest in which nothing can be listed; `findings` are the
+    checks for Azure, where they were asked for."""
 
     facts: GuestFacts
     evidence: Evidence
-    inventory: dict[str, Any]
+    inventory: dict[str, Any] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Its part of a version's report."""
@@ -50,10 +54,18 @@ def guest_document(facts: GuestFacts) -> dict[str, Any]:
 
 
 def look(
-    host: GuestHost, images: Images, disks: Sequence[Disk], work: Path, progress: Progress
+    host: GuestHost,
+    images: Images,
+    disks: Sequence[Disk],
+    work: Path,
+    progress: Progress,
+    *,
+    listed: bool = True,
+    azure: bool = False,
 ) -> Look:
     """Start an appliance on the disks (OS disk first), which are only read. A disk without an
-    operating system, or with one that can't be opened, is "unknown", and why."""
+    operating system, or with one that can't be opened, is "unknown", and why. `listed` and `azure`
+    as for `see`."""
     # the appliance sees the disks through overlays: one explicit node tree for every format
     overlays = [
         images.create_overlay(disk.chain, work / f"{disk.name}-look.qcow2") for disk in disks
@@ -63,35 +75,55 @@ def look(
         try:
             found = evidence(session, facts)
             if found is None:
-                return Look(facts, Evidence("unknown", ("no operating system was found",)), {})
-            return see(session.mount(writable=False), session, facts, found)
+                return _unknown("no operating system was found", facts)
+            if facts.os_type == "unknown":  # BitLocker hides it: only Windows has that
+                locked = replace(facts, os_type="windows")
+                return Look(locked, found, findings=no_findings())
+            guest = session.mount(writable=False)
+            return see(guest, session, facts, found, listed=listed, azure=azure)
         except GalleriaError as error:
-            return Look(facts, Evidence("unknown", (error.message,)), {})
+            return _unknown(error.message, facts)
 
 
-def see(guest: Guest, session: GuestSession, facts: GuestFacts, found: Evidence) -> Look:
-    """What is in a mounted guest. May leave nothing mounted."""
-    listed = {} if facts.os_type == "windows" else inventory(guest, session, facts)
-    return Look(facts, found, listed)
+def see(
+    guest: Guest,
+    session: GuestSession,
+    facts: GuestFacts,
+    found: Evidence,
+    *,
+    listed: bool = True,
+    azure: bool = False,
+) -> Look:
+    """What is in a mounted guest; with `listed` its inventory, with `azure` the checks for Azure.
+    May leave nothing mounted."""
+    findings = guest_findings(guest, facts) if azure else ()
+    known = listed and facts.os_type != "windows"
+    return Look(facts, found, inventory(guest, session, facts) if known else {}, findings)
 
 
 def untouched(
-    disks: Sequence[Disk], work: Path, host: GuestHost, images: Images, progress: Progress
-) -> dict[str, Any]:
-    """The report of disks that are published as they are. A disk without partitions costs no
+    disks: Sequence[Disk],
+    work: Path,
+    host: GuestHost,
+    images: Images,
+    progress: Progress,
+    *,
+    azure: bool = False,
+) -> Look:
+    """A look at disks that are published as they are. A disk without partitions costs no
     appliance; where none can be had, or it can't open the guest, nothing is known, and why."""
     with images.open(disks[0].chain) as content:
         partitions = read_partitions(content).partitions
     if not partitions:
-        return unknown("the OS disk has no partitions")
+        return _unknown("the OS disk has no partitions")
     try:
-        return look(host, images, disks, work, progress).document()
+        return look(host, images, disks, work, progress, azure=azure)
     except GalleriaError as error:
-        return unknown(error.message)
+        return _unknown(error.message)
 
 
-def unknown(reason: str) -> dict[str, Any]:
-    return {"check": {"verdict": "unknown", "reasons": [reason]}}
+def _unknown(reason: str, facts: GuestFacts = GuestFacts("unknown")) -> Look:  # noqa: B008 - frozen
+    return Look(facts, Evidence("unknown", (reason,)), findings=no_findings())
 
 
 def admit(

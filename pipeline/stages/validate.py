@@ -1,18 +1,17 @@
 """Validate: would Azure take this disk, and would it run there?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.azure.disk import disk_findings, file_findings, state_finding
-from pipeline.azure.findings import Finding, Severity
-from pipeline.azure.linux import linux_findings
-from pipeline.azure.windows import windows_findings
-from pipeline.errors import GalleriaError
+from pipeline.azure.findings import Finding, failed
+from pipeline.errors import StageFailed
 from pipeline.gallery.model import ImageDefinition
-from pipeline.guest.checks import Evidence, evidence
-from pipeline.guest.partitions import read_partitions
-from pipeline.ports import Guest, GuestFacts, GuestHost, ImageFacts, Images, Progress
+from pipeline.guest.partitions import PartitionTable, read_partitions
+from pipeline.ports import GuestHost, ImageFacts, Images, Progress
 from pipeline.stages.ingest import Disk
+from pipeline.stages.look import Look, look
 
 
 def validate(
@@ -30,29 +29,42 @@ def validate(
     `footer_problems`: of a file as it would be uploaded. The disk is only read."""
     with images.open(disk.chain) as content:
         table = read_partitions(content)
-    overlay = images.create_overlay(disk.chain, work / f"{disk.name}-validate.qcow2")
-    found: list[Finding] = [] if file is None else list(file_findings(file, footer_problems))
-    with progress.stage("validate"), host.session([overlay], writable=False) as session:
-        facts = session.inspect()
-        generation = None if definition is None else definition.hyper_v_generation
-        found += disk_findings(disk.virtual_size, table, facts, generation)
-        try:
-            seen = evidence(session, facts)
-            guest = None if seen is None else session.mount(writable=False)
-        except GalleriaError as error:
-            seen, guest = Evidence("unknown", (error.message,)), None
-        declared = None if definition is None else definition.os_state
-        no_system = Evidence("unknown", ("no operating system was found",))
-        found.append(state_finding(declared, seen or no_system))
-        found += in_guest(guest, facts)
-    return tuple(found)
+    seen = look(host, images, [disk], work, progress, listed=False, azure=True)
+    of_file = () if file is None else tuple(file_findings(file, footer_problems))
+    return (*of_file, *findings(disk.virtual_size, table, seen, definition))
 
 
-def in_guest(guest: Guest | None, facts: GuestFacts) -> tuple[Finding, ...]:
-    """The checks of what the file systems hold."""
-    if guest is None:
-        said = "the guest could not be looked into"
-        return (Finding("guest", Severity.FAIL, None, said),)
-    if facts.os_type == "windows":
-        return tuple(windows_findings(guest, facts))
-    return tuple(linux_findings(guest, facts))
+def findings(
+    virtual_size: int, table: PartitionTable, seen: Look, definition: ImageDefinition | None
+) -> tuple[Finding, ...]:
+    """Every check of an OS disk whose guest has been looked at (with `azure`)."""
+    generation = None if definition is None else definition.hyper_v_generation
+    declared = None if definition is None else definition.os_state
+    return (
+        *disk_findings(virtual_size, table, seen.facts, generation),
+        state_finding(declared, seen.evidence),
+        *seen.findings,
+    )
+
+
+def insist(
+    found: Sequence[Finding], report: Mapping[str, Any], progress: Progress
+) -> dict[str, Any]:
+    """The report with the findings in it. Raises StageFailed when a check failed; warns of what
+    does not hold else, and of what could not be checked."""
+    bad = failed(found)
+    if bad:
+        raise StageFailed(
+            "Azure would not take the OS disk, or it would not run there: "
+            + "; ".join(f"{item.check}: {item.found}" for item in bad),
+            hint="; ".join(dict.fromkeys(item.fix for item in bad if item.fix))
+            or "galleria validate FILE shows every check",
+        )
+    for item in found:
+        if item.result in ("warn", "unknown"):
+            fix = f" ({item.fix})" if item.fix else ""
+            progress.warn(f"validate: {item.check}: {item.found}{fix}")
+    return {
+        **report,
+        "validation": {"for": "azure", "findings": [item.document() for item in found]},
+    }

@@ -3,7 +3,7 @@
 import fnmatch
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -314,6 +314,7 @@ class MemorySession:
         return self.facts
 
     def mount(self, *, writable: bool = True) -> Guest:
+    others: Mapping[str, MemoryGuest] = field(default_factory=dict)
         self.mounted = True
         return self.guest
 
@@ -322,6 +323,9 @@ class MemorySession:
 
     def rpm_packages(self) -> tuple[Package, ...]:
         return self.rpms
+    def mount_volume(self, device: str) -> Guest:
+        return self.others[device]
+
 
     def free_ranges(self, *, zero_rest: bool) -> FreeSpace:
         return self.free
@@ -342,17 +346,20 @@ class MemoryHost:
         self.facts = facts or GuestFacts(os_type="linux", distribution="debian", hostname="oldbox")
         self.free = FreeSpace(tuple(tuple(ranges) for ranges in free), ("a note",))
         self.states = states
+        others: Mapping[str, MemoryGuest] | None = None,
         self.rpms = rpms
         self.sessions: list[MemorySession] = []
 
     @contextmanager
     def session(self, chains: Sequence[Chain], *, writable: bool) -> Iterator[MemorySession]:
         self.sessions.append(MemorySession(self.guest, self.facts, self.free, self.states))
+        self.others = others or {}
         self.sessions[-1].rpms = self.rpms
         yield self.sessions[-1]
 
 
 if TYPE_CHECKING:
     _guest: type[Guest] = MemoryGuest
+        self.sessions[-1].others = self.others
     _session: type[GuestSession] = MemorySession
     _host: type[GuestHost] = MemoryHost

@@ -19,8 +19,9 @@ from adapters.images import QemuImages
 from adapters.sandbox import Sandbox
 from fixtures import canaries, debian
 from fixtures.demonstration import DEFINITION, VERSIONS, Demonstration
-from pipeline.boot import boot
+from pipeline.boot import MachineKind, boot
 from pipeline.errors import StageFailed
+from pipeline.gallery.model import Architecture
 from pipeline.ports import ImageFormat, Layer
 from pipeline.stages.ingest import Disk
 from tests.home import DEFINE, Home
@@ -196,7 +197,10 @@ def boot_sector(path: Path, said: bytes) -> Disk:
     return Disk(None, (Layer(path, ImageFormat.RAW),), 1 << 20)
 
 
-def no_firmware(length: int | None) -> Firmware:
+BIOS = MachineKind(uefi=False)
+
+
+def no_firmware(architecture: Architecture, length: int | None) -> Firmware:
     raise AssertionError
 
 
@@ -210,7 +214,7 @@ def test_a_real_emulator(tmp_path: Path, require: Callable[..., None], *, confin
     work = tmp_path / "work"
     work.mkdir()
     log = tmp_path / "boot.log"
-    booted = boot(boots, QemuImages(sandbox), [source], work, log, Quiet(), uefi=False, seconds=50)
+    booted = boot(boots, QemuImages(sandbox), [source], work, log, Quiet(), BIOS, seconds=50)
     assert (booted.by, booted.hostname) == ("login prompt", "tiny")
     assert "hello\ntiny login: " in log.read_text()
     assert source.chain[0].path.read_bytes() == before
@@ -223,7 +227,7 @@ def test_a_machine_that_says_nothing_is_ended(tmp_path: Path, require: Callable[
     source = boot_sector(tmp_path / "mute.raw", b"kernel panic")
     log = tmp_path / "boot.log"
     with pytest.raises(StageFailed, match=r"no login prompt within 6 s(?s:.*)kernel panic"):
-        boot(boots, QemuImages(sandbox), [source], tmp_path, log, Quiet(), uefi=False, seconds=6)
+        boot(boots, QemuImages(sandbox), [source], tmp_path, log, Quiet(), BIOS, seconds=6)
     assert log.exists()
 
 

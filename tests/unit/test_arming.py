@@ -11,8 +11,8 @@ from pipeline.ports import ImageFormat
 
 
 def test_the_command_boots_this_disk_without_a_network() -> None:
-    argv = shlex.split(boot_command(Path("/a b/c,d.vhd"), ImageFormat.VHD, "V1"))
-    assert argv[0] == "qemu-system-x86_64"
+    argv = shlex.split(boot_command(Path("/a b/c,d.vhd"), ImageFormat.VHD, "V1", "tcg"))
+    assert argv[:3] == ["qemu-system-x86_64", "-machine", "q35,accel=tcg"]
     # qemu's name of the format; a comma in an option is doubled
     assert argv[-1] == "if=ide,format=vpc,file=/a b/c,,d.vhd"
     assert argv[argv.index("-nic") + 1] == "none"
@@ -21,7 +21,7 @@ def test_the_command_boots_this_disk_without_a_network() -> None:
 
 
 def test_a_uefi_guest_gets_firmware() -> None:
-    argv = shlex.split(boot_command(Path("/disk.qcow2"), ImageFormat.QCOW2, "V2"))
+    argv = shlex.split(boot_command(Path("/disk.qcow2"), ImageFormat.QCOW2, "V2", "kvm"))
     (firmware,) = (word for word in argv if "pflash" in word)
     assert any(firmware.endswith(f"file={path}") for path in FIRMWARE)
 

@@ -12,8 +12,9 @@ from typing import Any, cast
 import pytest
 
 from adapters.emulator import AGENT, QemuRunning, arguments
-from pipeline.boot import Booted, Machine, boot, clean_console, read_console
+from pipeline.boot import Booted, Machine, MachineKind, boot, clean_console, read_console
 from pipeline.errors import StageFailed
+from pipeline.gallery.model import Architecture
 from pipeline.ports import Chain, ImageFormat, Images, Layer
 from pipeline.stages.ingest import Disk
 from tests.system.test_generalize import Quiet
@@ -34,6 +35,11 @@ class Script:
         self.heard = ""
         self.gone = False
         self.machine: Machine | None = None
+
+    def accelerator(self, architecture: Architecture) -> str:
+        return "tcg"
+
+    def check(self, kind: MachineKind) -> None: ...
 
     @contextmanager
     def start(self, machine: Machine, work: Path) -> Iterator["Script"]:
@@ -65,7 +71,9 @@ def run(script: Script, tmp_path: Path, seconds: float = 9) -> Booted:
     disk = Disk(None, (Layer(tmp_path / "base.raw", ImageFormat.RAW),), 1 << 20)
     images = cast(Images, Overlays())
     log = tmp_path / "boot.log"
-    return boot(script, images, [disk], tmp_path, log, Quiet(), uefi=True, seconds=seconds)
+    return boot(
+        script, images, [disk], tmp_path, log, Quiet(), MachineKind(uefi=True), seconds=seconds
+    )
 
 
 def test_a_login_prompt_is_up(tmp_path: Path) -> None:

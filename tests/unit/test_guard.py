@@ -155,6 +155,7 @@ ACTS: dict[str, Callable[[GalleryService], Any]] = {
     "report": lambda g: g.report(V100),
     "resolve": lambda g: g.resolve("corp/web/latest", "eu"),
     "begin_version": lambda g: g.begin_version(_PUBLISH),
+    "try_version": lambda g: g.try_version(_PUBLISH),
     "begin_replication": lambda g: g.begin_replication(V100),
     "begin_delete": lambda g: g.begin_delete(V100),
     "record_deployments": lambda g: g.record_deployments(V100, [deployment("vm1")]),

@@ -53,6 +53,7 @@ KEYS = {
     "remove_user": "generalize.removeUsers",
     "keep_user": "generalize.keepUsers",
     "force": "force",
+    "validate": "validate",
     "boot_check": "bootCheck",
     "preflight": "preflight",
     "wait": "wait",
@@ -75,7 +76,8 @@ LINE = """corp/web/1.2.3 --os-disk /d/web.vhd --backing /d/below --data-disk 0=/
   --additional-replicas "eu=3=Premium_LRS" --replica-count 4 --replication-mode Full
   --storage-account-type Premium_LRS --host-caching ReadOnly --host-caching 0=None
   --generalize --profile minimal --enable logs --skip machine-id,ssh-host-keys
-  --remove-user bob --keep-user ann --force --boot-check --no-preflight --wait none"""
+  --remove-user bob --keep-user ann --force --validate azure --boot-check
+  --no-preflight --wait none"""
 SPEC = """\
 apiVersion: galleria/v1
 kind: ImageVersion
@@ -109,6 +111,7 @@ replicationMode: Full
 storageAccountType: Premium_LRS
 hostCaching: {os: ReadOnly, 0: None}
 force: true
+validate: azure
 bootCheck: true
 preflight: false
 wait: none

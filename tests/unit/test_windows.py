@@ -9,6 +9,7 @@ from fixtures import hive
 from fixtures.windows_states import (
     ANSWERS,
     CONFIG,
+    DATA_KEPT,
     INTERFACE,
     LEFTOVERS,
     STATES,
@@ -18,21 +19,27 @@ from fixtures.windows_states import (
 )
 from pipeline.errors import InvalidParameter, Refused, StageFailed
 from pipeline.guest.checks import evidence
+from pipeline.guest.hives import RegistryValue
 from pipeline.guest.operations import Context, Editor
 from pipeline.guest.profiles import select
-from pipeline.guest.windows import arm, unattend
+from pipeline.guest.windows import arm, registry, unattend
 from pipeline.guest.windows.classify import Classification, Verdict, Weight, classify, locked
 from pipeline.guest.windows.clean import remove_paging
 from pipeline.guest.windows.registry import as_text
 from pipeline.guest.windows.tree import Tree
 from pipeline.ports import GuestFacts, VolumeState
 from pipeline.stages.generalize import Generalized, generalize
-from tests.contract.memory_guest import MemoryGuest, MemoryHost
+from tests.contract.memory_guest import MemoryGuest, MemoryHive, MemoryHost
 from tests.unit.test_generalize import Quiet
 
 BY_NAME = {state.name: state for state in STATES}
 VISIBLE = [state for state in STATES if state.name != "bitlocker"]
-FACTS = GuestFacts(os_type="windows", architecture="x86_64", filesystems=(("/dev/sda1", "ntfs"),))
+FACTS = GuestFacts(
+    os_type="windows",
+    architecture="x86_64",
+    filesystems=(("/dev/sda1", "ntfs"), ("/dev/sdb1", "ntfs")),
+    mountpoints=(("/", "/dev/sda1"),),
+)
 GONE_BY_DEFAULT = [path for path in LEFTOVERS if not path.startswith("Windows/Panther/unattend")]
 
 
@@ -227,7 +234,9 @@ def test_passwords_in_answers(answers: str, holds: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "state", [state for state in VISIBLE if state.name != "generalized"], ids=lambda s: s.name
+    "state",
+    [state for state in VISIBLE if state.verdict != "generalized" or state.obstacles],
+    ids=lambda state: state.name,
 )
 def test_everything_else_is_refused_and_left_alone(state: State) -> None:
     guest = planted(state)
@@ -256,6 +265,66 @@ def test_force_writes_nothing_that_is_unsafe(name: str) -> None:
     state = BY_NAME[name]
     with pytest.raises(Refused):
         generalized(planted(state), state, force=True)
+
+
+def test_paging_files_are_found_on_every_volume() -> None:
+    state = BY_NAME["generalized-v2"]
+    guest, other = planted(state), MemoryGuest()
+    for path, content in state.data.items():
+        other.plant(f"/{path.upper()}", content)
+    other.plant("/ProgramData/other.sys", b"kept")
+    both = (*volumes(state), VolumeState("/dev/sdb1", dirty=False, journal=False))
+    host = MemoryHost(guest, FACTS, states=both, others={"/dev/sdb1": other})
+    report = generalize(host, [()], select(), Quiet()).report
+    left = [path for path, found in other.find("/") if found.kind == "file"]
+    assert sorted(left) == ["/ProgramData/other.sys", f"/{DATA_KEPT.upper()}"]
+    assert guest.stat("/pagefile.sys") is None
+    changes = {item["name"]: item["changes"] for item in report["operations"]}
+    assert {"action": "removed", "path": "/dev/sdb1:/PROGRAMDATA/PAGING.SYS"} in changes[
+        "windows-paging"
+    ]
+    assert changes["windows-recycle-bin"][-1]["path"].startswith("/dev/sdb1:/$RECYCLE.BIN/")
+    kept = generalize(host, [()], select(skip=["windows-paging", "windows-recycle-bin"]), Quiet())
+    assert "/dev/sdb1" not in str(kept.report["operations"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "path"),
+    [
+        ("C:\\pagefile.sys", "/pagefile.sys"),
+        ("?:\\pagefile.sys", "/pagefile.sys"),
+        ("\\??\\D:\\pagefile.sys", "/pagefile.sys"),
+        ("d:\\Program Data\\page 1.sys 4096 8192", "/Program Data/page 1.sys"),
+        ("D:\\*.sys 0 0", None),
+        ("D:\\..\\Windows", None),
+        ("D:\\", None),
+        ("pagefile.sys", None),
+        ("", None),
+    ],
+)
+def test_entries_of_paging_files(entry: str, path: str | None) -> None:
+    root = hive.tree(
+        {
+            "Select": {"Current": hive.number(2)},
+            "ControlSet002\\Control\\Session Manager\\Memory Management": {
+                "PagingFiles": hive.texts(entry)
+            },
+        }
+    )
+    found = registry.paging_files(MemoryHive(hive.write(root)))
+    assert found == ((path,) if path else ())
+
+
+def test_a_hostile_list_of_paging_files_removes_no_directory() -> None:
+    state = BY_NAME["generalized"]
+    guest = planted(state)
+    with guest.hive(f"/{CONFIG}/SYSTEM", writable=True) as system:
+        key = "ControlSet002\\Control\\Session Manager\\Memory Management"
+        entry = hive.texts("C:\\Windows", "C:\\Users\\Public")
+        system.set(key, "PagingFiles", RegistryValue(entry.kind, entry.data))
+    generalized(guest, state)
+    assert guest.stat("/Windows") is not None
+    assert guest.stat("/Windows/System32/cmd.exe") is not None
 
 
 def test_paging_is_never_taken_from_a_hibernated_guest() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.gallery import rules, sharing, transitions
+from pipeline.gallery.catalog import CatalogReader
 from pipeline.gallery.model import (
     ImageDisk,
     ImageVersion,
@@ -29,53 +30,59 @@ class Publishing(Operations):
         regions are Completed already (only for the request's own fingerprint), they stay, and so do
         the disks: the rest is to be made from those regions' bases, not from the sources.
         """
-        now, owner = self._clock(), self._owners.current()
         with self._catalog.write() as catalog:
-            name = request.name
-            definition = rules.parent(catalog.definition(name.definition), name.definition)
-            rules.version_request(request, definition, now)
-            location = rules.known_region(
-                request.location or definition.location,
-                self._regions,
-                kind="galleries/images/versions",
-            )
-            gallery = rules.parent(
-                catalog.gallery(name.definition.gallery), name.definition.gallery
-            )
-            permissions = gallery.sharing_profile.permissions
-            sharing.may_hold_version(permissions, gallery, name, location.name)
-            targets = rules.targets(
-                request.target_regions,
-                location,
-                self._regions,
-                request.replication_mode,
-                kind=rules.storage_type(request),
-                strategy=request.storage_account_strategy,
-            )
-            old = catalog.version(name)
-            rules.number_free(old, request.fingerprint, owner_alive=self._busy(old))
-            if old is None:
-                subscription, limit = name.definition.gallery.subscription, self._limits.versions
-                count = catalog.counts(subscription, location.name).versions
-                rules.quota("image versions", count, limit, subscription, location.name)
-            generalized = request.generalize
-            if generalized is None:
-                generalized = definition.os_state is OsState.GENERALIZED
-            version = transitions.created(
-                replace(request, name=VersionName(definition.name, name.number)),
-                location.name,
-                targets,
-                generalized=generalized,
-                uid=uuid.uuid4().hex,
-                owner=owner,
-                now=now,
-            )
-            if old is not None:
-                version = transitions.taken_over(old, version)
+            version = self._first(catalog, request)
             catalog.put_version(version)
             if not version.completed_regions:
-                catalog.put_report(name, None)
+                catalog.put_report(request.name, None)
             return version
+
+    def try_version(self, request: VersionRequest) -> ImageVersion:
+        """What `begin_version` would make, every rule checked; nothing is recorded."""
+        with self._catalog.read() as catalog:
+            return self._first(catalog, request)
+
+    def _first(self, catalog: CatalogReader, request: VersionRequest) -> ImageVersion:
+        now, name = self._clock(), request.name
+        definition = rules.parent(catalog.definition(name.definition), name.definition)
+        rules.version_request(request, definition, now)
+        location = rules.known_region(
+            request.location or definition.location,
+            self._regions,
+            kind="galleries/images/versions",
+        )
+        gallery = rules.parent(catalog.gallery(name.definition.gallery), name.definition.gallery)
+        permissions = gallery.sharing_profile.permissions
+        sharing.may_hold_version(permissions, gallery, name, location.name)
+        targets = rules.targets(
+            request.target_regions,
+            location,
+            self._regions,
+            request.replication_mode,
+            kind=rules.storage_type(request),
+            strategy=request.storage_account_strategy,
+        )
+        old = catalog.version(name)
+        rules.number_free(old, request.fingerprint, owner_alive=self._busy(old))
+        if old is None:
+            subscription, limit = name.definition.gallery.subscription, self._limits.versions
+            count = catalog.counts(subscription, location.name).versions
+            rules.quota("image versions", count, limit, subscription, location.name)
+        generalized = request.generalize
+        if generalized is None:
+            generalized = definition.os_state is OsState.GENERALIZED
+        version = transitions.created(
+            replace(request, name=VersionName(definition.name, name.number)),
+            location.name,
+            targets,
+            generalized=generalized,
+            uid=uuid.uuid4().hex,
+            owner=self._owners.current(),
+            now=now,
+        )
+        if old is not None:
+            version = transitions.taken_over(old, version)
+        return version
 
     def check_disk(self, version: ImageVersion, virtual_size: int, disk: str) -> None:
         """Refuse a disk that is too large for the version's replication mode."""

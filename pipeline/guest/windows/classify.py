@@ -64,13 +64,16 @@ class Clue:
 @dataclass(frozen=True, slots=True)
 class Classification:
     """`obstacles` are reasons not to touch the guest, or not to take it for an image; `secrets`
-    are places that hold passwords."""
+    are places that hold passwords; `paging` the paging files that the registry names, on whatever
+    volume; `volumes` the devices of all NTFS volumes."""
 
     verdict: Verdict
     clues: tuple[Clue, ...]
     obstacles: tuple[Obstacle, ...] = ()
     secrets: tuple[str, ...] = ()
     armed: bool = False  # its next boot runs Sysprep
+    paging: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -88,6 +91,7 @@ def classify(guest: Guest, facts: GuestFacts, volumes: Sequence[VolumeState]) ->
     clues: list[Clue] = []
     secrets = [shown(path) for path in unattend.with_passwords(tree)]
     found = [*obstacles.of_disks(tree, facts, volumes)]
+    paging: tuple[str, ...] = ()
     for name, read in (("SOFTWARE", _software), ("SYSTEM", _system)):
         path = registry.hive_path(tree, name)
         if path is None:
@@ -96,6 +100,7 @@ def classify(guest: Guest, facts: GuestFacts, volumes: Sequence[VolumeState]) ->
             with guest.hive(path) as hive:
                 clues += read(hive)
                 found += obstacles.of_registry(name, hive)
+                paging += registry.paging_files(hive)
                 if registry.text(hive, unattend.WINLOGON, unattend.AUTO_LOGON):
                     secrets.append(f"{name}\\{unattend.WINLOGON}\\{unattend.AUTO_LOGON}")
         except Refused as error:
@@ -108,6 +113,8 @@ def classify(guest: Guest, facts: GuestFacts, volumes: Sequence[VolumeState]) ->
         obstacles.merged(found),
         tuple(secrets),
         any(HOOK in clue.value.lower() for clue in clues if clue.where.endswith("CmdLine")),
+        paging,
+        tuple(volume.device for volume in volumes),
     )
 
 
@@ -169,6 +176,8 @@ def _system(hive: Hive) -> Iterator[Clue]:
     current = registry.control_set(hive)
     name = registry.text(hive, f"{current}\\Control\\ComputerName\\ComputerName", "ComputerName")
     yield _clue(f"SYSTEM\\{current}\\..\\ComputerName", name, None, Weight.NOTE)
+    for path in registry.paging_files(hive):
+        yield _clue(f"SYSTEM\\{current}\\..\\PagingFiles", path, None, Weight.NOTE)
     interfaces = f"{current}\\Services\\Tcpip\\Parameters\\Interfaces"
     for interface in hive.keys(interfaces):
         key = f"{interfaces}\\{interface}"

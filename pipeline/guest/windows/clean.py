@@ -9,7 +9,7 @@ from pipeline.errors import StageFailed
 from pipeline.guest.hives import Hive
 from pipeline.guest.operations import Action, Context, Editor, Operation
 from pipeline.guest.windows import arm, obstacles, registry, unattend
-from pipeline.guest.windows.tree import Tree
+from pipeline.guest.windows.tree import Tree, is_file
 
 FAMILY = ("windows",)
 PAGING = ("/pagefile.sys", "/swapfile.sys")
@@ -46,11 +46,15 @@ NETWORK_VALUES = ("dhcp", "lease")  # how the names of a lease's values begin
 NETWORK_TIMES = ("t1", "t2")
 
 
-def remove_paging(edit: Editor, _: Context) -> None:
+def remove_paging(edit: Editor, context: Context) -> None:
     tree = Tree(edit.guest)
     for found in obstacles.hibernated(tree):
         raise StageFailed(found.what, hint=found.hint)
     _remove(edit, *PAGING, "/hiberfil.sys")
+    for named in context.paging:
+        path = tree.at(named)
+        if path is not None and is_file(edit.guest, path):
+            edit.remove(path)
 
 
 def remove_event_logs(edit: Editor, _: Context) -> None:
@@ -156,10 +160,12 @@ def _delete(edit: Editor, path: str, hive: Hive, key: str, name: str) -> None:
 OPERATIONS = (
     Operation(
         "windows-paging",
-        "Remove pagefile.sys, swapfile.sys and an unused hiberfil.sys",
+        "Remove paging files (those that the registry names, on every volume), swapfile.sys and an "
+        "unused hiberfil.sys",
         "They hold memory: passwords, keys, what was on the screen. Windows makes them again.",
         remove_paging,
         families=FAMILY,
+        every_volume=True,
     ),
     Operation(
         "windows-event-logs",
@@ -212,10 +218,11 @@ OPERATIONS = (
     ),
     Operation(
         "windows-recycle-bin",
-        "Empty the recycle bins",
+        "Empty the recycle bins of every volume",
         "They hold what people wanted to be gone.",
         remove_recycled,
         families=FAMILY,
+        every_volume=True,
     ),
     Operation(
         "windows-update-identity",

@@ -7,6 +7,7 @@ not empty says nothing by itself: Windows leaves entries in it that the hive has
 file format specification", github.com/msuhanov/regf, "Dirty state of a hive")
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from functools import reduce
@@ -20,6 +21,9 @@ HIVES = ("SYSTEM", "SOFTWARE", "SECURITY", "SAM", "DEFAULT")
 LOGS = (".LOG1", ".LOG2", ".LOG")
 LOG_LIMIT = 16 << 20  # bytes of a log that are looked at
 ENTRY = struct.Struct("<4sIII")  # signature, length, flags, sequence number
+MEMORY = "Control\\Session Manager\\Memory Management"
+# existing paging files are named as NT paths; "?:" is a volume that Windows chooses
+PAGING = re.compile(r"(?:\\\?\?\\)?[A-Za-z?]:((?:\\[^\\*?\[\]]+)+)")
 
 
 def hive_path(tree: Tree, name: str) -> str | None:
@@ -61,6 +65,23 @@ def control_set(system: Hive) -> str:
     """The control set that the guest boots with: CurrentControlSet exists only in a running
     Windows."""
     return f"ControlSet{number(system, 'Select', 'Current') or 1:03d}"
+
+
+def paging_files(system: Hive) -> tuple[str, ...]:
+    """Where Windows keeps paging files, as paths without their drive: which volume a letter means
+    is only known in the running guest (and forgotten by Sysprep)."""
+    key = f"{control_set(system)}\\{MEMORY}"
+    listed = [*texts(system, key, "PagingFiles"), *texts(system, key, "ExistingPageFiles")]
+    found = (PAGING.fullmatch(_without_sizes(entry)) for entry in listed)
+    paths = (match[1].replace("\\", "/") for match in found if match)
+    return tuple(dict.fromkeys(path for path in paths if "/../" not in f"{path}/"))
+
+
+def _without_sizes(entry: str) -> str:
+    """An entry of PagingFiles is a file, and its smallest and largest size in MiB."""
+    words = entry.rsplit(None, 2)
+    sizes = len(words) == 3 and words[1].isdecimal() and words[2].isdecimal()
+    return (words[0] if sizes else entry).strip()
 
 
 def dirty_hives(tree: Tree) -> Iterator[tuple[str, str]]:
