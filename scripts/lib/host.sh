@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # Sets a host up for galleria. Sourced by scripts/run, scripts/test and scripts/check (bash).
 #
-#   host_setup KIND      KIND: run (galleria), demonstration, test; each includes the one before
+#   host_setup KIND      KIND: run (galleria), demonstration, test; each includes the one before;
+#                        bench is the demonstration's, and the peers of the benchmark
 #
 # Packages come from the distribution; the Python environment is .venv, of the distribution's own
 # python3, because the libguestfs bindings exist only there. Nothing is done twice: packages that
@@ -12,7 +13,8 @@ DRY_RUN=${DRY_RUN:-}
 
 # --- which packages ------------------------------------------------------------------------------
 
-# What galleria's work needs | what the demonstration's guest needs | what the tests need
+# What galleria's work needs | what the demonstration's guest needs | what the tests need | the
+# benchmark's peers
 # shellcheck disable=SC2034  # by name: host_packages
 declare -A DEBIAN=(
   [run]="python3 python3-venv python3-guestfs libguestfs-tools libguestfs-xfs python3-libnbd
@@ -22,6 +24,7 @@ declare -A DEBIAN=(
     tar"
   [test]="git grub-efi-amd64-bin libhivex-bin libvirt0 libxml2-utils vagrant
     vagrant-libvirt shellcheck strace guestfs-tools cryptsetup-bin postgresql cpio zstd xz-utils"
+  [bench]="rsync casync borgbackup restic diffutils"
 )
 # shellcheck disable=SC2034
 declare -A FEDORA=(
@@ -32,13 +35,15 @@ declare -A FEDORA=(
     mtools tar"
   [test]="git grub2-efi-x64-modules hivex libvirt-libs libxml2 vagrant vagrant-libvirt
     ShellCheck strace cryptsetup postgresql-server cpio zstd xz"
+  [bench]="rsync casync borgbackup restic diffutils"
 )
 
 # The table of this distribution's packages for a kind of work, and for every kind it includes.
 host_packages() {
   local -n table="$1"
-  local kind
-  for kind in run demonstration test; do
+  local kind kinds="run demonstration $2"
+  [[ $2 == run ]] && kinds=run
+  for kind in $kinds; do
     echo "${table[$kind]}"
     [[ $kind == "$2" ]] && break
   done
@@ -217,5 +222,6 @@ host_setup() {
   local kind=$1
   host_setup_packages "$kind"
   [[ $kind == demonstration ]] && kind=run
+  [[ $kind == bench ]] && kind="test"
   host_setup_python "$kind"
 }
