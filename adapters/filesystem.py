@@ -32,6 +32,8 @@ _FIEMAP_BATCH = 1024
 _FIEMAP_HEAD = struct.Struct("=QQIIII")
 _FIEMAP_EXTENT = struct.Struct("=QQQQQIIII")
 _PUNCH_HOLE = 0x2 | 0x1  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+_KEEP_SIZE = 0x1  # FALLOC_FL_KEEP_SIZE
+_SYNC_FILE_RANGE_WRITE = 2
 
 # What "this file system, or this pair of files, can't" looks like; anything else is an error.
 _CANNOT = {
@@ -133,7 +135,17 @@ def clone_range(source: int, target: int, area: Range, target_offset: int) -> bo
 
 def punch_hole(fd: int, offset: int, length: int) -> bool:
     """Free the blocks of a range, which then reads as zero; False when the file system can't."""
-    arguments = (fd, _PUNCH_HOLE, ctypes.c_int64(offset), ctypes.c_int64(length))
+    return _fallocate(fd, _PUNCH_HOLE, offset, length)
+
+
+def allocate(fd: int, offset: int, length: int) -> bool:
+    """Give a range its blocks before it is written; False when the file system can't. What is in it
+    stays. (Not posix_fallocate: the C library writes zeros where the file system can't.)"""
+    return _fallocate(fd, _KEEP_SIZE, offset, length)
+
+
+def _fallocate(fd: int, mode: int, offset: int, length: int) -> bool:
+    arguments = (fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length))
     while _libc.fallocate(*arguments) != 0:
         number = ctypes.get_errno()
         if number == errno.EINTR:
@@ -142,6 +154,17 @@ def punch_hole(fd: int, offset: int, length: int) -> bool:
             return False
         raise OSError(number, os.strerror(number))
     return True
+
+
+def write_back(fd: int, offset: int, length: int) -> None:
+    """Begin to write a range of the page cache to the disk, and do not wait for it
+    (sync_file_range(2)). Nothing is durable by that: `fsync` still is what says so, and what
+    reports the errors of these writes. A file system that can't does nothing."""
+    arguments = (fd, ctypes.c_int64(offset), ctypes.c_int64(length), _SYNC_FILE_RANGE_WRITE)
+    if _libc.sync_file_range(*arguments) != 0:
+        number = ctypes.get_errno()
+        if number not in (*_CANNOT, errno.ESPIPE, errno.EINTR):
+            raise OSError(number, os.strerror(number))
 
 
 # --- immutable files -----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import nbd
 
 from adapters import command, qemu
 from adapters.sandbox import Sandbox
-from pipeline.data.extents import Extent, Kind
+from pipeline.data.extents import Extent, Kind, Range
 from pipeline.errors import StageFailed
 from pipeline.ports import Chain
 
@@ -132,6 +132,10 @@ class NbdDevice:
         with self._handle() as handle:
             for at in range(0, length, ZERO_STEP):
                 handle.zero(min(ZERO_STEP, length - at), offset + at)
+
+    def share(self, file: int, area: Range, offset: int) -> Range | None:
+        """Never: qemu writes its own file."""
+        return None
 
     def flush(self) -> None:
         """Durable on return: qemu flushes what all connections have written (multi-conn)."""

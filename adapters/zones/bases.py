@@ -11,6 +11,7 @@ from adapters.sandbox import Sandbox
 from adapters.sinks import RawSink
 from adapters.zones import layout
 from pipeline.data.chunks import LEAF
+from pipeline.data.extents import Range
 from pipeline.data.manifest import ManifestReader
 from pipeline.errors import GalleriaError, VerificationFailed
 from pipeline.ports import BaseStaging, Chain, ImageFormat, Layer, Sink, StoredBase
@@ -194,6 +195,13 @@ class _ZoneSink:
     def zero(self, length: int, offset: int) -> None:
         with layout.room(self._zone):
             self._sink.zero(length, offset)
+
+    def share(self, file: int, area: Range, offset: int) -> Range | None:
+        with layout.room(self._zone):
+            return self._sink.share(file, area, offset)
+
+    def read_into(self, buf: memoryview, offset: int) -> None:
+        self._sink.read_into(buf, offset)
 
     def flush(self) -> None:
         with layout.room(self._zone):

@@ -5,16 +5,16 @@
                  +-> in order: the manifest
 
 What is known to be zero or free is never written over a sink that reads as zero. Only BLAKE3
-decides that a leaf need not be written.
+decides that a leaf need not be written. A sink on the source's own file system may get the blocks
+of the source's file instead of a copy of its bytes (`sharing`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from threading import Lock
 
 from pipeline.data.chunks import LEAF
-from pipeline.data.extents import Range
+from pipeline.data.extents import Range, join
 from pipeline.data.manifest import Cursor, ManifestReader, ManifestWriter
 from pipeline.data.reading import (
     REQUEST_SIZE,
@@ -25,24 +25,12 @@ from pipeline.data.reading import (
     load,
     plan,
 )
-from pipeline.errors import GalleriaError
-from pipeline.ports import Sink, Source, TransferStats
+from pipeline.data.sharing import Sharing
+from pipeline.data.targets import Old, Target, Writer, filled
+from pipeline.ports import Source, TransferStats
 
 # A zero run over a parent is handled in pieces, so that its list of ranges stays small.
 ZERO_LEAVES = (1 << 30) // LEAF
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a copy of the disk goes.
-
-    `parent` is the manifest of what the sink reads as now (None: zeros): verified, and in a file of
-    its own, as it is read while the disk is.
-    """
-
-    name: str
-    sink: Sink
-    parent: ManifestReader | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +40,6 @@ class CopyResult:
     root: str
     stats: TransferStats
     failures: dict[str, Exception] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Old:
-    """What a sink holds in a work's leaves: their BLAKE3 (None: zero), or, for a work that is all
-    zero, the ranges that are not."""
-
-    leaves: tuple[bytes | None, ...] = ()
-    ranges: tuple[Range, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +58,30 @@ def copy(
     threads: int = THREADS,
     request_size: int = REQUEST_SIZE,
     advance: Callable[[int], None] = lambda _: None,
+    steady: bool = False,
 ) -> CopyResult:
     """Read `source` once; bring every target's sink to its content; write its manifest.
+
+    What a sink shares with the source's file is read from the sink: what was hashed is what is
+    stored. Of a `steady` source, which the caller can tell did not change in the meantime, it is
+    read from the source, whose pages may be in memory; the two are the same then.
 
     Without targets it only hashes. A target whose sink raises OSError or GalleriaError is dropped
     and reported; the first of these errors is raised when none is left. Errors of the source are
     raised. `advance` is told the bytes read from the source as they are dealt with (their total is
     `extents.data_bytes`). Sinks are neither flushed nor closed.
     """
-    writers = [_Writer(target) for target in targets]
+    writers = [Writer(target) for target in targets]
     failures: dict[str, Exception] = {}
     read = zero = 0
 
+    sharers = [writer for writer in writers if writer.target.shares and writer.parent is None]
+
     def transfer(task: Task, buf: memoryview) -> Leaves:
-        leaves = load(source, task.work, buf)
+        sharing = Sharing(source, sharers, steady=steady) if sharers else None
+        leaves = load((sharing or source).read_into, task.work, buf)
         for writer, old in zip(writers, task.olds, strict=True):
-            writer.bring(task.work, leaves, old, buf)
+            writer.bring(task.work, leaves, old, buf, sharing.of(writer) if sharing else ())
         return leaves
 
     tasks = _tasks(plan(source, request_size), writers)
@@ -117,6 +104,7 @@ def copy(
         zero,
         written={writer.target.name: writer.written for writer in writers},
         kept={writer.target.name: writer.kept for writer in writers},
+        cloned={writer.target.name: writer.cloned for writer in writers},
     )
     return CopyResult(manifest.finish(), stats, failures)
 
@@ -142,12 +130,12 @@ def verify(
     bad: list[Range] = []
 
     def perform(work: Work, buf: memoryview) -> Leaves:
-        return load(source, work, buf)
+        return load(source.read_into, work, buf)
 
     with closing(in_order(plan(source, request_size), perform, threads, request_size)) as results:
         for work, leaves in results:
             for area in _unexpected(work, leaves, expected):
-                _join(bad, area)
+                join(bad, area)
             if work.parts:
                 advance(sum(part.length for part in work.parts))
     manifest.verify()
@@ -157,21 +145,14 @@ def verify(
 def _unexpected(work: Work, leaves: Leaves, expected: Cursor) -> Iterator[Range]:
     """The leaves of a work that are not what the manifest says."""
     if not work.parts:
-        yield from _filled(work, expected)
+        yield from filled(work, expected)
         return
     for index, leaf in enumerate(leaves):
         if leaf != expected.leaf(work.first + index):
             yield Range(work.start + index * LEAF, min(LEAF, work.length - index * LEAF))
 
 
-def _filled(work: Work, manifest: Cursor) -> Iterator[Range]:
-    """The ranges of a work where a manifest has data."""
-    end = work.start + work.length
-    for first, count in manifest.data(work.first, work.count):
-        yield Range(first * LEAF, min(count * LEAF, end - first * LEAF))
-
-
-def _tasks(works: Iterable[Work], writers: Sequence["_Writer"]) -> Iterator[Task]:
+def _tasks(works: Iterable[Work], writers: Sequence["Writer"]) -> Iterator[Task]:
     """Tell each work what every target's sink reads as now."""
     over_parent = any(writer.parent is not None for writer in writers)
     step = ZERO_LEAVES * LEAF
@@ -198,76 +179,3 @@ def _enter(manifest: ManifestWriter, work: Work, leaves: Leaves) -> int:
         else:
             manifest.add(leaf)
     return zero
-
-
-class _Writer:
-    """Brings one target's sink to the source's content; drops the target at its first error."""
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self.parent = Cursor(target.parent) if target.parent else None
-        self.written = self.kept = 0
-        self.error: Exception | None = None
-        self._lock = Lock()
-
-    def old(self, work: Work) -> Old:
-        """What the sink reads as now; asked in the order of the disk."""
-        if self.parent is None or self.error is not None:
-            return Old()
-        try:
-            if not work.parts:
-                return Old(ranges=tuple(_filled(work, self.parent)))
-            leaves = [self.parent.leaf(work.first + index) for index in range(work.count)]
-        except (OSError, GalleriaError) as error:
-            self._drop(error)
-            return Old()
-        return Old(leaves=tuple(leaf and leaf.blake3 for leaf in leaves))
-
-    def bring(self, work: Work, leaves: Leaves, old: Old, buf: memoryview) -> None:
-        if self.error is not None:
-            return
-        try:
-            for area in old.ranges:
-                self.target.sink.zero(area.length, area.start)
-            written, kept = self._differences(work, leaves, old, buf)
-        except (OSError, GalleriaError) as error:
-            self._drop(error)
-            return
-        with self._lock:
-            self.written += written
-            self.kept += kept
-
-    def _drop(self, error: Exception) -> None:
-        with self._lock:
-            self.error = self.error or error
-
-    def _differences(
-        self, work: Work, leaves: Leaves, old: Old, buf: memoryview
-    ) -> tuple[int, int]:
-        """Write the leaves that differ, neighbours in one call; the bytes written and kept."""
-        changed: list[Range] = []
-        cleared: list[Range] = []
-        kept = 0
-        befores = old.leaves or (None,) * len(leaves)
-        for index, (leaf, before) in enumerate(zip(leaves, befores, strict=True)):
-            area = Range(index * LEAF, min(LEAF, work.length - index * LEAF))
-            if leaf is None:
-                if before is not None:
-                    _join(cleared, area)
-            elif leaf.blake3 == before:
-                kept += area.length
-            else:
-                _join(changed, area)
-        for area in changed:
-            self.target.sink.write(buf[area.start : area.end], work.start + area.start)
-        for area in cleared:
-            self.target.sink.zero(area.length, work.start + area.start)
-        return sum(area.length for area in changed), kept
-
-
-def _join(areas: list[Range], area: Range) -> None:
-    """Append a range, made one with the last if it touches it."""
-    if areas and areas[-1].end == area.start:
-        areas[-1] = Range(areas[-1].start, areas[-1].length + area.length)
-    else:
-        areas.append(area)

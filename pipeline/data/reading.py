@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from pipeline.data.chunks import LEAF, Leaf, digest, leaf_count
-from pipeline.data.extents import Extent, Kind
+from pipeline.data.extents import Extent, Kind, Range
 from pipeline.errors import StageFailed
 from pipeline.ports import Source
 
@@ -27,6 +27,7 @@ THREADS = max(2, min(8, os.cpu_count() or 2))
 _ZEROS = bytes(LEAF)
 
 Task = TypeVar("Task")
+Read = Callable[[memoryview, Extent], None]
 Leaves = tuple[Leaf | None, ...]  # the digests of a work's leaves, None for zero
 
 
@@ -46,6 +47,12 @@ class Work:
     @property
     def count(self) -> int:
         return leaf_count(self.length)
+
+    def areas(self) -> Iterator[Range]:
+        """Where its leaves lie on the disk."""
+        end = self.start + self.length
+        for start in range(self.start, end, LEAF):
+            yield Range(start, min(LEAF, end - start))
 
 
 def plan(source: Source, request_size: int = REQUEST_SIZE) -> Iterator[Work]:
@@ -108,14 +115,15 @@ def _joined_zeros(source: Source) -> Iterator[Extent]:
         )
 
 
-def load(source: Source, work: Work, buf: memoryview) -> Leaves:
-    """Read a work's parts into `buf`, zeros between them; the digests of its leaves."""
+def load(read_into: Read, work: Work, buf: memoryview) -> Leaves:
+    """Read a work's parts into `buf`, zeros between them; the digests of its leaves. `read_into` is
+    that of a source."""
     if not work.parts:
         return ()
     position = work.start
     for part in work.parts:
         _blank(buf, position - work.start, part.start - work.start)
-        source.read_into(buf[part.start - work.start : part.end - work.start], part)
+        read_into(buf[part.start - work.start : part.end - work.start], part)
         position = part.end
     _blank(buf, position - work.start, work.length)
     return tuple(

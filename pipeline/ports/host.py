@@ -23,14 +23,15 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TransferStats:
-    """Bytes of one disk: read from the source, and per zone written, kept from the parent and
-    known zero."""
+    """Bytes of one disk: read from the source and known zero, and per zone written, kept from the
+    parent and shared with the source's file or another zone's (cloned, not copied)."""
 
     virtual_size: int
     read: int
     zero: int
     written: Mapping[str, int] = field(default_factory=dict)
     kept: Mapping[str, int] = field(default_factory=dict)
+    cloned: Mapping[str, int] = field(default_factory=dict)
 
 
 class Work(Protocol):

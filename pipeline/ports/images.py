@@ -69,6 +69,11 @@ class Source(Protocol):
         """Fill `buf` (extent.length bytes) with a DATA extent, or a part of one, of `extents()`."""
         ...
 
+    def file(self, layer: int) -> int | None:
+        """The open file that extents of this layer with an `offset` lie in; None when there is
+        none. Only for `Sink.share`."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -79,6 +84,16 @@ class Sink(Protocol):
     def write(self, buf: memoryview, offset: int) -> None: ...
     def zero(self, length: int, offset: int) -> None:
         """Make the range read as zero; may punch a hole."""
+        ...
+
+    def share(self, file: int, area: Range, offset: int) -> Range | None:
+        """Instead of `write`: let the sink from `offset` on have the very blocks of `area` of an
+        open file, where the file system can. Returns the range of the sink that has them now, which
+        may lack what are not whole blocks; None, with nothing changed, where it can't."""
+        ...
+
+    def read_into(self, buf: memoryview, offset: int) -> None:
+        """Fill `buf` with what the sink reads as now."""
         ...
 
     def flush(self) -> None:
@@ -135,6 +150,12 @@ class Pin(Protocol):
 
     chains: tuple[Chain, ...]
     method: str  # "reflink" or "lease"
+
+    @property
+    def steady(self) -> bool:
+        """Whether `verify` notices every change: what was read before it passes is what the files
+        hold. False when it may miss one."""
+        ...
 
     def verify(self) -> None:
         """Raise SourceChanged when a source file is not what it was when it was pinned."""

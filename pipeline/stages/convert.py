@@ -1,18 +1,26 @@
-"""Convert: one read of each disk; its digests and its base in every zone come out of it."""
+"""Convert: one read of each disk; its digests and its base in every zone come out of it.
 
-from collections.abc import Callable, Mapping, Sequence
+source -> copy -> the zones that are written -> commit -> clones in their file systems' others
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Protocol, TypeVar
 
-from pipeline.data.copying import CopyResult, Target, copy
+from pipeline.data.copying import CopyResult, copy
 from pipeline.data.extents import data_bytes
 from pipeline.data.manifest import ManifestReader, ManifestWriter
-from pipeline.errors import GalleriaError
-from pipeline.placement import Parents
+from pipeline.data.targets import Target
+from pipeline.errors import GalleriaError, SourceChanged
+from pipeline.placement import Parents, has_parent
 from pipeline.ports import BaseStaging, Images, Progress, Source, StoredBase, Zone
 from pipeline.stages.ingest import Disk
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,31 +53,64 @@ class Stored:
             raise next(iter(self.failures.values()))
 
 
+class Held(Protocol):
+    """What is told of source files that are held still: a part of `Pin`."""
+
+    @property
+    def steady(self) -> bool: ...
+    def verify(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stationary:
+    """Bases: they do not change. Not `steady`, as one may have rotted: what is taken from one is
+    read where it is stored."""
+
+    steady: bool = False
+
+    def verify(self) -> None:
+        """Nothing to ask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the conversion of every disk has in common."""
+
+    zones: Mapping[str, Zone]
+    parents: Parents
+    work: Path
+    held: Held
+    images: Images
+    progress: Progress
+    advance: Callable[[int], None]
+    independent: Collection[str]
+
+
 def convert(
     disks: Sequence[Disk],
     zones: Mapping[str, Zone],
     parents: Parents,
     work: Path,
-    still: Callable[[], None],
+    held: Held,
     images: Images,
     progress: Progress,
     advance: Callable[[int], None] = lambda _: None,
+    *,
+    independent: Collection[str] = (),
 ) -> Stored:
-    """Store every disk in every zone. `still` raises when the source did not hold still: it is
+    """Store every disk in every zone. Of zones on one file system that clones files one is written
+    and the others are its clones, but for those in `independent`. Whether the source held still is
     asked after the last read of a disk and before anything of it becomes visible. `advance` is told
     the bytes that were read."""
     stored = Stored(bases={name: {} for name in zones})
+    job = Job(zones, parents, work, held, images, progress, advance, independent)
     for disk in disks:
-        with ExitStack() as stack:
-            stagings = _stage(disk, zones, parents.get(disk.lun, ()), stored, stack)
-            source = stack.enter_context(images.open(disk.chain, free=disk.free))
-            manifest = work / f"{disk.name}.manifest"
-            result = _copy(disk, source, stagings, manifest, stack, progress, advance)
-            still()
-            for name, error in result.failures.items():
-                stored.drop(name, error)
-            _commit(disk, stagings, result.root, manifest, stored)
-            stored.disks.append(StoredDisk(disk.lun, disk.virtual_size, result))
+        result = _store(disk, _groups(disk, list(stored.bases), job), stored, job)
+        # zones that could not have a clone are written themselves
+        if lacking := [name for name, bases in stored.bases.items() if disk.lun not in bases]:
+            again = _store(disk, {name: [] for name in lacking}, stored, job)
+            result = _together(disk, result, again)
+        stored.disks.append(StoredDisk(disk.lun, disk.virtual_size, result))
     return stored
 
 
@@ -77,18 +118,80 @@ def hash_disk(disk: Disk, manifest: Path, images: Images, progress: Progress) ->
     """Only the digests: the same loop, with nowhere to write to."""
     with ExitStack() as stack:
         source = stack.enter_context(images.open(disk.chain, free=disk.free))
-        return _copy(disk, source, {}, manifest, stack, progress, lambda _: None)
+        with progress.stage(f"hash {disk.name}", data_bytes(source.extents())) as meter:
+            return _copied(source, [], manifest, meter.advance, steady=False)
+
+
+def _groups(disk: Disk, names: Sequence[str], job: Job) -> dict[str, list[str]]:
+    """The zones that are written, one with a base to start from if there is one, and those that get
+    clones of what it gets."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        zone = job.zones[name]
+        alone = name in job.independent or not zone.reflink
+        groups.setdefault(name if alone else zone.file_system, []).append(name)
+    found = {}
+    known = {disk.lun: job.parents.get(disk.lun, ())}
+    for members in groups.values():
+        leader = max(members, key=lambda name: has_parent(job.zones[name], known))
+        found[leader] = [name for name in members if name != leader]
+    return found
+
+
+def _store(disk: Disk, groups: Mapping[str, Sequence[str]], stored: Stored, job: Job) -> CopyResult:
+    """One read of a disk, into these zones."""
+    with ExitStack() as stack:
+        parents = job.parents.get(disk.lun, ())
+        stagings = _stage(disk, list(groups), job.zones, parents, stored, stack)
+        source = stack.enter_context(job.images.open(disk.chain, free=disk.free))
+        targets = _targets(stagings, job, stack)
+        manifest = job.work / f"{disk.name}.manifest"
+        total = data_bytes(source.extents())
+        with job.progress.stage(f"convert {disk.name}", total) as meter:
+
+            def moved(amount: int) -> None:
+                meter.advance(amount)
+                job.advance(amount)
+
+            result = _copied(source, targets, manifest, moved, steady=job.held.steady)
+        job.held.verify()
+        for name, error in result.failures.items():
+            stored.drop(name, error)
+        _commit(disk, stagings, result.root, manifest, stored)
+    return _cloned(disk, groups, result, stored, job)
+
+
+def _together(disk: Disk, result: CopyResult, again: CopyResult) -> CopyResult:
+    """What two reads of one disk came to."""
+    if result.root != again.root:
+        raise SourceChanged(
+            f"the source of {disk.name} changed between two reads",
+            hint="publish again while nobody writes to it",
+        )
+    stats, more = result.stats, again.stats
+    return replace(
+        result,
+        failures={**result.failures, **again.failures},
+        stats=replace(
+            stats,
+            read=stats.read + more.read,
+            written={**stats.written, **more.written},
+            kept={**stats.kept, **more.kept},
+            cloned={**stats.cloned, **more.cloned},
+        ),
+    )
 
 
 def _stage(
     disk: Disk,
+    names: Sequence[str],
     zones: Mapping[str, Zone],
     parents: Sequence[str],
     stored: Stored,
     stack: ExitStack,
 ) -> dict[str, BaseStaging]:
     stagings = {}
-    for name in list(stored.bases):
+    for name in names:
         try:
             staging = zones[name].stage_base(disk.virtual_size, parents)
         except (OSError, GalleriaError) as error:
@@ -99,32 +202,29 @@ def _stage(
     return stagings
 
 
-def _copy(
-    disk: Disk,
-    source: Source,
-    stagings: Mapping[str, BaseStaging],
-    manifest: Path,
-    stack: ExitStack,
-    progress: Progress,
-    advance: Callable[[int], None],
-) -> CopyResult:
+def _targets(stagings: Mapping[str, BaseStaging], job: Job, stack: ExitStack) -> list[Target]:
     targets = []
     for name, staging in stagings.items():
         parent = None
         if staging.parent is not None:
             file = stack.enter_context(staging.parent.manifest.open("rb"))
             parent = ManifestReader(file, name=str(staging.parent.manifest))
-        targets.append(Target(name, staging.sink, parent))
-    verb = "convert" if targets else "hash"
-    total = data_bytes(source.extents())
-    with manifest.open("wb") as out, progress.stage(f"{verb} {disk.name}", total) as meter:
+        shares = name not in job.independent
+        targets.append(Target(name, staging.sink, parent, shares))
+    return targets
+
+
+def _copied(
+    source: Source,
+    targets: Sequence[Target],
+    manifest: Path,
+    advance: Callable[[int], None],
+    *,
+    steady: bool,
+) -> CopyResult:
+    with manifest.open("wb") as out:
         writer = ManifestWriter(out, source.virtual_size)
-
-        def moved(amount: int) -> None:
-            meter.advance(amount)
-            advance(amount)
-
-        return copy(source, targets, writer, advance=moved)
+        return copy(source, targets, writer, advance=advance, steady=steady)
 
 
 def _commit(
@@ -136,13 +236,60 @@ def _commit(
 ) -> None:
     """Flushing is what takes time here: every zone's file system on its own."""
     living = [name for name in stagings if name in stored.bases]
-    with ThreadPoolExecutor(max(1, len(living)), thread_name_prefix="commit") as pool:
-        commits = {n: pool.submit(stagings[n].commit, digest, manifest) for n in living}
-    for name, commit in commits.items():
-        error = commit.exception()
+    made = in_parallel({n: partial(stagings[n].commit, digest, manifest) for n in living})
+    for name, base in made.items():
+        if isinstance(base, Exception):
+            stored.drop(name, base)
+        else:
+            stored.bases[name][disk.lun] = base
+
+
+def _cloned(
+    disk: Disk,
+    groups: Mapping[str, Sequence[str]],
+    result: CopyResult,
+    stored: Stored,
+    job: Job,
+) -> CopyResult:
+    """Give the zones beside those that were written their clones; what became of the disk's bytes
+    there, too."""
+    pairs = {
+        name: leader for leader, names in groups.items() for name in names if leader in stored.bases
+    }
+    made = in_parallel(
+        {
+            name: partial(_taken_over, job.zones[name], stored.bases[leader][disk.lun])
+            for name, leader in pairs.items()
+        }
+    )
+    stats, cloned = result.stats, dict(result.stats.cloned)
+    for name, base in made.items():
+        if isinstance(base, Exception):
+            stored.drop(name, base)
+        elif base is not None:
+            stored.bases[name][disk.lun] = base
+            kinds = (stats.written, stats.kept, stats.cloned)
+            cloned[name] = sum(kind.get(pairs[name], 0) for kind in kinds)
+    return replace(result, stats=replace(stats, cloned=cloned))
+
+
+def _taken_over(zone: Zone, base: StoredBase) -> StoredBase | None:
+    return zone.find_base(base.digest) or zone.clone_base(base)
+
+
+def in_parallel(
+    calls: Mapping[str, Callable[[], T]],
+) -> dict[str, T | OSError | GalleriaError]:
+    """What came of each call, or the error that it ended with. Others are raised."""
+    results: dict[str, T | OSError | GalleriaError] = {}
+    with ThreadPoolExecutor(max(1, len(calls)), thread_name_prefix="store") as pool:
+        jobs = {name: pool.submit(call) for name, call in calls.items()}
+    for name, job in jobs.items():
+        error = job.exception()
         if error is None:
-            stored.bases[name][disk.lun] = commit.result()
+            results[name] = job.result()
         elif isinstance(error, OSError | GalleriaError):
-            stored.drop(name, error)
+            results[name] = error
         else:
             raise error
+    return results

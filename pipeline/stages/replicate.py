@@ -9,9 +9,9 @@ from typing import Any
 from pipeline.errors import GalleriaError, NotFound, VerificationFailed
 from pipeline.gallery.model import ImageVersion, RegionResult, RegionStatus, ReplicationState
 from pipeline.gallery.service import GalleryService
-from pipeline.placement import Places, Share, sink_name, sinks
+from pipeline.placement import Places, Share, independent, sink_name, sinks
 from pipeline.ports import Images, Progress, Replica, VersionRecord, Zone
-from pipeline.stages.convert import Stored, convert
+from pipeline.stages.convert import Stationary, Stored, convert
 from pipeline.stages.ingest import Disk
 
 Made = Sequence[tuple[Zone, tuple[Replica, ...]]]  # a region's replicas, by zone
@@ -105,7 +105,17 @@ def replicate_from_donor(
     """
     disks = donated(version, donor)
     parents = {disk.lun: (disk.digest,) for disk in version.disks}
-    stored = convert(disks, sinks(places), parents, work, lambda: None, images, progress, advance)
+    stored = convert(
+        disks,
+        sinks(places),
+        parents,
+        work,
+        Stationary(),
+        images,
+        progress,
+        advance,
+        independent=independent(places),
+    )
     for expected, made in zip(version.disks, stored.disks, strict=True):
         if made.digest != expected.digest:
             raise VerificationFailed(
@@ -141,7 +151,12 @@ def region_result(stored: Stored, made: Made) -> RegionResult:
         ),
         bytes_read=sum(item.read for item in stats),
         bytes_written=sum(item.written.get(name, 0) for item in stats for name in names),
-        bytes_shared=sum(item.kept.get(name, 0) for item in stats for name in names),
+        bytes_shared=sum(
+            kind.get(name, 0)
+            for item in stats
+            for kind in (item.kept, item.cloned)
+            for name in names
+        ),
     )
 
 

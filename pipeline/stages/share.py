@@ -8,7 +8,7 @@ from pipeline.data.copying import CopyResult
 from pipeline.errors import GalleriaError, NotFound, VerificationFailed
 from pipeline.placement import Zones, every_zone
 from pipeline.ports import Images, Progress, StoredBase, TransferStats, Zone
-from pipeline.stages.convert import Stored, StoredDisk, convert
+from pipeline.stages.convert import Stationary, Stored, StoredDisk, convert
 from pipeline.stages.ingest import Disk
 
 
@@ -41,7 +41,15 @@ def share(
         }:
             disk = Disk(lun, donor.chain, donor.virtual_size)
             copied = convert(
-                [disk], lacking, {lun: (digest,)}, work, _still, images, progress, advance
+                [disk],
+                lacking,
+                {lun: (digest,)},
+                work,
+                Stationary(),
+                images,
+                progress,
+                advance,
+                independent=independent,
             )
             stats = _adopt(copied, stored, digest, lun)
         stored.disks.append(StoredDisk(lun, donor.virtual_size, CopyResult(digest, stats)))
@@ -94,7 +102,3 @@ def _adopt(copied: Stored, stored: Stored, digest: str, lun: int | None) -> Tran
         if isinstance(error, OSError | GalleriaError):
             stored.drop(name, error)
     return made.result.stats
-
-
-def _still() -> None:
-    """Bases do not change."""

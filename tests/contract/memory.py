@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 
-from pipeline.data.extents import Extent, Kind
+from pipeline.data.extents import Extent, Kind, Range
 from pipeline.ports import Sink, Source
 
 
@@ -38,6 +38,9 @@ class MemorySource:
         with self._lock:
             self.bytes_read += extent.length
 
+    def file(self, layer: int) -> int | None:
+        return None
+
     def close(self) -> None:
         self.closed = True
 
@@ -62,6 +65,14 @@ class MemorySink:
         with self._lock:
             self.content[offset : offset + length] = bytes(length)
             self.zeroed.append((offset, length))
+
+    def share(self, file: int, area: Range, offset: int) -> Range | None:
+        return None
+
+    def read_into(self, buf: memoryview, offset: int) -> None:
+        self._check(len(buf), offset)
+        with self._lock:
+            buf[:] = self.content[offset : offset + len(buf)]
 
     def flush(self) -> None:
         """Memory is as durable as it gets."""

@@ -8,8 +8,9 @@ from blake3 import blake3
 
 from pipeline.data import copying
 from pipeline.data.chunks import LEAF
-from pipeline.data.copying import CopyResult, Target
+from pipeline.data.copying import CopyResult
 from pipeline.data.manifest import ManifestReader, ManifestWriter
+from pipeline.data.targets import Target
 from pipeline.ports import BaseStaging, Source, StoredBase, Zone
 from tests.contract.memory import MemorySource
 

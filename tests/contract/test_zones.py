@@ -387,15 +387,15 @@ def test_debris_of_the_dead_is_swept_and_the_living_are_left(
 def test_full_while_writing_is_no_space(
     zone: DirectoryZone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = os.pwrite
+    real = os.pwritev
     calls = iter("..N")
 
-    def pwrite(fd: int, data: memoryview, offset: int) -> int:
+    def pwritev(fd: int, data: list[memoryview], offset: int) -> int:
         if next(calls, ".") == "N":
             raise OSError(28, "No space left on device")
         return real(fd, data, offset)
 
-    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "pwritev", pwritev)
     with pytest.raises(NoSpace, match=str(zone.path)):
         store(zone, pattern(1, 20 * LEAF), tmp_path)
     assert zone.digests() == []

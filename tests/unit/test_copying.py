@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from pipeline.data import copying, reading
 from pipeline.data.chunks import LEAF, Leaf, digest
-from pipeline.data.copying import CopyResult, Target
+from pipeline.data.copying import CopyResult
 from pipeline.data.extents import Extent, Kind, Range, mask_free
 from pipeline.data.manifest import ManifestReader, ManifestWriter
+from pipeline.data.targets import Target
 from pipeline.errors import StageFailed, VerificationFailed
 from tests.contract.memory import MemorySink, MemorySource
 from tests.faults import Faulty

@@ -1,0 +1,145 @@
+"""Where the bytes of a disk go: what each target's sink holds, and what has to be written to it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+from pipeline.data.chunks import LEAF
+from pipeline.data.extents import Range, common, join, without
+from pipeline.data.manifest import Cursor, ManifestReader
+from pipeline.data.reading import Leaves, Work
+from pipeline.errors import GalleriaError
+from pipeline.ports import Sink
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a copy of the disk goes.
+
+    `parent` is the manifest of what the sink reads as now (None: zeros): verified, and in a file of
+    its own, as it is read while the disk is. `shares`: without a parent, the sink may have blocks
+    in common with the source's files.
+    """
+
+    name: str
+    sink: Sink
+    parent: ManifestReader | None = None
+    shares: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Old:
+    """What a sink holds in a work's leaves: their BLAKE3 (None: zero), or, for a work that is all
+    zero, the ranges that are not."""
+
+    leaves: tuple[bytes | None, ...] = ()
+    ranges: tuple[Range, ...] = ()
+
+
+class Writer:
+    """Brings one target's sink to the source's content; drops the target at its first error."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.parent = Cursor(target.parent) if target.parent else None
+        self.written = self.kept = self.cloned = 0
+        self.error: Exception | None = None
+        self._lock = Lock()
+
+    def old(self, work: Work) -> Old:
+        """What the sink reads as now; asked in the order of the disk."""
+        if self.parent is None or self.error is not None:
+            return Old()
+        try:
+            if not work.parts:
+                return Old(ranges=tuple(filled(work, self.parent)))
+            leaves = [self.parent.leaf(work.first + index) for index in range(work.count)]
+        except (OSError, GalleriaError) as error:
+            self._drop(error)
+            return Old()
+        return Old(leaves=tuple(leaf and leaf.blake3 for leaf in leaves))
+
+    def share(self, file: int, area: Range, offset: int) -> Range | None:
+        """`Sink.share` of its sink."""
+        if self.error is not None:
+            return None
+        try:
+            return self.target.sink.share(file, area, offset)
+        except (OSError, GalleriaError) as error:
+            self._drop(error)
+            return None
+
+    def read_into(self, buf: memoryview, offset: int) -> bool:
+        """`Sink.read_into` of its sink; False when that failed."""
+        try:
+            self.target.sink.read_into(buf, offset)
+        except (OSError, GalleriaError) as error:
+            self._drop(error)
+            return False
+        return True
+
+    def bring(
+        self, work: Work, leaves: Leaves, old: Old, buf: memoryview, shared: Sequence[Range] = ()
+    ) -> None:
+        """Make the sink what was read; `shared` ranges of the work it has already."""
+        if self.error is not None:
+            return
+        try:
+            for area in old.ranges:
+                self.target.sink.zero(area.length, area.start)
+            if shared:
+                self._complete(work, leaves, buf, shared)
+            elif work.parts:
+                self._differences(work, leaves, old, buf)
+        except (OSError, GalleriaError) as error:
+            self._drop(error)
+
+    def _drop(self, error: Exception) -> None:
+        with self._lock:
+            self.error = self.error or error
+
+    def _differences(self, work: Work, leaves: Leaves, old: Old, buf: memoryview) -> None:
+        """Write the leaves that differ, neighbours in one call."""
+        changed: list[Range] = []
+        cleared: list[Range] = []
+        kept = 0
+        befores = old.leaves or (None,) * len(leaves)
+        for area, leaf, before in zip(work.areas(), leaves, befores, strict=True):
+            if leaf is None:
+                if before is not None:
+                    join(cleared, area)
+            elif leaf.blake3 == before:
+                kept += area.length
+            else:
+                join(changed, area)
+        self._write(work, changed, cleared, buf)
+        with self._lock:
+            self.kept += kept
+
+    def _complete(
+        self, work: Work, leaves: Leaves, buf: memoryview, shared: Sequence[Range]
+    ) -> None:
+        """Write what is not shared, and let go of what is and turned out to be zero."""
+        zero = [area for area, leaf in zip(work.areas(), leaves, strict=True) if leaf is None]
+        rest = without([Range(part.start, part.length) for part in work.parts], shared)
+        self._write(work, without(rest, zero), common(shared, zero), buf)
+        with self._lock:
+            self.cloned += sum(area.length for area in without(shared, zero))
+
+    def _write(
+        self, work: Work, changed: Sequence[Range], cleared: Sequence[Range], buf: memoryview
+    ) -> None:
+        for area in changed:
+            at = area.start - work.start
+            self.target.sink.write(buf[at : at + area.length], area.start)
+        for area in cleared:
+            self.target.sink.zero(area.length, area.start)
+        with self._lock:
+            self.written += sum(area.length for area in changed)
+
+
+def filled(work: Work, manifest: Cursor) -> Iterator[Range]:
+    """The ranges of a work where a manifest has data."""
+    end = work.start + work.length
+    for first, count in manifest.data(work.first, work.count):
+        yield Range(first * LEAF, min(count * LEAF, end - first * LEAF))

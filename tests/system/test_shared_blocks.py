@@ -1,0 +1,235 @@
+"""Zones on the source's own file system: blocks are shared, not copied. Judged by qemu-img, by the
+space that the file system says is used, and by the blocks that filefrag names."""
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.images import QemuImages
+from adapters.sandbox import Sandbox
+from adapters.sinks import RawSink
+from pipeline.data import copying
+from pipeline.data.chunks import LEAF
+from pipeline.data.extents import Extent, Range
+from pipeline.data.manifest import ManifestWriter
+from pipeline.data.targets import Target
+from pipeline.errors import PartiallyReplicated
+from pipeline.ports import ImageFormat, Layer, Source
+from pipeline.publish import publish
+from pipeline.sources import DiskSource
+from tests.contract.storing import pattern
+from tests.faults import Faulty
+from tests.system.conftest import Mount
+from tests.system.test_publish import Lab, replicas, used
+
+pytestmark = pytest.mark.system
+
+MIB = 1 << 20
+DATA = 24 * MIB
+DRIVERS = {"raw": "raw", "qcow2": "qcow2", "vmdk": "vmdk", "vhd": "vpc"}
+SUFFIXES = {name: ImageFormat(name) for name in DRIVERS}
+
+
+@pytest.fixture(params=["xfs", "btrfs"])
+def place(request: pytest.FixtureRequest, mount: Mount) -> Path:
+    """A file system that clones files."""
+    return Path(mount(str(request.param)))
+
+
+def disk(path: Path) -> bytes:
+    """A raw disk: data, a leaf of zeros that are written, a hole, and a last leaf cut short."""
+    content = bytearray(pattern(1, DATA) + bytes(8 * MIB) + pattern(2, 5 * LEAF + 1024))
+    content[4 * LEAF : 5 * LEAF] = bytes(LEAF)
+    with path.open("wb") as file:
+        file.write(content[:DATA])
+        file.seek(DATA + 8 * MIB)
+        file.write(content[DATA + 8 * MIB :])
+        os.fsync(file.fileno())
+    return bytes(content)
+
+
+def blocks(path: Path) -> set[tuple[int, int, int]]:
+    """(logical, physical, length) of every extent of a file, in blocks, as filefrag tells."""
+    shown = subprocess.run(
+        ["filefrag", "-s", "-v", str(path)], check=True, capture_output=True, text=True
+    ).stdout
+    found = re.findall(r"^ *\d+: *(\d+)\.\. *\d+: *(\d+)\.\. *\d+: *(\d+):", shown, re.MULTILINE)
+    return {(int(a), int(b), int(c)) for a, b, c in found}
+
+
+def physical(path: Path) -> set[int]:
+    return {at for _, start, count in blocks(path) for at in range(start, start + count)}
+
+
+def lab(place: Path, home: Path, *regions: str) -> Lab:
+    home.mkdir()
+    return Lab(home, {name: place / name for name in regions})
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["leased", "pinned"])
+@pytest.mark.parametrize("kind", ["raw", "qcow2", "vmdk"])
+def test_a_source_on_the_zones_file_system_is_not_copied(
+    kind: str, beside: bool, place: Path, tmp_path: Path
+) -> None:
+    """`beside`: the work directory is there, too, and the source is pinned by a clone."""
+    raw, source = tmp_path / "disk.raw", place / f"disk.{kind}"
+    content = disk(raw)
+    argv = ["qemu-img", "convert", "-f", "raw", "-O", DRIVERS[kind], str(raw), str(source)]
+    subprocess.run(argv, check=True)
+    world = lab(place, (place if beside else tmp_path) / "home", "eu")
+    before = used(place)
+    version = world.publish("1.0.0", DiskSource(None, source), eu=2)
+    # manifest, records and the file system's own; the catalog where it is here
+    assert used(place) - before < 2 * MIB
+    (result,) = [status.result for status in version.regions]
+    assert result.bytes_written < 2 * LEAF
+    assert result.bytes_shared >= DATA - LEAF
+    base = next((place / "eu" / "bases").glob("*/base.raw"))
+    source.unlink()
+    for path in (base, *(path for path, _ in replicas(version))):
+        assert path.read_bytes() == content
+    # zeros that the source holds are no blocks of the base
+    assert base.stat().st_blocks * 512 <= len(content) - 8 * MIB - LEAF + 8192
+
+
+def test_what_can_not_be_shared_is_copied(place: Path, tmp_path: Path) -> None:
+    """The data of a dynamic VHD begins at odd sectors; two of its blocks are no whole ones."""
+    raw, source = tmp_path / "disk.raw", place / "disk.vhd"
+    content = disk(raw)
+    options = ["-o", "force_size=on"]
+    argv = ["qemu-img", "convert", "-f", "raw", "-O", "vpc", *options, str(raw), str(source)]
+    subprocess.run(argv, check=True)
+    world = lab(place, tmp_path / "home", "eu")
+    version = world.publish("1.0.0", DiskSource(None, source), eu=1)
+    base = next((place / "eu" / "bases").glob("*/base.raw"))
+    assert base.read_bytes()[: len(content)] == content
+    (result,) = [status.result for status in version.regions]
+    assert result.bytes_written + result.bytes_shared >= DATA - LEAF
+
+
+class Altered:
+    """A source whose bytes are not those of its file any more, as if it had been written to."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def read_into(self, buf: memoryview, extent: Extent) -> None:
+        buf[:] = b"\xff" * len(buf)
+
+
+def stored(
+    place: Path, chain: tuple[Layer, ...], free: tuple[Range, ...], wrap: Callable[[Source], Source]
+) -> tuple[Path, copying.CopyResult]:
+    """A copy of a disk to a sink that may share, beside it."""
+    target, manifest = place / "target.raw", place / "manifest"
+    with QemuImages(Sandbox()).open(chain, free=free) as source, manifest.open("wb") as out:
+        sink = RawSink(target, source.virtual_size)
+        try:
+            writer = ManifestWriter(out, source.virtual_size)
+            result = copying.copy(wrap(source), [Target("t", sink, shares=True)], writer)
+            sink.flush()
+        finally:
+            sink.close()
+    return target, result
+
+
+def root(content: bytes, work: Path) -> str:
+    """The digest of a disk that was copied byte by byte."""
+    path = work / "plain.raw"
+    path.write_bytes(content)
+    chain = (Layer(path, ImageFormat.RAW),)
+    with QemuImages(Sandbox()).open(chain) as source, (work / "plain").open("wb") as out:
+        return copying.copy(source, [], ManifestWriter(out, source.virtual_size)).root
+
+
+def test_what_is_hashed_is_what_is_stored(place: Path, tmp_path: Path) -> None:
+    """Not what the source reads as later, when nobody can tell whether it was written to."""
+    content = disk(place / "disk.raw")[:DATA]
+    os.truncate(place / "disk.raw", DATA)
+    chain = (Layer(place / "disk.raw", ImageFormat.RAW),)
+    target, result = stored(place, chain, (), Altered)
+    assert target.read_bytes() == content
+    assert result.root == root(content, tmp_path)
+    assert result.stats.cloned["t"] == DATA - LEAF
+
+
+def test_what_is_free_is_not_shared(place: Path, tmp_path: Path) -> None:
+    """Not even in part: the blocks in which a free range begins and ends are written."""
+    content = bytearray(disk(place / "disk.raw"))
+    free = (Range(512, 1024), Range(2 * MIB - 512, MIB + 1024), Range(DATA - 512, 512))
+    chain = (Layer(place / "disk.raw", ImageFormat.RAW),)
+    target, result = stored(place, chain, free, lambda source: source)
+    for area in free:
+        content[area.start : area.end] = bytes(area.length)
+    assert target.read_bytes() == content
+    assert result.root == root(bytes(content), tmp_path)
+    source = physical(place / "disk.raw")
+    assert physical(target) & source, "nothing was shared: the test proves nothing"
+    # the first block, two around the second range, the last block of the data
+    for block in (0, (2 * MIB - 512) // 4096, 3 * MIB // 4096, DATA // 4096 - 1):
+        for start, at, count in blocks(target):
+            if start <= block < start + count:
+                assert at + block - start not in source
+
+
+def test_regions_on_one_file_system_share_one_copy(place: Path, tmp_path: Path) -> None:
+    content = disk(tmp_path / "disk.raw")
+    world = lab(place, tmp_path / "home", "eu", "us", "asia")
+    before = used(place)
+    version = world.publish("1.0.0", DiskSource(None, tmp_path / "disk.raw"), eu=2, us=2, asia=2)
+    assert used(place) - before < DATA + 5 * MIB
+    found = replicas(version)
+    assert len(found) == 6
+    for path, _ in found:
+        assert path.read_bytes() == content
+    by_region = {status.region: status.result for status in version.regions}
+    written = sorted(result.bytes_written for result in by_region.values())
+    assert written[:2] == [0, 0]
+    assert all(
+        result.bytes_written + result.bytes_shared == by_region["eu"].bytes_written
+        for result in by_region.values()
+    )
+    # each stands alone
+    with world.app() as app:
+        zones = [app.zones[name][0] for name in ("eu", "us", "asia")]
+        digest = version.disks[0].digest
+        bases = [zone.find_base(digest) for zone in zones]
+    assert len({base.chain[0].path.stat().st_ino for base in bases if base is not None}) == 3
+    # and the next version starts from what each has
+    after = bytearray(content)
+    after[: 2 * LEAF] = pattern(9, 2 * LEAF)
+    (tmp_path / "next.raw").write_bytes(after)
+    before = used(place)
+    world.publish("1.0.1", DiskSource(None, tmp_path / "next.raw"), eu=2, us=2, asia=2)
+    assert used(place) - before < 3 * MIB
+
+
+@pytest.mark.parametrize("method", ["stage_base", "clone_base"])
+def test_a_zone_that_fails_does_not_take_its_neighbours_along(
+    method: str, place: Path, tmp_path: Path
+) -> None:
+    """The one that is to be written first, and one that is to be its clone."""
+    content = disk(tmp_path / "disk.raw")
+    world = lab(place, tmp_path / "home", "eu", "us", "asia")
+    failing = "eu" if method == "stage_base" else "us"
+    with world.app() as app:
+        faulty: Any = Faulty(app.zones[failing][0], "E", methods=(method,))
+        zones = {**app.ports.zones, failing: (faulty,)}
+        request = world.request(
+            "1.0.0", DiskSource(None, tmp_path / "disk.raw"), eu=1, us=1, asia=1
+        )
+        with pytest.raises(PartiallyReplicated, match=failing):
+            publish(request, replace(app.ports, zones=zones))
+    version = world.version("1.0.0")
+    assert set(version.completed_regions) == {"eu", "us", "asia"} - {failing}
+    for path, _ in replicas(version):
+        assert path.read_bytes() == content
