@@ -158,7 +158,7 @@ class JsonProgress:
 
     def _event(self, event: str, **values: object) -> None:
         _write(
-            self._stream, json.dumps({"schema_version": SCHEMA_VERSION, "event": event, **values})
+            self._stream, json.dumps({"schemaVersion": SCHEMA_VERSION, "event": event, **values})
         )
 
 

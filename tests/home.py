@@ -4,8 +4,10 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,24 @@ DEFINE = (
     *("definition", "create", "corp/web", "--os-type", "Linux", "--os-state", "Specialized"),
     *("--publisher", "Contoso", "--offer", "web", "--sku", "front"),
 )
+
+
+# Members that hold data under names of their own: tags, settings, regions, paths, ids.
+DATA = {"tags", "config", "origins", "allocatedBytes", "sourceChanges", "kept", "schema"}
+NAME = re.compile(r"[a-z][A-Za-z0-9]*")
+
+
+def misspelled(value: Any) -> Iterator[str]:
+    """Names of a command's document that are not in camel case."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not NAME.fullmatch(key):
+                yield key
+            if key not in DATA:
+                yield from misspelled(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from misspelled(item)
 
 
 class Home:
@@ -43,7 +63,8 @@ class Home:
     def json(self, *args: str, status: int = 0) -> dict[str, Any]:
         document = json.loads(self.run(*args, "--json", status=status).stdout)
         assert isinstance(document, dict)
-        assert document.pop("schema_version") == 1
+        assert document.pop("schemaVersion") == 1
+        assert not list(misspelled(document)), "names are spelled as in Azure's JSON"
         return document
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from adapters.cli.context import Settings, configured_region
+from adapters.cli.context import Settings, cased, configured_region
 from adapters.cli.lazy import Command
 from adapters.text import fields, printable, seconds_text
 from pipeline.boot import SECONDS
@@ -33,7 +33,7 @@ def boot_check(settings: Settings, *, reference: str, region: str | None, second
         log = console_log(version, app.ports)
     document = booted.document()
     text = f"{version.name} boots\n{boot_fields(document)}\nconsole  {printable(str(log))}"
-    settings.emit({"version": version.name.arm_id, "boot": document, "console": log}, text)
+    settings.emit({"version": version.name.arm_id, "boot": cased(document), "console": log}, text)
 
 
 def boot_fields(boot: Mapping[str, Any]) -> str:

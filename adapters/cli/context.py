@@ -4,12 +4,13 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import date, datetime
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.gallery.documents import camel
 from pipeline.gallery.names import DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Settings:
 
     def emit_json(self, document: Mapping[str, Any]) -> None:
         """Print one JSON object with its schema version."""
-        self.emit_document({"schema_version": SCHEMA_VERSION, **document})
+        self.emit_document({"schemaVersion": SCHEMA_VERSION, **document})
 
     def emit_document(self, document: Mapping[str, Any]) -> None:
         """Print a JSON object of somebody else's schema, as it is."""
@@ -83,9 +84,9 @@ def configured_region(app: "App", name: str) -> str:
 
 
 def plain(value: object) -> object:
-    """What JSON has no type for, as something that it has."""
+    """What JSON has no type for, as something that it has; names are spelled as in Azure's JSON."""
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        return {camel(item.name): getattr(value, item.name) for item in fields(value)}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Path):
@@ -97,3 +98,12 @@ def plain(value: object) -> object:
     if isinstance(value, set | frozenset):
         return sorted(value)
     raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def cased(value: Any) -> Any:
+    """A stored report's JSON with its names spelled as in Azure's."""
+    if isinstance(value, Mapping):
+        return {camel(key): cased(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [cased(item) for item in value]
+    return value

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapters.cli.context import Settings
+from adapters.cli.context import Settings, cased
 from adapters.cli.lazy import Command
 from adapters.text import bytes_text, fields, seconds_text, table
 from pipeline.diff import Difference, Names, difference
 from pipeline.errors import NotFound
+from pipeline.gallery.documents import camel
 from pipeline.gallery.model import ImageVersion
 from pipeline.guest.profiles import Plan
 from pipeline.proof import check, file_disks, try_generalize, version_disks
@@ -113,7 +114,7 @@ def without_inventory(report: Mapping[str, Any] | None) -> dict[str, Any] | None
     """For documents that show a version: the inventory has commands of its own."""
     if report is None:
         return None
-    return {key: value for key, value in report.items() if key != "inventory"}
+    return {camel(key): cased(value) for key, value in report.items() if key != "inventory"}
 
 
 def _report_fields(report: Mapping[str, Any]) -> list[tuple[str, object]]:

@@ -70,6 +70,12 @@ def parse_date(text: object, path: str) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+def camel(name: str) -> str:
+    """A Python name as Azure spells names in JSON."""
+    first, *rest = name.split("_")
+    return first + "".join(word[:1].upper() + word[1:] for word in rest)
+
+
 _Decoder = Callable[[Any, str], Any]
 _EMPTY: tuple[object, ...] = (None, "", [], {})
 
@@ -89,17 +95,12 @@ def _members(kind: Any) -> tuple[_Member, ...]:
     return tuple(
         _Member(
             item.name,
-            item.metadata.get("json") or _camel(item.name),
+            item.metadata.get("json") or camel(item.name),
             _decoder(hints[item.name]),
             required=item.default is missing and item.default_factory is missing,
         )
         for item in dataclasses.fields(kind)
     )
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
 
 
 @functools.cache

@@ -156,7 +156,7 @@ def test_build_and_plan(home: Home) -> None:
     plans = home.json("plan", "specs/web.yaml", "specs/fixed.yaml")["plans"]
     assert [plan["version"].rsplit("/", 1)[1] for plan in plans] == ["1.0.0", "2.0.0"]
     assert [plan["action"] for plan in plans] == ["publish", "publish"]
-    assert [disk["virtual_size"] for disk in plans[0]["disks"]] == [8 * MIB] * 2
+    assert [disk["virtualSize"] for disk in plans[0]["disks"]] == [8 * MIB] * 2
     assert [region["replicas"] for region in plans[0]["regions"]] == [2, 1]
     assert home.json("list")["versions"] == []
 
@@ -193,7 +193,7 @@ def test_stages_alone(home: Home) -> None:
 
     looked = home.json("inspect", "web.vhd", "--no-guest")
     assert looked["safe"]
-    assert looked["facts"]["virtual_size"] == 8 * MIB
+    assert looked["facts"]["virtualSize"] == 8 * MIB
     qemu("create", "-f", "qcow2", "-b", "web.raw", "-F", "raw", home.path / "leaning.qcow2")
     unsafe = home.json("inspect", "leaning.qcow2", "--no-guest", status=6)
     assert not unsafe["safe"]

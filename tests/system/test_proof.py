@@ -101,7 +101,7 @@ def test_what_changed(demonstration: Demonstration) -> None:
     found = demonstration.galleria("diff", FIRST, SECOND)["difference"]
     assert found["compared"] is True
     assert found["files"] == {"added": ["/etc/app.conf"], "removed": [], "changed": []}
-    assert found["packages_added"] == found["packages_removed"] == found["packages_upgraded"] == []
+    assert found["packagesAdded"] == found["packagesRemoved"] == found["packagesUpgraded"] == []
     system, data = found["disks"]
     assert 12 << 20 < system["changed"] < 40 << 20
     assert data["lun"] == 0
@@ -261,6 +261,6 @@ def test_a_version_boots(demonstration: Demonstration, require: Callable[..., No
     shown = demonstration.galleria("boot-check", SECOND, "--region", "us", "--timeout", "800")
     assert shown["boot"]["by"] == "login prompt"
     assert shown["boot"]["hostname"] == "localhost"
-    assert shown["boot"]["first_boot"] is True
-    assert shown["boot"]["host_keys"]
+    assert shown["boot"]["firstBoot"] is True
+    assert shown["boot"]["hostKeys"]
     assert "login:" in Path(shown["console"]).read_text()

@@ -143,7 +143,7 @@ def test_errors_are_words_a_status_and_json(
     assert run(["do", "--json"], raising(error)) == status
     printed = capsys.readouterr()
     document = json.loads(printed.out)
-    assert document["schema_version"] == 1
+    assert document["schemaVersion"] == 1
     assert document["error"]["code"] == code
     assert document["error"]["message"] in printed.err
     assert printed.err.startswith("galleria: error: ")
@@ -200,7 +200,7 @@ def test_json_has_a_schema_version(
     assert run(["do"], lambda settings: settings.emit({"a": 1}, "text")) == 0
     assert capsys.readouterr().out == "text\n"
     assert run(["do", "--json"], lambda settings: settings.emit({"a": {1}}, "text")) == 0
-    assert json.loads(capsys.readouterr().out) == {"schema_version": 1, "a": [1]}
+    assert json.loads(capsys.readouterr().out) == {"schemaVersion": 1, "a": [1]}
     with pytest.raises(TypeError):
         context.plain(object())
 

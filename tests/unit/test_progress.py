@@ -109,7 +109,7 @@ def test_json_lines(clock: Clock) -> None:
         *("started", "progress", "progress", "progress", "finished"),
         *("warning", "started", "failed"),
     ]
-    assert {event["schema_version"] for event in events} == {1}
+    assert {event["schemaVersion"] for event in events} == {1}
     assert [event.get("done") for event in events[:5]] == [0, MIB, 2 * MIB, 3 * MIB, 3 * MIB]
     assert events[4]["total"] == 3 * MIB
     assert "\x1b" not in stream.getvalue()
