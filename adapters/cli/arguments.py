@@ -189,6 +189,11 @@ def disk_option(lun: int | None) -> str:
     return "the OS disk" if lun is None else f"the data disk at LUN {lun}"
 
 
+def words(values: Iterable[str]) -> tuple[str, ...]:
+    """Words separated by blanks, in one or several values."""
+    return tuple(word for value in values for word in value.split())
+
+
 def names(values: Iterable[str]) -> tuple[str, ...]:
     """Names separated by commas or blanks, in one or several values."""
     return tuple(name for value in values for name in value.replace(",", " ").split())

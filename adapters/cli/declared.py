@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from adapters.cli import arguments
+from pipeline.gallery import rules
 from pipeline.gallery.model import (
     HostCaching,
     PurchasePlan,
@@ -34,6 +35,14 @@ _OPTIONS = (
         help='Where it is to be (repeatable, or as "eu=2 us=1"). Default: the source region.',
     ),
     arguments.ADDITIONAL,
+    click.option(
+        "--target-region-encryption",
+        "encryption",
+        multiple=True,
+        metavar="SET|null",
+        help="As scripts for az have it, one for each region. Only null can be: see README.",
+    ),
+    click.option("--target-region-cvm-encryption", "cvm_encryption", multiple=True, hidden=True),
     click.option(
         "--location", "-l", metavar="REGION", help="Source region. Default: the definition's."
     ),
@@ -156,6 +165,12 @@ def _target_regions(values: Mapping[str, Any], regions: Iterable[str]) -> tuple[
     keys = {region_key(name) for name in values["excluded"]}
     targets = arguments.target_regions(values["regions"], regions)
     arguments.among(keys, targets, "--exclude-from-latest-in")
+    names = [target.name for target in targets]
+    for option, name in (
+        ("targetRegion.encryption", "encryption"),
+        ("targetRegion.encryption.osDiskImage.securityProfile", "cvm_encryption"),
+    ):
+        rules.region_encryption(arguments.words(values[name]), names, option)
     excluding = tuple(replace(item, exclude_from_latest=item.key in keys) for item in targets)
     return arguments.with_additional(excluding, values["additional"], regions)
 

@@ -16,8 +16,15 @@ from adapters.cli.versions import end_of_life, marks, minute, region_table
 from adapters.cli.watch import watch
 from adapters.text import bytes_text, fields, printable, table
 from pipeline.gallery.documents import encode
-from pipeline.gallery.model import Deployment, ImageVersion, RegionStatus, StorageAccountType
+from pipeline.gallery.model import (
+    Deployment,
+    ImageDefinition,
+    ImageVersion,
+    RegionStatus,
+    StorageAccountType,
+)
 from pipeline.gallery.shared_ids import is_shared_reference
+from pipeline.gallery.validations import ValidationStatus, validations
 from pipeline.resources.lineage import of_version
 from pipeline.shallow import is_shallow, source_changes
 from pipeline.stages.ingest import disk_name
@@ -76,6 +83,7 @@ def show(
         "allocatedBytes": allocated,
         "deployments": encode(deployments),
         "sourceChanges": changed,
+        "validationsProfile": encode(validations(version, definition, report)),
         "generalizeReport": without_inventory(report),
     }
     kind = f"{definition.os_type.value} {definition.os_state.value}"
@@ -89,6 +97,7 @@ def show(
                 f"{kind} {definition.hyper_v_generation.value} {definition.architecture.value}",
             ),
             ("generalized", _generalized(version, report)),
+            ("validated", _validated(version, definition, report)),
             ("published", minute(version.published_date)),
             ("end of life", end_of_life(version)),
             ("latest", _exclusions(version)),
@@ -202,6 +211,16 @@ def _generalized(version: ImageVersion, report: Mapping[str, Any] | None) -> str
     done = {name for name, _, _ in _changes(report)}
     paths = {path for _, _, path in _changes(report)}
     return f"yes, {len(done)} operations changed {len(paths)} paths" if done else "yes"
+
+
+def _validated(
+    version: ImageVersion, definition: ImageDefinition, report: Mapping[str, Any] | None
+) -> str:
+    found = validations(version, definition, report).executed_validations
+    return ", ".join(
+        item.type + ("" if item.status is ValidationStatus.SUCCEEDED else f" ({item.status.value})")
+        for item in found
+    )
 
 
 def _changes(report: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:

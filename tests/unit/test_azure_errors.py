@@ -423,6 +423,27 @@ ROWS = [
 ]
 
 # Rows of the guide that have no case above: where they are tested, or why they can't occur.
+ROWS += [
+    Row(
+        "DES missing",
+        lambda: rules.region_encryption(["des1", "des2"], ["eu", "us"], "p"),
+        InvalidParameter,
+        "The disk encryption set 'des1' is not found in region 'eu'",
+        "DiskEncryptionSetNotFound",
+    ),
+    Row(
+        "one region without DES",
+        lambda: rules.region_encryption(["des1", "null"], ["eu", "us"], "p"),
+        InvalidParameter,
+        "no disk encryption set is given for 'us'",
+    ),
+    Row(
+        "encryption of fewer regions than there are",
+        lambda: rules.region_encryption(["des1"], ["eu", "us"], "p"),
+        InvalidParameter,
+        "1 values for 2 target regions",
+    ),
+]
 ELSEWHERE = {
     "wrong kind in source.id": "each kind of source has an option, and an id of another kind is "
     "refused where it is read (tests of pipeline.resources)",
@@ -430,7 +451,7 @@ ELSEWHERE = {
     "data disk added / LUN moved": "the same: a version's disks are fixed when it is published",
     "ephemeral OS / UltraSSD / unmanaged disk VM": "there are no such disks here",
     "source throttled": "sources are local files or downloads that are tried again",
-    "DES missing / other subscription / ...": "there are no disk encryption sets",
+    "DES of another subscription / new LUN on update / ...": "there are no disk encryption sets",
     "deploy: specialized + osProfile / generalized without": "tests of pipeline.deploying",
     "deploy: cross-tenant": "tests/unit/test_access.py",
     "scale set: OS state swap": "tests of pipeline.deploying",

@@ -12,6 +12,7 @@ from pipeline.gallery.model import (
     AdditionalReplicaSet,
     HostCaching,
     ImageVersion,
+    PurchasePlan,
     Region,
     ReplicationMode,
     StorageAccountStrategy,
@@ -21,10 +22,11 @@ from pipeline.gallery.model import (
 from pipeline.gallery.rules import VersionChange
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.transitions import regions_differ
+from pipeline.gallery.validations import validations
 from pipeline.placement import place, placed_again, sinks
 from pipeline.ports import Zone
 from tests.memory_catalog import MemoryCatalog
-from tests.samples import FakeClock, FakeOwners, definition, disk, request, version
+from tests.samples import NOW, FakeClock, FakeOwners, definition, disk, request, version
 from tests.unit.test_placement import Place
 
 LRS, ZRS = StorageAccountType.STANDARD_LRS, StorageAccountType.STANDARD_ZRS
@@ -191,3 +193,41 @@ def test_it_is_kept_in_azure_s_spelling() -> None:
     assert document["disks"][0]["hostCaching"] == "ReadOnly"
     assert document["storageAccountStrategy"] == "DefaultStandard_LRS"
     assert decode(ImageVersion, document) == made
+
+
+# --- encryption and validations -----------------------------------------------------------------
+
+
+def test_no_encryption_is_what_scripts_may_ask_for() -> None:
+    rules.region_encryption((), ["eu"], "p")
+    rules.region_encryption(["null", "NULL"], ["eu", "us"], "p")
+
+
+FINDINGS = [{"severity": "fail", "holds": True}, {"severity": "warn", "holds": False}]
+
+
+def test_the_validations_profile_says_what_was_checked() -> None:
+    made = version(disks=(disk(),), report_digest="d", generalized=True, published_date=NOW)
+    plan = PurchasePlan("plan", "Contoso", "product")
+    report = {
+        "version": 2,
+        "check": {"verdict": "generalized"},
+        "boot": {"by": "login prompt"},
+        "validation": {"for": "azure", "findings": FINDINGS},
+    }
+    document = encode(validations(made, definition(purchase_plan=plan), report))
+    assert document["validationEtag"] == "d"
+    assert document["executedValidations"] == [
+        {"type": kind, "status": "Succeeded", "version": "2", "executionTime": encode(NOW)}
+        for kind in ("Generalized", "DeclaredProperties", "AzureCompatibility", "Boot")
+    ]
+    assert [item["name"] for item in document["platformAttributes"]] == [
+        "source_image_publisher",
+        "source_image_offer",
+        "source_image_sku",
+    ]
+    unsure = replace(made, unverified=("osType",))
+    forced = {"check": {"verdict": "specialized", "forced": True}}
+    statuses = validations(unsure, definition(), forced).executed_validations
+    assert [item.status.value for item in statuses] == ["Unknown", "Unknown"]
+    assert encode(validations(version(disks=()), definition(), None)) == {}

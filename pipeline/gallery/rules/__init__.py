@@ -14,6 +14,7 @@ from pipeline.gallery.rules.deletion import (
     to_the_bin,
     version_deletable,
 )
+from pipeline.gallery.rules.encryption import region_encryption
 from pipeline.gallery.rules.galleries import gallery_put, gallery_update, soft_delete_policy
 from pipeline.gallery.rules.limits import Limits, quota
 from pipeline.gallery.rules.regions import (
@@ -107,6 +108,7 @@ __all__ = [
     "promotable",
     "quota",
     "recommended",
+    "region_encryption",
     "replica_count",
     "replication_put",
     "resource_group_put",
