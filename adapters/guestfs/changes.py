@@ -5,13 +5,14 @@ set when everything is unmounted (ext). For that it has to be known which inodes
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from adapters.guestfs.devices import Devices
 from adapters.guestfs.process import CallFailed, Helper
 from adapters.guestfs.shell import quote, run_script
+from adapters.guestfs.walk import Stat, is_directory
 from pipeline.data.extents import SECTOR, Range
 
 SYSROOT = "/sysroot"  # where the appliance mounts the guest
@@ -39,19 +40,22 @@ class Changes:
             self.made.add(real)
             self.paths.add(str(PurePosixPath(real).parent))
 
-    def note_links(self, real: str, kind: str) -> None:
-        """Before something is removed: its files that have other names too, and so stay."""
-        if kind == "directory":
-            output = run_script(
-                self.helper,
-                f"find {quote(SYSROOT + real)} -type f -links +1 -printf '%D %i\\n' || true",
-            )
-            rows = (line.split() for line in output.splitlines())
-            self.inodes |= {(int(number), int(inode)) for number, inode in rows}
-            return
-        stat = self.helper.call("lstatns", real)
-        if stat["st_nlink"] > 1:
-            self.inodes.add((stat["st_dev"], stat["st_ino"]))
+    def note_links(self, stats: Iterable[Stat]) -> None:
+        """Before files are removed: those that have other names too, and so stay."""
+        self.inodes |= {
+            (stat["st_dev"], stat["st_ino"])
+            for stat in stats
+            if stat["st_nlink"] > 1 and not is_directory(stat)
+        }
+
+    def note_tree(self, real: str) -> None:
+        """Before a whole directory is: the same."""
+        output = run_script(
+            self.helper,
+            f"find {quote(SYSROOT + real)} ! -type d -links +1 -printf '%D %i\\n' || true",
+        )
+        rows = (line.split() for line in output.splitlines())
+        self.inodes |= {(int(number), int(inode)) for number, inode in rows}
 
     def by_device(self) -> tuple[dict[str, set[int]], dict[str, set[int]]]:
         """Inodes that were changed, and those that were made, by device. What is mounted must still

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters import command
-from adapters.guestfs import accelerator, ext, fixed, free, luks, rpm, scratch, volumes
+from adapters.guestfs import accelerator, ext, fixed, free, luks, rpm, scratch, touch, volumes
 from adapters.guestfs import helper as helper_module
 from adapters.guestfs.devices import Devices, survey
 from adapters.guestfs.facts import System, device_of, examine, mountable
@@ -36,11 +36,13 @@ from pipeline.ports import (
 
 PYTHON = Path("/usr/bin/python3")
 LAUNCH_SECONDS = 180.0  # 8 s measured under software emulation on two idle cores
-# no access times; no zeroing of inode tables in the background; no commit but when galleria syncs
+# no access times; no zeroing of inode tables in the background; blocks given out when they are
+# written, in that order, and no commit but at the end: the same in every run, without a sync (130
+# ms under software emulation) after each file
 MOUNT_OPTIONS = {
     "ext2": "noatime",
     "ext3": "noatime,commit=600",
-    "ext4": "noatime,commit=600,noinit_itable",
+    "ext4": "noatime,commit=600,noinit_itable,nodelalloc",
     "xfs": "noatime",
     "btrfs": "noatime",
 }
@@ -84,9 +86,11 @@ class GuestfsHost:
                 )
             helper.call("set_network", False)
             helper.call("launch", timeout=self.launch_seconds)
-            yield GuestfsSession(helper, len(chains), writable=writable, keys=self.keys)
+            session = GuestfsSession(helper, len(chains), writable=writable, keys=self.keys)
+            yield session
             # not in a finally: after a failure the overlay is thrown away, and its helper killed
             _close(helper)
+        touch.on_host(self.sandbox, chains, session.later)
 
     def _argv(
         self, chains: Sequence[Chain], appliance: Path, work: Path, kind: str, *, writable: bool
@@ -159,6 +163,7 @@ class GuestfsSession:
         self._before: dict[str, ext.Before] = {}
         self._guest: GuestfsGuest | None = None
         self._mounted = False
+        self.later: list[touch.Touch] = []  # to be done when the appliance is gone
 
     def part(self, *disks: int) -> "GuestfsSession":
         """A session for one of several guests that share this appliance: it sees its own disks
@@ -166,6 +171,7 @@ class GuestfsSession:
         shared = GuestfsSession(self._helper, self._disks, writable=self._writable)
         shared._devices = self._surveyed().of(disks)
         shared._before = self._before
+        shared.later = self.later
         return shared
 
     def inspect(self) -> GuestFacts:
@@ -219,10 +225,11 @@ class GuestfsSession:
     def _edited(self) -> free.Edited:
         found = self._surveyed()
         if self._guest is None or not self._guest.writable:
-            return free.Edited(self._before)
+            return free.Edited(self._before, later=self.later)
         hollow = self._guest.changes.hollows(found)
         touched, created = self._guest.changes.by_device()
-        return free.Edited(self._before, touched, created, frozenset(touched), hollow)
+        mounted = frozenset(touched)
+        return free.Edited(self._before, touched, created, mounted, hollow, self.later)
 
     def _examined(self) -> System:
         if self._system is None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from adapters.guestfs import blocks, ext, volumes
 from adapters.guestfs.devices import ENCRYPTED, Device, Devices, project
-from adapters.guestfs.patches import Patches
 from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.guestfs.shell import quote, run_script
+from adapters.guestfs.touch import Touch, in_appliance
 from pipeline.data.extents import Range
 from pipeline.errors import StageFailed
 from pipeline.ports import FreeSpace
@@ -39,7 +39,8 @@ NOTHING_FREE = (
 class Edited:
     """What a session knows besides: what each ext file system said before it was first mounted,
     and the inodes that were changed and made since, all by libguestfs's name of the device. Its
-    `mounted` ones were mounted to be written, and so have no journal to replay."""
+    `mounted` ones were mounted to be written, and so have no journal to replay. `later` takes what
+    is to be done when the appliance is gone."""
 
     before: Mapping[str, ext.Before] = field(default_factory=dict)
     touched: Mapping[str, Collection[int]] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class Edited:
     mounted: Collection[str] = ()
     # ranges of devices whose contents are not to be kept: swap files
     hollow: Mapping[str, Sequence[Range]] = field(default_factory=dict)
+    later: list[Touch] = field(default_factory=list)
 
 
 def remember(helper: Helper, found: Devices) -> dict[str, ext.Before]:
@@ -126,21 +128,18 @@ def _ext(helper: Helper, device: Device, edited: Edited) -> tuple[Range, ...]:
     found = ext.tables(table)
     slots = list(ext.free_inodes(found))
 
-    before = edited.before.get(device.name)
-    touched = edited.touched.get(device.name, ())
-    ends = ext.partial(slots)
-    patches = Patches(helper, device.node)
-    inodes = [Range(found.where(number), found.inode) for number in touched]
-    patches.fetch([*ends, *inodes, Range(ext.SUPERBLOCK, ext.LENGTH)])
-    ext.clear(ends, patches.read, patches.write)
-    if before is not None:
-        created = edited.created.get(device.name, ())
-        ext.date_inodes(before, found, touched, created, patches.read, patches.write)
-        if (at := before.journal) is not None:
-            patches.write(at, ext.journal(before.sequence, patches.read(at, ext.LENGTH)))
-        superblock = patches.read(ext.SUPERBLOCK, ext.LENGTH)
-        patches.write(ext.SUPERBLOCK, ext.superblock(before.superblock, superblock))
-    patches.flush()
+    touch = Touch(
+        device,
+        found,
+        slots,
+        edited.before.get(device.name),
+        edited.touched.get(device.name, ()),
+        edited.created.get(device.name, ()),
+    )
+    if device.pieces:
+        edited.later.append(touch)
+    else:
+        in_appliance(helper, touch)
     end = blocks.ext_length(table)
     rest = [Range(end, device.length - end)] if end < device.length else []
     return blocks.merge([*ranges, *slots, *rest])

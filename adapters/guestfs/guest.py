@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from adapters.guestfs import hive, initramfs
+from adapters.guestfs import hive, initramfs, walk
 from adapters.guestfs.changes import SYSROOT, Changes
 from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.guestfs.shell import quote, run_script
+from adapters.guestfs.stats import Stats
 from pipeline.errors import Refused, StageFailed
 from pipeline.guest.hives import Hive
 from pipeline.ports import FileStat, Guest
@@ -29,6 +30,7 @@ KINDS = {
 }
 SCRIPT_SECONDS = 1800.0
 SELINUX = "security.selinux"
+IMMUTABLE = "Operation not permitted"
 NO_LABEL = ("No data available", "Operation not supported")
 WILDCARD = re.compile(r"[*?\[]")
 FIND_KINDS = {"f": "file", "d": "directory", "l": "symlink"}
@@ -49,6 +51,7 @@ class GuestfsGuest:
         self._mount_points = dict(mount_points or {})
         self.writable = writable
         self.changes = Changes(helper, self._mount_points)
+        self._stats = Stats(helper)
         self._directories: dict[str, str | None] = {}  # directory -> its real path, None: absent
         self._resolving: set[str] = set()  # links on the way to what is being resolved: no loops
 
@@ -81,12 +84,7 @@ class GuestfsGuest:
         return sorted(PurePosixPath(name).name for name, _ in self._below(path, depth=1))
 
     def find(self, path: str) -> list[tuple[str, FileStat]]:
-        # an empty directory is common, and the look at it ten times cheaper than a find
-        return (
-            sorted(self._below(path, depth=None), key=lambda item: item[0])
-            if self.names(path)
-            else []
-        )
+        return sorted(self._below(path, depth=None), key=lambda item: item[0])
 
     def glob(self, pattern: str) -> list[str]:
         """`*`, `?` and `[...]` in any component; like a shell's, they match no leading dot."""
@@ -146,13 +144,11 @@ class GuestfsGuest:
             self._call("write_append", real, content[start : start + PART])
         if mode is not None or found is None:
             self._call("chmod", 0o644 if mode is None else mode, real)
-        self.changes.changed(real, made=found is None)
-        # blocks are given out in this order and no other
-        self._call("sync")
+        self._changed(real, made=found is None)
 
     def truncate(self, path: str) -> None:
         real = self._regular(path, "truncated")
-        self.changes.changed(real)
+        self._changed(real)
         if _plain(real):
             self._insist("truncate", real)
         else:
@@ -164,17 +160,34 @@ class GuestfsGuest:
             return
         real = self.real(path)
         self._forget(real, found.kind)
-        self.changes.changed(str(PurePosixPath(real).parent))
-        if self.writable and _plain(real):
-            self.changes.note_links(real, found.kind)
-        if not _plain(real):
+        self._changed(str(PurePosixPath(real).parent))
+        raw = self._stats.get(real) if _plain(real) else None
+        if raw is None:
             # rm never follows links, neither as its argument nor below it
             self._script(f"rm -rf -- {quote(SYSROOT + real)}")
         elif real in self._mount_points:  # it can only be emptied
             for name in self.names(real):
                 self.remove(_join(real, name))
+        elif found.kind == "directory":
+            self._remove_tree(real, raw)
         else:
-            self._insist("rm_rf" if found.kind == "directory" else "rm", real)
+            self.changes.note_links([raw])
+            self._insist("rm", real)
+        self._stats.changed(real)
+
+    def _remove_tree(self, real: str, raw: walk.Stat) -> None:
+        below = walk.small(self._helper, real, raw)
+        if below is None:
+            self.changes.note_tree(real)
+        else:
+            self.changes.note_links(stat for _, stat in below)
+            try:
+                walk.remove(self._helper, real, below)
+                return
+            except CallFailed as error:
+                if IMMUTABLE not in error.text:
+                    raise
+        self._insist("rm_rf", real)
 
     def mkdir(self, path: str, mode: int = 0o755) -> None:
         missing = []
@@ -183,13 +196,13 @@ class GuestfsGuest:
             path = str(PurePosixPath(path).parent)
         for directory in reversed(missing):
             self._call("mkdir_mode", self.real(directory), mode)
-            self.changes.changed(self.real(directory), made=True)
+            self._changed(self.real(directory), made=True)
             self._directories = {key: at for key, at in self._directories.items() if at is not None}
 
     def symlink(self, target: str, path: str) -> None:
         real = self.real(path)
         self._call("ln_s", target, real)
-        self.changes.changed(real, made=True)
+        self._changed(real, made=True)
         self._directories.clear()
 
     def hollow(self, path: str, keep: int) -> None:
@@ -207,7 +220,7 @@ class GuestfsGuest:
     def set_label(self, path: str, label: str) -> None:
         real = self.real(path)
         self._call("lsetxattr", SELINUX, label, len(label.encode()), real)
-        self.changes.changed(real)
+        self._changed(real)
 
     def run(self, script: str) -> str:
         try:
@@ -223,16 +236,19 @@ class GuestfsGuest:
 
     @contextlib.contextmanager
     def hive(self, path: str, *, writable: bool = False) -> Iterator[Hive]:
-        with hive.opened(self._helper, self._regular(path, "opened"), writable=writable) as found:
+        real = self._regular(path, "opened")
+        with hive.opened(self._helper, real, writable=writable) as found:
             yield found
+        self._stats.clear()
 
     def _insist(self, call: str, real: str, *args: Any) -> None:
         """Change something even where it is immutable or append-only (chattr(1)): logs and
         resolv.conf are made so. The attributes are not set again."""
         try:
             self._call(call, real, *args)
+        self._stats.changed(real)
         except CallFailed as error:
-            if "Operation not permitted" not in error.text:
+            if IMMUTABLE not in error.text:
                 raise
             self._script(f"chattr -R -f -ai -- {quote(SYSROOT + real)} || true")
             self._call(call, real, *args)
@@ -243,6 +259,10 @@ class GuestfsGuest:
         if kind == "symlink":
             self._directories.clear()
         elif kind == "directory":
+    def _changed(self, real: str, *, made: bool = False) -> None:
+        self.changes.changed(real, made=made)
+        self._stats.changed(real)
+
             self._directories = {
                 key: at
                 for key, at in self._directories.items()
@@ -286,12 +306,8 @@ class GuestfsGuest:
         return found
 
     def _lstat(self, real: str) -> FileStat | None:
-        try:
-            return _file_stat(self._call("lstatns", real))
-        except CallFailed as error:
-            if error.absent:
-                return None
-            raise
+        found = self._stats.get(real)
+        return None if found is None else _file_stat(found)
 
     def _regular(self, path: str, verb: str) -> str:
         found = self.stat(path)
@@ -311,6 +327,10 @@ class GuestfsGuest:
         limit = "" if depth is None else f"-maxdepth {depth}"
         output = self._script(
             f"find {quote(SYSROOT + real)} {limit} -printf '%y %m %U %G %s %p\\0' || test $? = 1"
+        raw = self._stats.get(real) if depth is None and _plain(real) else None
+        below = None if raw is None else walk.small(self._helper, real, raw)
+        if below is not None:
+            return [(name, _file_stat(stat)) for name, stat in below]
         )
         listing = []
         for line in output.split(b"\0")[:-1]:
