@@ -232,6 +232,7 @@ class GuestfsGuest:
                 "architecture",
             ) from error
         self._directories.clear()
+        self._stats.clear()
         return output
 
     @contextlib.contextmanager
@@ -239,19 +240,22 @@ class GuestfsGuest:
         real = self._regular(path, "opened")
         with hive.opened(self._helper, real, writable=writable) as found:
             yield found
-        self._stats.clear()
+        self._stats.changed(real)
 
     def _insist(self, call: str, real: str, *args: Any) -> None:
         """Change something even where it is immutable or append-only (chattr(1)): logs and
         resolv.conf are made so. The attributes are not set again."""
         try:
             self._call(call, real, *args)
-        self._stats.changed(real)
         except CallFailed as error:
             if IMMUTABLE not in error.text:
                 raise
             self._script(f"chattr -R -f -ai -- {quote(SYSROOT + real)} || true")
             self._call(call, real, *args)
+
+    def _changed(self, real: str, *, made: bool = False) -> None:
+        self.changes.changed(real, made=made)
+        self._stats.changed(real)
 
     def _forget(self, real: str, kind: str) -> None:
         """Drop what was resolved by way of something that is going to be removed. Each resolution
@@ -259,10 +263,6 @@ class GuestfsGuest:
         if kind == "symlink":
             self._directories.clear()
         elif kind == "directory":
-    def _changed(self, real: str, *, made: bool = False) -> None:
-        self.changes.changed(real, made=made)
-        self._stats.changed(real)
-
             self._directories = {
                 key: at
                 for key, at in self._directories.items()
@@ -321,16 +321,16 @@ class GuestfsGuest:
         if found is None or found.kind != "directory":
             return []
         real = self.real(path)
+        raw = self._stats.get(real) if depth is None and _plain(real) else None
+        below = None if raw is None else walk.small(self._helper, real, raw)
+        if below is not None:
+            return [(name, _file_stat(stat)) for name, stat in below]
         return [(name, stat) for name, stat in self._listing(real, depth=depth) if name != real]
 
     def _listing(self, real: str, depth: int | None) -> list[tuple[str, FileStat]]:
         limit = "" if depth is None else f"-maxdepth {depth}"
         output = self._script(
             f"find {quote(SYSROOT + real)} {limit} -printf '%y %m %U %G %s %p\\0' || test $? = 1"
-        raw = self._stats.get(real) if depth is None and _plain(real) else None
-        below = None if raw is None else walk.small(self._helper, real, raw)
-        if below is not None:
-            return [(name, _file_stat(stat)) for name, stat in below]
         )
         listing = []
         for line in output.split(b"\0")[:-1]:
