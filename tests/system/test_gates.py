@@ -1,0 +1,303 @@
+"""What stands between a guest and a visible version: the state that its definition declares,
+Azure's checklist, the boot check; and the dry run, which passes all of them and leaves nothing. The
+guest is one in memory, so that it is counted how often an appliance would have been started."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.app import App
+from adapters.catalog import open_catalog
+from pipeline.boot import Boots, MachineKind
+from pipeline.errors import EnvironmentMissing, InvalidParameter, Refused, StageFailed
+from pipeline.gallery.model import (
+    Architecture,
+    HyperVGeneration,
+    Identifier,
+    ImageDefinition,
+    OsState,
+    OsType,
+    VersionRequest,
+)
+from pipeline.gallery.names import parse_definition, parse_version
+from pipeline.guest.profiles import select
+from pipeline.maintain import verify_report
+from pipeline.outside import Ports
+from pipeline.ports import GuestFacts, GuestHost
+from pipeline.proof import try_publish
+from pipeline.publish import PublishRequest, publish
+from pipeline.resources.images import create_image
+from pipeline.resources.names import ResourceKind, parse_resource
+from pipeline.resources.snapshots import Properties, create_snapshot
+from pipeline.sources import AnySource, DiskSource, ManagedImageSource, VersionSource
+from tests.contract.memory_guest import MemoryGuest, MemoryHost
+from tests.system.test_generalize import Quiet
+from tests.system.test_publish import Lab
+from tests.unit.test_azure import FILES
+from tests.unit.test_boot_check import CONSOLE, Script
+
+pytestmark = pytest.mark.system
+
+FACTS = GuestFacts(
+    "linux",
+    "debian",
+    "12",
+    architecture="x86_64",
+    generation="V1",
+    filesystems=(("/dev/sda1", "ext4"),),
+    mountpoints=(("/", "/dev/sda1"),),
+)
+LOCKED = GuestFacts("unknown", filesystems=(("/dev/sda1", "BitLocker"),))
+DEFINITIONS = {
+    "corp/linux": (OsType.LINUX, OsState.GENERALIZED),
+    "corp/kept": (OsType.LINUX, OsState.SPECIALIZED),
+    "corp/windows": (OsType.WINDOWS, OsState.GENERALIZED),
+    "corp/own": (OsType.WINDOWS, OsState.SPECIALIZED),
+}
+USED: dict[str, str | None] = {
+    "/etc/machine-id": "0" * 32,
+    "/etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
+    "/usr/bin/ssh-keygen": "",
+    "/usr/lib/systemd/systemd": "",
+    "/usr/lib/systemd/system/ssh.service": "[Service]\nExecStart=/usr/sbin/sshd -D\n",
+}
+
+
+class Heard(Quiet):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+class House:
+    """A gallery whose guests are in memory."""
+
+    def __init__(self, lab: Lab, app: App, disk: Path) -> None:
+        self.lab, self.app = lab, app
+        self.source = DiskSource(None, disk)
+        self.progress = Heard()
+
+    def host(self, changes: dict[str, str | None] | None = None) -> MemoryHost:
+        """A used guest that Azure would take, but for `changes`."""
+        guest = MemoryGuest()
+        for path, content in (FILES | USED | (changes or {})).items():
+            if content is not None:
+                guest.plant(path, content)
+        return MemoryHost(guest, FACTS)
+
+    def ports(self, host: GuestHost, boots: Boots | None = None) -> Ports:
+        ports = self.app.ports
+        return replace(ports, guests=host, boots=boots or ports.boots, progress=self.progress)
+
+    def request(self, name: str, source: AnySource | None = None, **how: Any) -> PublishRequest:
+        how = {"plan": select(), **how}
+        return PublishRequest(
+            VersionRequest(parse_version(name), ""), (source or self.source,), **how
+        )
+
+    def report(self, name: str) -> dict[str, Any]:
+        return dict(self.app.gallery.report(parse_version(name)) or {})
+
+    def nothing_is_left(self) -> bool:
+        """In the catalog, the zones, the work directory."""
+        names = [parse_definition(name) for name in DEFINITIONS]
+        versions = [found for name in names for found in self.app.gallery.list_versions(name)]
+        zone = next(iter(self.lab.config.regions.values()))[0].path
+        kept = [*zone.glob("versions/*"), *zone.glob("bases/*"), *zone.glob("staging/*")]
+        return not versions and not kept and not list(self.lab.config.work.glob("*/*"))
+
+
+@pytest.fixture
+def house(tmp_path: Path, require: Callable[..., None]) -> Iterator[House]:
+    require("qemu-img", "bwrap", "sfdisk")
+    disk = tmp_path / "disk.raw"
+    with disk.open("wb") as file:
+        file.write(b"\xfa\x33\xc0".ljust(440, b"\x90"))
+        file.truncate(32 << 20)
+    table = b"label: dos\nstart=2048, type=83, bootable\n"
+    subprocess.run(["sfdisk", "-q", disk], input=table, check=True)
+    lab = Lab(tmp_path, {"eu": tmp_path / "eu"})
+    with ExitStack() as stack:
+        app = stack.enter_context(lab.app())
+        for number, (name, (os_type, os_state)) in enumerate(DEFINITIONS.items()):
+            app.gallery.create_definition(
+                ImageDefinition(
+                    parse_definition(name),
+                    "eu",
+                    datetime.now(UTC),
+                    os_type,
+                    Identifier("Contoso", "gates", str(number)),
+                    os_state,
+                    hyper_v_generation=HyperVGeneration.V1,
+                )
+            )
+        yield House(lab, app, disk)
+
+
+def test_a_dry_run_is_the_run_and_leaves_nothing(house: House) -> None:
+    request = house.request("corp/linux/1.0.0", validate=True, boot_check=True)
+    ports = house.ports(house.host(), Script("GRUB\n", CONSOLE))
+    preview, tried = try_publish(request, ports)
+    assert preview.action.value == "publish"
+    assert house.nothing_is_left()
+    assert tried["check"]["verdict"] == "generalized"
+    assert tried["boot"]["hostname"] == "web-7"
+    assert {item["name"]: item["result"] for item in tried["operations"]}["machine-id"] == "changed"
+    warned, house.progress.warnings = house.progress.warnings, []
+    publish(request, house.ports(house.host(), Script("GRUB\n", CONSOLE)))
+    assert house.report("corp/linux/1.0.0") == tried
+    assert house.progress.warnings == warned
+    # and once more: nothing would be done
+    preview, again = try_publish(request, ports)
+    assert (preview.action.value, again) == ("nothing", tried)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "how"),
+    [
+        ("is specialized: /etc/machine-id holds an id", {"plan": None}),
+        ("ssh server", {"validate": True}),
+        ("no login prompt|ended", {"boot_check": True}),
+    ],
+)
+def test_a_dry_run_is_refused_what_the_run_is(
+    house: House, refusal: str, how: dict[str, Any]
+) -> None:
+    request = house.request("corp/linux/1.0.0", **how)
+    for run in (try_publish, publish):
+        host = house.host({"/usr/sbin/sshd": None})
+        with pytest.raises((Refused, StageFailed), match=refusal):
+            run(request, house.ports(host, Script("panic\n", ends="it has ended")))
+        assert len(host.sessions) == 1
+        assert house.nothing_is_left()
+
+
+def test_what_azure_would_not_take_is_not_published(house: House) -> None:
+    request = house.request("corp/linux/1.0.0", validate=True)
+    wrong: dict[str, str | None] = {
+        "/etc/fstab": "/dev/sdb1 /data ext4 x 0 0\n",
+        "/usr/sbin/sshd": None,
+    }
+    with pytest.raises(StageFailed) as caught:
+        publish(request, house.ports(house.host(wrong)))
+    assert "fstab by UUID or label: /dev/sdb1 on /data; ssh server: not installed" in (
+        caught.value.message
+    )
+    assert "name file systems by UUID= or LABEL=" in caught.value.hint
+    assert house.nothing_is_left()
+
+
+def test_a_warning_warns_and_is_recorded(house: House) -> None:
+    host = house.host({"/etc/fstab": "UUID=2 none swap sw 0 0\n"})
+    publish(house.request("corp/linux/1.0.0", validate=True), house.ports(host))
+    assert len(host.sessions) == 1  # the checks are made in the appliance that generalizes
+    (warning,) = [text for text in house.progress.warnings if "swap on the OS disk" in text]
+    assert "UUID=2 in fstab" in warning
+    found = house.report("corp/linux/1.0.0")["validation"]
+    results = {item["check"]: item["result"] for item in found["findings"]}
+    assert found["for"] == "azure"
+    assert results["no swap on the OS disk"] == "warn"
+    assert results["OS state"] == "ok"
+    assert results["generation"] == "ok"
+    assert len(results) >= 25
+
+
+def test_disks_that_are_published_as_they_are_are_checked_too(house: House) -> None:
+    host = house.host({"/usr/sbin/sshd": None})
+    request = house.request("corp/kept/1.0.0", plan=None, validate=True)
+    with pytest.raises(StageFailed, match="ssh server: not installed"):
+        publish(request, house.ports(host))
+    assert house.nothing_is_left()
+    publish(replace(request, validate=False), house.ports(host))
+    assert "validation" not in house.report("corp/kept/1.0.0")
+
+
+def test_what_was_looked_at_is_not_looked_at_again(house: House) -> None:
+    """A version, and a managed image, of the same bytes: no appliance."""
+    host = house.host()
+    ports = house.ports(host)
+    first = publish(house.request("corp/linux/1.0.0", validate=True), ports)
+    assert len(host.sessions) == 1
+    copy = publish(
+        house.request("corp/linux/2.0.0", VersionSource("corp/linux/1.0.0")), house.ports(host)
+    )
+    assert len(host.sessions) == 1
+    assert copy.disks[0].digest == first.disks[0].digest
+    report, before = house.report("corp/linux/2.0.0"), house.report("corp/linux/1.0.0")
+    assert report == {
+        **{key: value for key, value in before.items() if key != "validation"},
+        "copied_from": first.name.arm_id,
+    }
+    assert all(verdict.sound for verdict in verify_report(copy, report, house.app.zones["eu"]))
+    # asked for what the report does not have, it is looked at
+    again = house.request("corp/linux/2.0.1", VersionSource("corp/linux/2.0.0"), validate=True)
+    publish(again, ports)
+    assert len(host.sessions) == 2
+    # a report that is not what it was is not believed
+    with closing(open_catalog(house.lab.config.catalog)) as catalog, catalog.write() as writer:
+        writer.put_report(first.name, {**before, "profile": "another"})
+    publish(house.request("corp/linux/2.0.2", VersionSource("corp/linux/1.0.0")), ports)
+    assert len(host.sessions) == 3
+
+
+def test_a_managed_image_is_looked_at_once_and_a_snapshot_never(house: House) -> None:
+    host = house.host()
+    ports = house.ports(host)
+    keeper = replace(house.app.keeper, ports=ports)
+    properties = Properties("eu")
+    name = parse_resource("golden", ResourceKind.IMAGE)
+    image = create_image(name, (house.source,), select(), properties, keeper)
+    assert len(host.sessions) == 1
+    publish(house.request("corp/linux/1.0.0", ManagedImageSource(image.id)), ports)
+    assert len(host.sessions) == 1
+    report = house.report("corp/linux/1.0.0")
+    assert report["copied_from"] == image.id
+    assert report["check"]["verdict"] == "generalized"
+    assert report["inventory"]["users"]
+    kept = create_snapshot(
+        parse_resource("before", ResourceKind.SNAPSHOT), house.source, properties, keeper
+    )
+    assert len(host.sessions) == 1
+    assert kept.contents[0].digest == image.contents[0].digest
+
+
+def test_a_volume_that_bitlocker_hides_is_no_generalized_windows(house: House) -> None:
+    host = MemoryHost(MemoryGuest(), LOCKED)
+    request = house.request("corp/windows/1.0.0", plan=None)
+    for run in (try_publish, publish):
+        with pytest.raises(Refused, match="encrypted with BitLocker"):
+            run(request, house.ports(host))
+        assert house.nothing_is_left()
+    publish(replace(request, force=True), house.ports(host))
+    report = house.report("corp/windows/1.0.0")
+    assert report["guest"]["os_type"] == "windows"
+    assert (report["check"]["verdict"], report["check"]["forced"]) == ("unknown", True)
+    # as a specialized one it is taken, and what is known of it is said; as a Linux it is refused
+    publish(house.request("corp/own/1.0.0", plan=None), house.ports(host))
+    (reason,) = house.report("corp/own/1.0.0")["check"]["reasons"]
+    assert reason.startswith("bitlocker: /dev/sda1 is encrypted with BitLocker")
+    with pytest.raises(InvalidParameter, match="Windows"):
+        publish(house.request("corp/kept/1.0.0", plan=None), house.ports(host))
+
+
+def test_a_machine_that_cannot_be_booted_here_is_told_before_any_work(house: House) -> None:
+    class Missing(Script):
+        def check(self, kind: MachineKind) -> None:
+            assert kind.architecture is Architecture.X64
+            raise EnvironmentMissing("no emulator")
+
+    host = house.host()
+    request = house.request("corp/linux/1.0.0", boot_check=True)
+    for run in (try_publish, publish):
+        with pytest.raises(EnvironmentMissing, match="no emulator"):
+            run(request, house.ports(host, Missing()))
+    assert host.sessions == []
+    assert house.nothing_is_left()
