@@ -32,6 +32,7 @@ from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.grants import Grants
 from pipeline.gallery.guard import guarded
 from pipeline.gallery.model import Architecture, ImageVersion, Region
+from pipeline.gallery.names import EDGE
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.subjects import Access
 from pipeline.gallery.views import SharedViews
@@ -122,7 +123,8 @@ def create_zones(config: Config) -> None:
     sandbox = Sandbox(enabled=config.sandbox)
     for region, places in config.regions.items():
         for index, place in enumerate(places):
-            name = region if len(places) == 1 else f"{region}-{index + 1}"
+            plain = region.replace(EDGE, "-")
+            name = plain if len(places) == 1 else f"{plain}-{index + 1}"
             create_zone(place.path, name=name, region=region, sandbox=sandbox)
 
 

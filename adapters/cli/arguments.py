@@ -16,7 +16,7 @@ from pipeline.gallery.model import (
     StorageAccountType,
     TargetRegion,
 )
-from pipeline.gallery.names import parse_number, region_key
+from pipeline.gallery.names import EDGE, parse_number, region_key
 
 ALL_SUBSCRIPTIONS = click.option(
     "--all-subscriptions",
@@ -82,6 +82,30 @@ def target_regions(
         for value in values
         for item in _region_items(_items([value], option), keys)
     )
+
+
+EDGE_ZONES = click.option(
+    "--target-edge-zones",
+    "edges",
+    multiple=True,
+    metavar="REGION=ZONE[=REPLICAS][=SKU]...",
+    help="The edge zones where it is to be, as well (repeatable). none: nowhere.",
+)
+
+
+def edge_zones(values: Iterable[str], known: Iterable[str]) -> tuple[TargetRegion, ...] | None:
+    """`REGION=ZONE[=REPLICAS][=SKU]` items; None when there are none, and nothing for `none`."""
+    option = "--target-edge-zones"
+    keys = frozenset(map(region_key, known))
+    items = [item for value in values for item in _region_items(_items([value], option), keys)]
+    if [item.lower() for item in items] == ["none"]:
+        return ()
+    found = []
+    for item in items:
+        region, _, rest = item.partition("=")
+        zone = _target(rest, option)
+        found.append(replace(zone, name=f"{region}{EDGE}{zone.name}"))
+    return tuple(found) or None
 
 
 def _region_items(words: Sequence[str], known: frozenset[str]) -> Iterator[str]:

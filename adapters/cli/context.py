@@ -76,11 +76,12 @@ class Settings:
 
 
 def configured_region(app: "App", name: str) -> str:
-    """A region in the spelling of the configuration; raises InvalidParameter if it is not there."""
+    """A region, or an edge zone, in the spelling of the configuration; raises InvalidParameter if
+    it is not there."""
     from pipeline.gallery.model import Region
     from pipeline.gallery.rules import known_region
 
-    return known_region(name, [Region(known) for known in app.zones]).name
+    return known_region(name, [Region(known) for known in app.zones], edge_zones=True).name
 
 
 def plain(value: object) -> object:

@@ -35,6 +35,7 @@ _OPTIONS = (
         help='Where it is to be (repeatable, or as "eu=2 us=1"). Default: the source region.',
     ),
     arguments.ADDITIONAL,
+    arguments.EDGE_ZONES,
     click.option(
         "--target-region-encryption",
         "encryption",
@@ -172,7 +173,8 @@ def _target_regions(values: Mapping[str, Any], regions: Iterable[str]) -> tuple[
     ):
         rules.region_encryption(arguments.words(values[name]), names, option)
     excluding = tuple(replace(item, exclude_from_latest=item.key in keys) for item in targets)
-    return arguments.with_additional(excluding, values["additional"], regions)
+    edges = arguments.edge_zones(values["edges"], regions) or ()
+    return arguments.with_additional((*excluding, *edges), values["additional"], regions)
 
 
 def _caching(values: Iterable[str]) -> dict[int | None, HostCaching]:

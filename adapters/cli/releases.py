@@ -45,6 +45,7 @@ version.add_command(show, "show")
     help="A region more, or another number of replicas in one (repeatable).",
 )
 @arguments.ADDITIONAL
+@arguments.EDGE_ZONES
 @click.option("--remove-region", "removed", multiple=True, metavar="REGION", help="(repeatable)")
 @click.option("--replica-count", type=int, metavar="N", help="Where a region gives none.")
 @click.option("--exclude-from-latest", type=bool, help="latest never means this version.")
@@ -78,6 +79,7 @@ def update(settings: Settings, /, *, name: str, **values: Any) -> None:
     named = arguments.with_additional((*targets, *added), values["additional"], regions)
     change = VersionChange(
         target_regions=named[: len(targets)] or None,
+        target_edge_zones=arguments.edge_zones(values["edges"], regions),
         add=named[len(targets) :],
         remove=values["removed"],
         replica_count=values["replica_count"],

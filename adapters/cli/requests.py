@@ -16,7 +16,7 @@ from pipeline.gallery.model import (
     UefiSettings,
     VersionRequest,
 )
-from pipeline.gallery.names import DefinitionName, VersionName, parse_gallery, parse_number
+from pipeline.gallery.names import EDGE, DefinitionName, VersionName, parse_gallery, parse_number
 from pipeline.guest.profiles import Plan, select
 from pipeline.publish import PublishRequest, Wait
 
@@ -49,7 +49,15 @@ def _version(spec: "Spec") -> VersionRequest:
         VersionName(definition, parse_number(number)),
         fingerprint="",
         location=image.location,
-        target_regions=tuple(map(_region, spec.target_regions)),
+        target_regions=(
+            *map(_region, spec.target_regions),
+            *(
+                TargetRegion(
+                    f"{item.region}{EDGE}{item.zone}", item.replicas, item.storage_account_type
+                )
+                for item in spec.target_edge_zones
+            ),
+        ),
         replica_count=spec.replica_count,
         replication_mode=spec.replication_mode,
         storage_account_type=spec.storage_account_type,

@@ -22,7 +22,9 @@ from pipeline.gallery.model import (
     ImageVersion,
     RegionStatus,
     StorageAccountType,
+    TargetRegion,
 )
+from pipeline.gallery.names import EDGE
 from pipeline.gallery.shared_ids import is_shared_reference
 from pipeline.gallery.validations import ValidationStatus, validations
 from pipeline.resources.lineage import of_version
@@ -83,6 +85,7 @@ def show(
         "allocatedBytes": allocated,
         "deployments": encode(deployments),
         "sourceChanges": changed,
+        "targetExtendedLocations": [_edge_document(version, item) for item in version.edge_zones],
         "validationsProfile": encode(validations(version, definition, report)),
         "generalizeReport": without_inventory(report),
     }
@@ -162,6 +165,17 @@ def _disks(version: ImageVersion) -> Iterable[str]:
     ]
     header = ("DISK", "VIRTUAL SIZE", "DIGEST", "HOST CACHING", "SOURCE")
     return [table(header, rows)] if rows else []
+
+
+def _edge_document(version: ImageVersion, target: TargetRegion) -> dict[str, Any]:
+    """An edge zone as Azure's JSON has it; the version's own has it among the target regions."""
+    region, _, zone = target.name.partition(EDGE)
+    return {
+        "name": region,
+        "extendedLocation": {"name": zone, "type": "EdgeZone"},
+        "extendedLocationReplicaCount": target.own_count(version.replica_count),
+        "storageAccountType": encode(target.storage_account_type),
+    }
 
 
 def _storage(version: ImageVersion) -> str:

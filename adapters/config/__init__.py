@@ -7,6 +7,7 @@ max_virtual_size = "32 TiB"
 [regions]                           # a region and its zones: directories, one file system each
 eu = ["/srv/eu"]
 us = ["/srv/us-a", "/srv/us-b", "/srv/us-c", {path = "/srv/us-fast", premium = true}]
+"eu/paris" = ["/srv/paris"]         # an edge zone of eu: takes replicas, is nobody's home
 ```
 
 Three zones make Standard_ZRS possible, a premium one Premium_LRS. The environment wins over the
@@ -32,7 +33,7 @@ from adapters.config.values import (
     parse_value,
 )
 from pipeline.errors import Conflict, NotFound
-from pipeline.gallery.names import region_key
+from pipeline.gallery.names import EDGE, region_key
 
 __all__ = [
     "PARSERS",
@@ -100,19 +101,19 @@ def complete(
     state = state_directory(env)
     defaults: dict[str, Any] = {
         "regions": regions,
-        "source_region": next(iter(regions), ""),
+        "source_region": next((name for name in regions if EDGE not in name), ""),
         "catalog": f"sqlite:///{state / 'catalog.db'}",
         "work": state / "work",
         "cache": _xdg(env, "XDG_CACHE_HOME", ".cache"),
     }
     config = Config(**(defaults | dict(values)), origins=origins)
-    known = {region_key(name): name for name in regions}
+    known = {region_key(name): name for name in regions if EDGE not in name}
     if region_key(config.source_region) in known:
         return replace(config, source_region=known[region_key(config.source_region)])
     if regions:
         raise ConfigurationInvalid(
             f"{origins.get('source_region', 'configuration')}: source_region is"
-            f" {config.source_region!r}, expected one of the regions: {', '.join(regions)}"
+            f" {config.source_region!r}, expected one of the regions: {', '.join(known.values())}"
         )
     return config
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InvalidParameter
-from pipeline.gallery.names import check_region, region_key
+from pipeline.gallery.names import EDGE, check_place, region_key
 
 UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE = re.compile(rf"(\d+)\s*({'|'.join(UNITS)})")
@@ -91,7 +91,7 @@ def _regions(value: object, where: str, base: Path) -> Regions:
     regions: dict[str, tuple[ZonePlace, ...]] = {}
     for written, zones in value.items():
         try:
-            name = check_region(written)
+            name = check_place(written)
         except InvalidParameter as error:
             raise ConfigurationInvalid(f"{where}: {error.message}") from None
         if region_key(name) in map(region_key, regions):
@@ -100,6 +100,12 @@ def _regions(value: object, where: str, base: Path) -> Regions:
         if not isinstance(listed, list | tuple) or not listed:
             raise _expected(f"{where}.{name}", "a list of directories", zones)
         regions[name] = tuple(_zone(zone, f"{where}.{name}", base) for zone in listed)
+    for name in regions:
+        region, slash, _ = name.partition(EDGE)
+        if slash and region_key(region) not in map(region_key, regions):
+            raise ConfigurationInvalid(
+                f"{where}: {name!r} is an edge zone of a region that is not there: {region!r}"
+            )
     directories = [zone.path for zones in regions.values() for zone in zones]
     for directory in directories:
         if directories.count(directory) > 1:

@@ -241,6 +241,15 @@ class SpecRegion(_Model):
     additional_replica_sets: tuple[ReplicaSet, ...] = ()
 
 
+class EdgeZone(_Model):
+    """An edge zone that the version is to be in, as well."""
+
+    region: RegionText
+    zone: RegionText
+    replicas: Count | None = Field(None, description="Default: replicaCount.")
+    storage_account_type: StorageAccountType | None = None
+
+
 def _generalize_tag(value: object) -> str:
     return "flag" if isinstance(value, bool) else "details"
 
@@ -262,6 +271,7 @@ class Spec(_Model):
     target_regions: tuple[SpecRegion, ...] = Field(
         (), description="Left out: the gallery's region alone."
     )
+    target_edge_zones: tuple[EdgeZone, ...] = ()
     replica_count: Count | None = None
     replication_mode: ReplicationMode = Field(
         ReplicationMode.FULL, description="Shallow makes no copy."

@@ -243,6 +243,9 @@ def check_resource_group(name: str) -> str:
     return name
 
 
+EDGE = "/"  # between a region and the name of an edge zone of it
+
+
 def region_key(name: str) -> str:
     """What two spellings of one region have in common: `UK South` is `uksouth`."""
     return name.replace(" ", "").lower()
@@ -257,6 +260,12 @@ def check_region(name: str) -> str:
             "starting and ending with a letter or digit."
         )
     return text
+
+
+def check_place(name: str) -> str:
+    """A region, or an edge zone of one: `eu/paris`; raises InvalidParameter."""
+    region, slash, zone = name.partition(EDGE)
+    return f"{check_region(region)}{EDGE}{check_region(zone)}" if slash else check_region(name)
 
 
 def check_identifier(part: str, value: str) -> None:

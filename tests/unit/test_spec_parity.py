@@ -40,6 +40,7 @@ KEYS = {
     "regions": "targetRegions.name",
     "excluded": "targetRegions.excludeFromLatest",
     "additional": "targetRegions.additionalReplicaSets",
+    "edges": "targetEdgeZones.zone",
     "replica_count": "replicaCount",
     "replication_mode": "replicationMode",
     "storage_account_type": "storageAccountType",
@@ -75,6 +76,7 @@ LINE = """corp/web/1.2.3 --os-disk /d/web.vhd --backing /d/below --data-disk 0=/
   --allow-replicated-location-deletion false --block-deletion-before-end-of-life true
   --uefi-signature-template NoSignatureTemplate
   --target-regions "eu=2=Standard_ZRS UK South" --exclude-from-latest-in uksouth
+  --target-edge-zones "eu=paris=2 UK South=leeds=Premium_LRS"
   --additional-replicas "eu=3=Premium_LRS" --replica-count 4 --replication-mode Full
   --storage-account-type Premium_LRS --host-caching ReadOnly --host-caching 0=None
   --generalize --profile minimal --enable logs --skip machine-id,ssh-host-keys
@@ -108,6 +110,9 @@ targetRegions:
     storageAccountType: Standard_ZRS
     additionalReplicaSets: [{storageAccountType: Premium_LRS, regionalReplicaCount: 3}]
   - {name: UK South, excludeFromLatest: true}
+targetEdgeZones:
+  - {region: eu, zone: paris, replicas: 2}
+  - {region: UK South, zone: leeds, storageAccountType: Premium_LRS}
 replicaCount: 4
 replicationMode: Full
 storageAccountType: Premium_LRS

@@ -15,6 +15,7 @@ from pipeline.gallery.model import (
     PurchasePlan,
     Region,
     ReplicationMode,
+    SafetyProfile,
     StorageAccountStrategy,
     StorageAccountType,
     TargetRegion,
@@ -115,6 +116,44 @@ def test_shallow_has_one_replica_in_all() -> None:
     target = TargetRegion("eu", 1, LRS, additional_replica_sets=(FAST,))
     with pytest.raises(InvalidParameter, match="replication mode Shallow"):
         rules.targets([target], EU, REGIONS, ReplicationMode.SHALLOW)
+
+
+# --- edge zones ---------------------------------------------------------------------------------
+
+EDGES = (*REGIONS, Region("eu/paris", (LRS,)), Region("eu/rome", (PREMIUM,)))
+PARIS = TargetRegion("EU/Paris", 2)
+
+
+def test_an_edge_zone_takes_replicas_beside_its_regions() -> None:
+    found = rules.targets([PARIS], EU, EDGES)
+    assert [(item.name, item.count(None)) for item in found] == [("eu", 1), ("eu/paris", 2)]
+    for name, problem in (("eu/oslo", "location 'eu/oslo' is not"), ("eu/rome", "Standard_LRS")):
+        with pytest.raises(InvalidParameter, match=problem):
+            rules.targets([TargetRegion(name)], EU, EDGES)
+
+
+def test_nothing_has_its_home_in_an_edge_zone() -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        rules.known_region("eu/paris", EDGES)
+    assert caught.value.reason == "LocationNotAvailableForResourceType"
+    assert "eu/paris" not in caught.value.message.partition("List of")[2]
+
+
+def test_edge_zones_have_a_list_of_their_own() -> None:
+    old = version(
+        target_regions=(TargetRegion("eu", 1, LRS), TargetRegion("eu/paris", 1, LRS)),
+        safety_profile=SafetyProfile(True),
+    )
+
+    def names(change: VersionChange) -> list[str]:
+        return [item.name for item in rules.changed_targets(old, change, EDGES)]
+
+    more = (TargetRegion("eu"), TargetRegion("us"))
+    assert names(VersionChange(target_regions=more)) == ["eu", "us", "eu/paris"]
+    assert names(VersionChange(target_edge_zones=())) == ["eu"]
+    rome = TargetRegion("eu/rome", None, PREMIUM)
+    assert names(VersionChange(target_edge_zones=(rome,))) == ["eu", "eu/rome"]
+    assert names(VersionChange(remove=("EU/paris",))) == ["eu"]
 
 
 # --- changes ------------------------------------------------------------------------------------

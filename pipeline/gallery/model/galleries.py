@@ -5,15 +5,20 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from pipeline.gallery.model.kinds import SharingPermissions, StorageAccountType
-from pipeline.gallery.names import DEFAULT_TENANT, GalleryName
+from pipeline.gallery.names import DEFAULT_TENANT, EDGE, GalleryName
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A region of this installation and the storage account types that its zones can offer."""
+    """A region of this installation, or an edge zone of one (`eu/paris`), and the storage account
+    types that its zones can offer."""
 
     name: str
     storage_account_types: tuple[StorageAccountType, ...] = (StorageAccountType.STANDARD_LRS,)
+
+    @property
+    def is_edge_zone(self) -> bool:
+        return EDGE in self.name
 
 
 @dataclass(frozen=True, slots=True)

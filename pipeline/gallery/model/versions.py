@@ -16,7 +16,7 @@ from pipeline.gallery.model.kinds import (
     StorageAccountStrategy,
     StorageAccountType,
 )
-from pipeline.gallery.names import VersionName, VersionNumber, region_key
+from pipeline.gallery.names import EDGE, VersionName, VersionNumber, region_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class AdditionalReplicaSet:
 
 @dataclass(frozen=True, slots=True)
 class TargetRegion:
-    """A region that a version is to be in. `name` keeps the spelling of the configuration;
-    `storage_account_type` None, in a request, is the version's."""
+    """A region, or an edge zone of one, that a version is to be in. `name` keeps the spelling of
+    the configuration; `storage_account_type` None, in a request, is the version's."""
 
     name: str
     regional_replica_count: int | None = None
@@ -41,6 +41,10 @@ class TargetRegion:
     @property
     def key(self) -> str:
         return region_key(self.name)
+
+    @property
+    def is_edge_zone(self) -> bool:
+        return EDGE in self.name
 
     def own_count(self, common: int | None) -> int:
         """Replicas of its own type of storage: its own count, else the common one, else 1."""
@@ -218,6 +222,10 @@ class ImageVersion:
         """The name of this version's directory in a zone."""
         definition = self.name.definition
         return f"{definition.gallery.name}+{definition.name}+{self.number}+{self.uid}".lower()
+
+    @property
+    def edge_zones(self) -> tuple[TargetRegion, ...]:
+        return tuple(target for target in self.target_regions if target.is_edge_zone)
 
     def target(self, region: str) -> TargetRegion | None:
         key = region_key(region)

@@ -24,9 +24,10 @@ def known_region(
     *,
     kind: str = "galleries",
     provider: str = "Microsoft.Compute",
+    edge_zones: bool = False,
 ) -> Region:
-    """The configured region of that name, in its configured spelling."""
-    regions = tuple(regions)
+    """The configured region (or edge zone) of that name, in its configured spelling."""
+    regions = tuple(region for region in regions if edge_zones or not region.is_edge_zone)
     for region in regions:
         if region_key(region.name) == region_key(name):
             return region
@@ -51,10 +52,9 @@ def targets(
     """The target regions of a version in `location`, in their configured spelling; `kind` is the
     storage account type of those that name none, or `strategy` chooses it."""
     regions = tuple(regions)
-    result = tuple(
-        _target(target, regions, kind, strategy)
-        for target in wanted or [TargetRegion(location.name)]
-    )
+    if all(target.is_edge_zone for target in wanted):  # those come beside regions
+        wanted = [TargetRegion(location.name), *wanted]
+    result = tuple(_target(target, regions, kind, strategy) for target in wanted)
     keys = [target.key for target in result]
     if len(set(keys)) < len(keys):
         twice = next(target.name for target in result if keys.count(target.key) > 1)
@@ -105,7 +105,8 @@ def _target(
     default: StorageAccountType | None,
     strategy: StorageAccountStrategy | None,
 ) -> TargetRegion:
-    region = known_region(target.name, regions, kind="galleries/images/versions")
+    kinds = "galleries/images/versions"
+    region = known_region(target.name, regions, kind=kinds, edge_zones=target.is_edge_zone)
     replica_count(target.regional_replica_count, "targetRegion.regionalReplicaCount")
     kind = target.storage_account_type or default or _chosen(region, strategy)
     _offered(region, kind)

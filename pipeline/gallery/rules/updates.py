@@ -27,11 +27,13 @@ from pipeline.gallery.rules.resources import end_of_life
 class VersionChange:
     """What is to be changed; None, or nothing, leaves a property as it is.
 
-    `target_regions` is the whole new list, and what it leaves out is removed; `add` adds regions or
-    changes their counts, and `remove` takes some away by name.
+    `target_regions` is the whole new list, and what it leaves out is removed; so are
+    `target_edge_zones`; `add` adds regions or changes their counts, and `remove` takes some away by
+    name.
     """
 
     target_regions: tuple[TargetRegion, ...] | None = None
+    target_edge_zones: tuple[TargetRegion, ...] | None = None
     add: tuple[TargetRegion, ...] = ()
     remove: tuple[str, ...] = ()
     replica_count: int | None = None
@@ -75,8 +77,8 @@ def changed_targets(
     """The version's target regions after a change, each checked."""
     location = known_region(version.location, regions)
     wanted = {target.key: target for target in version.target_regions}
-    if change.target_regions is not None:
-        listed = [kept(version, target) for target in change.target_regions]
+    listed = _listed(version, change)
+    if listed is not None:
         replaced = _checked(version, listed, location, regions)
         left_out = [target.name for target in wanted.values() if target.key not in _keys(replaced)]
         _may_leave(version, left_out, by_name=False)
@@ -89,7 +91,7 @@ def changed_targets(
     for (
         name
     ) in change.remove:  # one that has left already is no mistake: the command may come twice
-        wanted.pop(region_key(known_region(name, regions).name), None)
+        wanted.pop(region_key(known_region(name, regions, edge_zones=True).name), None)
     source_region_targeted(tuple(wanted.values()), location)
     for name, exclude in change.exclude_in.items():
         found = wanted.get(region_key(name))
@@ -99,6 +101,17 @@ def changed_targets(
     result = _checked(version, tuple(wanted.values()), location, regions)
     _one_stays(version, result)
     return result
+
+
+def _listed(version: ImageVersion, change: VersionChange) -> list[TargetRegion] | None:
+    """The whole new list, if one is given: of the regions, of the edge zones, or of both."""
+    regions, edge_zones = change.target_regions, change.target_edge_zones
+    if regions is None and edge_zones is None:
+        return None
+    if regions is None:
+        regions = tuple(item for item in version.target_regions if not item.is_edge_zone)
+    edges = version.edge_zones if edge_zones is None else edge_zones
+    return [kept(version, target) for target in (*regions, *edges)]
 
 
 def _checked(

@@ -66,7 +66,7 @@ class Lookup(Operations):
         to be used there."""
         wanted = parse_reference(reference) if isinstance(reference, str) else reference
         if region is not None:
-            region = rules.known_region(region, self._regions).name
+            region = rules.known_region(region, self._regions, edge_zones=True).name
         with self._catalog.read() as catalog:
             rules.existing(catalog.definition(wanted.definition), wanted.definition)
             number = wanted.number

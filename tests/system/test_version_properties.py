@@ -1,0 +1,93 @@
+"""Properties of a version in the zones, and in what is deployed from it: storage strategy,
+additional replicas, edge zones, host caching."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tests.home import DEFINE, Home
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+
+MIB = 1 << 20
+VERSION = "corp/web/1.0.0"
+
+
+def replicas(home: Home, zone: str) -> int:
+    """How many disks of replicas lie in a zone's directory."""
+    found = (home.path / zone).rglob("*")
+    return sum(path.is_file() and path.stem == "os" for path in found)
+
+
+def test_where_a_version_lies_and_how_its_disks_are_cached(
+    tmp_path: Path, require: Callable[..., None]
+) -> None:
+    require("qemu-img", "bwrap")
+    home = Home(tmp_path)
+    home.env["GALLERIA_ZRS_SAME_FILESYSTEM"] = "true"
+    zones = ",".join(f"{tmp_path}/{name}" for name in ("a", "b", "c"))
+    home.run(
+        *("init", "--region", f"UK South={zones},{tmp_path}/fast:premium"),
+        *("--region", f"us={tmp_path}/us", "--region", f"UK South/leeds={tmp_path}/leeds"),
+    )
+    with (tmp_path / "web.raw").open("wb") as file:
+        file.write(b"galleria" * 1024)
+        file.truncate(8 * MIB)
+    home.run("gallery", "create", "corp")
+    home.run(*DEFINE, "--hyper-v-generation", "V1")
+    try:
+        home.run(
+            *("publish", VERSION, "--os-disk", "web.raw", "--quiet"),
+            *("--target-regions", "UK South=3 us", "--storage-account-strategy"),
+            *("PreferStandard_ZRS", "--additional-replicas", "UK South=2=Premium_LRS"),
+            *("--target-edge-zones", "UK South=leeds=2", "--host-caching", "ReadOnly"),
+        )
+        shown = home.json("show", VERSION)
+        version = shown["version"]
+        assert version["storageAccountStrategy"] == "PreferStandard_ZRS"
+        kinds = {item["name"]: item["storageAccountType"] for item in version["targetRegions"]}
+        assert kinds == {
+            "UK South": "Standard_ZRS",
+            "us": "Standard_LRS",
+            "UK South/leeds": "Standard_LRS",
+        }
+        assert shown["targetExtendedLocations"] == [
+            {
+                "name": "UK South",
+                "extendedLocation": {"name": "leeds", "type": "EdgeZone"},
+                "extendedLocationReplicaCount": 2,
+                "storageAccountType": "Standard_LRS",
+            }
+        ]
+        assert {"type": "DeclaredProperties", "status": "Unknown"}.items() <= shown[
+            "validationsProfile"
+        ]["executedValidations"][0].items()
+        counts = {zone: replicas(home, zone) for zone in ("a", "b", "c", "fast", "leeds", "us")}
+        assert counts == {"a": 1, "b": 1, "c": 1, "fast": 2, "leeds": 2, "us": 1}
+
+        home.run(
+            *("version", "update", VERSION, "--add-region", "uksouth=3", "--quiet"),
+            *("--additional-replicas", "uksouth=1=Premium_LRS"),
+        )
+        assert (replicas(home, "a"), replicas(home, "fast")) == (1, 1)
+        home.run("version", "update", VERSION, "--target-regions", "UK South=3", status=5)
+        home.run("version", "update", VERSION, "--add-region", "us=1=Standard_ZRS", status=2)
+
+        home.run(
+            *("deploy", VERSION, "--region", "uk south/LEEDS", "--name", "web1", "--out", "vms")
+        )
+        root = ET.parse(tmp_path / "vms/web1/domain.xml").getroot()  # noqa: S314 - our own
+        assert [item.get("cache") for item in root.iter("driver")][:1] == ["writethrough"]
+
+        home.run("version", "update", VERSION, "--remove-region", "UK South/leeds", "--quiet")
+        assert replicas(home, "leeds") == 0
+        missing = home.json(
+            *("deploy", VERSION, "--region", "UK South/leeds", "--name", "w", "--out", "vms"),
+            status=4,
+        )
+        assert missing["error"]["code"] == "GalleryImageNotFound"
+    finally:
+        subprocess.run(["chattr", "-R", "-f", "-i", tmp_path], check=False, capture_output=True)
