@@ -16,6 +16,7 @@ from adapters.text import fields, printable, table
 from pipeline.gallery.documents import encode
 from pipeline.gallery.model import Gallery, SharingPermissions, SoftDeletePolicy
 from pipeline.gallery.names import parse_gallery
+from pipeline.gallery.shared_ids import unique_name
 
 NAME = click.argument("name", metavar="GALLERY")
 
@@ -129,7 +130,12 @@ def show_gallery(settings: Settings, *, name: str) -> None:
     text = _about(found)
     if definitions:
         text += "\n\n" + definition_table(definitions)
-    settings.emit({"gallery": encode(found), "definitions": encode(definitions)}, text)
+    document = {
+        "gallery": encode(found),
+        "identifier": {"uniqueName": unique_name(found.name)},
+        "definitions": encode(definitions),
+    }
+    settings.emit(document, text)
 
 
 @gallery.command("delete")

@@ -32,13 +32,16 @@ def find(
     architecture: Architecture,
     *,
     secure_boot: bool,
+    enrolled_keys: bool = True,
     nvram_length: int | None = None,
     directories: tuple[Path, ...] = DIRECTORIES,
 ) -> Firmware:
-    """Firmware for a VM. With `nvram_length` it is one whose variables take that many bytes: those
-    of another build's would not be read. Raises EnvironmentMissing."""
+    """Firmware for a VM. Secure Boot starts with `enrolled_keys`, or without any, in setup mode.
+    With `nvram_length` it is one whose variables take that many bytes: those of another build's
+    would not be read. Raises EnvironmentMissing."""
     for descriptor in _descriptors(directories):
-        found = _fitting(descriptor, MACHINES[architecture], secure_boot=secure_boot)
+        wanted = {"secure-boot": secure_boot, "enrolled-keys": secure_boot and enrolled_keys}
+        found = _fitting(descriptor, MACHINES[architecture], wanted)
         if found is None or not found.code.exists() or not found.template.exists():
             continue
         if nvram_length is None or found.template.stat().st_size == nvram_length:
@@ -65,15 +68,14 @@ def _descriptors(directories: tuple[Path, ...]) -> Iterator[dict[str, Any]]:
             yield content
 
 
-def _fitting(content: dict[str, Any], machine: str, *, secure_boot: bool) -> Firmware | None:
+def _fitting(content: dict[str, Any], machine: str, wanted: dict[str, bool]) -> Firmware | None:
     features = content.get("features", [])
     mapping = content.get("mapping", {})
     if (
         "uefi" not in content.get("interface-types", [])
         or mapping.get("device") != "flash"
         or machine not in {target.get("architecture") for target in content.get("targets", [])}
-        or ("enrolled-keys" in features and "secure-boot" in features) != secure_boot
-        or (not secure_boot and "secure-boot" in features)
+        or any((feature in features) != there for feature, there in wanted.items())
     ):
         return None
     code, template = mapping.get("executable", {}), mapping.get("nvram-template", {})

@@ -58,7 +58,10 @@ def plan(machine: Machine) -> Start:
         return Start(arch, board, network, disks)
     length = None if machine.nvram is None else len(machine.nvram)
     found = firmware.find(
-        machine.architecture, secure_boot=machine.secure_boot, nvram_length=length
+        machine.architecture,
+        secure_boot=machine.secure_boot,
+        enrolled_keys=machine.enrolled_keys,
+        nvram_length=length,
     )
     nvram = machine.home / NVRAM
     return Start(arch, board, network, disks, found.code, found.template, nvram, found.needs_smm)

@@ -13,6 +13,7 @@ from pipeline.deploying.machine import (
     Machine,
     Machines,
     check_name,
+    enrolled_keys,
     new_mac_address,
     new_uuid,
     secure_boot,
@@ -169,6 +170,7 @@ def describe(
         generation=definition.hyper_v_generation,
         architecture=definition.architecture,
         secure_boot=secure_boot(definition),
+        enrolled_keys=enrolled_keys(version),
         memory_mib=recommended.memory.min or DEFAULT_MEMORY,
         vcpus=recommended.vcpus.min or DEFAULT_VCPUS,
         disks=tuple(

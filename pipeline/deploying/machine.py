@@ -15,8 +15,10 @@ from pipeline.gallery.model import (
     HostCaching,
     HyperVGeneration,
     ImageDefinition,
+    ImageVersion,
     OsProfile,
     OsType,
+    SignatureTemplate,
 )
 from pipeline.ports import ReplicaDisk
 
@@ -28,6 +30,7 @@ DEFAULT_VCPUS = 2
 @dataclass(frozen=True, slots=True)
 class Machine:
     """`disks` are those of a replica, named as they will be; `nvram` None is a fresh one.
+    `enrolled_keys` says whether its Secure Boot trusts anybody's keys from the start;
     `host_caching` is by LUN, of the disks of which the version says it."""
 
     name: str
@@ -44,6 +47,7 @@ class Machine:
     nvram: bytes | None = None
     profile: OsProfile | None = None
     title: str = ""
+    enrolled_keys: bool = True
     host_caching: Mapping[int | None, HostCaching] = field(default_factory=dict)
 
 
@@ -99,3 +103,10 @@ def secure_boot(definition: ImageDefinition) -> bool:
         feature.name.lower() == "securitytype" and feature.value.lower() in wanted
         for feature in definition.features
     )
+
+
+def enrolled_keys(version: ImageVersion) -> bool:
+    """Whether its VMs start with keys in their firmware. Of Microsoft's two templates host firmware
+    has both or neither, so either one means both."""
+    names = version.security_profile.uefi_settings.signature_template_names
+    return SignatureTemplate.NONE not in names

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from pipeline.deploying.machine import enrolled_keys
 from pipeline.errors import EnvironmentMissing, InvalidParameter
 from pipeline.gallery import rules
 from pipeline.gallery.documents import decode, encode
@@ -16,9 +17,12 @@ from pipeline.gallery.model import (
     Region,
     ReplicationMode,
     SafetyProfile,
+    SecurityProfile,
+    SignatureTemplate,
     StorageAccountStrategy,
     StorageAccountType,
     TargetRegion,
+    UefiSettings,
 )
 from pipeline.gallery.rules import VersionChange
 from pipeline.gallery.service import GalleryService
@@ -270,3 +274,17 @@ def test_the_validations_profile_says_what_was_checked() -> None:
     statuses = validations(unsure, definition(), forced).executed_validations
     assert [item.status.value for item in statuses] == ["Unknown", "Unknown"]
     assert encode(validations(version(disks=()), definition(), None)) == {}
+
+
+# --- signature templates ------------------------------------------------------------------------
+
+
+def test_no_template_stands_alone_and_means_no_keys() -> None:
+    nobody, windows = SignatureTemplate.NONE, SignatureTemplate.MICROSOFT_WINDOWS
+    for names, keys in (((), True), ((windows,), True), ((nobody,), False)):
+        profile = SecurityProfile(UefiSettings(names))
+        rules.version_request(request(security_profile=profile), definition(), NOW)
+        assert enrolled_keys(version(security_profile=profile)) is keys
+    both = SecurityProfile(UefiSettings((windows, nobody)))
+    with pytest.raises(InvalidParameter, match="exclude each other"):
+        rules.version_request(request(security_profile=both), definition(), NOW)

@@ -158,10 +158,13 @@ def test_a_script_holds_any_path() -> None:
 
 
 def test_firmware_is_found_by_its_descriptor(tmp_path: Path) -> None:
-    def find(*, secure_boot: bool = False, length: int | None = None) -> firmware.Firmware:
+    def find(
+        *, secure_boot: bool = False, keys: bool = True, length: int | None = None
+    ) -> firmware.Firmware:
         return firmware.find(
             Architecture.X64,
             secure_boot=secure_boot,
+            enrolled_keys=keys,
             nvram_length=length,
             directories=(tmp_path,),
         )
@@ -170,10 +173,12 @@ def test_firmware_is_found_by_its_descriptor(tmp_path: Path) -> None:
         find()
     plain = firmware_in(tmp_path, "60-plain")
     secure = firmware_in(tmp_path, "40-secure", "secure-boot", "enrolled-keys", "requires-smm")
-    firmware_in(tmp_path, "50-open", "secure-boot", "requires-smm")
+    setup = firmware_in(tmp_path, "50-open", "secure-boot", "requires-smm")
     small = firmware_in(tmp_path, "70-small", length=32)
     assert (find().template, find().needs_smm) == (plain, False)
     assert (find(secure_boot=True).template, find(secure_boot=True).needs_smm) == (secure, True)
+    assert find(secure_boot=True, keys=False).template == setup
+    assert find(keys=False).template == plain
     # the version's own NVRAM decides: another build would not read it
     assert find(length=32).template == small
     with pytest.raises(EnvironmentMissing, match="for NVRAM of 33 bytes"):

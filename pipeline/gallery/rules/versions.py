@@ -13,7 +13,7 @@ from pipeline.gallery.model import (
     TargetRegion,
     VersionRequest,
 )
-from pipeline.gallery.rules.features import capture
+from pipeline.gallery.rules.features import capture, signature_templates
 from pipeline.gallery.rules.regions import replica_count
 from pipeline.gallery.rules.resources import end_of_life
 from pipeline.gallery.rules.sources import distinct_luns
@@ -37,6 +37,7 @@ def version_request(request: VersionRequest, definition: ImageDefinition, now: d
             "a Generalized definition",
         )
     capture(definition, request.source, request.name)
+    signature_templates(request.security_profile.uefi_settings.signature_template_names)
     distinct_luns(request.luns)
 
 
