@@ -24,7 +24,7 @@ SHAPELESS = ("0x5", "0xf", "0x85", "0x42", *LDM)
 
 LVM_COLUMNS = (
     "pv_name,pe_start,vg_extent_size,pvseg_start,pvseg_size,segtype,vg_name,lv_name,seg_start,"
-    "pv_pe_count,pv_mda_count"
+    "pv_pe_count,pv_mda_count,dev_size"
 )
 LVM_TOOL = "--noheadings --units b --nosuffix --separator '|'"
 # Three parts: kernel name, parent disk ("-": it is one), start and length in sectors, SCSI address
@@ -92,6 +92,8 @@ class Devices:
     devices: tuple[Device, ...]
     unallocated: tuple[tuple[int, Range], ...]
     tables: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    # the same inside encryption: ranges of nodes of which it is not known where they lie
+    inside: tuple[tuple[str, Range], ...] = ()
 
     def kinds(self) -> dict[str, str]:
         return {device.name: device.kind for device in self.devices}
@@ -141,7 +143,7 @@ def survey(helper: Helper, disks: int) -> Devices:
     places = {node.path: [node.place] if node.place else [] for node in nodes}
     own = {node.path for node in nodes if node.disk is None and node.place is not None}
     names = {node.path: node.name for node in nodes}
-    volumes, unallocated = _volumes("".join(lvm_part), places)
+    volumes, unallocated, inside = _volumes("".join(lvm_part), places)
     for path in known:  # striped volumes, RAID, what was opened of encrypted ones
         if path not in places:
             volumes.setdefault(path, [])
@@ -166,6 +168,7 @@ def survey(helper: Helper, disks: int) -> Devices:
         tuple(sorted(devices, key=lambda item: item.name)),
         tuple(unallocated),
         tuple(tables),
+        tuple(inside),
     )
 
 
@@ -258,33 +261,38 @@ def _unpartitioned(
 
 def _volumes(
     listing: str, places: Mapping[str, list[Piece]]
-) -> tuple[dict[str, list[Piece]], list[tuple[int, Range]]]:
+) -> tuple[dict[str, list[Piece]], list[tuple[int, Range]], list[tuple[str, Range]]]:
     """Logical volumes by name, as far as they are linear on known partitions, and what no volume
-    has: free extents, and the rest of a physical volume that makes no whole extent."""
+    has: free extents, and the rest of a physical volume that makes no whole extent. The last: the
+    same of physical volumes that are no known partition."""
     volumes: dict[str, list[Piece]] = {}
     strange = set()
     unallocated = []
+    inside = []
     for line in listing.splitlines():
         if not line.strip():
             continue
-        pv, first, extent, start, count, kind, group, volume, offset, extents, areas = (
+        pv, first, extent, start, count, kind, group, volume, offset, extents, areas, size = (
             line.strip().split("|")
         )
         if not group:
             continue  # a physical volume of no group: nothing is known of its contents
-        length = int(count) * int(extent)
         place = next(iter(places.get(pv, [])), None)
+        within = Range(int(first) + int(start) * int(extent), int(count) * int(extent))
         name = f"/dev/{group}/{volume}"
-        if place is None or (volume and kind != "linear"):
+        if volume and (place is None or kind != "linear"):
             strange.add(name)
-            continue
-        begin = place.start + int(first) + int(start) * int(extent)
-        if volume:
-            piece = Piece(place.disk, begin, length, int(offset))
+        elif volume and place is not None:
+            piece = Piece(place.disk, place.start + within.start, within.length, int(offset))
             volumes.setdefault(name, []).append(piece)
-        else:
-            unallocated.append((place.disk, Range(begin, length)))
         end = int(first) + int(extents) * int(extent)
-        if int(areas) < 2 and end < place.length:  # a second metadata area lies at the end
-            unallocated.append((place.disk, Range(place.start + end, place.length - end)))
-    return {name: [] if name in strange else found for name, found in volumes.items()}, unallocated
+        rest = [] if volume else [within]
+        if int(areas) < 2 and end < int(size):  # a second metadata area lies at the end
+            rest.append(Range(end, int(size) - end))
+        for found in rest:
+            if place is None:
+                inside.append((pv, found))
+            else:
+                unallocated.append((place.disk, Range(place.start + found.start, found.length)))
+    linear = {name: [] if name in strange else found for name, found in volumes.items()}
+    return linear, unallocated, inside

@@ -4,26 +4,28 @@ Deleted secrets lie in free blocks, in the swap and in the journal. What is list
 zero by whoever stores the disk, so nothing has to be filled or trimmed.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from adapters.guestfs import blocks, ext, volumes
+from adapters.guestfs import blocks, btrfs, ext, volumes
 from adapters.guestfs.devices import ENCRYPTED, Device, Devices, project
 from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.guestfs.shell import quote, run_script
 from adapters.guestfs.touch import Touch, in_appliance
-from pipeline.data.extents import Range
+from pipeline.data.extents import SECTOR, Range
 from pipeline.errors import StageFailed
 from pipeline.ports import FreeSpace
 
 ZERO_SECONDS = 3600.0
-# why two runs on the same source differ in a few blocks of these
+# why two runs on the same source differ in a few blocks of these (FAT: where something was changed)
 UNLIKE = {
+    "vfat": "; not byte for byte the same in another run (times of changed directories)",
     "xfs": "; not byte for byte the same in another run (log sequence numbers, inode times)",
     "btrfs": "; not byte for byte the same in another run (transaction and inode times)",
 }
 BTRFS_KINDS = "\\(EXTENT\\|METADATA\\)_ITEM"
 READ_PART = 2 << 20
+PAGE = 4096  # bytes; no sector is longer
 NOTHING_FREE = (
     "squashfs",
     "iso9660",
@@ -80,13 +82,17 @@ def free_space(
         try:
             ranges, how = _treat(helper, device, edited)
             if not device.pieces and ranges:
-                how = _zeroed(helper, device, ranges, zero_rest=zero_rest)
+                how = _zeroed(helper, device.node, ranges, zero_rest=zero_rest)
         except blocks.Unsure as doubt:
             how = _explicitly(helper, device, zero_rest=zero_rest) + f": {doubt}"
         hollow = tuple(edited.hollow.get(device.name, ()))
         for disk, range_ in project((*ranges, *hollow), device.pieces):
             disks[disk].append(range_)
         notes.append(printable(f"{device.name} ({device.kind}): {how}"))
+    for node in sorted({node for node, _ in found.inside}):
+        ranges = tuple(range_ for other, range_ in found.inside if other == node)
+        how = _zeroed(helper, node, ranges, zero_rest=zero_rest)
+        notes.append(printable(f"{node} (LVM's free extents): {how}"))
     return FreeSpace(tuple(blocks.merge(ranges) for ranges in disks), tuple(notes))
 
 
@@ -99,20 +105,34 @@ def _treat(helper: Helper, device: Device, edited: Edited) -> tuple[tuple[Range,
     if reader is None:
         raise blocks.Unsure("its bitmaps are not read")
     ranges = reader(helper, device, edited)
-    return ranges, f"{sum(item.length for item in ranges)} bytes free" + UNLIKE.get(device.kind, "")
+    how = f"{sum(item.length for item in ranges)} bytes free"
+    if device.kind != "vfat" or edited.touched.get(device.name):
+        how += UNLIKE.get(device.kind, "")
+    return ranges, how + _unseen(helper, device, edited)
 
 
-def _zeroed(helper: Helper, device: Device, ranges: Sequence[Range], *, zero_rest: bool) -> str:
+def _zeroed(helper: Helper, node: str, ranges: Sequence[Range], *, zero_rest: bool) -> str:
     """Write zeros where it is not known which bytes of the disks these are: inside encryption, on
     striped volumes."""
     if not zero_rest:
         return "free space kept as it is"
-    script = "\n".join(
-        f"blkdiscard -f -z -o {item.start} -l {item.length} {quote(device.node)} 2>/dev/null"
-        for item in ranges
-    )
-    run_script(helper, f"set -e; {script}", timeout=ZERO_SECONDS)
+    script = "\n".join(step for item in ranges for step in _zeroing(item, quote(node)))
+    run_script(helper, f"set -e; {script}\nsync", timeout=ZERO_SECONDS)
     return f"{sum(item.length for item in ranges)} bytes of free space zeroed"
+
+
+def _zeroing(item: Range, node: str) -> Iterator[str]:
+    """Fast where sectors are whole, of whatever length; the ends through the page cache."""
+    start, end = -(-item.start // PAGE) * PAGE, item.end // PAGE * PAGE
+    if start < end:
+        yield f"blkdiscard -f -z -o {start} -l {end - start} {node} 2>/dev/null"
+    ends = [(item.start, start), (end, item.end)] if start < end else [(item.start, item.end)]
+    for first, last in ends:
+        if first < last:
+            yield (
+                f"dd if=/dev/zero of={node} bs={SECTOR} seek={first // SECTOR} "
+                f"count={(last - first) // SECTOR} conv=notrunc 2>/dev/null"
+            )
 
 
 def _ext(helper: Helper, device: Device, edited: Edited) -> tuple[Range, ...]:
@@ -169,6 +189,18 @@ def _btrfs(helper: Helper, device: Device, edited: Edited) -> tuple[Range, ...]:
     superblock, chunks, extents = output.decode(errors="replace").split("\n=\n")
     length = helper.call("blockdev_getsize64", device.name)
     return blocks.btrfs(superblock, chunks, extents, length)
+
+
+def _unseen(helper: Helper, device: Device, edited: Edited) -> str:
+    """What of a btrfs that was treated nobody has looked into."""
+    volumes = f"btrfsvol:{device.name}/"
+    names = [name for name in edited.mounted if name == device.name or name.startswith(volumes)]
+    if device.kind != "btrfs" or not names:
+        return ""
+    found = btrfs.listing(helper, device.node)
+    paths = [found.default if n == device.name else n.removeprefix(volumes) for n in names]
+    left = btrfs.unseen(found, paths)
+    return f"; mounted nowhere, so not looked into: {', '.join(left)}" if left else ""
 
 
 def _swap(helper: Helper, device: Device, _: Edited) -> tuple[Range, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from adapters.guestfs import hive, initramfs, walk
+from adapters.guestfs import btrfs, hive, initramfs, walk
 from adapters.guestfs.changes import SYSROOT, Changes
 from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.guestfs.shell import quote, run_script
@@ -208,6 +208,12 @@ class GuestfsGuest:
     def hollow(self, path: str, keep: int) -> None:
         self.changes.hollow[self._regular(path, "emptied")] = keep
 
+    def remove_snapshots(self) -> list[str]:
+        removed = btrfs.remove_snapshots(self._helper)
+        self._directories.clear()
+        self._stats.clear()
+        return removed
+
     def label(self, path: str) -> str:
         try:
             value = self._call("lgetxattr", self.real(path), SELINUX)
@@ -360,6 +366,8 @@ def _split(path: str) -> tuple[str, str]:
     pure = PurePosixPath(path)
     if not pure.is_absolute() or ".." in pure.parts or "\0" in path:
         raise Refused(f"{printable(path)} is no absolute path without '..'")
+    if path.startswith("//"):  # which pathlib keeps
+        pure = PurePosixPath("/", path.lstrip("/"))
     return str(pure.parent), pure.name
 
 

@@ -1,18 +1,20 @@
 """Which Linux is on the disks, found by looking into its file systems.
 
 libguestfs's own inspection takes 9 s under software emulation (augeas and parted, several times);
-this one takes 1 s. It knows one plain case: exactly one Linux root, in no subvolume, whose fstab
-names things that are there. `inspect` answers None to everything else, and libguestfs is asked.
+this one takes 1 s. It knows one plain case: exactly one Linux root, whose fstab names things that
+are there. `inspect` answers None to everything else, and libguestfs is asked.
 """
 
 import re
 import shlex
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from adapters.guestfs import btrfs
 from adapters.guestfs.devices import Device, Devices
 from adapters.guestfs.process import CallFailed, Helper
+from pipeline.errors import StageFailed
 from pipeline.guest.operations import Editor
 from pipeline.ports import Guest
 
@@ -37,7 +39,8 @@ OCTAL = re.compile(r"\\([0-7]{3})")
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A Linux root file system. `mountpoints`: mount point -> device, as its fstab says."""
+    """A Linux root file system. `mountpoints`: mount point -> device or subvolume, as its fstab
+    says."""
 
     device: str
     distribution: str
@@ -54,36 +57,78 @@ def inspect(helper: Helper, found: Devices, look: Callable[[], Guest]) -> Root |
         return None
     roots = []
     for device in found.devices:
-        if device.kind in ROOTS:
-            try:
-                helper.call("mount_ro", device.name, "/")
-            except CallFailed:
-                return None
-            try:
-                root = describe(look(), device, found)
-            finally:
-                helper.call("umount", "/")
-            if root is not None:
-                roots.append(root)
-            elif device.kind == "btrfs":
-                return None  # a root may be in one of its subvolumes
+        try:
+            names = _candidates(helper, device, look)
+            for name in names:
+                root = _looked_at(helper, name, found, look)
+                if root is not None:
+                    roots.append(root)
+                elif name != device.name:
+                    return None
+        except (CallFailed, StageFailed):
+            return None
     return roots[0] if len(roots) == 1 else None
 
 
-def describe(guest: Guest, device: Device, found: Devices) -> Root | None:
-    """None: it is no root, or not one that is understood here."""
+def _candidates(helper: Helper, device: Device, look: Callable[[], Guest]) -> list[str]:
+    """libguestfs's names of what on a device may be a root: itself, or subvolumes of a btrfs."""
+    if device.kind not in ROOTS:
+        return []
+    if device.kind != "btrfs":
+        return [device.name]
+    known = btrfs.listing(helper, device.node)
+    if not known.subvolumes:
+        return [device.name]
+    helper.call("mount_options", f"ro,subvolid={btrfs.TOP_LEVEL}", device.name, "/")
+    try:
+        top = Editor(look(), "inspect")
+        paths = [item.path for item in known.subvolumes if _is_root(top, item.path, known.default)]
+        whole = [device.name] if not known.default and _is_root(top, "", "") else []
+        return [*whole, *(f"btrfsvol:{device.name}/{path}" for path in paths)]
+    finally:
+        helper.call("umount", "/")
+
+
+def _is_root(top: Editor, path: str, default: str) -> bool:
+    """Whether a system in a subvolume says that its root is there: its snapshots don't."""
+    for line in top.text(f"/{path}/etc/fstab".replace("//", "/")).splitlines():
+        fields = line.split()
+        if fields[1:2] == ["/"] and not fields[0].startswith("#"):
+            own = _subvolume(fields)
+            return path == (default if own is None else own)
+    return False
+
+
+def _subvolume(fields: Sequence[str]) -> str | None:
+    """Of a line of fstab(5)."""
+    options = fields[3].split(",") if len(fields) > 3 else []
+    named = [option for option in options if option.startswith("subvol=")]
+    return named[-1].removeprefix("subvol=").strip("/") if named else None
+
+
+def _looked_at(helper: Helper, name: str, found: Devices, look: Callable[[], Guest]) -> Root | None:
+    helper.call("mount_ro", name, "/")
+    try:
+        return describe(look(), name, found)
+    finally:
+        helper.call("umount", "/")
+
+
+def describe(guest: Guest, name: str, found: Devices) -> Root | None:
+    """None: it is no root, or not one that is understood here. `name` is a device, or a
+    subvolume."""
     look = Editor(guest, "inspect")
     if not look.exists("/etc") or not (look.exists("/bin") or look.exists("/usr/bin")):
         return None
     fstab, release = look.text("/etc/fstab"), look.text("/etc/os-release")
     release = release or look.text("/usr/lib/os-release")
-    mounted = mountpoints(fstab, device, found, encrypted(look.text("/etc/crypttab")))
+    mounted = mountpoints(fstab, name, found, encrypted(look.text("/etc/crypttab")))
     if not fstab or not release or mounted is None:
         return None
     values = _values(release)
     ident = values.get("ID", "unknown")
     return Root(
-        device.name,
+        name,
         DISTRIBUTIONS.get(ident, ident),
         _version(values.get("VERSION_ID", ""), look.text("/etc/debian_version"), ident),
         values.get("PRETTY_NAME", ""),
@@ -104,10 +149,10 @@ def encrypted(crypttab: str) -> dict[str, str]:
 
 
 def mountpoints(
-    fstab: str, root: Device, found: Devices, opened: Mapping[str, str]
+    fstab: str, root: str, found: Devices, opened: Mapping[str, str]
 ) -> dict[str, str] | None:
     """fstab(5)'s file systems that are on these disks. None: an entry can't be understood."""
-    points = {"/": root.name}
+    points = {"/": root}
     for line in fstab.splitlines():
         fields = line.split()
         if len(fields) < 3 or fields[0].startswith("#"):
@@ -115,8 +160,6 @@ def mountpoints(
         spec, point, kind = (OCTAL.sub(lambda m: chr(int(m[1], 8)), field) for field in fields[:3])
         if not point.startswith("/") or kind in ("swap", "proc", "tmpfs", "sysfs", "devpts"):
             continue
-        if "subvol" in (fields[3:] or [""])[0]:
-            return None
         if point == "/" or point in NOT_MOUNTED or "bind" in (fields[3:] or [""])[0].split(","):
             continue
         if ".." in point.split("/"):
@@ -130,7 +173,10 @@ def mountpoints(
             continue
         if device.kind not in (*ROOTS, "vfat"):
             return None
-        points[point.rstrip("/")] = device.name
+        volume = _subvolume(fields)
+        if volume == "" or (volume is None and "subvolid=" in (fields[3:] or [""])[0]):
+            return None
+        points[point.rstrip("/")] = f"btrfsvol:{device.name}/{volume}" if volume else device.name
     return points
 
 

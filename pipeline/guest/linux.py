@@ -3,7 +3,7 @@
 import re
 
 from pipeline.guest.accounts import humans, lock_passwords
-from pipeline.guest.operations import Context, Editor, Operation, Users
+from pipeline.guest.operations import Action, Context, Editor, Operation, Users
 from pipeline.guest.services import removing
 
 MACHINE_ID = re.compile(r"[0-9A-Fa-f-]*\s*|uninitialized\s*")
@@ -196,6 +196,11 @@ def remove_first_boot_answers(edit: Editor, context: Context) -> None:
     removing(INSTALLER_ANSWERS)(edit, context)
 
 
+def remove_snapshots(edit: Editor, _: Context) -> None:
+    for path in edit.guest.remove_snapshots():
+        edit.record(Action.REMOVED, path)
+
+
 def reset_pacman_keyring(edit: Editor, _: Context) -> None:
     """pacman's own signing key; only where the guest makes a new one at its first boot."""
     if any(edit.exists(f"{d}/pacman-init.service") for d in UNIT_DIRECTORIES):
@@ -242,6 +247,13 @@ IDENTITY = (
     ),
 )
 LEFTOVERS = (
+    Operation(
+        "snapshots",
+        "Delete btrfs snapshots of what is mounted (snapper, Timeshift)",
+        "They keep what is removed from the file systems themselves.",
+        remove_snapshots,
+        paths=("@/.snapshots/*/snapshot", "timeshift-btrfs/snapshots"),
+    ),
     Operation(
         "passwords",
         "Lock root and system accounts; leave no empty password",

@@ -34,6 +34,7 @@ LEASES = (
     "/var/lib/iwd/*.psk",
     "/etc/wpa_supplicant/wpa_supplicant-*.conf",
 )
+SERVED = "/var/lib/dhcpd/*.leases"
 # files that name the cards of one machine: removed when they do
 BOUND = (
     "/etc/netplan/*.yaml",
@@ -77,6 +78,8 @@ def remove_leases(edit: Editor, _: Context) -> None:
     for directory in LEASE_DIRECTORIES:
         edit.remove_files(directory)
     edit.remove_all(*LEASES)
+    for path in edit.guest.glob(SERVED):  # without its file dhcpd does not start
+        edit.truncate(path)
 
 
 def remove_network_state(edit: Editor, _: Context) -> None:
@@ -152,10 +155,10 @@ def reset_resolver(edit: Editor, _: Context) -> None:
 OPERATIONS = (
     Operation(
         "dhcp-leases",
-        "Remove the leases and identities of all DHCP clients",
+        "Remove the leases and identities of all DHCP clients, empty those of servers",
         "A clone that asks with the same identity gets the same address.",
         remove_leases,
-        paths=(*(f"{name}/**" for name in LEASE_DIRECTORIES), *LEASES),
+        paths=(*(f"{name}/**" for name in LEASE_DIRECTORIES), *LEASES, SERVED),
     ),
     Operation(
         "network-state",

@@ -1,5 +1,12 @@
-"""ssh host keys: removed together with a guarantee that the first boot makes new ones."""
+"""ssh host keys: removed together with a guarantee that the first boot makes new ones.
 
+systemd's units get a drop-in; System V and busybox's init a script or line of ours. What other
+start-up systems run for sshd (OpenRC, runit, s6, dinit, BSD-like rc) nearly always makes missing
+keys itself: where it is seen to, that is guarantee enough. Anything else is refused, as a machine
+that nobody can log in to is worse than a run that failed.
+"""
+
+import re
 from pathlib import PurePosixPath
 
 from pipeline.errors import StageFailed
@@ -8,7 +15,20 @@ from pipeline.guest.operations import Context, Editor, Operation
 KEYGEN = "/usr/bin/ssh-keygen"
 UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 UNITS = ("ssh", "sshd", "ssh@", "sshd@")
-INIT_SCRIPTS = ("/etc/init.d/sshd", "/etc/init.d/ssh", "/etc/rc.d/rc.sshd")
+INIT_SCRIPTS = ("/etc/init.d/sshd", "/etc/init.d/ssh")
+# of Slackware and BSD-like ones; Buildroot; runit (Void); s6; dinit
+STARTERS = (
+    "/etc/rc.d/rc.sshd",
+    "/etc/rc.d/sshd",
+    "/etc/init.d/S*sshd",
+    "/etc/sv/*/run",
+    "/etc/runit/sv/*/run",
+    "/etc/service/*/run",
+    "/etc/s6/sv/*/run",
+    "/etc/s6-rc/*/*/run",
+    "/etc/dinit.d/*",
+)
+INITTAB, BUSYBOX = "/etc/inittab", "::sysinit:"
 DROP_IN = "50-galleria-host-keys.conf"
 HEADER = """\
 # Written by galleria when this image was generalized: its host keys were removed, and sshd does not
@@ -36,10 +56,41 @@ INIT_TEXT = """\
 """
 
 
+DROPBEAR = "/usr/sbin/dropbear"
+DROPBEAR_KEYS = "/etc/dropbear/dropbear_*_host_key"
+DROPBEAR_STARTERS = (
+    *("/etc/init.d/dropbear", "/etc/conf.d/dropbear", "/etc/default/dropbear"),
+    *("/etc/init.d/S50dropbear", "/etc/sv/dropbear/run"),
+)
+DROPBEAR_MAKES = re.compile(r"(^|[\s\"'])-[A-Za-z]*R\b", re.MULTILINE)
+DROPBEAR_TEXT = """\
+# Written by galleria when this image was generalized: its host keys were removed.
+[Service]
+ExecStartPre=/bin/sh -c 'for t in rsa ecdsa ed25519; do \
+k=/etc/dropbear/dropbear_$${t}_host_key; [ -e $$k ] || dropbearkey -t $$t -f $$k; done'
+"""
+
+
 def remove_host_keys(edit: Editor, _: Context) -> None:
     if edit.is_file(edit.follow("/usr/sbin/sshd")):
         _guarantee_new_keys(edit)
-    edit.remove_all("/etc/ssh/ssh_host_*", "/etc/dropbear/dropbear_*_host_key")
+    if edit.is_file(edit.follow(DROPBEAR)) and edit.guest.glob(DROPBEAR_KEYS):
+        _guarantee_dropbear_keys(edit)
+    edit.remove_all("/etc/ssh/ssh_host_*", DROPBEAR_KEYS)
+
+
+def _guarantee_dropbear_keys(edit: Editor) -> None:
+    """`dropbear -R` makes keys when they are asked for; Debian makes them with the package."""
+    unit = _unit(edit, "dropbear")
+    texts = [unit, *(edit.text(path) for path in DROPBEAR_STARTERS)]
+    if any("dropbearkey" in text or DROPBEAR_MAKES.search(text) for text in texts):
+        return
+    if not unit:
+        raise StageFailed(
+            "the guest has dropbear, but nothing that would make new host keys at its first start",
+            hint="leave the keys with --skip ssh-host-keys, or start dropbear with -R",
+        )
+    edit.write_text(f"/etc/systemd/system/dropbear.service.d/{DROP_IN}", DROPBEAR_TEXT)
 
 
 def _guarantee_new_keys(edit: Editor) -> None:
@@ -56,10 +107,8 @@ def _guarantee_new_keys(edit: Editor) -> None:
             checks = [line for line in text.splitlines() if line.startswith("ExecStartPre=")]
             checks = [line for line in checks if "ssh-keygen" not in line]
             edit.write_text(path, HEADER + "".join(f"{line}\n" for line in checks))
-    scripts = [text for path in INIT_SCRIPTS if (text := edit.text(path))]
-    if not guaranteed and not any("ssh-keygen" in script for script in scripts):
-        guaranteed = bool(scripts) and _add_init_script(edit)
-    if not guaranteed and not any("ssh-keygen" in script for script in scripts):
+    guaranteed = guaranteed or _starts_with_keys(edit) or _add_init_script(edit)
+    if not guaranteed and not _add_to_inittab(edit):
         raise StageFailed(
             "the guest has sshd, but nothing that would make new host keys at its first start",
             hint="leave the keys with --skip ssh-host-keys, or let the guest's start-up run "
@@ -72,8 +121,16 @@ def _guarantee_new_keys(edit: Editor) -> None:
         )
 
 
+def _starts_with_keys(edit: Editor) -> bool:
+    """Whether what starts sshd makes missing keys by itself."""
+    paths = [*INIT_SCRIPTS, *(path for glob in STARTERS for path in edit.guest.glob(glob))]
+    return any("ssh-keygen" in edit.text(path) for path in paths)
+
+
 def _add_init_script(edit: Editor) -> bool:
     """System V: a script of our own that runs before sshd's in every runlevel that starts that."""
+    if not any(edit.text(path) for path in INIT_SCRIPTS):
+        return False
     levels = [
         level for level in RUNLEVELS if any("ssh" in name for name in edit.guest.names(level))
     ]
@@ -82,6 +139,20 @@ def _add_init_script(edit: Editor) -> bool:
         for level in levels:
             edit.symlink(f"../init.d/{PurePosixPath(INIT_SCRIPT).name}", f"{level}/{INIT_LINK}")
     return bool(levels)
+
+
+def _add_to_inittab(edit: Editor) -> bool:
+    """busybox's init: its sysinit lines run in their order, each to its end, before all others."""
+    lines = edit.text(INITTAB).splitlines()
+    ours = f"{BUSYBOX}{KEYGEN} -A"
+    if ours in lines:
+        return True
+    starts = [number for number, line in enumerate(lines) if line.startswith(BUSYBOX)]
+    if not starts:
+        return False
+    lines.insert(starts[-1], ours)  # the last one often starts the services
+    edit.write_text(INITTAB, "".join(f"{line}\n" for line in lines))
+    return True
 
 
 def _unit(edit: Editor, name: str) -> str:
@@ -101,6 +172,6 @@ OPERATIONS = (
         "Remove ssh host keys; new ones are made at the first boot",
         "Machines with the same host key can impersonate each other.",
         remove_host_keys,
-        paths=("/etc/ssh/ssh_host_*", "/etc/dropbear/dropbear_*_host_key"),
+        paths=("/etc/ssh/ssh_host_*", DROPBEAR_KEYS),
     ),
 )

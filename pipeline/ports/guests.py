@@ -74,6 +74,11 @@ class Guest(Protocol):
         session's end it reads as zero."""
         ...
 
+    def remove_snapshots(self) -> list[str]:
+        """Delete the file systems' own snapshots of what is mounted; their paths in these file
+        systems."""
+        ...
+
     def label(self, path: str) -> str:
         """Its SELinux label; empty when it has none."""
         ...

@@ -48,6 +48,7 @@ class MemoryGuest:
     def __init__(self) -> None:
         self.root = Node("directory")
         self.scripts: list[str] = []
+        self.snapshots: list[str] = []
 
     # what tests plant
 
@@ -158,6 +159,10 @@ class MemoryGuest:
         node = self._file(path)
         node.content = node.content[:keep] + bytes(len(node.content[keep:]))
 
+    def remove_snapshots(self) -> list[str]:
+        removed, self.snapshots = self.snapshots, []
+        return removed
+
     def label(self, path: str) -> str:
         node = self._find(path)
         return "" if node is None else node.label
@@ -186,6 +191,8 @@ class MemoryGuest:
         pure = PurePosixPath(path)
         if not pure.is_absolute() or ".." in pure.parts:
             raise Refused(f"{path!r} is no absolute path without '..'")
+        if path.startswith("//"):
+            pure = PurePosixPath("/", path.lstrip("/"))
         return str(pure.parent), pure.name
 
     def _file(self, path: str) -> Node:
@@ -309,23 +316,23 @@ class MemorySession:
     states: tuple[VolumeState, ...] = ()
     mounted: bool = False
     rpms: tuple[Package, ...] = ()
+    others: Mapping[str, MemoryGuest] = field(default_factory=dict)
 
     def inspect(self) -> GuestFacts:
         return self.facts
 
     def mount(self, *, writable: bool = True) -> Guest:
-    others: Mapping[str, MemoryGuest] = field(default_factory=dict)
         self.mounted = True
         return self.guest
+
+    def mount_volume(self, device: str) -> Guest:
+        return self.others[device]
 
     def volumes(self) -> tuple[VolumeState, ...]:
         return self.states
 
     def rpm_packages(self) -> tuple[Package, ...]:
         return self.rpms
-    def mount_volume(self, device: str) -> Guest:
-        return self.others[device]
-
 
     def free_ranges(self, *, zero_rest: bool) -> FreeSpace:
         return self.free
@@ -341,25 +348,25 @@ class MemoryHost:
         free: Sequence[Sequence[Range]] = ((),),
         states: tuple[VolumeState, ...] = (),
         rpms: tuple[Package, ...] = (),
+        others: Mapping[str, MemoryGuest] | None = None,
     ) -> None:
         self.guest = guest
         self.facts = facts or GuestFacts(os_type="linux", distribution="debian", hostname="oldbox")
         self.free = FreeSpace(tuple(tuple(ranges) for ranges in free), ("a note",))
         self.states = states
-        others: Mapping[str, MemoryGuest] | None = None,
         self.rpms = rpms
+        self.others = others or {}
         self.sessions: list[MemorySession] = []
 
     @contextmanager
     def session(self, chains: Sequence[Chain], *, writable: bool) -> Iterator[MemorySession]:
         self.sessions.append(MemorySession(self.guest, self.facts, self.free, self.states))
-        self.others = others or {}
         self.sessions[-1].rpms = self.rpms
+        self.sessions[-1].others = self.others
         yield self.sessions[-1]
 
 
 if TYPE_CHECKING:
     _guest: type[Guest] = MemoryGuest
-        self.sessions[-1].others = self.others
     _session: type[GuestSession] = MemorySession
     _host: type[GuestHost] = MemoryHost

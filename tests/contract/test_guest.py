@@ -165,6 +165,14 @@ def test_links_are_not_written_through(guest: Guest, home: str) -> None:
     assert guest.readlink(f"{home}/link") == "target"
 
 
+def test_slashes_may_be_doubled(guest: Guest, home: str) -> None:
+    """As in a home of passwd(5)."""
+    guest.write(f"{home}/file", b"x")
+    assert guest.names(f"/{home}") == ["file"]
+    assert guest.real(f"/{home}//file") == f"{home}/file"
+    assert guest.read(f"/{home}/file") == b"x"
+
+
 def test_paths_that_climb_are_refused(guest: Guest, home: str) -> None:
     with pytest.raises(Refused):
         guest.stat(f"{home}/../x")

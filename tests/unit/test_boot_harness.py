@@ -15,6 +15,8 @@ host-key=3072 SHA256:b=b root@vm (RSA)
 ssh=active
 hostname=localhost
 data=
+users=alice bob
+authorized=/home/alice/.ssh/authorized_keys ssh-ed25519 AAAA= alice
 failed=a.service b.service
 identity-end
 localhost login: """
@@ -31,6 +33,8 @@ def test_parse_reads_a_complete_block() -> None:
     assert identity.ssh == "active"
     assert identity.failed == ("a.service", "b.service")
     assert identity.seconds == 3.0
+    assert identity.users == ("alice", "bob")
+    assert identity.authorized == ("/home/alice/.ssh/authorized_keys ssh-ed25519 AAAA= alice",)
 
 
 @pytest.mark.parametrize("cut", [0, 20, 60, len(BLOCK) - 40])

@@ -217,13 +217,72 @@ def test_host_keys_stay_where_nothing_would_make_new_ones(guest: MemoryGuest) ->
     assert guest.stat("/etc/ssh/ssh_host_rsa_key") is not None
 
 
-def test_init_script_that_makes_keys_is_guarantee_enough(guest: MemoryGuest) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/init.d/sshd",  # OpenRC
+        "/etc/init.d/S50sshd",  # Buildroot
+        "/etc/rc.d/rc.sshd",  # Slackware
+        "/etc/sv/sshd/run",  # runit
+        "/etc/s6/sv/sshd/run",
+        "/etc/dinit.d/sshd-keygen",
+    ],
+)
+def test_start_up_that_makes_keys_is_guarantee_enough(guest: MemoryGuest, path: str) -> None:
     guest.plant("/usr/sbin/sshd")
     guest.plant("/usr/bin/ssh-keygen")
-    guest.plant("/etc/init.d/sshd", "#!/sbin/openrc-run\nssh-keygen -A\n")
+    guest.plant(path, "#!/bin/sh\nssh-keygen -A\n")
     guest.plant("/etc/ssh/ssh_host_rsa_key", "k")
+    assert run(guest, "ssh-host-keys") == [(Action.REMOVED, "/etc/ssh/ssh_host_rsa_key")]
+
+
+def test_busybox_init_gets_a_line_before_it_starts_services(guest: MemoryGuest) -> None:
+    guest.plant("/usr/sbin/sshd")
+    guest.plant("/usr/bin/ssh-keygen")
+    guest.plant(
+        "/etc/inittab",
+        "::sysinit:/bin/mount -a\n::sysinit:/etc/init.d/rcS\ntty1::respawn:/sbin/getty\n",
+    )
+    guest.plant("/etc/ssh/ssh_host_rsa_key", "k")
+    assert run(guest, "ssh-host-keys") == [
+        (Action.WRITTEN, "/etc/inittab"),
+        (Action.REMOVED, "/etc/ssh/ssh_host_rsa_key"),
+    ]
+    assert text(guest, "/etc/inittab").splitlines()[:3] == [
+        "::sysinit:/bin/mount -a",
+        "::sysinit:/usr/bin/ssh-keygen -A",
+        "::sysinit:/etc/init.d/rcS",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "drop_in"),
+    [
+        ("/lib/systemd/system/dropbear.service", "[Service]\nExecStart=dropbear -EF $X\n", True),
+        ("/lib/systemd/system/dropbear.service", "[Service]\nExecStart=dropbear -EFR\n", False),
+        ("/etc/init.d/S50dropbear", 'DROPBEAR_ARGS="$DROPBEAR_ARGS -R"\n', False),
+    ],
+)
+def test_dropbear_makes_new_keys(
+    guest: MemoryGuest, path: str, content: str, drop_in: bool
+) -> None:
+    guest.plant("/usr/sbin/dropbear")
+    guest.plant(path, content)
+    guest.plant("/etc/dropbear/dropbear_rsa_host_key", "k")
     run(guest, "ssh-host-keys")
-    assert guest.names("/etc/ssh") == []
+    assert guest.names("/etc/dropbear") == []
+    made = guest.glob("/etc/systemd/system/dropbear.service.d/*")
+    assert bool(made) == drop_in
+    if made:
+        assert "dropbearkey -t $$t" in text(guest, made[0])
+
+
+def test_dropbear_keeps_keys_that_nothing_would_make(guest: MemoryGuest) -> None:
+    guest.plant("/usr/sbin/dropbear")
+    guest.plant("/etc/dropbear/dropbear_rsa_host_key", "k")
+    with pytest.raises(StageFailed, match="dropbear"):
+        run(guest, "ssh-host-keys")
+    assert guest.names("/etc/dropbear") == ["dropbear_rsa_host_key"]
 
 
 def test_secrets_go_from_every_home_wherever_it_is(guest: MemoryGuest) -> None:
@@ -363,6 +422,16 @@ def test_leases_of_all_clients_go_and_directories_stay(guest: MemoryGuest) -> No
     assert not [path for path in leases if guest.stat(path)]
     assert guest.names("/var/lib/NetworkManager") == ["NetworkManager.state"]
     assert guest.stat("/var/lib/dhcp") is not None
+
+
+def test_a_servers_leases_are_emptied_in_place(guest: MemoryGuest) -> None:
+    guest.plant("/var/lib/dhcpd/dhcpd.leases", "lease")
+    assert run(guest, "dhcp-leases") == [(Action.TRUNCATED, "/var/lib/dhcpd/dhcpd.leases")]
+
+
+def test_snapshots_are_reported_by_their_paths(guest: MemoryGuest) -> None:
+    guest.snapshots = ["@/.snapshots/2/snapshot"]
+    assert run(guest, "snapshots") == [(Action.REMOVED, "@/.snapshots/2/snapshot")]
 
 
 def test_card_bound_network_files_give_way_to_dhcp(guest: MemoryGuest) -> None:
