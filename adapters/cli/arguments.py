@@ -1,7 +1,7 @@
 """Arguments in the spellings of `az sig`: tags, features, target regions, dates."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from enum import Enum
@@ -24,6 +24,25 @@ ALL_SUBSCRIPTIONS = click.option(
     help="Those of every subscription, not of the default one (or --subscription) alone.",
 )
 TAGS = click.option("--tags", multiple=True, metavar="NAME=VALUE...", help="Tags (repeatable).")
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def options(*listed: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Several options as one decorator, in the order of the help."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(listed):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def repeated(*names: str, metavar: str, help: str) -> Callable[[Any], Any]:
+    """An option that may be given several times."""
+    return click.option(*names, multiple=True, metavar=metavar, help=help)
 
 
 class _Choice(click.Choice[str]):

@@ -1,10 +1,12 @@
 """`--cascade`: say what would go, ask, and delete it."""
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from adapters.cli import arguments
 from adapters.text import bytes_text, printable, table
 from pipeline.errors import Refused
 from pipeline.gallery.names import DefinitionName, GalleryName
@@ -13,9 +15,24 @@ from pipeline.removal import Cascade, delete_cascade, plan_cascade
 if TYPE_CHECKING:
     from adapters.app import App
 
-CASCADE = click.option("--cascade", is_flag=True, help="With everything in it, for good.")
-YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-DRY_RUN = click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+DELETION = arguments.options(
+    click.option("--cascade", is_flag=True, help="With everything in it, for good."),
+    click.option("--yes", "-y", is_flag=True, help="Do not ask."),
+    click.option("--dry-run", is_flag=True, help="Only say what would be deleted."),
+)
+Name = TypeVar("Name", GalleryName, DefinitionName)
+
+
+def deleted(
+    app: "App", name: Name, delete: Callable[[Name], None], values: Mapping[str, bool]
+) -> tuple[dict[str, Any], str]:
+    """Delete what is empty, or as `DELETION` asks what is in it too; the result's document and
+    text."""
+    if values["cascade"]:
+        return cascade(app, name, yes=values["yes"], dry_run=values["dry_run"])
+    delete(name)
+    kind = "gallery" if isinstance(name, GalleryName) else "definition"
+    return {"deleted": name.arm_id}, f"deleted {kind} {printable(str(name))}"
 
 
 def cascade(

@@ -1,7 +1,7 @@
 """The properties of a version: the options of `publish` that give them, and the request that they
 make."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,23 +25,21 @@ from pipeline.gallery.model import (
 )
 from pipeline.gallery.names import parse_version, region_key
 
-_OPTIONS = (
-    click.option(
+declared_options = arguments.options(
+    arguments.repeated(
         "--target-region",
         "--target-regions",
         "regions",
-        multiple=True,
         metavar="REGION[=REPLICAS][=SKU]...",
         help='Where it is to be (repeatable, or as "eu=2 us=1"). Default: the source region.',
     ),
     arguments.ADDITIONAL,
     arguments.EDGE_ZONES,
-    click.option(
+    arguments.repeated(
         "--target-region-encryption",
         "encryption",
-        multiple=True,
         metavar="SET|null",
-        help="As scripts for az have it, one for each region. Only null can be: see README.",
+        help="As scripts for az have it, one for each region; no zone has any set but null.",
     ),
     click.option("--target-region-cvm-encryption", "cvm_encryption", multiple=True, hidden=True),
     click.option(
@@ -66,18 +64,16 @@ _OPTIONS = (
         type=arguments.enum_choice(StorageAccountStrategy),
         help="Instead of a type: the best of those regions that name none.",
     ),
-    click.option(
+    arguments.repeated(
         "--host-caching",
         "caching",
-        multiple=True,
         metavar="[LUN=]None|ReadOnly|ReadWrite",
         help="Of the OS disk, or of a data disk, in VMs made from it (repeatable).",
     ),
     click.option("--exclude-from-latest", is_flag=True, help="latest never means this version."),
-    click.option(
+    arguments.repeated(
         "--exclude-from-latest-in",
         "excluded",
-        multiple=True,
         metavar="REGION",
         help="latest never means this version there (repeatable).",
     ),
@@ -125,13 +121,6 @@ _OPTIONS = (
     ),
     arguments.TAGS,
 )
-
-
-def declared_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that `version_request` reads."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 def version_request(name: str, values: Mapping[str, Any], regions: Iterable[str]) -> VersionRequest:

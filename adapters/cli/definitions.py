@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from adapters.cli import arguments
-from adapters.cli.cascade import CASCADE, DRY_RUN, YES, cascade
+from adapters.cli.cascade import DELETION, deleted
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Group
 from adapters.cli.properties import SET, assigned
@@ -29,6 +29,13 @@ from pipeline.gallery.model import (
 from pipeline.gallery.names import parse_definition, parse_gallery
 
 NAME = click.argument("name", metavar="GALLERY/DEFINITION")
+_RECOMMENDED = arguments.options(
+    *(
+        click.option(f"--{bound}-{what}", type=int, metavar=unit)
+        for what, unit in (("cpu-core", "N"), ("memory", "MB"))
+        for bound in ("minimum", "maximum")
+    )
+)
 
 
 @click.group(cls=Group)
@@ -65,10 +72,7 @@ def definition() -> None:
 @click.option("--description", default="")
 @click.option("--end-of-life-date", callback=arguments.as_date, metavar="DATE", help="ISO 8601.")
 @click.option("--features", multiple=True, metavar="NAME=VALUE...", help='As "A=b C=d".')
-@click.option("--minimum-cpu-core", type=int, metavar="N")
-@click.option("--maximum-cpu-core", type=int, metavar="N")
-@click.option("--minimum-memory", type=int, metavar="MB")
-@click.option("--maximum-memory", type=int, metavar="MB")
+@_RECOMMENDED
 @click.option("--disallowed-disk-types", multiple=True, metavar="TYPE...")
 @click.option("--eula", default="")
 @click.option("--privacy-statement-uri", default="", metavar="URI")
@@ -129,10 +133,7 @@ def create_definition(
 @click.option(
     "--allow-update-image", type=bool, default=False, help="Features change only with it."
 )
-@click.option("--minimum-cpu-core", type=int, metavar="N")
-@click.option("--maximum-cpu-core", type=int, metavar="N")
-@click.option("--minimum-memory", type=int, metavar="MB")
-@click.option("--maximum-memory", type=int, metavar="MB")
+@_RECOMMENDED
 @arguments.TAGS
 @SET
 @click.pass_obj
@@ -199,21 +200,12 @@ def show_definition(settings: Settings, *, name: str) -> None:
 
 @definition.command("delete")
 @NAME
-@CASCADE
-@YES
-@DRY_RUN
+@DELETION
 @click.pass_obj
 def delete_definition(settings: Settings, /, *, name: str, **values: bool) -> None:
     """Delete an image definition that has no versions, or (--cascade) one with all of them."""
-    wanted = parse_definition(name)
     with settings.app() as app:
-        if values["cascade"]:
-            document, text = cascade(app, wanted, yes=values["yes"], dry_run=values["dry_run"])
-        else:
-            app.gallery.delete_definition(wanted)
-            document = {"deleted": wanted.arm_id}
-            text = f"deleted definition {printable(str(wanted))}"
-    settings.emit(document, text)
+        settings.emit(*deleted(app, parse_definition(name), app.gallery.delete_definition, values))
 
 
 def definition_table(found: list[ImageDefinition]) -> str:

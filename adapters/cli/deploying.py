@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from adapters.cli import arguments
 from adapters.cli.context import Settings, configured_region
 from adapters.cli.lazy import Command, Group
 from adapters.text import fields, printable, table
@@ -17,30 +18,22 @@ from pipeline.gallery.names import names_definition, parse_definition
 from pipeline.gallery.shared_ids import shared_name
 from pipeline.stages.ingest import disk_name
 
-
-def profile_options(command: Any) -> Any:
-    """The options of an OS profile."""
-    for option in reversed(
-        (
-            click.option("--hostname", metavar="NAME", help="Computer name. Default: the VM's."),
-            click.option("--admin-username", default="", metavar="USER", help="Made with sudo."),
-            click.option(
-                "--ssh-key",
-                "ssh_keys",
-                multiple=True,
-                metavar="KEY|FILE",
-                help="A public key, or its .pub file (repeatable).",
-            ),
-            click.option(
-                "--custom-data",
-                metavar="FILE",
-                type=click.Path(path_type=Path, exists=True, dir_okay=False),
-                help="Given to cloud-init as it is: a script or #cloud-config.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+profile_options = arguments.options(
+    click.option("--hostname", metavar="NAME", help="Computer name. Default: the VM's."),
+    click.option("--admin-username", default="", metavar="USER", help="Made with sudo."),
+    arguments.repeated(
+        "--ssh-key",
+        "ssh_keys",
+        metavar="KEY|FILE",
+        help="A public key, or its .pub file (repeatable).",
+    ),
+    click.option(
+        "--custom-data",
+        metavar="FILE",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="Given to cloud-init as it is: a script or #cloud-config.",
+    ),
+)
 
 
 def profile_of(values: dict[str, Any], definition: ImageDefinition, name: str) -> OsProfile | None:

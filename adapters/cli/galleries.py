@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from adapters.cli import arguments
-from adapters.cli.cascade import CASCADE, DRY_RUN, YES, cascade
+from adapters.cli.cascade import DELETION, deleted
 from adapters.cli.context import Settings
 from adapters.cli.definitions import definition_table
 from adapters.cli.lazy import Group
 from adapters.cli.properties import SET, assigned
-from adapters.text import fields, printable, table
+from adapters.text import fields, table
 from pipeline.gallery.documents import encode
 from pipeline.gallery.model import Gallery, SharingPermissions, SoftDeletePolicy
 from pipeline.gallery.names import parse_gallery
@@ -140,21 +140,12 @@ def show_gallery(settings: Settings, *, name: str) -> None:
 
 @gallery.command("delete")
 @NAME
-@CASCADE
-@YES
-@DRY_RUN
+@DELETION
 @click.pass_obj
 def delete_gallery(settings: Settings, /, *, name: str, **values: bool) -> None:
     """Delete a gallery that has no definitions, or (--cascade) one with all that is in it."""
-    wanted = parse_gallery(name)
     with settings.app() as app:
-        if values["cascade"]:
-            document, text = cascade(app, wanted, yes=values["yes"], dry_run=values["dry_run"])
-        else:
-            app.gallery.delete_gallery(wanted)
-            document = {"deleted": wanted.arm_id}
-            text = f"deleted gallery {printable(str(wanted))}"
-    settings.emit(document, text)
+        settings.emit(*deleted(app, parse_gallery(name), app.gallery.delete_gallery, values))
 
 
 def _policy(old: SoftDeletePolicy, values: dict[str, Any]) -> SoftDeletePolicy:

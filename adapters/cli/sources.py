@@ -1,9 +1,9 @@
 """What a version is made from, as the command line and build specs name it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,36 +29,31 @@ from pipeline.sources import (
 if TYPE_CHECKING:
     from adapters.spec import DataDisk, SourceDisks
 
-F = TypeVar("F", bound=Callable[..., Any])
+SOCKET = click.Path(path_type=Path)
 
-OPTIONS = (
+source_options = arguments.options(
     click.option("--os-disk", metavar="FILE[@SNAPSHOT]", help="The OS disk."),
-    click.option(
+    arguments.repeated(
         "--data-disk",
         "data_disks",
-        multiple=True,
         metavar="LUN=FILE[@SNAPSHOT]",
         help="A data disk (repeatable).",
     ),
-    click.option(
+    arguments.repeated(
         "--backing",
-        "backing",
-        multiple=True,
         metavar="[LUN=]FILE",
         help="A file below the OS disk, or below a data disk (repeatable, the bottom last).",
     ),
     click.option("--os-vhd-uri", metavar="URL", help="The OS disk, from http(s)."),
-    click.option(
+    arguments.repeated(
         "--data-vhd-uri",
         "data_vhd_uris",
-        multiple=True,
         metavar="LUN=URL",
         help="A data disk, from http(s) (repeatable).",
     ),
-    click.option(
+    arguments.repeated(
         "--checksum",
         "checksums",
-        multiple=True,
         metavar="[LUN=]sha256:HEX",
         help="What the file behind a URL has to have (one for each).",
     ),
@@ -68,20 +63,19 @@ OPTIONS = (
     click.option(
         "--qmp",
         metavar="SOCKET",
-        type=click.Path(path_type=Path),
+        type=SOCKET,
         help="All disks of a running QEMU, by its QMP socket.",
     ),
     click.option(
         "--qga",
         metavar="SOCKET",
-        type=click.Path(path_type=Path),
+        type=SOCKET,
         help="Its guest agent: file systems are frozen for the moment.",
     ),
     click.option("--os-snapshot", metavar="NAME|ID", help="The OS disk: a snapshot or a disk."),
-    click.option(
+    arguments.repeated(
         "--data-snapshot",
         "data_snapshots",
-        multiple=True,
         metavar="LUN=NAME|ID",
         help="A data disk: a snapshot or a disk (repeatable).",
     ),
@@ -90,13 +84,6 @@ OPTIONS = (
         "--image-version", metavar="GALLERY/DEFINITION[/VERSION]", help="All disks of a version."
     ),
 )
-
-
-def source_options(command: F) -> F:
-    """The options that say what a version is made from."""
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command
 
 
 def sources_of(values: Mapping[str, Any]) -> tuple[AnySource, ...]:

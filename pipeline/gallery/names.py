@@ -214,22 +214,20 @@ def qualified(text: str, subscription: str, resource_group: str) -> str:
 
 def check_tenant(text: str) -> str:
     """A tenant's GUID, in lower case."""
-    if not _SUBSCRIPTION.fullmatch(text):
-        raise InvalidParameter(
-            f"The provided tenant identifier {text!r} is malformed or invalid.",
-            hint="a GUID, such as 11111111-2222-3333-4444-555555555555",
-            code="InvalidTenantId",
-        )
-    return text.lower()
+    return _guid(text, "tenant")
 
 
 def check_subscription(text: str) -> str:
     """A subscription's GUID, in lower case."""
+    return _guid(text, "subscription")
+
+
+def _guid(text: str, what: str) -> str:
     if not _SUBSCRIPTION.fullmatch(text):
         raise InvalidParameter(
-            f"The provided subscription identifier {text!r} is malformed or invalid.",
+            f"The provided {what} identifier {text!r} is malformed or invalid.",
             hint="a GUID, such as 11111111-2222-3333-4444-555555555555",
-            code="InvalidSubscriptionId",
+            code=f"Invalid{what.capitalize()}Id",
         )
     return text.lower()
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 import pytest
 
-from adapters.cli.sources import OPTIONS, sources_of, spec_sources
+from adapters.cli.sources import source_options, sources_of, spec_sources
 from adapters.spec import SpecInvalid, load_spec
 from pipeline.errors import InvalidParameter
 from pipeline.sources import (
@@ -29,11 +29,10 @@ def parsed(*args: str) -> tuple[AnySource, ...]:
     found: list[tuple[AnySource, ...]] = []
 
     @click.command()
+    @source_options
     def command(**values: Any) -> None:
         found.append(sources_of(values))
 
-    for option in reversed(OPTIONS):
-        command = option(command)
     command.main(args, standalone_mode=False)
     return found[0]
 
