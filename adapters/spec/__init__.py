@@ -17,7 +17,6 @@ What `galleria publish` has as an option a spec has as a key; a test compares th
 
 from adapters.spec.loading import SpecInvalid, load_spec
 from adapters.spec.models import (
-    NEXT_PATCH,
     SCHEMA_FILE,
     DataDisk,
     Generalize,
@@ -27,6 +26,7 @@ from adapters.spec.models import (
     SpecRegion,
     schema,
 )
+from adapters.spec.texts import NEXT_PATCH
 
 __all__ = [
     "NEXT_PATCH",

@@ -1,11 +1,10 @@
 """What a build spec may say, and the JSON schema of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -15,8 +14,21 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from pipeline.errors import GalleriaError
-from pipeline.gallery.documents import parse_date
+from adapters.spec.texts import (
+    NEXT_PATCH,
+    ChecksumText,
+    Count,
+    DateText,
+    DefinitionText,
+    DiskText,
+    GalleryText,
+    GuestPathText,
+    OperationText,
+    PathText,
+    ProfileText,
+    RegionText,
+    VersionText,
+)
 from pipeline.gallery.model import (
     HostCaching,
     ReplicationMode,
@@ -24,63 +36,9 @@ from pipeline.gallery.model import (
     StorageAccountStrategy,
     StorageAccountType,
 )
-from pipeline.gallery.names import (
-    DefinitionName,
-    GalleryName,
-    check_region,
-    parse_gallery,
-    parse_number,
-)
-from pipeline.guest.operations import Operation
-from pipeline.guest.profiles import DEFAULT, OPERATIONS, PROFILES, Profile, select
+from pipeline.guest.profiles import DEFAULT
 
-NEXT_PATCH = "next-patch"
 SCHEMA_FILE = Path(__file__).with_name("spec.schema.json")
-
-
-def _by(check: Callable[[str], object]) -> AfterValidator:
-    """A text that one of the pipeline's own rules accepts."""
-
-    def validate(text: str) -> str:
-        try:
-            check(text)
-        except GalleriaError as error:
-            raise ValueError(error.message) from None
-        return text
-
-    return AfterValidator(validate)
-
-
-def _one_of(items: Sequence[Profile | Operation]) -> Any:
-    """For the schema alone: editors complete these names."""
-    return Field(json_schema_extra={"enum": [item.name for item in items]})
-
-
-def _check_version(text: str) -> None:
-    if text != NEXT_PATCH:
-        parse_number(text)
-
-
-def _check_definition(text: str) -> None:
-    DefinitionName(GalleryName("any"), text)
-
-
-GalleryText = Annotated[str, _by(parse_gallery)]
-DefinitionText = Annotated[str, _by(_check_definition)]
-VersionText = Annotated[
-    str,
-    _by(_check_version),
-    Field(json_schema_extra={"pattern": rf"^(\d+\.\d+\.\d+|{NEXT_PATCH})$"}),
-]
-RegionText = Annotated[str, _by(check_region)]
-DateText = Annotated[str, _by(lambda text: parse_date(text, "endOfLifeDate"))]
-ProfileText = Annotated[str, _by(select), _one_of(PROFILES)]
-OperationText = Annotated[str, _by(lambda name: select(only=[name])), _one_of(OPERATIONS)]
-ChecksumText = Annotated[str, Field(pattern=r"^sha256:[0-9a-fA-F]{64}$")]
-PathText = Annotated[str, Field(min_length=1)]
-GuestPathText = Annotated[str, _by(lambda path: select(remove_paths=[path]))]
-DiskText = Annotated[str, Field(pattern=r"^(os|[0-9]{1,2})$")]
-Count = Annotated[int, Field(ge=1, le=100)]
 
 
 class _Model(BaseModel):
