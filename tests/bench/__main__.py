@@ -3,7 +3,9 @@
 import argparse
 import json
 import os
+import signal
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 from fixtures.debian import default_cache
 from tests.bench import host, report
 from tests.bench.data import SCALES, Data
-from tests.bench.disks import make_disk, private_mounts
+from tests.bench.disks import one_disk, private_mounts
 from tests.bench.judging import figures
 from tests.bench.rows import MEMORY, Row, cells, select
 from tests.bench.runs import Bench, Runs
@@ -35,6 +37,7 @@ def main() -> int:
             print("scripts/bench: mounting file systems takes root", file=sys.stderr)
             return EXIT_ENVIRONMENT
         private_mounts()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
         data = Data(scale, options.cache)
         chosen = cells(quick=options.quick)
         if options.only:
@@ -69,11 +72,13 @@ def arguments() -> argparse.Namespace:
 def measure(name: str, row: Row, system: str, rounds: int, data: Data, out: Path) -> None:
     """Measure one cell, record it, and say what came of it."""
     began = time.monotonic()
-    work = data.directory.parent / "work"
-    work.mkdir(exist_ok=True)
-    disk = make_disk(data.directory.parent / f"disk-{data.scale.name}.img", data.scale.disk)
-    before = os.getloadavg()
-    runs = row.run(Bench(data, disk, work, rounds, system))
+    cache = data.directory.parent
+    with (
+        one_disk(cache / f"disk-{data.scale.name}.img", data.scale.disk) as disk,
+        tempfile.TemporaryDirectory(prefix="work-", dir=cache) as work,
+    ):
+        before = os.getloadavg()
+        runs = row.run(Bench(data, disk, Path(work), rounds, system))
     record = document(name, row, rounds, runs, data)
     record["load"] = [before, os.getloadavg()]
     (out / "cells" / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -7,6 +7,7 @@ nothing is discarded.
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import subprocess
 from collections.abc import Iterator
@@ -57,17 +58,17 @@ def used(directory: Path) -> int:
     return (facts.f_blocks - facts.f_bfree) * facts.f_frsize
 
 
-def make_disk(path: Path, length: int) -> Path:
-    """A file of `length` bytes that are all allocated; one that is there is taken."""
-    if not path.exists() or path.stat().st_size != length:
-        fresh = path.with_suffix(".new")
+@contextmanager
+def one_disk(path: Path, length: int) -> Iterator[Path]:
+    """A file of `length` bytes that are all allocated, for one process at a time; one that is there
+    is taken."""
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         zeros = bytes(4 * MIB)
-        with fresh.open("wb") as file:
-            for _ in range(length // len(zeros)):
-                file.write(zeros)
-            os.fsync(file.fileno())
-        fresh.rename(path)
-    return path
+        while file.tell() < length:  # an unfinished one is gone on with
+            file.write(zeros)
+        os.fsync(file.fileno())
+        yield path
 
 
 class Volumes:
