@@ -178,7 +178,7 @@ def _appliance(config: Config, sandbox: Sandbox) -> list[Check]:
         Check(
             "accelerator",
             Verdict.WARN if slow else Verdict.OK,
-            f"{found.kind}: {printable(found.reason)}",
+            f"{found.kind}: {printable(' '.join(found.reason.split()))}",
             "guests are opened by software emulation: some ten seconds more for each" * slow,
         ),
     ]

@@ -142,7 +142,7 @@ def write(
     """Write a chain as one file, and tell how much it was."""
     with ports.images.open(chain, free=free) as content:
         total = data_bytes(content.extents())
-    with ports.progress.stage(f"write {format.value}", total) as meter:
+    with ports.progress.stage(f"write {path.name}", total) as meter:
         ports.images.export(chain, path, format, subformat=subformat, free=free)
         meter.advance(total)
 

@@ -12,6 +12,7 @@ from adapters.config import (
     PARSERS,
     Config,
     complete,
+    load_config,
     parse_regions,
     refuse_existing,
     state_directory,
@@ -19,6 +20,7 @@ from adapters.config import (
     write_config,
 )
 from adapters.text import printable, table
+from pipeline.errors import GalleriaError
 
 
 @click.command(cls=Command)
@@ -53,6 +55,7 @@ def init(
     path = Path(named).absolute()
     config = describe(regions, source_region, catalog)
     refuse_existing(path, force=force)
+    dropped = _dropped(path, config)
     create_zones(config)
     open_catalog(config.catalog).close()
     write_config(config, path, force=force)  # last: what it names is there
@@ -64,9 +67,31 @@ def init(
     for name, zones in config.regions.items():
         home = "  (source region)" if name == config.source_region else ""
         lines.append(f"region         {name}: {', '.join(map(str, zones))}{home}")
+    for name, left in dropped.items():
+        places = ",".join(left)
+        lines.append(f"left out       {name}: {places}")
+        lines.append(
+            f"               it keeps what it holds; --region {name}={places} has it again"
+        )
     lines.append("next           galleria gallery create corp")
     text = "\n".join(printable(line) for line in lines)
-    settings.emit({"file": path, "config": document(config)}, text)
+    settings.emit({"file": path, "config": document(config), "leftOut": dropped}, text)
+
+
+def _dropped(path: Path, config: Config) -> dict[str, list[str]]:
+    """Regions of the configuration that is replaced which the new one does not have, and their
+    zones. A configuration that can't be read has none that could be named."""
+    if not path.exists():
+        return {}
+    try:
+        old = load_config(path, os.environ)
+    except GalleriaError:
+        return {}
+    return {
+        name: [str(zone.path) for zone in zones]
+        for name, zones in old.regions.items()
+        if name not in config.regions
+    }
 
 
 def describe(regions: tuple[str, ...], source_region: str | None, catalog: str | None) -> Config:

@@ -21,6 +21,7 @@ from adapters.sandbox import Sandbox
 KVM = Path("/dev/kvm")
 TRIAL_SECONDS = 25.0
 ALIVE = b"Linux version"
+SANDBOX_FAILED = ": bwrap: "  # how bubblewrap begins what it says, behind how it ended
 # what libguestfs 1.48 asks qemu for: the CPU model and the console of each architecture
 MACHINES = {"x86_64": ("max", "ttyS0"), "aarch64": ("host", "ttyAMA0"), "ppc64le": ("host", "hvc0")}
 
@@ -51,10 +52,13 @@ def probe(
     program = qemu or f"qemu-system-{platform.machine()}"
     memory = cache_dir / f"accelerator-{_host_key(program)}.json"
     remembered = None if again else _recall(memory)
-    if remembered is None:
-        remembered = _try_kvm(sandbox, appliance, program, kvm, seconds)
-        _remember(memory, remembered)
-    return remembered
+    if remembered is not None:
+        return remembered
+    found = _try_kvm(sandbox, appliance, program, kvm, seconds)
+    # a sandbox that fails says nothing of KVM, and is mended without a new kernel or qemu
+    if SANDBOX_FAILED not in found.reason:
+        _remember(memory, found)
+    return found
 
 
 def _host_key(program: str) -> str:
@@ -105,7 +109,8 @@ def _try_kvm(
             part = os.read(process.stdout.fileno(), 65536)
             if not part:
                 status = process.wait()
-                error = printable(process.stderr.read().decode(errors="replace"), limit=300)
+                said_last = process.stderr.read().decode(errors="replace")
+                error = printable(" ".join(said_last.split()), limit=300)
                 return Accelerator("tcg", f"qemu with KVM ended ({status}): {error}")
             said = said[-len(ALIVE) :] + part
     return Accelerator("kvm", "a kernel started under KVM")

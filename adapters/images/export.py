@@ -51,10 +51,12 @@ RECIPES: Mapping[tuple[ImageFormat, str], tuple[tuple[str, ...], bool]] = {
 
 
 def unknown_subformat(format: ImageFormat, subformat: str) -> NoReturn:
-    known = sorted(name for kind, name in RECIPES if kind is format and name)
+    known = {name for kind, name in RECIPES if kind is format and name}
+    # fixed ones are written by galleria itself
+    known |= {ImageFormat.VHD: {"fixed"}}.get(format, set())
     raise InvalidParameter(
         f"{format.value} has no subformat {subformat!r}",
-        hint=f"one of: {', '.join(known)}" if known else "it has none",
+        hint=f"one of: {', '.join(sorted(known))}" if known else "it has none",
     )
 
 

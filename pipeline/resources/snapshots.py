@@ -294,7 +294,7 @@ def export_snapshot(
     """Write a snapshot as one stand-alone file."""
     snapshot = as_snapshot(keeper.resources.use(name))
     base = find_base(content_of(snapshot).digest, keeper.ports.zones, snapshot.id)
-    with keeper.ports.progress.stage(f"write {format.value}"):
+    with keeper.ports.progress.stage(f"write {path.name}"):
         keeper.ports.images.export(base.chain, path, format, subformat=subformat)
 
 

@@ -118,7 +118,8 @@ def hash_disk(disk: Disk, manifest: Path, images: Images, progress: Progress) ->
     """Only the digests: the same loop, with nowhere to write to."""
     with ExitStack() as stack:
         source = stack.enter_context(images.open(disk.chain, free=disk.free))
-        with progress.stage(f"hash {disk.name}", data_bytes(source.extents())) as meter:
+        name = disk.name if disk.facts is None else disk.facts.path.name
+        with progress.stage(f"hash {name}", data_bytes(source.extents())) as meter:
             return _copied(source, [], manifest, meter.advance, steady=False)
 
 

@@ -23,7 +23,8 @@ declare -A DEBIAN=(
   [demonstration]="mmdebstrap fakeroot uidmap debian-archive-keyring grub-common grub-pc-bin mtools
     tar"
   [test]="git grub-efi-amd64-bin libhivex-bin libvirt0 libxml2-utils vagrant
-    vagrant-libvirt shellcheck strace guestfs-tools cryptsetup-bin postgresql cpio zstd xz-utils"
+    vagrant-libvirt shellcheck strace guestfs-tools cryptsetup-bin postgresql cpio zstd xz-utils
+    qemu-system-arm qemu-efi-aarch64"
   [bench]="rsync casync borgbackup restic diffutils"
 )
 # shellcheck disable=SC2034
@@ -34,7 +35,7 @@ declare -A FEDORA=(
   [demonstration]="mmdebstrap fakeroot shadow-utils debian-keyring grub2-tools grub2-pc-modules
     mtools tar"
   [test]="git grub2-efi-x64-modules hivex libvirt-libs libxml2 vagrant vagrant-libvirt
-    ShellCheck strace cryptsetup postgresql-server cpio zstd xz"
+    ShellCheck strace cryptsetup postgresql-server cpio zstd xz qemu-system-aarch64-core edk2-aarch64"
   [bench]="rsync casync borgbackup restic diffutils"
 )
 

@@ -211,7 +211,7 @@ def test_stages_alone(home: Home) -> None:
 def test_progress_is_for_whoever_asks(home: Home) -> None:
     assert home.run("hash", "web.raw", "--quiet").stderr == ""
     plain = home.run("hash", "web.raw").stderr
-    assert plain.startswith("hash os: ")
+    assert plain.startswith("hash web.raw: ")
     events = home.run("hash", "web.raw", "--progress", "json").stderr.splitlines()
     assert [json.loads(line)["event"] for line in (events[0], events[-1])] == [
         "started",

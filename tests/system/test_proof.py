@@ -2,6 +2,7 @@
 CycloneDX's own library the bill of materials; and boots that end as they should."""
 
 import json
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,15 +18,17 @@ from dissect.target import Target
 from adapters.emulator import Firmware, QemuBoots
 from adapters.images import QemuImages
 from adapters.sandbox import Sandbox
+from adapters.vms import firmware
 from fixtures import canaries, debian
 from fixtures.demonstration import DEFINITION, VERSIONS, Demonstration
 from pipeline.boot import MachineKind, boot
-from pipeline.errors import StageFailed
+from pipeline.errors import EnvironmentMissing, StageFailed
 from pipeline.gallery.model import Architecture
 from pipeline.ports import ImageFormat, Layer
 from pipeline.stages.ingest import Disk
+from tests.conftest import missing
 from tests.home import DEFINE, Home
-from tests.system.phony import debian_disk
+from tests.system.phony import debian_disk, run
 from tests.system.test_generalize import Quiet
 
 pytestmark = pytest.mark.system
@@ -218,6 +221,65 @@ def test_a_real_emulator(tmp_path: Path, require: Callable[..., None], *, confin
     assert (booted.by, booted.hostname) == ("login prompt", "tiny")
     assert "hello\ntiny login: " in log.read_text()
     assert source.chain[0].path.read_bytes() == before
+
+
+def efi_program(said: str) -> bytes:
+    """An Arm64 EFI application (UEFI specification 2.1.1, Microsoft's PE format) that prints on the
+    console by SystemTable->ConOut->OutputString, and goes on for ever: A64 code, by hand."""
+    text = f"{said}\0".encode("utf-16-le")
+    code = struct.pack(
+        "<6I",
+        0xF9402020,  # ldr x0, [x1, #64]: ConOut
+        0xF9400402,  # ldr x2, [x0, #8]: OutputString
+        0x10000000 | 4 << 5 | 1,  # adr x1, 16 bytes on: text
+        0xD63F0040,  # blr x2
+        0x14000000,  # b to itself
+        0xD503201F,  # nop
+    )
+    section = (code + text).ljust(512, b"\0")
+    dos = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40)
+    coff = struct.pack("<4sHHIIIHH", b"PE\0\0", 0xAA64, 1, 0, 0, 0, 240, 0x22E)
+    optional = struct.pack("<HBBIIIII", 0x20B, 1, 0, 512, 0, 0, 0x1000, 0x1000)
+    optional += struct.pack("<QIIHHHHHHIIIIHH", 0, 0x1000, 512, *(0,) * 6, 0, 0x2000, 512, 0, 10, 0)
+    optional += struct.pack("<QQQQII", *(0,) * 5, 16) + bytes(128)
+    name = b".text".ljust(8, b"\0")
+    header = struct.pack("<8sIIIIIIHHI", name, 512, 0x1000, 512, 512, 0, 0, 0, 0, 0x60000020)
+    return (dos + coff + optional + header).ljust(512, b"\0") + section
+
+
+def host_firmware(architecture: Architecture, length: int | None) -> Firmware:
+    found = firmware.find(architecture, secure_boot=False, nvram_length=length)
+    return Firmware(found.code, found.template)
+
+
+@pytest.mark.timeout(300)
+def test_an_arm_machine(tmp_path: Path, require: Callable[..., None]) -> None:
+    """By UEFI firmware, from an EFI system partition."""
+    require("bwrap", "qemu-img", "mkfs.vfat", "mcopy", "sfdisk")
+    boots = QemuBoots(Sandbox(), lambda: "kvm", host_firmware)
+    kind = MachineKind(uefi=True, architecture=Architecture.ARM64)
+    try:
+        boots.check(kind)
+    except EnvironmentMissing as error:
+        missing(error.message)
+    partition, program, disk = (tmp_path / name for name in ("esp", "program", "disk.raw"))
+    program.write_bytes(efi_program("\r\narm64 login: "))
+    for path, length in ((partition, 30 << 20), (disk, 32 << 20)):
+        with path.open("wb") as file:
+            file.truncate(length)
+    run("mkfs.vfat", partition)
+    run("mmd", "-i", partition, "::EFI", "::EFI/BOOT")
+    run("mcopy", "-i", partition, program, "::EFI/BOOT/BOOTAA64.EFI")
+    run("sfdisk", "-q", disk, stdin="label: gpt\nstart=2048, size=61440, type=U\n")
+    with disk.open("r+b") as file:
+        file.seek(1 << 20)
+        file.write(partition.read_bytes())
+    source = Disk(None, (Layer(disk, ImageFormat.RAW),), 32 << 20)
+    log = tmp_path / "boot.log"
+    work = tmp_path / "work"
+    work.mkdir()
+    booted = boot(boots, QemuImages(Sandbox()), [source], work, log, Quiet(), kind, seconds=200)
+    assert (booted.by, booted.hostname) == ("login prompt", "arm64")
 
 
 def test_a_machine_that_says_nothing_is_ended(tmp_path: Path, require: Callable[..., None]) -> None:

@@ -57,6 +57,23 @@ def test_aborting_kvm_is_remembered_with_its_message(tmp_path: Path, kvm: Path) 
     assert starts(tmp_path) == 2
 
 
+def test_what_a_failing_sandbox_says_is_not_remembered(tmp_path: Path, kvm: Path) -> None:
+    says = "echo 'bwrap: No permissions to create a new namespace' >&2; exit 1"
+    for count in (1, 2):
+        found = probe(BARE, tmp_path, tmp_path, qemu=fake_qemu(tmp_path, says), kvm=kvm)
+        assert (found.kind, "new namespace" in found.reason) == ("tcg", True)
+        assert starts(tmp_path) == count
+    assert not list(tmp_path.glob("accelerator-*.json"))
+    works = fake_qemu(tmp_path, "echo 'Linux version 6.1'; sleep 100")
+    assert probe(BARE, tmp_path, tmp_path, qemu=works, kvm=kvm).kind == "kvm"
+
+
+def test_several_lines_are_one_reason(tmp_path: Path, kvm: Path) -> None:
+    qemu = fake_qemu(tmp_path, "printf 'first\\nsecond\\n' >&2; exit 1")
+    reason = probe(BARE, tmp_path, tmp_path, qemu=qemu, kvm=kvm).reason
+    assert reason.endswith("first second")
+
+
 def test_hanging_kvm_is_given_up(tmp_path: Path, kvm: Path) -> None:
     qemu = fake_qemu(tmp_path, "echo BIOS; exec sleep 100")
     began = time.monotonic()

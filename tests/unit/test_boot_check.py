@@ -11,9 +11,11 @@ from typing import Any, cast
 
 import pytest
 
-from adapters.emulator import AGENT, QemuRunning, arguments
+from adapters import emulator
+from adapters.emulator import AGENT, Firmware, QemuBoots, QemuRunning, arguments
+from adapters.sandbox import Sandbox
 from pipeline.boot import Booted, Machine, MachineKind, boot, clean_console, read_console
-from pipeline.errors import StageFailed
+from pipeline.errors import EnvironmentMissing, StageFailed
 from pipeline.gallery.model import Architecture
 from pipeline.ports import Chain, ImageFormat, Images, Layer
 from pipeline.stages.ingest import Disk
@@ -168,3 +170,41 @@ def test_an_agent_is_asked_over_its_socket(tmp_path: Path) -> None:
             process.kill()
         assert running.wait(5).startswith("the machine has ended (status -9)")
         assert not running.agent_answers()
+
+
+def test_an_arm_machine_is_another_one() -> None:
+    argv = arguments(
+        [("/in/a", "raw")],
+        console="/out/c",
+        identifier="1",
+        architecture=Architecture.ARM64,
+        windows=True,
+    )
+    assert argv[0] == "qemu-system-aarch64"
+    assert argv[argv.index("-machine") + 1] == "virt,accel=tcg"
+    assert any(word.startswith("nvme,") for word in argv)
+
+
+def test_what_is_missing_for_a_boot_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Architecture, int | None]] = []
+
+    def firmware(architecture: Architecture, length: int | None) -> Firmware:
+        asked.append((architecture, length))
+        raise EnvironmentMissing("no UEFI firmware", hint="install it")
+
+    boots = QemuBoots(Sandbox(enabled=False), lambda: "tcg", firmware)
+    programs = {Architecture.ARM64: ("no-such-emulator", "qemu-system-arm")}
+    monkeypatch.setattr(emulator, "PROGRAMS", emulator.PROGRAMS | programs)
+    kind = MachineKind(uefi=True, architecture=Architecture.ARM64)
+    with pytest.raises(EnvironmentMissing, match="no Arm64 machine can be booted") as caught:
+        boots.check(kind)
+    assert "package qemu-system-arm" in caught.value.hint
+    assert asked == []
+    monkeypatch.setattr(
+        emulator, "PROGRAMS", {Architecture.ARM64: ("true", ""), Architecture.X64: ("true", "")}
+    )
+    with pytest.raises(EnvironmentMissing, match="firmware"):  # Arm has no other way to boot
+        boots.check(MachineKind(uefi=False, architecture=Architecture.ARM64, nvram=b"1234"))
+    assert asked == [(Architecture.ARM64, 4)]
+    boots.check(MachineKind(uefi=False))
+    assert len(asked) == 1

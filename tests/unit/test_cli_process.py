@@ -67,6 +67,11 @@ def test_init_refuses_to_overwrite(home: Home) -> None:
     assert "--force" in error["hint"]
     assert not (home.path / "eu").exists()
     assert (home.path / "config/galleria/config.toml").read_bytes() == before
+    replaced = home.json("init", "--region", "asia=asia", "--force")
+    assert list(replaced["leftOut"]) == ["local"]
+    shown = home.run("init", "--region", "far=far", "--force").stdout
+    assert f"left out       asia: {home.path}/asia" in shown
+    assert f"--region asia={home.path}/asia has it again" in shown
     made = home.json("init", "--region", "eu=eu,eu2", "--region", "us=us", "--source-region", "us",
                      "--force")  # fmt: skip
     assert made["config"]["regions"] == {
