@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from adapters.formats import Window
 from adapters.formats.raw import lookalikes
 from adapters.images.inspect import Policy, examine, recognise
-from fixtures.hostile_vhdx import crc32c
+from fixtures.hostile.vhdx import crc32c
 from pipeline.errors import UnsafeImage
 from pipeline.ports import ImageFormat
 
