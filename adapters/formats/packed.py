@@ -70,6 +70,8 @@ class Qcow2Clusters:
         head = window.read(0, qcow2.V2_HEADER, "the qcow2 header")
         self._window = window
         self._bits = be32(head, 20)
+        if not 9 <= self._bits <= 21:
+            raise _changed()
         self._l1, self._l1_entries = be64(head, 40), be32(head, 36)
         extended, self.codec = self._features(window, be32(head, 4))
         self._entry = 16 if extended else 8
@@ -134,6 +136,8 @@ class VmdkGrains:
         self._directory = header.directory * SECTOR
         self._entries = header.entries
         self.unit = header.grain * SECTOR
+        if not vmdk.sane(header):
+            raise _changed()
 
     def clusters(self, start: int, end: int) -> Iterator[Packed]:
         position = start // self.unit * self.unit
@@ -154,7 +158,7 @@ class VmdkGrains:
         return place
 
     def _packed(self, position: int, place: int) -> Packed:
-        if place <= SECTOR:  # 0 is not allocated, 1 a grain of zeros
+        if place <= SECTOR or position >= self._size:  # 0 is not allocated, 1 a grain of zeros
             raise _elsewhere(position)
         marker = self._window.read(place, self.MARKER.size, "a compressed grain")
         sector, length = self.MARKER.unpack(marker)
@@ -165,6 +169,10 @@ class VmdkGrains:
         if not 0 < length <= 2 * self.unit or not self._window.holds(offset, length):
             raise _outside(position)
         return Packed(position, min(self.unit, self._size - position), offset, length)
+
+
+def _changed() -> UnsafeImage:
+    return UnsafeImage("its header is not what it was when it was inspected")
 
 
 def _elsewhere(position: int) -> UnsafeImage:

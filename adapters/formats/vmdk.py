@@ -192,9 +192,14 @@ def _check_settings(findings: Findings, settings: dict[str, str]) -> None:
             findings.refusals.append(f"its descriptor has an unknown key {key!r}")
 
 
+def sane(header: Header) -> bool:
+    """Whether its grains and tables are of sizes that VMDK allows."""
+    return power_of_two(header.grain, 8, 1 << 15) and power_of_two(header.entries, 1, 512)
+
+
 def _tables(window: Window, findings: Findings, header: Header, *, overlap_matters: bool) -> None:
     """Grain directory and tables; a compressed grain's length is known only to its reader."""
-    if not power_of_two(header.grain, 8, 1 << 15) or not power_of_two(header.entries, 1, 512):
+    if not sane(header):
         raise UnsafeImage(
             f"its grains of {header.grain} sectors and tables of {header.entries} entries are not "
             "what VMDK allows"
