@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Protocol
 
 from pipeline.errors import InvalidParameter
 from pipeline.gallery import rules
-from pipeline.gallery.model import Origin
+from pipeline.gallery.model import Origin, PurchasePlan
 from pipeline.ports import ImageFormat
 
 
@@ -171,7 +171,8 @@ AnySource = DiskKinds | WholeKinds
 class Description:
     """What a VM's description says, in Azure's words; None where it does not say.
 
-    `controller` is SCSI or NVMe. `nvram` is the VM's UEFI variable store.
+    `controller` is SCSI or NVMe. `nvram` is the VM's UEFI variable store; `purchase_plan` that of
+    the marketplace image that it comes from, however many copies ago.
     """
 
     generation: str | None = None  # V1, V2
@@ -179,6 +180,8 @@ class Description:
     controller: str | None = None
     os_type: str | None = None  # Linux, Windows
     nvram: bytes | None = None
+    accelerated_network: bool | None = None
+    purchase_plan: PurchasePlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,11 +228,19 @@ def supplied(wanted: Sequence[AnySource], work: Path, sources: Sources) -> Itera
         disks = tuple(disk for supply in opened for disk in supply.disks)
         yield Supply(
             disks,
-            opened[0].description if len(opened) == 1 else Description(),
+            _description(opened),
             {lun: origin for supply in opened for lun, origin in supply.origins.items()},
             all(supply.generalized for supply in opened),
             opened[0].report if len(opened) == 1 else {},
         )
+
+
+def _description(opened: Sequence[Supply]) -> Description:
+    """Of several sources only the plan is known: it goes with whatever is made from any of them."""
+    if len(opened) == 1:
+        return opened[0].description
+    plans = (supply.description.purchase_plan for supply in opened)
+    return Description(purchase_plan=next(filter(None, plans), None))
 
 
 def check_combination(wanted: Sequence[AnySource]) -> None:

@@ -13,6 +13,7 @@ from pipeline.gallery.documents import parse_date
 from pipeline.gallery.model import (
     AdditionalReplicaSet,
     Feature,
+    PurchasePlan,
     StorageAccountType,
     TargetRegion,
 )
@@ -22,6 +23,11 @@ ALL_SUBSCRIPTIONS = click.option(
     "--all-subscriptions",
     is_flag=True,
     help="Those of every subscription, not of the default one (or --subscription) alone.",
+)
+PLAN = click.option(
+    "--plan",
+    metavar="PUBLISHER/PRODUCT/NAME",
+    help="The purchase plan of the marketplace image that it comes from.",
 )
 TAGS = click.option("--tags", multiple=True, metavar="NAME=VALUE...", help="Tags (repeatable).")
 
@@ -230,6 +236,17 @@ def of_disks(values: Iterable[str], option: str) -> Mapping[int | None, Sequence
 def disk_option(lun: int | None) -> str:
     """A disk in a message."""
     return "the OS disk" if lun is None else f"the data disk at LUN {lun}"
+
+
+def plan(text: str | None, option: str) -> PurchasePlan | None:
+    """`PUBLISHER/PRODUCT/NAME`."""
+    if text is None:
+        return None
+    parts = text.split("/")
+    if len(parts) != 3 or not all(parts):
+        raise click.UsageError(f"{option}: {text!r} is not PUBLISHER/PRODUCT/NAME")
+    publisher, product, name = parts
+    return PurchasePlan(name, publisher, product)
 
 
 def words(values: Iterable[str]) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from adapters.cli import arguments
 from pipeline.gallery import rules
 from pipeline.gallery.model import (
     HostCaching,
-    PurchasePlan,
     ReplicationMode,
     SafetyProfile,
     SecurityProfile,
@@ -142,7 +141,11 @@ def version_request(name: str, values: Mapping[str, Any], regions: Iterable[str]
         safety_profile=SafetyProfile(
             values["allow"], block_deletion_before_end_of_life=values["block"]
         ),
-        source=SourceProperties(values["controller"], values["accelerated"], _plan(values)),
+        source=SourceProperties(
+            values["controller"],
+            values["accelerated"],
+            arguments.plan(values["plan"], "--source-plan"),
+        ),
         security_profile=SecurityProfile(
             UefiSettings(tuple(map(SignatureTemplate, values["templates"])))
         ),
@@ -175,13 +178,3 @@ def _caching(values: Iterable[str]) -> dict[int | None, HostCaching]:
             )
         found[lun] = arguments.enum_value(HostCaching, texts[0], "--host-caching")
     return found
-
-
-def _plan(values: Mapping[str, Any]) -> PurchasePlan | None:
-    if values["plan"] is None:
-        return None
-    parts = values["plan"].split("/")
-    if len(parts) != 3 or not all(parts):
-        raise click.UsageError(f"--source-plan: {values['plan']!r} is not PUBLISHER/PRODUCT/NAME")
-    publisher, product, name = parts
-    return PurchasePlan(name, publisher, product)

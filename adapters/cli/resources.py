@@ -12,7 +12,7 @@ from adapters.text import bytes_text, fields, table
 from pipeline.errors import NotFound
 from pipeline.gallery.documents import encode
 from pipeline.gallery.model import Architecture, HyperVGeneration, OsType
-from pipeline.resources.model import Disk, ManagedImage, Resource, Snapshot
+from pipeline.resources.model import Disk, DiskControllerTypes, ManagedImage, Resource, Snapshot
 from pipeline.resources.names import ResourceKind, ResourceName, resource_of
 from pipeline.sources import (
     AnySource,
@@ -35,7 +35,14 @@ OPTIONS = (
     click.option("--os-type", type=arguments.enum_choice(OsType)),
     click.option("--hyper-v-generation", type=arguments.enum_choice(HyperVGeneration)),
     click.option("--architecture", type=arguments.enum_choice(Architecture)),
-    click.option("--tags", multiple=True, metavar="NAME=VALUE...", help="Tags (repeatable)."),
+    click.option(
+        "--accelerated-network",
+        type=bool,
+        help="Whether VMs with it can do accelerated networking.",
+    ),
+    click.option("--disk-controller-types", type=arguments.enum_choice(DiskControllerTypes)),
+    arguments.PLAN,
+    arguments.TAGS,
 )
 
 
@@ -58,10 +65,13 @@ def properties_of(values: Mapping[str, Any], app: "App") -> "Properties":
         _value(HyperVGeneration, values["hyper_v_generation"]),
         _value(Architecture, values["architecture"]),
         arguments.pairs(values["tags"], "--tags"),
+        values["accelerated_network"],
+        _value(DiskControllerTypes, values["disk_controller_types"]),
+        arguments.plan(values["plan"], "--plan"),
     )
 
 
-E = TypeVar("E", OsType, HyperVGeneration, Architecture)
+E = TypeVar("E", OsType, HyperVGeneration, Architecture, DiskControllerTypes)
 
 
 def _value(kind: type[E], text: str | None) -> E | None:

@@ -18,7 +18,6 @@ from pipeline.resources.model import (
     Disk,
     DiskFile,
     DiskState,
-    SupportedCapabilities,
 )
 from pipeline.resources.names import ResourceName
 from pipeline.resources.opening import disk_files, find_base, known_as
@@ -69,7 +68,8 @@ def create_disk(
             "",
             os_type=properties.os_type,
             hyper_v_generation=properties.hyper_v_generation,
-            supported_capabilities=SupportedCapabilities(properties.architecture),
+            supported_capabilities=properties.capabilities,
+            purchase_plan=properties.purchase_plan,
             tags=properties.tags,
             creation_data=origin_of(source, keeper),
             disk_size=virtual_size,

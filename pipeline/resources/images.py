@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.model import OsState
 from pipeline.guest.profiles import Plan
-from pipeline.resources.model import ManagedImage, SupportedCapabilities
+from pipeline.resources.model import ManagedImage
 from pipeline.resources.names import ResourceName
 from pipeline.resources.opening import label_of
 from pipeline.resources.snapshots import Properties
@@ -47,7 +47,8 @@ def create_image(
             "",
             os_type=properties.os_type,
             hyper_v_generation=properties.hyper_v_generation,
-            supported_capabilities=SupportedCapabilities(properties.architecture),
+            supported_capabilities=properties.capabilities,
+            purchase_plan=properties.purchase_plan,
             tags=properties.tags,
             os_state=OsState.GENERALIZED,
             source_virtual_machine=label_of(machine) if machine else "",

@@ -22,6 +22,7 @@ from pipeline.gallery.model import (
     OsType,
     OwnerToken,
     ProvisioningState,
+    PurchasePlan,
 )
 from pipeline.resources.names import ResourceKind, ResourceName, resource_of
 
@@ -33,6 +34,12 @@ class CreateOption(Enum):
     COPY = "Copy"  # of a disk or a snapshot
     FROM_IMAGE = "FromImage"  # of a version
     IMPORT = "Import"  # of a file, an URL or a running VM
+
+
+class DiskControllerTypes(Enum):
+    SCSI = "SCSI"
+    NVME = "NVMe"
+    BOTH = "SCSI, NVMe"
 
 
 class DiskState(Enum):
@@ -55,7 +62,17 @@ class CreationData:
 
 @dataclass(frozen=True, slots=True)
 class SupportedCapabilities:
+    """What VMs with the disk can do; None: nothing is known."""
+
     architecture: Architecture | None = None
+    accelerated_network: bool | None = None
+    disk_controller_types: DiskControllerTypes | None = None
+
+    @property
+    def controller(self) -> str | None:
+        """The one that it needs, if it does not work with both."""
+        both = self.disk_controller_types is DiskControllerTypes.BOTH
+        return None if both or not self.disk_controller_types else self.disk_controller_types.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +99,7 @@ class Resource:
     os_type: OsType | None = None
     hyper_v_generation: HyperVGeneration | None = None
     supported_capabilities: SupportedCapabilities = SupportedCapabilities()
+    purchase_plan: PurchasePlan | None = None  # of the marketplace image that it comes from
     tags: Mapping[str, str] = field(default_factory=dict)
     owner: OwnerToken | None = None
     bytes_read: int = 0

@@ -140,6 +140,7 @@ class StoredSources:
             architecture=definition.architecture.value,
             os_type=definition.os_type.value,
             nvram=self._nvram(version),
+            purchase_plan=definition.purchase_plan,
         )
         generalized = definition.os_state is OsState.GENERALIZED and version.generalized
         report = self._gallery.report(version.name)
@@ -179,13 +180,17 @@ def tell(seconds: float, reason: str, progress: Progress) -> None:
 def described(supply: Supply, resource: Resource) -> Supply:
     """With what is known of the guest."""
     generation, os_type = resource.hyper_v_generation, resource.os_type
-    architecture = resource.supported_capabilities.architecture
+    capabilities = resource.supported_capabilities
+    architecture = capabilities.architecture
     return replace(
         supply,
         description=Description(
             generation=generation and generation.value,
             architecture=architecture and architecture.value,
             os_type=os_type and os_type.value,
+            controller=capabilities.controller,
+            accelerated_network=capabilities.accelerated_network,
+            purchase_plan=resource.purchase_plan,
         ),
     )
 

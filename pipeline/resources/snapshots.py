@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.errors import NotFound
-from pipeline.gallery.model import Architecture, HyperVGeneration, Origin, OsType
+from pipeline.gallery.model import Architecture, HyperVGeneration, Origin, OsType, PurchasePlan
 from pipeline.machines import Capture, CaptureRequest, DiskPlan, MachineDisk, MachineFacts
 from pipeline.placement import Parents
 from pipeline.ports import ImageFormat
@@ -19,6 +19,7 @@ from pipeline.resources.model import (
     Content,
     CreateOption,
     CreationData,
+    DiskControllerTypes,
     Resource,
     Snapshot,
     SupportedCapabilities,
@@ -50,6 +51,15 @@ class Properties:
     hyper_v_generation: HyperVGeneration | None = None
     architecture: Architecture | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    accelerated_network: bool | None = None
+    disk_controller_types: DiskControllerTypes | None = None
+    purchase_plan: PurchasePlan | None = None
+
+    @property
+    def capabilities(self) -> SupportedCapabilities:
+        return SupportedCapabilities(
+            self.architecture, self.accelerated_network, self.disk_controller_types
+        )
 
 
 def blank(name: ResourceName, properties: Properties) -> Snapshot:
@@ -61,7 +71,8 @@ def blank(name: ResourceName, properties: Properties) -> Snapshot:
         "",
         os_type=properties.os_type,
         hyper_v_generation=properties.hyper_v_generation,
-        supported_capabilities=SupportedCapabilities(properties.architecture),
+        supported_capabilities=properties.capabilities,
+        purchase_plan=properties.purchase_plan,
         tags=properties.tags,
     )
 

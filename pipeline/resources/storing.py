@@ -22,7 +22,13 @@ from pipeline.ports import VersionRecord, Zone
 from pipeline.preflight import check_space, measure
 from pipeline.preparation import clean
 from pipeline.replication import collect, held
-from pipeline.resources.model import Content, ManagedImage, Resource, SupportedCapabilities
+from pipeline.resources.model import (
+    Content,
+    DiskControllerTypes,
+    ManagedImage,
+    Resource,
+    SupportedCapabilities,
+)
 from pipeline.resources.service import ResourceService
 from pipeline.sources import Description, Supply
 from pipeline.stages.convert import Stored, convert
@@ -125,15 +131,25 @@ def annotated(resource: R, description: Description, disk: Disk, ports: Ports) -
         with ports.images.open(disk.chain) as content:
             found = read_partitions(content, 512).generation
         generation = found if found in ("V1", "V2") else None
-    architecture, os_type = description.architecture, description.os_type
+    os_type = description.os_type
     return replace(
         resource,
         hyper_v_generation=resource.hyper_v_generation
         or (HyperVGeneration(generation) if generation else None),
         os_type=resource.os_type or (OsType(os_type) if os_type else None),
-        supported_capabilities=resource.supported_capabilities
-        if resource.supported_capabilities.architecture
-        else SupportedCapabilities(Architecture(architecture) if architecture else None),
+        supported_capabilities=_capabilities(resource.supported_capabilities, description),
+        purchase_plan=resource.purchase_plan or description.purchase_plan,
+    )
+
+
+def _capabilities(said: SupportedCapabilities, description: Description) -> SupportedCapabilities:
+    """What was said of the resource, completed by what is known of its source."""
+    architecture, controller = description.architecture, description.controller
+    network = said.accelerated_network
+    return SupportedCapabilities(
+        said.architecture or (Architecture(architecture) if architecture else None),
+        description.accelerated_network if network is None else network,
+        said.disk_controller_types or (DiskControllerTypes(controller) if controller else None),
     )
 
 

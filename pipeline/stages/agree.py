@@ -2,7 +2,6 @@
 definition promises."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from pipeline.gallery.model import (
@@ -30,11 +29,19 @@ def agree(
 ) -> None:
     """Raise InvalidParameter for a property that the description of the machine contradicts.
     `declared` is what the publisher said of it; what the description says comes first."""
-    source = declared
-    if description.controller is not None:
-        source = replace(declared, disk_controller_type=description.controller)
+    source = known(description, declared)
     features.capture(gallery.get_definition(version.name.definition), source, version.name)
     gallery.check_source(version, facts_of(description), source)
+
+
+def known(description: Description, declared: SourceProperties) -> SourceProperties:
+    """What is known of the machine. A purchase plan goes with all that is made from its image."""
+    network = description.accelerated_network
+    return SourceProperties(
+        description.controller or declared.disk_controller_type,
+        declared.accelerated_network if network is None else network,
+        description.purchase_plan or declared.purchase_plan,
+    )
 
 
 def facts_of(description: Description) -> SourceFacts:
@@ -58,8 +65,9 @@ def agree_with_disks(
     """The definition's properties that neither the disks nor their description could confirm.
     Raises InvalidParameter for one that the disks contradict. `report` is that of generalizing;
     empty before that, when only the partition table is known."""
-    described = gallery.check_source(version, facts_of(description), declared)
-    seen = gallery.check_source(version, disk_facts(table, report), declared)
+    source = known(description, declared)
+    described = gallery.check_source(version, facts_of(description), source)
+    seen = gallery.check_source(version, disk_facts(table, report), source)
     return tuple(name for name in seen if name in described)
 
 
