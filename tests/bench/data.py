@@ -62,7 +62,7 @@ class Scale:
 
 FULL = Scale("full", PACKAGES, 8 * GIB, 4 * GIB, 2 * TIB, 12 * GIB)
 QUICK = Scale("quick", (), 2 * GIB, GIB // 2, 2 * TIB, 4 * GIB)
-TINY = Scale("tiny", None, 64 * MIB, 16 * MIB, 16 * GIB, GIB)
+TINY = Scale("tiny", None, 64 * MIB, 16 * MIB, 16 * GIB, 400 * MIB)
 SCALES = {scale.name: scale for scale in (FULL, QUICK, TINY)}
 
 # The formats: driver of qemu, its options for a new file, flags.

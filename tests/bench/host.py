@@ -61,7 +61,7 @@ def _version(argv: tuple[str, ...]) -> str:
 
 def _commit() -> str:
     """The commit that is measured, marked when files differ from it; empty outside of a clone."""
-    argv = ("git", "describe", "--always", "--dirty", "--abbrev=12")
+    argv = ("git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=12")
     root = Path(__file__).parents[2]
     done = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
     return done.stdout.strip()

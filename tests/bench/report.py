@@ -125,7 +125,9 @@ def _table_of(
                 f"| {f'{median(write_times):.2f}' if write_times else ''} "
                 f"| {_processor(cell)} |"
             )
-        lines += [f"| {figure.row.title} | {figure.system} | | {note} |" for note in cell["notes"]]
+        lines += [
+            f"| {cell['title']} | {name.split('@')[1]} | | {note} |" for note in cell["notes"]
+        ]
     return "\n".join(lines)
 
 
