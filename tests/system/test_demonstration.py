@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from fixtures import boot, canaries, debian
 from fixtures.demonstration import DEFINITION, REGIONS, VERSIONS, Demonstration, summary
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGd1ZXN0IGtleSBvZiBhIGJvb3QgdGVzdCBvbmx5ISEh {}"
 
 
 def show(demo: Demonstration, version: str) -> dict[str, Any]:
@@ -113,36 +116,78 @@ def test_the_demonstration_keeps_to_its_directory(demonstration: Demonstration) 
     assert all(zone.startswith(home) for zones in listed["regions"].values() for zone in zones)
 
 
-@pytest.mark.timeout(900)
-def test_deployed_machines_boot_as_machines_of_their_own(
-    demonstration: Demonstration, guest: debian.Guest, tmp_path: Path
-) -> None:
-    """Two machines from one version: to a login prompt, each with an identity of its own."""
-    machines = []
-    for name in ("vm1", "vm2"):
-        out = tmp_path / name
-        deployed = demonstration.galleria(
-            *("deploy", f"{DEFINITION}/{VERSIONS[0]}", "--region", "eu"),
-            *("--name", name, "--out", str(out)),
-        )
-        found = deployed["deployment"]["disks"]
-        disks = tuple((Path(disk["path"]), disk["format"]) for disk in found)
-        assert [disk.get("lun") for disk in found] == [None, 0]  # the OS disk first
-        assert all(path.is_relative_to(out) for path, _ in disks)
-        machines.append(
-            boot.Machine(name, disks, tmp_path / f"{name}.log", guest.kernel, guest.initrd)
-        )
-    one, two = boot.boot(machines)
-    for identity in (one, two):
+def deployed(
+    demo: Demonstration, guest: debian.Guest, work: Path, name: str, *options: str
+) -> boot.Machine:
+    """A machine of the first version, with the seed that galleria made for cloud-init."""
+    out = work / name
+    found = demo.galleria(
+        *("deploy", f"{DEFINITION}/{VERSIONS[0]}", "--region", "eu"),
+        *("--name", name, "--out", str(out), *options),
+    )["deployment"]["disks"]
+    assert [disk.get("lun") for disk in found] == [None, 0]  # the OS disk first
+    disks = [(Path(disk["path"]), disk["format"]) for disk in found]
+    assert all(path.is_relative_to(out) for path, _ in disks)
+    disks.append((disks[0][0].parent / "seed.iso", "raw"))
+    console = work / f"{name}.log"
+    return boot.Machine(name, tuple(disks), console, guest.kernel, guest.initrd)
+
+
+def own(identities: Sequence[boot.Identity]) -> None:
+    """Each is a machine of its own, with sshd ready."""
+    for identity in identities:
         assert identity.ssh == "active"
         assert len(identity.machine_id) == 32
         assert len(identity.host_keys) >= 3
-        assert identity.hostname == "localhost"
         assert identity.data == "data disk of the fixture guest"
+    one, two = identities
     assert one.machine_id != two.machine_id
     assert canaries.MACHINE_ID.value not in (one.machine_id, two.machine_id)
     fingerprints = [{key.split()[1] for key in item.host_keys} for item in (one, two)]
     assert not fingerprints[0] & fingerprints[1]
+
+
+def same(before: Sequence[boot.Identity], after: Sequence[boot.Identity]) -> None:
+    """The next boot changed nothing of who the machines are."""
+    for one, other in zip(before, after, strict=True):
+        assert replace(one, seconds=0, failed=()) == replace(other, seconds=0, failed=())
+
+
+@pytest.mark.timeout(900)
+def test_machines_without_cloud_init_are_their_own_and_stay_so(
+    demonstration: Demonstration, guest: debian.Guest, tmp_path: Path
+) -> None:
+    """Two machines from one version, each booted twice to a login prompt."""
+    machines = [deployed(demonstration, guest, tmp_path, name) for name in ("vm1", "vm2")]
+    first = boot.boot(machines)
+    own(first)
+    assert [identity.hostname for identity in first] == ["localhost"] * 2
+    assert [identity.users for identity in first] == [()] * 2
+    same(first, boot.boot(machines))
+
+
+@pytest.mark.timeout(900)
+def test_machines_with_cloud_init_are_who_their_seed_says(
+    demonstration: Demonstration, guest: debian.Guest, tmp_path: Path
+) -> None:
+    """Two machines from one version read the seeds that galleria made: host name, user, key. That
+    a second boot keeps it all is a nightly test (test_boot)."""
+    machines = []
+    for name in ("web1", "web2"):
+        options = ("--hostname", f"{name}-host", "--admin-username", f"{name}-admin")
+        made = deployed(
+            *(demonstration, guest, tmp_path, name),
+            *(*options, "--ssh-key", KEY.format(name)),
+        )
+        machines.append(replace(made, cloud_init=True))
+    first = boot.boot(machines)
+    own(first)
+    for machine, identity in zip(machines, first, strict=True):
+        name = machine.name
+        assert identity.hostname == f"{name}-host"
+        assert identity.users == (f"{name}-admin",)
+        keys = f"/home/{name}-admin/.ssh/authorized_keys {KEY.format(name)}"
+        assert identity.authorized == (keys,)
 
 
 def test_an_unrelated_directory_is_not_removed(tmp_path: Path) -> None:
