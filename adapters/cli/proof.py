@@ -1,5 +1,6 @@
 """`galleria diff` and `sbom`, and what `generalize --check`, `--dry-run`, `show --report` print."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,7 @@ def diff(settings: Settings, *, old: str, new: str) -> None:
         old_report, new_report = (app.gallery.report(item.name) for item in (before, after))
         found = difference(before, after, old_report, new_report, app.ports.zones)
     document = {"from": before.name.arm_id, "to": after.name.arm_id, "difference": found}
-    settings.emit(document, _diff_text(before, after, found))
+    settings.emit(document, diff_text(before, after, found))
 
 
 @click.command(cls=Command)
@@ -126,6 +127,10 @@ def _report_fields(report: Mapping[str, Any]) -> list[tuple[str, object]]:
         *(("  because", reason) for reason in check.get("reasons", ())),
         *(("free space", note) for note in report.get("free_space", ())),
     ]
+    if "copied_from" in report:
+        found.append(("as it was for", report["copied_from"]))
+    if "validation" in report:
+        found += _validation_fields(report["validation"])
     if "boot" in report:
         boot = report["boot"]
         found.append(("boots", f"{boot['by']} after {seconds_text(boot['seconds'])}"))
@@ -136,6 +141,21 @@ def _report_fields(report: Mapping[str, Any]) -> list[tuple[str, object]]:
         )
         found.append(("inventory", counts))
     return found
+
+
+def _validation_fields(validation: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """How many checks hold, and each that does not."""
+    checks = validation["findings"]
+    counts = Counter(item["result"] for item in checks)
+    said = ", ".join(f"{count} {result}" for result, count in counts.most_common())
+    return [
+        (f"for {validation['for']}", said),
+        *(
+            (f"  {item['result']}", f"{item['check']}: {item['found']}")
+            for item in checks
+            if item["result"] in ("warn", "unknown")
+        ),
+    ]
 
 
 def _paths(changes: list[Mapping[str, str]]) -> str:
@@ -154,7 +174,8 @@ def _guest_text(guest: Mapping[str, str]) -> str:
     return " ".join(name for name in names if name and name != "unknown") or "unknown"
 
 
-def _diff_text(before: ImageVersion, after: ImageVersion, found: Difference) -> str:
+def diff_text(before: ImageVersion, after: ImageVersion, found: Difference) -> str:
+    """What changed, as tables."""
     parts = [f"from {before.name} to {after.name}"]
     if not found.compared:
         parts.append("only blocks: one of the versions has no inventory of its guest")

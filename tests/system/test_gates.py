@@ -14,7 +14,9 @@ import pytest
 
 from adapters.app import App
 from adapters.catalog import open_catalog
+from adapters.cli.proof import diff_text, report_text
 from pipeline.boot import Boots, MachineKind
+from pipeline.diff import difference
 from pipeline.errors import EnvironmentMissing, InvalidParameter, Refused, StageFailed
 from pipeline.gallery.model import (
     Architecture,
@@ -208,6 +210,8 @@ def test_a_warning_warns_and_is_recorded(house: House) -> None:
     assert results["OS state"] == "ok"
     assert results["generation"] == "ok"
     assert len(results) >= 25
+    shown = report_text(house.report("corp/linux/1.0.0"))
+    assert "no swap on the OS disk: UUID=2 in fstab" in shown
 
 
 def test_disks_that_are_published_as_they_are_are_checked_too(house: House) -> None:
@@ -241,11 +245,49 @@ def test_what_was_looked_at_is_not_looked_at_again(house: House) -> None:
     again = house.request("corp/linux/2.0.1", VersionSource("corp/linux/2.0.0"), validate=True)
     publish(again, ports)
     assert len(host.sessions) == 2
-    # a report that is not what it was is not believed
+    # a report that is not what it was is noticed, and not believed
     with closing(open_catalog(house.lab.config.catalog)) as catalog, catalog.write() as writer:
         writer.put_report(first.name, {**before, "profile": "another"})
+    changed = house.report("corp/linux/1.0.0")
+    (bad,) = [v for v in verify_report(first, changed, house.app.zones["eu"]) if not v.sound]
+    assert bad.subject == "report"
     publish(house.request("corp/linux/2.0.2", VersionSource("corp/linux/1.0.0")), ports)
     assert len(host.sessions) == 3
+
+
+DPKG = "Package: {}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {}\n\n"
+
+
+def test_a_difference_names_packages_files_users_and_blocks(house: House) -> None:
+    old = {
+        "/var/lib/dpkg/status": DPKG.format("bash", "5.1") + DPKG.format("telnet", "1"),
+        "/etc/app.conf": "old",
+        "/etc/gone.conf": "",
+    }
+    new = {
+        "/var/lib/dpkg/status": DPKG.format("bash", "5.2") + DPKG.format("curl", "8"),
+        "/etc/app.conf": "new",
+        "/etc/come.conf": "",
+        "/etc/passwd": "root:x:0:0:root:/root:/bin/bash\nweb:x:33:33:web:/srv:/bin/false\n",
+    }
+    first = publish(house.request("corp/linux/1.0.0"), house.ports(house.host({**old})))
+    with house.source.path.open("r+b") as disk:
+        disk.seek(20 << 20)
+        disk.write(b"changed")
+    second = publish(house.request("corp/linux/1.0.1"), house.ports(house.host({**new})))
+    before, after = house.report("corp/linux/1.0.0"), house.report("corp/linux/1.0.1")
+    found = difference(first, second, before, after, house.app.ports.zones)
+    text = diff_text(first, second, found)
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    for row in (
+        *("added curl 8", "removed telnet 1", "upgraded bash 5.1 5.2"),
+        *("added /etc/come.conf", "removed /etc/gone.conf", "changed /etc/app.conf"),
+        *("added web", "changed root", "os 32 MiB 256 KiB"),
+    ):
+        assert row in rows, text
+    same = difference(second, second, after, after, house.app.ports.zones)
+    assert "no package, configuration file or user differs" in diff_text(second, second, same)
+    assert [disk.changed for disk in same.disks] == [0]
 
 
 def test_a_managed_image_is_looked_at_once_and_a_snapshot_never(house: House) -> None:
