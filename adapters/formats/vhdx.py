@@ -1,5 +1,4 @@
-"""VHDX, dynamic, fixed and differencing: inspection, and where its payload lies (qemu's map does
-not tell).
+"""VHDX, dynamic, fixed and differencing: inspection. Where its payload lies is in `vhdx_blocks`.
 
 Source: Microsoft, [MS-VHDX] "Virtual Hard Disk v2 (VHDX) File Format"; little endian throughout.
 """
@@ -8,10 +7,17 @@ import itertools
 import struct
 import uuid
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
-from adapters.formats.layering import Held, Piece, sectors
+from adapters.formats.crc32c import crc32c
+from adapters.formats.vhdx_blocks import (
+    BITMAP_BLOCK,
+    BITMAP_PRESENT,
+    FULLY_PRESENT,
+    MIB,
+    PARTIALLY_PRESENT,
+    READ_AS_ZERO,
+    Layout,
+)
 from adapters.formats.window import (
     TABLE_LIMIT,
     Findings,
@@ -22,12 +28,11 @@ from adapters.formats.window import (
     le64,
     power_of_two,
 )
-from pipeline.data.extents import SECTOR, Extent, Kind
+from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
 from pipeline.ports import ImageFormat
 
 MAGIC = b"vhdxfile"
-MIB = 1 << 20
 HEADERS = (64 << 10, 128 << 10)
 HEADER_SIZE = 4096
 REGION_TABLES = (192 << 10, 256 << 10)
@@ -54,95 +59,11 @@ KNOWN_ITEMS = {
 ITEM_REQUIRED = 4
 KEEPS_BLOCKS, HAS_PARENT = 1, 2
 
-# payload block states, MS-VHDX 2.5.1.1; the first four read as zero in a disk without a parent
-NOT_PRESENT, UNDEFINED, ZERO, UNMAPPED, FULLY_PRESENT, PARTIALLY_PRESENT = 0, 1, 2, 3, 6, 7
-READ_AS_ZERO = {NOT_PRESENT, UNDEFINED, ZERO, UNMAPPED}
-BITMAP_PRESENT = 6
-BITMAP_BLOCK = MIB  # bytes of one sector bitmap block, 2.5.1.2
-
 # parent locator, MS-VHDX 2.6.2.6
 LOCATOR_TYPE = uuid.UUID("b04aefb7-d19e-4a81-b789-25b8e9445913")
 LOCATOR_LIMIT = 64
 LINKAGES = ("parent_linkage", "parent_linkage2")
 PATHS = ("relative_path", "absolute_win32_path", "volume_path")
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where a VHDX keeps its payload: one entry of `blocks` per block of the virtual disk.
-
-    `bitmaps` (of a differencing disk) has one entry for every `chunk` blocks: where it is told
-    which sectors of a partially present block are there.
-    """
-
-    virtual_size: int
-    block_size: int
-    blocks: "array[int]"
-    window: Window
-    bitmaps: "array[int] | None" = None
-    chunk: int = 1
-
-    def pieces(self, start: int, end: int) -> Iterator[Piece]:
-        """Cover [start, end) in order: what lies here, is zero, or is the parent's."""
-        while start < end:
-            index = start // self.block_size
-            base = index * self.block_size
-            until = min(end, base + self.block_size)
-            entry = self.blocks[index]
-            place, state = (entry >> 20) * MIB, entry & 7
-            if state == FULLY_PRESENT:
-                yield Piece(start, until, Held.HERE, place + start - base)
-            elif state == PARTIALLY_PRESENT:
-                bits = self._bits(index)
-                yield from sectors(bits, base, start, until, place, low_first=True)
-            else:
-                yield Piece(start, until, Held.BELOW if state == NOT_PRESENT else Held.ZERO)
-            start = until
-
-    def _bits(self, index: int) -> bytes:
-        """The part of its chunk's sector bitmap that is about one block."""
-        entry = self.bitmaps[index // self.chunk] if self.bitmaps is not None else 0
-        if entry & 7 != BITMAP_PRESENT:
-            raise UnsafeImage("a partially present block has no sector bitmap")
-        length = self.block_size // SECTOR // 8
-        start = (entry >> 20) * MIB + index % self.chunk * length
-        return self.window.read(start, length, "a sector bitmap")
-
-    def extents(self) -> Iterator[Extent]:
-        """Cover [0, virtual_size) in order; neighbours in the file become one extent."""
-        return self.extents_between(0, self.virtual_size, 0)
-
-    def extents_between(self, start: int, end: int, layer: int) -> Iterator[Extent]:
-        """Cover [start, end) in order; what lies past the disk's own end is zero."""
-        pending: Extent | None = None
-        while start < end:
-            extent = self._piece(start, end, layer)
-            start = extent.end
-            if pending is not None and _adjoins(pending, extent):
-                pending = replace(pending, length=pending.length + extent.length)
-                continue
-            if pending is not None:
-                yield pending
-            pending = extent
-        if pending is not None:
-            yield pending
-
-    def _piece(self, start: int, end: int, layer: int) -> Extent:
-        """From `start` to the end of its block, or to `end`."""
-        if start >= self.virtual_size:
-            return Extent(start, end - start, Kind.ZERO)
-        index, inside = divmod(start, self.block_size)
-        length = min(self.block_size - inside, self.virtual_size - start, end - start)
-        entry = self.blocks[index]
-        if entry & 7 != FULLY_PRESENT:
-            return Extent(start, length, Kind.ZERO)
-        return Extent(start, length, Kind.DATA, layer, (entry >> 20) * MIB + inside)
-
-
-def _adjoins(before: Extent, after: Extent) -> bool:
-    if before.kind is not after.kind:
-        return False
-    return before.offset is None or before.offset + before.length == after.offset
 
 
 def parse(window: Window, findings: Findings) -> None:
@@ -229,7 +150,7 @@ def _header(window: Window) -> bytes:
     valid = []
     for offset in HEADERS:
         data = window.read(offset, HEADER_SIZE, "a VHDX header")
-        if data.startswith(b"head") and le32(data, 4) == _crc32c(data):
+        if data.startswith(b"head") and le32(data, 4) == crc32c(data):
             valid.append(data)
     if not valid:
         raise UnsafeImage("neither of its two VHDX headers is valid")
@@ -241,7 +162,7 @@ def _regions(window: Window) -> dict[uuid.UUID, tuple[int, int]]:
     tables = []
     for offset in REGION_TABLES:
         data = window.read(offset, TABLE_SIZE, "a VHDX region table")
-        if data.startswith(b"regi") and le32(data, 4) == _crc32c(data):
+        if data.startswith(b"regi") and le32(data, 4) == crc32c(data):
             tables.append(data)
     if not tables:
         raise UnsafeImage("neither of its two region tables is valid")
@@ -340,24 +261,3 @@ def _blocks(
         "its block table points to sector bitmaps outside of the file: it is truncated or damaged",
     )
     return Layout(size, block_size, blocks, window, bitmaps, ratio)
-
-
-def _table() -> tuple[int, ...]:
-    """CRC-32C (Castagnoli), reflected polynomial 0x82F63B78, a byte at a time."""
-    values = []
-    for value in range(256):
-        for _ in range(8):
-            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
-        values.append(value)
-    return tuple(values)
-
-
-_CRC = _table()
-
-
-def _crc32c(data: bytes) -> int:
-    """Over the whole structure with its own checksum field (bytes 4 to 8) as zeros."""
-    crc = 0xFFFFFFFF
-    for byte in data[:4] + bytes(4) + data[8:]:
-        crc = (crc >> 8) ^ _CRC[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFFFFFF

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from adapters import nbd, qemu, rawfile
 from adapters.formats import Window, packed, vhd, vhdx
 from adapters.formats.layering import Layered, combine
+from adapters.formats.vhdx_blocks import Layout
 from adapters.formats.window import Findings
 from adapters.images import chains, inspect
 from adapters.images.inflating import inflating
@@ -177,7 +178,7 @@ def _extents(
     bottom = chain[-1]
     if len(chain) == 1 and bottom.format is ImageFormat.RAW:
         return lambda: rawfile.extents(fds[0], size)
-    blocks: vhdx.Layout | None = None
+    blocks: Layout | None = None
     if bottom.format is ImageFormat.VHDX:
         blocks = vhdx.layout(Window(fds[-1]), Findings(ImageFormat.VHDX))
         if len(chain) == 1:
@@ -189,7 +190,7 @@ def _extents(
     return lambda: _with_blocks(qemu.parse_map(output, size), table, depth)
 
 
-def _with_blocks(mapped: Iterable[Extent], table: vhdx.Layout, depth: int) -> Iterator[Extent]:
+def _with_blocks(mapped: Iterable[Extent], table: Layout, depth: int) -> Iterator[Extent]:
     """Replace what a map says of its VHDX layer (all is data, nowhere) by the VHDX's own table."""
     for extent in mapped:
         if extent.kind is not Kind.DATA or extent.layer != depth:
