@@ -60,8 +60,8 @@ class Scale:
     disk: int
 
 
-FULL = Scale("full", PACKAGES, 8 * GIB, 4 * GIB, 2 * TIB, 12 * GIB)
-QUICK = Scale("quick", (), 2 * GIB, GIB // 2, 2 * TIB, 4 * GIB)
+FULL = Scale("full", PACKAGES, 8 * GIB, 4 * GIB, 2 * TIB, 6 * GIB)
+QUICK = Scale("quick", (), 2 * GIB, GIB // 2, 2 * TIB, 3 * GIB)
 TINY = Scale("tiny", None, 64 * MIB, 16 * MIB, 16 * GIB, 400 * MIB)
 SCALES = {scale.name: scale for scale in (FULL, QUICK, TINY)}
 
@@ -261,7 +261,8 @@ def _needs(name: str) -> Sequence[str]:
 
 
 def _recipe(scale: Scale) -> str:
-    recipe = repr((RECIPE, scale, SMALL_UPGRADE, LARGE_UPGRADE, CONVERSIONS))
+    lengths = (scale.virtual_size, scale.random, scale.sparse)
+    recipe = repr((RECIPE, scale.packages, lengths, SMALL_UPGRADE, LARGE_UPGRADE, CONVERSIONS))
     digest = hashlib.blake2s(recipe.encode(), digest_size=6)
     for name in debian.RECIPE_FILES:
         digest.update((Path(debian.__file__).parent / name).read_bytes())
