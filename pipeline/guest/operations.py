@@ -19,6 +19,10 @@ SYSTEM = (
     "/run", "/sbin", "/sys", "/usr",
 )
 # fmt: on
+TREES = (
+    *("/", "/home", "/media", "/mnt", "/opt", "/root", "/srv"),
+    *("/var", "/var/cache", "/var/lib", "/var/log", "/var/spool"),
+)
 EMPTY_OFFLINE = ("/dev", "/proc", "/run", "/sys")
 
 
@@ -197,7 +201,7 @@ class Editor:
         Refused when links lead to a part of the system, or to a whole tree of the root."""
         real = self.follow(directory)
         strays = below(real, SYSTEM) and not below(directory, SYSTEM)
-        strays |= real != directory and len(PurePosixPath(real).parts) < 3 and real != "/tmp"  # noqa: S108
+        strays |= real != directory and real in TREES
         if strays and not below(real, EMPTY_OFFLINE) and self.is_directory(real):
             raise Refused(
                 f"{printable(directory)} leads to {printable(real)}: what is in it is not removed"
