@@ -51,6 +51,7 @@ def run(config: Config) -> tuple[Check, ...]:
     checks = [_sandbox(sandbox)]
     checks += [_program(name, why) for name, why in PROGRAMS]
     checks += [_module(name, package) for name, package in MODULES]
+    checks += [_library(name, package, sandbox) for name, package in LIBRARIES]
     checks.append(_attempt("guestfs bindings", _bindings))
     checks += _appliance(config, sandbox)
     checks.append(_attempt("work directory", lambda: _work(config.work)))
@@ -66,7 +67,7 @@ def can_run(checks: tuple[Check, ...]) -> bool:
 
 PROGRAMS = (
     ("qemu-img", "package qemu-utils: no image can be opened without it"),
-    ("qemu-nbd", "package qemu-utils: compressed and rare formats can't be read without it"),
+    ("qemu-nbd", "package qemu-utils: snapshots inside images can't be read without it"),
     (
         f"qemu-system-{os.uname().machine}",
         "package qemu-system-x86 (Fedora: qemu-system-x86-core): no guest can be generalized",
@@ -75,6 +76,12 @@ PROGRAMS = (
 MODULES = (
     ("nbd", "package python3-libnbd, in an environment with --system-site-packages"),
     ("pyvhdi", "the Python package libvhdi-python: VHD and VHDX can't be cross-checked"),
+)
+
+# what inflates compressed images, by the distribution's Python in the sandbox
+LIBRARIES = (
+    ("libdeflate.so.0", "package libdeflate0 (Fedora: libdeflate)"),
+    ("libzstd.so.1", "package libzstd1 (Fedora: libzstd)"),
 )
 
 
@@ -133,6 +140,19 @@ def _module(name: str, package: str) -> Check:
         return Check(name, Verdict.FAIL, printable(str(error)), package)
     version = getattr(module, "get_version", None)
     return Check(name, Verdict.OK, str(version()) if version else "there")
+
+
+def _library(name: str, package: str, sandbox: Sandbox) -> Check:
+    script = f"import ctypes; ctypes.CDLL({name!r})"
+
+    def load() -> Check:
+        argv = sandbox.wrap(["python3", "-I", "-S", "-c", script])
+        if command.run(argv, ok=range(256), timeout=TRIAL_SECONDS).status == 0:
+            return Check(name, Verdict.OK, "there")
+        advice = f"{package}: compressed images can't be read without it"
+        return Check(name, Verdict.FAIL, "not installed", advice)
+
+    return _attempt(name, load)
 
 
 def _bindings() -> Check:

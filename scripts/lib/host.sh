@@ -18,8 +18,8 @@ DRY_RUN=${DRY_RUN:-}
 # shellcheck disable=SC2034  # by name: host_packages
 declare -A DEBIAN=(
   [run]="python3 python3-venv python3-guestfs libguestfs-tools libguestfs-xfs python3-libnbd
-    qemu-utils qemu-system-x86 ovmf bubblewrap e2fsprogs xfsprogs btrfs-progs dosfstools ntfs-3g fdisk
-    util-linux"
+    libdeflate0 libzstd1 qemu-utils qemu-system-x86 ovmf bubblewrap e2fsprogs xfsprogs btrfs-progs
+    dosfstools ntfs-3g fdisk util-linux"
   [demonstration]="mmdebstrap fakeroot uidmap debian-archive-keyring grub-common grub-pc-bin mtools
     tar"
   [test]="git grub-efi-amd64-bin libhivex-bin libvirt0 libxml2-utils vagrant
@@ -30,8 +30,8 @@ declare -A DEBIAN=(
 # shellcheck disable=SC2034
 declare -A FEDORA=(
   [run]="python3 python3-libguestfs guestfs-tools libguestfs-xfs python3-libnbd qemu-img
-    qemu-system-x86-core edk2-ovmf bubblewrap e2fsprogs xfsprogs btrfs-progs dosfstools ntfs-3g
-    util-linux"
+    libdeflate libzstd qemu-system-x86-core edk2-ovmf bubblewrap e2fsprogs xfsprogs btrfs-progs
+    dosfstools ntfs-3g util-linux"
   [demonstration]="mmdebstrap fakeroot shadow-utils debian-keyring grub2-tools grub2-pc-modules
     mtools tar"
   [test]="git grub2-efi-x64-modules hivex libvirt-libs libxml2 vagrant vagrant-libvirt
