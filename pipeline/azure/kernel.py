@@ -65,6 +65,14 @@ def boot_arguments(look: Editor) -> Iterator[Finding]:
         " Azure's serial console and boot diagnostics read ttyS0",
         f"{len(lines)} entries",
     )
+    plain = all("net.ifnames=0" in words for words in lines)
+    yield Finding(
+        "names of network cards",
+        Severity.INFO,
+        plain,
+        "net.ifnames=0" if plain else "predictable names: no net.ifnames=0",
+        "" if plain else "net.ifnames=0 makes the first one eth0, as Azure recommends",
+    )
     early = all(any(word.startswith("earlyprintk=ttyS0") for word in words) for words in lines)
     yield Finding(
         "early messages",

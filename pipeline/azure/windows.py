@@ -10,7 +10,7 @@ from pipeline.guest.windows.tree import Tree, shown
 from pipeline.ports import Guest, GuestFacts
 
 # Start of a service (winsvc.h): 0 boot, 1 system, 2 automatic, 3 on demand, 4 disabled
-BOOT, SYSTEM, AUTOMATIC, DEMAND = 0, 1, 2, 3
+BOOT, SYSTEM, AUTOMATIC, DEMAND, DISABLED = 0, 1, 2, 3, 4
 STARTS: Mapping[str, tuple[int, Severity]] = {
     "cdrom": (SYSTEM, Severity.FAIL),
     "vmbus": (BOOT, Severity.FAIL),
@@ -50,6 +50,9 @@ def windows_findings(guest: Guest, facts: GuestFacts) -> Iterator[Finding]:
         [panther or ""] if full else [],
         "remove it: Sysprep may fail with it (galleria generalize does)",
     )
+    if facts.generation == "V2":
+        said = "the EFI system partition of a Windows is not looked into"
+        yield Finding("UEFI boot loader", Severity.FAIL, None, said)
     said = "the boot configuration (BCD) is not read by this check"
     yield Finding("serial console (EMS)", Severity.INFO, None, said)
     for name, read in (("SYSTEM", _system), ("SOFTWARE", _software)):
@@ -73,6 +76,14 @@ def _system(hive: Hive) -> Iterator[Finding]:
         yield Finding(
             f"service {service}", severity, start == wanted, said, fix * (start != wanted)
         )
+    card = registry.number(hive, f"{current}\\Services\\netvsc", "Start")
+    yield Finding(
+        "network driver",
+        Severity.FAIL,
+        card is not None and card != DISABLED,
+        "netvsc is absent" if card is None else f"netvsc has Start={card}",
+        "" if card is not None and card != DISABLED else "Windows has netvsc built in: enable it",
+    )
     denied = registry.number(hive, f"{current}\\{RDP}", "fDenyTSConnections")
     port = registry.number(hive, f"{current}\\{TCP}", "PortNumber")
     on = denied == 0 and port in (None, 3389)

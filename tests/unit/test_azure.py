@@ -11,7 +11,7 @@ from fixtures.hive import Key, number, text
 from pipeline.azure.disk import disk_findings, file_findings, state_finding
 from pipeline.azure.findings import Finding, failed
 from pipeline.azure.linux import linux_findings
-from pipeline.azure.windows import STARTS, windows_findings
+from pipeline.azure.windows import PROXY, STARTS, windows_findings
 from pipeline.gallery.model import HyperVGeneration, OsState
 from pipeline.guest.checks import Evidence
 from pipeline.guest.partitions import Partition, PartitionTable
@@ -30,7 +30,10 @@ FACTS = GuestFacts(
 )
 CONFIG = "CONFIG_HYPERV=m\nCONFIG_HYPERV_STORAGE=m\nCONFIG_UDF_FS=m\nCONFIG_VFAT_FS=m\n"
 MODULES = "net/hv_netvsc.ko.xz: x.ko\nhid/hid-hyperv.ko:\npci/pci-hyperv.ko:\n"
-ENTRY = "  linux /vmlinuz-6.1 root=UUID=1 console=tty1 console=ttyS0,115200n8 earlyprintk=ttyS0\n"
+ENTRY = (
+    "  linux /vmlinuz-6.1 root=UUID=1 console=tty1 console=ttyS0,115200n8 earlyprintk=ttyS0"
+    " net.ifnames=0\n"
+)
 FILES = {
     "/etc/fstab": "# comment /dev/sda1\nUUID=1 / ext4 defaults 0 1\nLABEL=x /boot/efi vfat x 0 0\n",
     "/boot/efi/EFI/BOOT/BOOTX64.EFI": "MZ",
@@ -92,6 +95,11 @@ def test_a_sound_guest_passes_every_check() -> None:
          "kernel arguments", "warn"),
         ({"/boot/grub/grub.cfg": ENTRY.replace("earlyprintk", "rhgb quiet x")},
          "kernel arguments", "warn"),
+        ({"/boot/grub/grub.cfg": ENTRY.replace("net.ifnames=0", "")},
+         "names of network cards", "info"),
+        ({"/boot/grub/grub.cfg": ENTRY.replace("earlyprintk=ttyS0", "")}, "early messages", "info"),
+        ({"/lib/modules/6.1/modules.dep": ""}, "driver hid_hyperv", "warn"),
+        ({"/lib/modules/6.1/modules.dep": ""}, "driver pci_hyperv", "warn"),
         ({"/boot/loader/entries/a.conf": "options $kernelopts x\n",
           "/boot/grub2/grubenv": "kernelopts=root=UUID=1 console=ttyS0 console=tty0\n"},
          "kernel arguments", "warn"),
@@ -186,6 +194,7 @@ def plant(guest: MemoryGuest, change: Callable[[Key], None]) -> MemoryGuest:
     """A Windows as Azure wants it, and what `change` makes of its SYSTEM hive."""
     system, software = Key(), Key()
     put(system, "Select", Current=number(1))
+    put(system, "ControlSet001\\Services\\netvsc", Start=number(3))
     for service, (start, _) in STARTS.items():
         put(system, f"ControlSet001\\Services\\{service}", Start=number(start))
     control = "ControlSet001\\Control"
@@ -219,10 +228,71 @@ def test_a_sound_windows_passes() -> None:
     assert {check for check, result in found.items() if result != "ok"} == {"serial console (EMS)"}
 
 
+@pytest.mark.parametrize("service", STARTS)
+@pytest.mark.parametrize("start", [None, 4])
+def test_services_that_do_not_start(service: str, start: int | None) -> None:
+    def change(root: Key) -> None:
+        values = root.keys["ControlSet001"].keys["Services"].keys[service].values
+        values.clear()
+        if start is not None:
+            values["Start"] = number(start)
+
+    assert windows(change)[f"service {service}"] == STARTS[service][1].value
+
+
+def test_what_is_wrong_outside_of_the_registry() -> None:
+    guest = plant(MemoryGuest(), lambda root: None)
+    guest.plant("/Windows/Panther/setupact.log", "x")
+    facts = replace(WINDOWS, architecture="i386", filesystems=(("/dev/sda2", "BitLocker"),))
+    found = {item.check: item.result for item in windows_findings(guest, facts)}
+    assert found["64 bits"] == "fail"
+    assert found["BitLocker off"] == "fail"
+    assert found["no Panther directory"] == "warn"
+    assert "UEFI boot loader" not in found
+    guest.remove("/Windows/System32/config/SOFTWARE")
+    uefi = replace(facts, generation="V2")
+    found = {item.check: item.result for item in windows_findings(guest, uefi)}
+    assert found["UEFI boot loader"] == "unknown"
+    assert found["registry SOFTWARE"] == "unknown"
+
+
+def test_a_proxy_is_found() -> None:
+    guest = plant(MemoryGuest(), lambda root: None)
+    software = Key()
+    put(software, PROXY, WinHttpSettings=hive.Value(3, b"\x18\0\0\0\0\0\0\0\3\0\0\0"))
+    guest.plant("/Windows/System32/config/SOFTWARE", hive.write(software))
+    found = {item.check: item.result for item in windows_findings(guest, WINDOWS)}
+    assert found["no WinHTTP proxy"] == "warn"
+
+
 @pytest.mark.parametrize(
     ("path", "values", "check", "result"),
     [
-        ("Services\\cdrom", {"Start": number(4)}, "service cdrom", "fail"),
+        ("Services\\netvsc", {"Start": number(4)}, "network driver", "fail"),
+        (
+            "Control\\Terminal Server\\WinStations\\RDP-Tcp",
+            {"PortNumber": number(3390)},
+            "remote desktop",
+            "fail",
+        ),
+        (
+            "Services\\partmgr\\Parameters",
+            {"SanPolicy": number(3)},
+            "disks come online",
+            "warn",
+        ),
+        (
+            "Control\\Session Manager\\Environment",
+            {"TEMP": text("D:\\tmp")},
+            "TEMP is the default",
+            "warn",
+        ),
+        (
+            "Control\\Session Manager\\Environment",
+            {"TMP": text("D:\\tmp")},
+            "TMP is the default",
+            "warn",
+        ),
         ("Control\\Terminal Server", {"fDenyTSConnections": number(1)}, "remote desktop", "fail"),
         (
             "Control\\Terminal Server\\WinStations\\RDP-Tcp",
