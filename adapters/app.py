@@ -23,6 +23,7 @@ from adapters.qmp.machine import QemuMachines
 from adapters.sandbox import Sandbox
 from adapters.sources import Bounds, Downloads, HostSources, networks
 from adapters.sources import Reach as DownloadReach
+from adapters.usage import cpu_seconds
 from adapters.vms import firmware
 from adapters.work import WorkDirectory
 from adapters.zones import DirectoryZone, create_zone, open_zone
@@ -91,6 +92,7 @@ def open_app(config: Config, progress: Progress, *, keys: Sequence[Key] = ()) ->
             logs=config.work.parent / "logs",
             progress=progress,
             later=partial(_replicate_later, config),
+            cpu=cpu_seconds,
             zrs_same_filesystem=config.zrs_same_filesystem,
         )
         seen = guarded(gallery, access, views)

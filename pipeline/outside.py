@@ -1,22 +1,26 @@
 """What the jobs need from outside, in one hand."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.boot import Boots
 from pipeline.gallery.model import ImageVersion
 from pipeline.gallery.service import GalleryService
 from pipeline.placement import Zones
-from pipeline.ports import GuestHost, Images, Pins, Progress, Work
+from pipeline.ports import GuestHost, Images, Pins, Progress, TransferStats, Work
 from pipeline.sources import Sources
+from pipeline.timing import Record, process_cpu
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
     """Everything that the jobs need from outside. `logs` is where what background
     processes and booted machines say is kept. `later` replicates a version in the background;
-    `begun` is told of a version when its rules have passed and its number is taken."""
+    `begun` is told of a version when its rules have passed and its number is taken; `cpu` says what
+    CPU seconds this process and what it started have used; `timed` and `moved` measure a stage
+    that is no progress to see, and take its bytes."""
 
     gallery: GalleryService
     sources: Sources
@@ -31,3 +35,13 @@ class Ports:
     later: Callable[[ImageVersion], None]
     begun: Callable[[ImageVersion], None] = lambda _: None
     zrs_same_filesystem: bool = False
+    cpu: Callable[[], float] = process_cpu
+    timed: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
+    moved: Callable[[str, TransferStats], None] = lambda _name, _stats: None
+
+
+def recorded(ports: Ports) -> tuple[Ports, Record]:
+    """The same, with a record of where the time of one job goes."""
+    record = Record(ports.progress, ports.cpu)
+    measured = replace(ports, progress=record, timed=record.timed, moved=record.moved)
+    return measured, record

@@ -25,7 +25,7 @@ from pipeline.gallery.model import (
 )
 from pipeline.guest.partitions import PartitionTable
 from pipeline.guest.profiles import Plan
-from pipeline.outside import Ports
+from pipeline.outside import Ports, recorded
 from pipeline.placement import Parents, Places, every_zone, independent, sinks
 from pipeline.ports import Pin
 from pipeline.preflight import check_space, measure
@@ -49,6 +49,7 @@ from pipeline.stages.replicate import (
 )
 from pipeline.stages.share import share
 from pipeline.stages.snapshot import snapshot
+from pipeline.timing import Record
 
 
 class Wait(Enum):
@@ -79,6 +80,7 @@ class PublishRequest:
 def publish(request: PublishRequest, ports: Ports) -> ImageVersion:
     """Publish a version. Every rule is checked before a byte is read; the source is never written;
     a region is Completed or not there. Raises PartiallyReplicated when only some regions are."""
+    ports, record = recorded(ports)
     with ports.work.directory() as work:
         version = ports.gallery.begin_version(described(request, ports.sources))
         with given_back(version, ports):
@@ -88,7 +90,7 @@ def publish(request: PublishRequest, ports: Ports) -> ImageVersion:
             else:
                 with supplied(request.sources, work, ports.sources) as supply:
                     version = make(version, supply, request, work, ports)
-            version = conclude(version, ports)
+            version = conclude(version, ports, record)
     return complete(version)
 
 
@@ -97,46 +99,47 @@ def make(
 ) -> ImageVersion:
     """The stages, in order."""
     agree(version, supply.description, request.version.source, ports.gallery)
-    sources = ingest(supply.disks, ports.images)
+    with ports.timed("inspect"):
+        sources = ingest(supply.disks, ports.images)
     check_limits(version, sources, request, ports)
     if shallow.is_shallow(version):
         return make_shallow(version, supply, sources, request, work, ports)
-    with ready(version, supply, sources, request, work, ports) as found:
-        zones, known = sinks(found.places), found.known
-        with held(zones, ports, known.values()):
-            advance = region_meter(version, found.places, found.disks, ports)
-            stored = (
-                share(
-                    known,
-                    zones,
-                    ports.zones,
-                    work,
-                    ports.images,
-                    ports.progress,
-                    advance,
-                    independent=independent(found.places),
-                )
-                if known
-                else convert(
-                    found.disks,
-                    zones,
-                    found.parents,
-                    work,
-                    found.pin,
-                    ports.images,
-                    ports.progress,
-                    advance,
-                    independent=independent(found.places),
-                )
-            )
-            report, nvram = found.report, supply.description.nvram
-            if request.boot_check:
-                report = boot_stored(version, stored, nvram, report, work, ports)
-            parts = cached(stored_disks(sources, supply, stored), request)
-            version = describe(version, parts, report, found.unverified, ports)
+    with (
+        ready(version, supply, sources, request, work, ports) as found,
+        held(sinks(found.places), ports, found.known.values()),
+    ):
+        with ports.timed("store"):
+            stored = store(version, found, work, ports)
+        report, nvram = found.report, supply.description.nvram
+        if request.boot_check:
+            report = boot_stored(version, stored, nvram, report, work, ports)
+        parts = cached(stored_disks(sources, supply, stored), request)
+        version = describe(version, parts, report, found.unverified, ports)
+        with ports.timed("replicate"):
             record = zone_record(version, ports, nvram)
             outcome = replicate(version, record, stored, found.places, ports.gallery)
-            return settled(outcome, found.places)
+        return settled(outcome, found.places)
+
+
+def store(version: ImageVersion, found: "Ready", work: Path, ports: Ports) -> Stored:
+    """The disks in every zone: of bases that zones hold already, or converted."""
+    zones, alone = sinks(found.places), independent(found.places)
+    advance = region_meter(version, found.places, found.disks, ports)
+    images, progress = ports.images, ports.progress
+    # fmt: off
+    if found.known:
+        stored = share(
+            found.known, zones, ports.zones, work, images, progress, advance, independent=alone
+        )
+    else:
+        stored = convert(
+            found.disks, zones, found.parents, work, found.pin, images, progress, advance,
+            independent=alone,
+        )
+    # fmt: on
+    for disk in stored.disks:
+        ports.moved("store", disk.result.stats)
+    return stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +179,10 @@ def ready(
         parents = parents or ports.gallery.parents_of(version.name)
         places = placed(version, first_regions(version, request.wait), ports, parents)
         if request.preflight:
-            amounts = measure(disks, ports.images)
-            donors = every_zone(ports.zones) if known else ()
-            check_space(amounts, tuple(sinks(places).values()), parents, ports.work, donors)
+            with ports.timed("estimate space"):
+                amounts = measure(disks, ports.images)
+                donors = every_zone(ports.zones) if known else ()
+                check_space(amounts, tuple(sinks(places).values()), parents, ports.work, donors)
         definition = ports.gallery.get_definition(version.name.definition)
         guarding = Guarding(request.force, request.validate)
         disks, report = prepare(disks, table, plan, supply, definition, guarding, work, ports)
@@ -305,10 +309,12 @@ def describe(
     return ports.gallery.record_disks(version, disks, unverified)
 
 
-def conclude(version: ImageVersion, ports: Ports) -> ImageVersion:
-    """End the publication, or leave the regions that were not tried to a background process."""
+def conclude(version: ImageVersion, ports: Ports, record: Record) -> ImageVersion:
+    """End the publication, or leave the regions that were not tried to a background process; and
+    where the time went."""
+    stats = record.document()
     if all(status.state is not ReplicationState.UNKNOWN for status in version.regions):
-        return ports.gallery.finish_version(version)
-    version = ports.gallery.hand_over(version)
+        return ports.gallery.finish_version(version, stats)
+    version = ports.gallery.hand_over(version, stats)
     ports.later(version)
     return version

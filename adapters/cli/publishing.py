@@ -15,6 +15,7 @@ from adapters.cli.lazy import Command
 from adapters.cli.plans import plan_document, plan_text
 from adapters.cli.proof import report_text, without_inventory
 from adapters.cli.sources import source_options, sources_of
+from adapters.cli.timing import stats_text
 from adapters.cli.versions import region_table
 from adapters.text import printable, seconds_text
 from pipeline.gallery.documents import encode
@@ -117,7 +118,8 @@ def background_text(told: dict[str, Any]) -> str:
 
 
 def published_text(version: ImageVersion, seconds: float) -> str:
-    return f"published {version.name} in {seconds_text(seconds)}\n{region_table(version)}"
+    told = f"published {version.name} in {seconds_text(seconds)}\n{region_table(version)}"
+    return "\n\n".join(part for part in (told, stats_text(version.stats)) if part)
 
 
 def _try(settings: Settings, request: PublishRequest) -> None:

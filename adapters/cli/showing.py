@@ -12,6 +12,7 @@ from adapters.cli.lazy import Command
 from adapters.cli.lineage import lineage_of
 from adapters.cli.proof import report_text, without_inventory
 from adapters.cli.shared import show_view
+from adapters.cli.timing import stats_text
 from adapters.cli.versions import end_of_life, marks, minute, region_table
 from adapters.cli.watch import watch
 from adapters.text import bytes_text, fields, printable, table
@@ -115,11 +116,11 @@ def show(
     )
     parts = [about, *_disks(version), region_table(version, allocated), *_replicas(version)]
     if with_report:
-        parts.append(report_text(report))
+        parts += [report_text(report), stats_text(version.stats)]
     if with_lineage:
         document["lineage"], tree = lineage
         parts.append(tree)
-    settings.emit(document, "\n\n".join(parts))
+    settings.emit(document, "\n\n".join(part for part in parts if part))
 
 
 def _sources(version: ImageVersion, changed: Mapping[str, list[str]]) -> Iterable[str]:

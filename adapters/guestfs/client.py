@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapters import command
+from adapters import command, usage
 from adapters.guestfs import accelerator, ext, fixed, free, luks, rpm, scratch, touch, volumes
 from adapters.guestfs import helper as helper_module
 from adapters.guestfs.devices import Devices, survey
@@ -89,7 +89,7 @@ class GuestfsHost:
             session = GuestfsSession(helper, len(chains), writable=writable, keys=self.keys)
             yield session
             # not in a finally: after a failure the overlay is thrown away, and its helper killed
-            _close(helper)
+            _close(helper, confined=self.sandbox.enabled)
         touch.on_host(self.sandbox, chains, session.later)
 
     def _argv(
@@ -134,7 +134,7 @@ def _started(argv: list[str]) -> Iterator[Helper]:
             helper.join()
 
 
-def _close(helper: Helper) -> None:
+def _close(helper: Helper, *, confined: bool) -> None:
     """Everything that was written is in the overlay when this returns."""
     try:
         helper.call("umount_all")
@@ -144,6 +144,8 @@ def _close(helper: Helper) -> None:
             f"the appliance could not be shut down, what was written may be lost: {error.message}"
         ) from error
     helper.call("close")
+    if confined:
+        usage.tell(helper.call("cpu_seconds"))
     helper.finish()
 
 
@@ -201,12 +203,6 @@ class GuestfsSession:
         self._guest = GuestfsGuest(self._helper, points, writable=writable)
         return self._guest
 
-    def volumes(self) -> tuple[VolumeState, ...]:
-        return volumes.states(self._helper, self._surveyed())
-
-    def rpm_packages(self) -> tuple[Package, ...]:
-        return rpm.packages(self._helper, lambda: self.mount(writable=False))
-
     def mount_volume(self, device: str) -> Guest:
         self._helper.call("umount_all")
         self._mounted = True
@@ -214,6 +210,12 @@ class GuestfsSession:
         if self._writable:
             self._check_writable()
         return GuestfsGuest(self._helper, {"/": device}, writable=self._writable)
+
+    def volumes(self) -> tuple[VolumeState, ...]:
+        return volumes.states(self._helper, self._surveyed())
+
+    def rpm_packages(self) -> tuple[Package, ...]:
+        return rpm.packages(self._helper, lambda: self.mount(writable=False))
 
     def free_ranges(self, *, zero_rest: bool) -> FreeSpace:
         if not self._writable:

@@ -22,7 +22,7 @@ WORLD_CALLS = re.compile(r"os\.(system|popen|fork|forkpty|posix_spawn\w*|exec\w+
 # Adapters import each other only downwards in this list: what implements a port stands in none of
 # its storeys, so that one of those never knows another. `app` and its callers put them together.
 STOREYS = (
-    {"command", "durable", "text", "vhd"},
+    {"command", "durable", "text", "usage", "vhd"},
     {"sandbox", "filesystem", "formats"},
     {"qemu", "rawfile"},
     {"nbd", "sinks", "pins"},

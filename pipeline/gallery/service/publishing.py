@@ -61,6 +61,7 @@ class Publishing(Operations):
             request.replication_mode,
             kind=rules.storage_type(request),
             strategy=request.storage_account_strategy,
+            common=request.replica_count,
         )
         old = catalog.version(name)
         rules.number_free(old, request.fingerprint, owner_alive=self._busy(old))
@@ -138,13 +139,16 @@ class Publishing(Operations):
             ),
         )
 
-    def hand_over(self, version: ImageVersion) -> ImageVersion:
+    def hand_over(
+        self, version: ImageVersion, stats: Mapping[str, Any] | None = None
+    ) -> ImageVersion:
         """Give up a version that is usable, with regions left to be made: another process goes on
         with `begin_replication`."""
 
         def change(current: ImageVersion) -> ImageVersion:
             rules.has_source(current)
-            return transitions.handed_over(current)
+            kept = current.stats if stats is None else stats
+            return transitions.handed_over(replace(current, stats=kept))
 
         return self._change(version, change)
 
@@ -185,6 +189,7 @@ class Publishing(Operations):
                 version.replication_mode,
                 kind=version.storage_account_type,
                 strategy=version.storage_account_strategy,
+                common=version.replica_count,
             )
             rules.replication_put(version, checked)
             version = transitions.replicating(
