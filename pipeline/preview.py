@@ -147,6 +147,7 @@ def _targets(
         wanted.replication_mode,
         kind=rules.storage_type(wanted),
         strategy=wanted.storage_account_strategy,
+        common=wanted.replica_count,
     )
 
 

@@ -429,9 +429,9 @@ def test_an_end_of_life_that_has_passed_meanwhile_does_not_stop_other_changes() 
 
 def test_targets_are_the_source_region_by_default_and_spelt_as_configured() -> None:
     assert rules.targets((), EU, REGIONS) == (TargetRegion("eu", None, LRS),)
-    wanted = (TargetRegion("EU", 100), TargetRegion("uksouth", exclude_from_latest=True))
+    wanted = (TargetRegion("EU", 99), TargetRegion("uksouth", exclude_from_latest=True))
     assert rules.targets(wanted, EU, REGIONS) == (
-        TargetRegion("eu", 100, LRS),
+        TargetRegion("eu", 99, LRS),
         TargetRegion("UK South", None, LRS, exclude_from_latest=True),
     )
 

@@ -585,6 +585,7 @@ def test_tenants_are_known_to_those_who_belong_to_them(world: World) -> None:
         with pytest.raises(GalleriaError):
             act(TENANT)
     assert [item.id for item in world.owner.gallery.list_tenants()] == [DEFAULT_TENANT, TENANT]
+    assert ("Microsoft.Resources/tenants/write", f"/tenants/{TENANT}", True) in world.record()
 
 
 def scale_set(name: str = "set") -> ScaleSet:

@@ -122,6 +122,16 @@ def test_shallow_has_one_replica_in_all() -> None:
         rules.targets([target], EU, REGIONS, ReplicationMode.SHALLOW)
 
 
+def test_a_version_has_a_hundred_replicas_at_most_in_all() -> None:
+    regions = (TargetRegion("eu", 60), TargetRegion("us"))
+    checked(*regions, common=40)
+    with pytest.raises(InvalidParameter, match="would have 101 replicas in 2 regions"):
+        checked(*regions, common=41)
+    more = replace(regions[0], additional_replica_sets=(AdditionalReplicaSet(PREMIUM, 40),))
+    with pytest.raises(InvalidParameter, match="would have 101 replicas"):
+        checked(more, regions[1])
+
+
 # --- edge zones ---------------------------------------------------------------------------------
 
 EDGES = (*REGIONS, Region("eu/paris", (LRS,)), Region("eu/rome", (PREMIUM,)))

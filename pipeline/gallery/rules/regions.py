@@ -48,9 +48,11 @@ def targets(
     *,
     kind: StorageAccountType | None = None,
     strategy: StorageAccountStrategy | None = None,
+    common: int | None = None,
 ) -> tuple[TargetRegion, ...]:
     """The target regions of a version in `location`, in their configured spelling; `kind` is the
-    storage account type of those that name none, or `strategy` chooses it."""
+    storage account type of those that name none, or `strategy` chooses it; `common` is how many
+    replicas those have that give no number."""
     regions = tuple(regions)
     if all(target.is_edge_zone for target in wanted):  # those come beside regions
         wanted = [TargetRegion(location.name), *wanted]
@@ -65,6 +67,12 @@ def targets(
     source_region_targeted(result, location)
     if mode is ReplicationMode.SHALLOW:
         _shallow(result)
+    total = sum(target.count(common) for target in result)
+    if total > MAX_REPLICAS:
+        raise InvalidParameter(
+            f"The image version would have {total} replicas in {len(result)} regions: an image "
+            f"version has at most {MAX_REPLICAS}."
+        )
     return result
 
 

@@ -127,6 +127,7 @@ def _checked(
         version.replication_mode,
         kind=version.storage_account_type,
         strategy=version.storage_account_strategy,
+        common=version.replica_count,
     )
 
 
