@@ -33,6 +33,12 @@ def read_exactly(fd: int, buf: memoryview, offset: int) -> None:
         done += count
 
 
+def forget(fd: int) -> None:
+    """Drop what the page cache holds of a file, so that its medium is read next."""
+    os.fsync(fd)  # only clean pages are dropped
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def write_exactly(fd: int, buf: memoryview, offset: int) -> None:
     """Write all of `buf`, or raise: every pwrite may be short."""
     done = 0

@@ -1,7 +1,9 @@
 """Maintain: read what is stored again, and say whether it is what was published."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,13 @@ from pipeline.ports import (
     Pins,
     Progress,
     ReplicaDisk,
+    Source,
     StoredBase,
     Zone,
 )
 from pipeline.stages.ingest import disk_name
+
+Opened = Callable[[Chain], AbstractContextManager[Source]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +58,17 @@ def verify_sources(version: ImageVersion, pins: Pins) -> Iterator[Verdict]:
 
 
 def verify_version(
-    version: ImageVersion, zones: Sequence[Zone], images: Images, progress: Progress
+    version: ImageVersion,
+    zones: Sequence[Zone],
+    images: Images,
+    progress: Progress,
+    *,
+    scrub: bool = False,
 ) -> Iterator[Verdict]:
     """Read every base and replica of a version in these zones, and compare both digests of every
-    chunk with the manifest, and the manifest with the digest that the catalog names."""
+    chunk with the manifest, and the manifest with the digest that the catalog names. `scrub` reads
+    the medium, and not what memory still holds of it."""
+    opened = partial(images.open, cached=not scrub)
     for zone in zones:
         replicas = zone.find_version(version.zone_key)
         if replicas is None:
@@ -68,13 +80,13 @@ def verify_version(
                 problem = "the zone does not hold this base any more"
                 yield Verdict(zone.region, f"base {name}", zone.path, disk.digest, problem=problem)
                 continue
-            yield _verify(zone, f"base {name}", base, base.chain, images, progress)
+            yield _verify(zone, f"base {name}", base, base.chain, opened, progress)
             for replica in replicas:
                 for child in replica.disks:
                     if child.lun == disk.lun:
                         subject = f"replica {replica.index} {name}"
                         chain = replica_chain(child, base)
-                        yield _verify(zone, subject, base, chain, images, progress)
+                        yield _verify(zone, subject, base, chain, opened, progress)
 
 
 def verify_report(
@@ -112,11 +124,11 @@ def replica_chain(disk: ReplicaDisk, base: StoredBase) -> Chain:
 
 
 def _verify(
-    zone: Zone, subject: str, base: StoredBase, chain: Chain, images: Images, progress: Progress
+    zone: Zone, subject: str, base: StoredBase, chain: Chain, opened: Opened, progress: Progress
 ) -> Verdict:
     path = chain[0].path
     try:
-        with base.manifest.open("rb") as file, images.open(chain) as source:
+        with base.manifest.open("rb") as file, opened(chain) as source:
             manifest = ManifestReader(file, name=str(base.manifest))
             total = data_bytes(source.extents())
             with progress.stage(f"verify {zone.region} {subject}", total) as meter:

@@ -52,8 +52,9 @@ def replicate(settings: Settings, *, reference: str, regions: tuple[str, ...], r
 @click.option(
     "--region", metavar="NAME", help="Only this region. Default: all where it is complete."
 )
+@click.option("--scrub", is_flag=True, help="Read the medium, not what memory still holds of it.")
 @click.pass_context
-def verify(context: click.Context, *, reference: str, region: str | None) -> None:
+def verify(context: click.Context, *, reference: str, region: str | None, scrub: bool) -> None:
     """Read a version's bases and replicas again and compare every chunk."""
     settings = context.ensure_object(Settings)
     with settings.app() as app:
@@ -62,7 +63,9 @@ def verify(context: click.Context, *, reference: str, region: str | None) -> Non
         places = version.completed_regions if place is None else (place,)
         zones = [zone for name in places for zone in app.zones.get(name, ())]
         report = app.gallery.report(version.name)
-        verdicts = list(verify_version(version, zones, app.ports.images, app.ports.progress))
+        ports = app.ports
+        found = verify_version(version, zones, ports.images, ports.progress, scrub=scrub)
+        verdicts = list(found)
         reports = list(verify_report(version, report, zones))
         verdicts += verify_sources(version, app.ports.pins)
     missing = [name for name in places if not any(v.region == name for v in verdicts)]

@@ -35,12 +35,11 @@ class QemuImages:
         return inspect.inspect_chain(layers, self._sandbox, self._policy)
 
     @contextlib.contextmanager
-    def open(self, chain: Chain, *, free: Sequence[Range] = ()) -> Iterator[Source]:
-        """The disk of a chain. `free` (sorted) is what the guest says it does not use.
-
-        Leave the `with` in the thread that entered it, which has to live as long.
-        """
-        with source.open_disk(chain, self._sandbox, self._policy, free=free) as disk:
+    def open(
+        self, chain: Chain, *, free: Sequence[Range] = (), cached: bool = True
+    ) -> Iterator[Source]:
+        """Leave the `with` in the thread that entered it, which has to live as long."""
+        with source.open_disk(chain, self._sandbox, self._policy, free=free, cached=cached) as disk:
             yield disk
 
     def create_overlay(self, chain: Chain, path: Path) -> Chain:

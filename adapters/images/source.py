@@ -114,11 +114,19 @@ def _checked(findings: Findings, chain: Chain, depth: int) -> int:
 
 @contextlib.contextmanager
 def open_disk(
-    chain: Chain, sandbox: Sandbox, policy: Policy, *, free: Sequence[Range] = ()
+    chain: Chain,
+    sandbox: Sandbox,
+    policy: Policy,
+    *,
+    free: Sequence[Range] = (),
+    cached: bool = True,
 ) -> Iterator[Source]:
     """Open a disk for the length of a `with`. Raises UnsafeImage when a layer is not safe."""
     with contextlib.ExitStack() as stack:
         fds, size = _open_layers(chain, policy, stack)
+        if not cached:
+            for fd in fds:
+                rawfile.forget(fd)
         reader: Reader | None = None
         if chain[0].snapshot is not None:
             device = _serve(chain, sandbox, size, stack)

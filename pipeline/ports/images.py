@@ -25,11 +25,13 @@ class ImageFormat(Enum):
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One image file of a disk. `snapshot` names a qcow2 internal snapshot to read instead of the
-    present."""
+    present. `original` is another file with the same bytes, of which more may be in memory: data is
+    read from it (`Pin.warm`)."""
 
     path: Path
     format: ImageFormat
     snapshot: str | None = None
+    original: Path | None = None
 
 
 Chain = tuple[
@@ -120,8 +122,12 @@ class Images(Protocol):
         ...
 
     def open(
-        self, chain: Chain, *, free: Sequence[Range] = ()
-    ) -> AbstractContextManager[Source]: ...
+        self, chain: Chain, *, free: Sequence[Range] = (), cached: bool = True
+    ) -> AbstractContextManager[Source]:
+        """The disk of a chain. `free` (sorted) is what its guest does not use. Not `cached`: its
+        bytes come from the medium, whatever the page cache holds of them."""
+        ...
+
     def create_overlay(self, chain: Chain, path: Path) -> Chain:
         """Make a qcow2 at `path` over `chain`; returns the new chain (the overlay on top)."""
         ...
@@ -155,6 +161,15 @@ class Pin(Protocol):
     def steady(self) -> bool:
         """Whether `verify` notices every change: what was read before it passes is what the files
         hold. False when it may miss one."""
+        ...
+
+    def warm(self, chain: Chain) -> Chain:
+        """The same disk, read from the files that were cloned: a clone has nothing in memory. What
+        was read so counts only if they are `undisturbed` afterwards."""
+        ...
+
+    def undisturbed(self) -> bool:
+        """Whether the files that were cloned are still what the clones are."""
         ...
 
     def verify(self) -> None:

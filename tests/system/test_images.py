@@ -379,3 +379,18 @@ def test_a_full_file_system_leaves_nothing(
         assert list(small.iterdir()) == []
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_a_scrub_reads_the_medium(sample: Sample) -> None:
+    layer = sample.layers["raw"]
+    cached = ("fincore", "--bytes", "--noheadings", "--output", "RES", layer.path)
+    want = digest_of((layer,))
+    assert int(tool(*cached)) > 2 * MIB
+    with IMAGES.open((layer,), cached=False) as source:
+        # what lies around the first and last bytes has been looked at
+        assert int(tool(*cached)) < 64 << 10
+        data = next(extent for extent in source.extents() if extent.kind is Kind.DATA)
+        assert data.length > MIB
+        source.read_into(memoryview(bytearray(data.length)), data)
+        assert int(tool(*cached)) >= data.length
+    assert digest_of((layer,)) == want
