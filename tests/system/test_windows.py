@@ -231,8 +231,12 @@ def test_a_specialized_guest_is_armed_generalized_and_cleaned(
     assert any("holds a password" in reason for reason in done["report"]["check"]["reasons"])
     for offset in (windows.PARTITION_V2, windows.DATA_PARTITION):
         check_volume(out, offset, tmp_path)
-    kept = Target.open(str(out)).fs.path("e:") / DATA_KEPT
-    assert kept.read_bytes() == DATA[DATA_KEPT]
+    kept = [
+        found.path(DATA_KEPT).read_bytes()
+        for found in Target.open(str(out)).filesystems
+        if found.path(DATA_KEPT).exists()
+    ]
+    assert kept == [DATA[DATA_KEPT]]
 
 
 def check_armed(disk: Path, answers: Path) -> None:
