@@ -1,5 +1,5 @@
 """qemu-nbd in the sandbox, and a thread-safe client: the way to bytes that have no plain offset
-(compressed clusters, internal snapshots) and to a writable qcow2 (delta bases)."""
+(internal snapshots) and to a writable qcow2 (delta bases)."""
 
 import contextlib
 import errno
