@@ -21,7 +21,7 @@ from adapters.images.inflating import inflating
 from adapters.images.inspect import Policy
 from adapters.sandbox import Sandbox
 from pipeline.data.extents import Extent, Kind, Range, mask_free
-from pipeline.errors import InvalidParameter, UnsafeImage
+from pipeline.errors import InvalidParameter, NotFound, StageFailed, UnsafeImage
 from pipeline.ports import Chain, ImageFormat, Source
 
 Extents = Callable[[], Iterable[Extent]]
@@ -37,12 +37,14 @@ class DiskSource:
         virtual_size: int,
         extents: Extents,
         fds: Sequence[int],
+        warm: Sequence[int],
         reader: Reader | None,
         free: Sequence[Range],
     ) -> None:
         self._virtual_size = virtual_size
         self._extents = extents
         self._fds = fds
+        self._warm = warm
         self._reader = reader
         self._free = free
 
@@ -57,11 +59,19 @@ class DiskSource:
         if len(buf) != extent.length:
             raise ValueError(f"a buffer of {len(buf)} bytes for an extent of {extent.length}")
         if extent.offset is not None:
-            rawfile.read_exactly(self._fds[extent.layer], buf, extent.offset)
+            self._read(buf, extent.layer, extent.offset)
         elif self._reader is not None:
             self._reader(buf, extent)
         else:
             raise ValueError(f"the extent at byte {extent.start} is not one of this disk's data")
+
+    def _read(self, buf: memoryview, layer: int, offset: int) -> None:
+        if self._warm[layer] != self._fds[layer]:
+            # an original that was cut does not count, as the pin will say
+            with contextlib.suppress(StageFailed):
+                rawfile.read_exactly(self._warm[layer], buf, offset)
+                return
+        rawfile.read_exactly(self._fds[layer], buf, offset)
 
     def file(self, layer: int) -> int | None:
         return self._fds[layer]
@@ -96,6 +106,17 @@ def _open_layers(
             layer_size = _checked(inspect.examine(fd, layer.format, policy), chain, depth)
         size = size if depth else layer_size
     return fds, size
+
+
+def _originals(chain: Chain, fds: Sequence[int], stack: contextlib.ExitStack) -> list[int]:
+    """The files to read each layer's data from: its original, if it has one that is still there."""
+    warm = list(fds)
+    for depth, layer in enumerate(chain):
+        if layer.original is not None:
+            with contextlib.suppress(NotFound, UnsafeImage, PermissionError):
+                warm[depth] = rawfile.open_readonly(layer.original)
+                stack.callback(os.close, warm[depth])
+    return warm
 
 
 def _checked(findings: Findings, chain: Chain, depth: int) -> int:
@@ -141,7 +162,7 @@ def open_disk(
                     for layer in indirect
                 }
                 reader = stack.enter_context(inflating(chain, layouts, sandbox)).read_into
-        yield DiskSource(size, extents, fds, reader, free)
+        yield DiskSource(size, extents, fds, _originals(chain, fds, stack), reader, free)
 
 
 def _serve(chain: Chain, sandbox: Sandbox, size: int, stack: contextlib.ExitStack) -> nbd.NbdDevice:

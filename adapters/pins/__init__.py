@@ -1,15 +1,17 @@
 """Pins: one point in time of the files of a source.
 
-A file that the work directory's file system can clone is cloned, and the clone is what is read. The
-others are read where they are, under a read lease where the kernel gives one, and compared at the
-end with what they were: device, inode, length, times and, without a lease, samples of the content
-(writes through a mapping move the times late). The change time counts too: mtime can be set back.
+A file that the work directory's file system can clone is cloned, and the clone is what counts; as
+long as nobody writes to the file itself, its bytes are read from there, where they may be in
+memory. The others are read where they are, under a read lease where the kernel gives one, and
+compared at the end with what they were: device, inode, length, times and, without a lease, samples
+of the content (writes through a mapping move the times late). The change time counts too: mtime can
+be set back.
 """
 
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -115,14 +117,20 @@ class _File:
 
 
 class FilePin:
-    """A held point in time of source files."""
+    """A held point in time of source files: `held` are read in place, `cloned` by the path of the
+    clone."""
 
     def __init__(
-        self, chains: tuple[Chain, ...], method: str, files: Sequence[_File], leases: Leases
+        self,
+        chains: tuple[Chain, ...],
+        held: Sequence[_File],
+        cloned: Mapping[Path, _File],
+        leases: Leases,
     ) -> None:
         self.chains = chains
-        self.method = method
-        self._files = files
+        self.method = "lease" if held else "reflink"
+        self._files = held
+        self._cloned = cloned
         self._leases = leases
 
     @property
@@ -130,6 +138,16 @@ class FilePin:
         """Clones are nobody else's, and of a leased file the kernel tells; a fingerprint may miss a
         change."""
         return all(file.leased for file in self._files)
+
+    def warm(self, chain: Chain) -> Chain:
+        """Only leased files are read for their clones."""
+        warm = {path: file.path for path, file in self._cloned.items() if file.leased}
+        return tuple(replace(layer, original=warm.get(layer.path)) for layer in chain)
+
+    def undisturbed(self) -> bool:
+        broken = self._leases.broken()
+        files = [file for file in self._cloned.values() if file.leased]
+        return not any(file.path in broken or file.changes() for file in files)
 
     def verify(self) -> None:
         """Raise SourceChanged when a file that is read in place is not what it was."""
@@ -190,11 +208,8 @@ class FilePins:
             for file in files.values():
                 file.claim(leases)
             clones = _clone(list(files), work, stack)
-            held = [file for path, file in files.items() if path not in clones]
             # the clones are of one point in time if no file changed until the last was made
             _verify(list(files.values()), leases)
-            if not held:
-                leases.close()
             pinned = tuple(
                 tuple(
                     replace(layer, path=clones.get(layer.path.absolute(), layer.path))
@@ -202,7 +217,9 @@ class FilePins:
                 )
                 for chain in chains
             )
-            yield FilePin(pinned, "lease" if held else "reflink", held, leases)
+            held = [file for path, file in files.items() if path not in clones]
+            cloned = {clone: files[path] for path, clone in clones.items()}
+            yield FilePin(pinned, held, cloned, leases)
 
 
 def _status(path: Path) -> os.stat_result:

@@ -17,7 +17,7 @@ from pipeline.data.manifest import ManifestReader, ManifestWriter
 from pipeline.data.targets import Target
 from pipeline.errors import GalleriaError, SourceChanged
 from pipeline.placement import Parents, has_parent
-from pipeline.ports import BaseStaging, Images, Progress, Source, StoredBase, Zone
+from pipeline.ports import BaseStaging, Chain, Images, Progress, Source, StoredBase, Zone
 from pipeline.stages.ingest import Disk
 
 T = TypeVar("T")
@@ -58,6 +58,8 @@ class Held(Protocol):
 
     @property
     def steady(self) -> bool: ...
+    def warm(self, chain: Chain) -> Chain: ...
+    def undisturbed(self) -> bool: ...
     def verify(self) -> None: ...
 
 
@@ -67,6 +69,12 @@ class Stationary:
     read where it is stored."""
 
     steady: bool = False
+
+    def warm(self, chain: Chain) -> Chain:
+        return chain
+
+    def undisturbed(self) -> bool:
+        return True
 
     def verify(self) -> None:
         """Nothing to ask."""
@@ -140,7 +148,20 @@ def _groups(disk: Disk, names: Sequence[str], job: Job) -> dict[str, list[str]]:
 
 
 def _store(disk: Disk, groups: Mapping[str, Sequence[str]], stored: Stored, job: Job) -> CopyResult:
-    """One read of a disk, into these zones."""
+    """Store a disk in these zones. When somebody begins to write to files that were read instead of
+    their clones, what was written is thrown away, and the clones are read."""
+    warm = replace(disk, chain=job.held.warm(disk.chain))
+    result = _written(warm, groups, stored, job) or _written(disk, groups, stored, job)
+    if result is None:
+        raise SourceChanged(f"the clones of the source of {disk.name} changed")
+    return _cloned(disk, groups, result, stored, job)
+
+
+def _written(
+    disk: Disk, groups: Mapping[str, Sequence[str]], stored: Stored, job: Job
+) -> CopyResult | None:
+    """One read of a disk, into the zones that are written; None, with nothing stored, when what was
+    read does not count."""
     with ExitStack() as stack:
         parents = job.parents.get(disk.lun, ())
         stagings = _stage(disk, list(groups), job.zones, parents, stored, stack)
@@ -156,10 +177,12 @@ def _store(disk: Disk, groups: Mapping[str, Sequence[str]], stored: Stored, job:
 
             result = _copied(source, targets, manifest, moved, steady=job.held.steady)
         job.held.verify()
+        if any(layer.original for layer in disk.chain) and not job.held.undisturbed():
+            return None
         for name, error in result.failures.items():
             stored.drop(name, error)
         _commit(disk, stagings, result.root, manifest, stored)
-    return _cloned(disk, groups, result, stored, job)
+    return result
 
 
 def _together(disk: Disk, result: CopyResult, again: CopyResult) -> CopyResult:

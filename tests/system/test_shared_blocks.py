@@ -4,10 +4,12 @@ space that the file system says is used, and by the blocks that filefrag names."
 import os
 import re
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,7 +22,7 @@ from pipeline.data.extents import Extent, Range
 from pipeline.data.manifest import ManifestWriter
 from pipeline.data.targets import Target
 from pipeline.errors import PartiallyReplicated
-from pipeline.ports import ImageFormat, Layer, Source
+from pipeline.ports import Chain, ImageFormat, Images, Layer, Source
 from pipeline.publish import publish
 from pipeline.sources import DiskSource
 from tests.contract.storing import pattern
@@ -233,3 +235,42 @@ def test_a_zone_that_fails_does_not_take_its_neighbours_along(
     assert set(version.completed_regions) == {"eu", "us", "asia"} - {failing}
     for path, _ in replicas(version):
         assert path.read_bytes() == content
+
+
+def test_a_source_that_is_written_to_after_it_was_pinned(place: Path, tmp_path: Path) -> None:
+    """What is published is what it was: its clone is read when the source itself does not count."""
+    content = disk(place / "disk.raw")
+    home = place / "home"
+    world = lab(place, home, "eu")
+    with world.app() as app:
+        images = Interfering(app.ports.images, place / "disk.raw")
+        ports = replace(app.ports, images=cast(Images, images))
+        request = world.request("1.0.0", DiskSource(None, place / "disk.raw"), eu=1)
+        version = publish(request, ports)
+    assert images.originals == [True, False]
+    assert (place / "disk.raw").read_bytes() != content
+    ((replica, _),) = replicas(version)
+    assert replica.read_bytes() == content
+
+
+class Interfering:
+    """Images; somebody writes to `path` while a disk is read from its original."""
+
+    def __init__(self, images: Images, path: Path) -> None:
+        self._images = images
+        self._path = path
+        self.originals: list[bool] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._images, name)
+
+    @contextmanager
+    def open(self, chain: Chain, *, free: Sequence[Range] = ()) -> Iterator[Source]:
+        original = chain[0].original is not None
+        if original or self.originals:
+            self.originals.append(original)
+        if original:
+            code = "import sys; f = open(sys.argv[1], 'r+b'); f.seek(5000); f.write(b'x' * 9000000)"
+            subprocess.run([sys.executable, "-c", code, str(self._path)], check=True, timeout=20)
+        with self._images.open(chain, free=free) as source:
+            yield source
