@@ -1,11 +1,11 @@
 """Preflight: whether there is room for a version, before anything is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.data.extents import data_bytes
 from pipeline.errors import NoSpace
-from pipeline.placement import Parents
+from pipeline.placement import Parents, sink_name
 from pipeline.ports import Images, Work, Zone
 from pipeline.stages.ingest import Disk
 
@@ -32,21 +32,29 @@ def check_space(
     parents: Parents,
     work: Work,
     donors: Sequence[Zone] = (),
+    independent: Collection[str] = (),
 ) -> None:
     """Raise NoSpace when a file system can't hold what will be written to it, and
     EnvironmentMissing when a zone can't be written at all.
 
     A disk that starts from an older base costs what changed, which nobody knows yet: only the
     overhead is asked for then, and a zone that fills up fails alone. The same holds for one that
-    can be cloned from a zone of `donors`.
+    can be cloned from a zone of `donors`. Of zones that clone from each other, all but those in
+    `independent`, one needs the room.
     """
     needs: dict[int, int] = {}
+    written: set[str] = set()  # the file systems whose clones are of one zone's base
     places: dict[int, tuple[Path, int]] = {}
     for zone in zones:
         zone.check_writable()
         device = device_of(zone.path)
         places[device] = (zone.path, zone.free_bytes())
         needs[device] = needs.get(device, 0) + OVERHEAD
+        alone = not zone.reflink or sink_name(zone) in independent
+        if not alone and zone.file_system in written:
+            continue
+        if not alone:
+            written.add(zone.file_system)
         near = [zone, *(d for d in donors if zone.reflink and d.file_system == zone.file_system)]
         for lun, amount in amounts.items():
             digests = parents.get(lun, ())
