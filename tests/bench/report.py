@@ -96,7 +96,8 @@ def _facts(records: Sequence[Cell]) -> str:
         "include flushing the target's file system; a ratio is the median of the rounds' ratios, "
         "in brackets its extremes. Every output was compared with its source by `qemu-img compare`,"
         " outside the timed part. *write* is the time of writing the same bytes by themselves on "
-        "the same file system in the same rounds: what the disk allowed."
+        "the same file system in the same rounds: what the disk allowed. The file systems are made "
+        "afresh for every run, on loop devices with direct I/O over one preallocated file."
     )
 
 
