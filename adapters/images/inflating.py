@@ -118,8 +118,9 @@ class Inflaters:
             raise UnsafeImage(f"a compressed cluster can't be read: {printable(answer, 300)}")
 
     def _tail(self) -> str:
-        self._stderr.seek(0)
-        return printable(self._stderr.read()[-1000:], 1000)
+        # pread: they write at the position that they share with this file
+        length = os.fstat(self._stderr.fileno()).st_size
+        return printable(os.pread(self._stderr.fileno(), 1000, max(0, length - 1000)), 1000)
 
 
 @contextlib.contextmanager
