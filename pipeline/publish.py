@@ -113,7 +113,7 @@ def make(
         report, nvram = found.report, supply.description.nvram
         if request.boot_check:
             report = boot_stored(version, stored, nvram, report, work, ports)
-        parts = cached(stored_disks(sources, supply, stored), request)
+        parts = cached(stored_disks(sources, supply, stored), supply, request)
         version = describe(version, parts, report, found.unverified, ports)
         with ports.timed("replicate"):
             record = zone_record(version, ports, nvram)
@@ -214,7 +214,7 @@ def make_shallow(
         pin.verify()
         shallow.check_still(files, ports.pins)
         with held(sinks(places), ports):
-            parts = cached(shallow.image_disks(sources, files), request)
+            parts = cached(shallow.image_disks(sources, files), supply, request)
             version = describe(version, parts, report, unverified, ports)
             record = zone_record(version, ports, supply.description.nvram)
             leaning = shallow.leaning_disks(sources, disks, edited=plan is not None)
@@ -286,9 +286,12 @@ def stored_disks(sources: Sequence[Disk], supply: Supply, stored: Stored) -> lis
     ]
 
 
-def cached(disks: Sequence[ImageDisk], request: PublishRequest) -> list[ImageDisk]:
-    """The disks with the host caching that VMs made from them are to have."""
-    wanted = request.version.host_caching
+def cached(
+    disks: Sequence[ImageDisk], supply: Supply, request: PublishRequest
+) -> list[ImageDisk]:
+    """The disks with the host caching that VMs made from them are to have: what is asked for, or
+    else what they had in the version that they come from."""
+    wanted = {**supply.description.host_caching, **request.version.host_caching}
     return [replace(disk, host_caching=wanted.get(disk.lun)) for disk in disks]
 
 

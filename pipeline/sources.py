@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Protocol
 
 from pipeline.errors import InvalidParameter
 from pipeline.gallery import rules
-from pipeline.gallery.model import Origin, PurchasePlan
+from pipeline.gallery.model import HostCaching, Origin, PurchasePlan
 from pipeline.ports import ImageFormat
 
 
@@ -172,7 +172,7 @@ class Description:
     """What a VM's description says, in Azure's words; None where it does not say.
 
     `controller` is SCSI or NVMe. `nvram` is the VM's UEFI variable store; `purchase_plan` that of
-    the marketplace image that it comes from, however many copies ago.
+    the marketplace image that it comes from, however many copies ago; `host_caching` is by LUN.
     """
 
     generation: str | None = None  # V1, V2
@@ -182,6 +182,7 @@ class Description:
     nvram: bytes | None = None
     accelerated_network: bool | None = None
     purchase_plan: PurchasePlan | None = None
+    host_caching: Mapping[int | None, HostCaching] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

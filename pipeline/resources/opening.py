@@ -141,6 +141,9 @@ class StoredSources:
             os_type=definition.os_type.value,
             nvram=self._nvram(version),
             purchase_plan=definition.purchase_plan,
+            host_caching={
+                disk.lun: disk.host_caching for disk in version.disks if disk.host_caching
+            },
         )
         generalized = definition.os_state is OsState.GENERALIZED and version.generalized
         report = self._gallery.report(version.name)

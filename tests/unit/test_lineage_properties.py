@@ -9,8 +9,15 @@ import pytest
 
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.documents import decode, encode
-from pipeline.gallery.model import Architecture, Feature, PurchasePlan, SourceProperties
+from pipeline.gallery.model import (
+    Architecture,
+    Feature,
+    HostCaching,
+    PurchasePlan,
+    SourceProperties,
+)
 from pipeline.gallery.service import GalleryService
+from pipeline.publish import PublishRequest, cached
 from pipeline.resources.model import DiskControllerTypes, Snapshot, SupportedCapabilities
 from pipeline.resources.names import ResourceKind, parse_resource
 from pipeline.resources.opening import described
@@ -18,7 +25,7 @@ from pipeline.resources.storing import annotated
 from pipeline.sources import Description, DiskSource, SnapshotSource, Supply, supplied
 from pipeline.stages.agree import agree, known
 from tests.memory_catalog import MemoryCatalog
-from tests.samples import NOW, REGIONS, FakeClock, FakeOwners, definition, request
+from tests.samples import NOW, REGIONS, FakeClock, FakeOwners, definition, disk, request
 
 PLAN, OTHER = PurchasePlan("plan", "Contoso", "web"), PurchasePlan("p", "Fabrikam", "db")
 OS = DiskSource(None, Path("os"))
@@ -102,3 +109,12 @@ def test_a_plan_goes_into_definitions_that_have_it() -> None:
         agree(
             version, Description(purchase_plan=OTHER), SourceProperties(None, None, PLAN), service
         )
+
+
+def test_a_copy_of_a_version_keeps_its_host_caching() -> None:
+    disks = [replace(disk(), lun=lun) for lun in (None, 0, 1)]
+    had = {None: HostCaching.READ_ONLY, 0: HostCaching.READ_WRITE}
+    supply = Supply((OS,), Description(host_caching=had))
+    wanted = PublishRequest(request(host_caching={0: HostCaching.NONE}), (), None)
+    found = {item.lun: item.host_caching for item in cached(disks, supply, wanted)}
+    assert found == {None: HostCaching.READ_ONLY, 0: HostCaching.NONE, 1: None}
