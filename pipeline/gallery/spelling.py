@@ -75,7 +75,14 @@ def check_region(name: str) -> str:
 def check_place(name: str) -> str:
     """A region, or an edge zone of one: `eu/paris`; raises InvalidParameter."""
     region, slash, zone = name.partition(EDGE)
-    return f"{check_region(region)}{EDGE}{check_region(zone)}" if slash else check_region(name)
+    if not slash:
+        return check_region(name)
+    place = f"{check_region(region)}{EDGE}{check_region(zone)}"
+    if len(place) > 64:
+        raise InvalidParameter(
+            f"The edge zone {name!r} is invalid: it and its region have 64 characters at most."
+        )
+    return place
 
 
 def check_identifier(part: str, value: str) -> None:

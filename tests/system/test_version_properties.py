@@ -2,8 +2,10 @@
 additional replicas, edge zones, host caching."""
 
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -20,6 +22,25 @@ def replicas(home: Home, zone: str) -> int:
     """How many disks of replicas lie in a zone's directory."""
     found = (home.path / zone).rglob("*")
     return sum(path.is_file() and path.stem == "os" for path in found)
+
+
+SPEC = """\
+apiVersion: galleria/v1
+kind: ImageVersion
+image: {gallery: corp, definition: web, version: 1.1.0}
+source: {imageVersion: corp/web/1.0.0}
+targetRegions: [{name: UK South, storageAccountType: Standard_ZRS}]
+wait: none
+"""
+
+
+def ended(home: Home, version: str) -> dict[str, Any]:
+    """A version, when nobody works on it any more."""
+    while True:
+        found: dict[str, Any] = home.json("show", version)["version"]
+        if found["provisioningState"] in ("Succeeded", "Failed"):
+            return found
+        time.sleep(0.5)  # the test's time limit ends it
 
 
 def test_where_a_version_lies_and_how_its_disks_are_cached(
@@ -81,6 +102,15 @@ def test_where_a_version_lies_and_how_its_disks_are_cached(
         )
         root = ET.parse(tmp_path / "vms/web1/domain.xml").getroot()  # noqa: S314 - our own
         assert [item.get("cache") for item in root.iter("driver")][:1] == ["writethrough"]
+
+        (tmp_path / "web.yaml").write_text(SPEC)
+        (begun,) = home.json("build", "web.yaml")["versions"]
+        assert Path(begun["log"]).exists()
+        copy = ended(home, "corp/web/1.1.0")
+        assert copy["provisioningState"] == "Succeeded"
+        assert copy["disks"][0]["hostCaching"] == "ReadOnly"
+        (again,) = home.json("build", "web.yaml")["versions"]
+        assert again["published"] is False
 
         home.run("version", "update", VERSION, "--remove-region", "UK South/leeds", "--quiet")
         assert replicas(home, "leeds") == 0

@@ -93,6 +93,7 @@ def test_the_first_region_is_the_source_region(tmp_path: Path, env: dict[str, st
         ("[regions]\neu = [1]", "regions.eu is 1, expected a directory"),
         ("[regions]\n'e_/u' = '/eu'", "The region name 'e_' is invalid"),
         ("[regions]\n'e/u/x' = '/eu'", "The region name 'u/x' is invalid"),
+        (f"[regions]\ne = '/a'\n'e/{'u' * 63}' = '/eu'", "have 64 characters at most"),
         ("[regions]\n'e/u' = '/eu'", "'e/u' is an edge zone of a region that is not there: 'e'"),
         (
             "source_region = 'e/u'\n[regions]\ne = '/a'\n'e/u' = '/eu'",
