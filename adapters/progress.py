@@ -35,8 +35,8 @@ class Mode(Enum):
     NONE = "none"
 
 
-def open_progress(mode: Mode, stream: IO[str] | None = None) -> Progress:
-    """The progress of one command, on `stream` (stderr)."""
+def open_progress(mode: Mode, stream: IO[str] | None = None, *, label: str = "") -> Progress:
+    """The progress of one command, on `stream` (stderr). `label` is put before plain lines."""
     stream = sys.stderr if stream is None else stream
     if mode is Mode.AUTO:
         mode = Mode.BAR if stream.isatty() else Mode.PLAIN
@@ -44,7 +44,7 @@ def open_progress(mode: Mode, stream: IO[str] | None = None) -> Progress:
         return BarProgress(stream)
     if mode is Mode.JSON:
         return JsonProgress(stream)
-    return PlainProgress(stream, quiet=mode is Mode.NONE)
+    return PlainProgress(stream, quiet=mode is Mode.NONE, label=label)
 
 
 class Measured:
@@ -93,9 +93,10 @@ class Measured:
 class PlainProgress:
     """A line per 10 % or 15 s of a stage, and one when it is finished. `quiet` leaves warnings."""
 
-    def __init__(self, stream: IO[str], *, quiet: bool = False) -> None:
+    def __init__(self, stream: IO[str], *, quiet: bool = False, label: str = "") -> None:
         self._stream = stream
         self._quiet = quiet
+        self._label = f"{printable(label)}: " if label else ""
 
     @contextmanager
     def stage(self, name: str, total: int = 0, unit: str = "B") -> Iterator[Meter]:
@@ -110,14 +111,14 @@ class PlainProgress:
         self._line(message)
 
     def warn(self, message: str) -> None:
-        _write(self._stream, f"galleria: warning: {printable(message)}")
+        _write(self._stream, f"galleria: warning: {self._label}{printable(message)}")
 
     def _moved(self, meter: Measured) -> None:
         self._line(f"{meter.name}: {_position(meter)}")
 
     def _line(self, message: str) -> None:
         if not self._quiet:
-            _write(self._stream, printable(message))
+            _write(self._stream, self._label + printable(message))
 
 
 class JsonProgress:

@@ -1,8 +1,10 @@
 """`galleria build` and `plan`: versions from build specs."""
 
+import os
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +16,10 @@ from adapters.cli.lazy import Command
 from adapters.cli.plans import plan_document, plan_text
 from adapters.cli.publishing import background_text, in_background, published_text
 from adapters.cli.requests import spec_request
+from pipeline.errors import GalleriaError
 from pipeline.gallery.documents import encode
 from pipeline.gallery.model import ImageVersion
+from pipeline.gallery.names import DefinitionName
 from pipeline.outside import Ports
 from pipeline.preview import Action, find_version, judge, next_patch, preview
 from pipeline.publish import PublishRequest, Wait, described, publish
@@ -27,30 +31,71 @@ SPECS = click.argument(
     "specs", nargs=-1, required=True, metavar="SPEC...", type=click.Path(path_type=Path)
 )
 Maker = Callable[[Ports], PublishRequest]
+JOBS = 4  # the most at once unless told: an appliance may take a core and 1.3 GiB
+Built = tuple[dict[str, Any], str]  # for machines, and for people
 
 
 @click.command(cls=Command)
 @SPECS
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    metavar="N",
+    help=f"Publish up to N images at once. Default: one a core, {JOBS} at most.",
+)
 @KEYS
 @click.pass_obj
-def build(settings: Settings, *, specs: tuple[Path, ...]) -> None:
+def build(settings: Settings, *, specs: tuple[Path, ...], jobs: int | None) -> None:
     """Publish what build specs say; what is there already is left alone."""
-    makers = [_from_spec(path) for path in specs]  # every mistake before the first byte
-    # those first, as their processes can't take over an open catalog
-    behind = {
-        index: _start(settings, make) for index, (make, wait) in enumerate(makers) if not wait
+    plans = [_from_spec(path) for path in specs]  # every mistake before the first byte
+    # before a catalog is open: other processes can't take that over
+    results: dict[int, Built] = {
+        index: _start(settings, plan.make) for index, plan in enumerate(plans) if not plan.waited
     }
-    results = []
-    with settings.app() as app:
-        for index, (make, _) in enumerate(makers):
-            results.append(behind.get(index) or _build(make, app))
+    rest = [index for index in range(len(plans)) if index not in results]
+    groups: dict[DefinitionName, list[int]] = {}
+    for index in rest:  # versions of one image in their order: each may start from the one before
+        groups.setdefault(plans[index].definition, []).append(index)
+    limit = jobs or min(os.cpu_count() or 1, JOBS)
+    if min(limit, len(groups)) > 1:
+        results |= _at_once(settings, plans, list(groups.values()), limit)
+    else:
+        results |= _in_turn(settings, plans, rest)
     settings.emit(
-        {"versions": [document for document, _ in results]},
-        "\n\n".join(text for _, text in results),
+        {"versions": [results[index][0] for index in range(len(plans))]},
+        "\n\n".join(results[index][1] for index in range(len(plans))),
     )
 
 
-def _build(make: Maker, app: "App") -> tuple[dict[str, Any], str]:
+def _in_turn(
+    settings: Settings, plans: Sequence["_Plan"], indexes: Iterable[int]
+) -> dict[int, Built]:
+    with settings.app() as app:
+        return {index: _build(plans[index].make, app) for index in indexes}
+
+
+def _at_once(
+    settings: Settings, plans: Sequence["_Plan"], groups: Sequence[list[int]], jobs: int
+) -> dict[int, Built]:
+    """Each group in a process of its own, with appliances of its own: a hostile file system that
+    took one over would reach no other guest's disk. Raises the first error when all have ended."""
+    from adapters.batch import together
+    from adapters.cli import explain
+
+    def task(indexes: Sequence[int]) -> dict[int, Built]:
+        names = ", ".join(str(plans[index].path) for index in indexes)
+        return _in_turn(settings.labelled(names), plans, indexes)
+
+    found = together(jobs, [partial(task, indexes) for indexes in groups], explain)
+    errors = [item for item in found if isinstance(item, GalleriaError)]
+    if errors:
+        raise errors[0]
+    return {
+        index: item for group in found if isinstance(group, dict) for index, item in group.items()
+    }
+
+
+def _build(make: Maker, app: "App") -> Built:
     started = time.monotonic()
     request = make(app.ports)
     there = _there(request, app.ports)
@@ -66,7 +111,7 @@ def _build(make: Maker, app: "App") -> tuple[dict[str, Any], str]:
     return document, published_text(version, seconds)
 
 
-def _start(settings: Settings, make: Maker) -> tuple[dict[str, Any], str]:
+def _start(settings: Settings, make: Maker) -> Built:
     """Build one in the background, unless it is there already."""
     with settings.app() as app:
         request = make(app.ports)
@@ -89,9 +134,9 @@ def _there(request: PublishRequest, ports: Ports) -> ImageVersion | None:
 @click.pass_obj
 def plan(settings: Settings, *, specs: tuple[Path, ...]) -> None:
     """Say what build would do and what is there already; do nothing."""
-    makers = [_from_spec(path) for path in specs]
+    plans = [_from_spec(path) for path in specs]
     with settings.app() as app:
-        requests = [make(app.ports) for make, _ in makers]
+        requests = [plan.make(app.ports) for plan in plans]
         previews = [(request, preview(request, app.ports)) for request in requests]
     settings.emit(
         {"plans": [plan_document(request, item) for request, item in previews]},
@@ -99,9 +144,18 @@ def plan(settings: Settings, *, specs: tuple[Path, ...]) -> None:
     )
 
 
-def _from_spec(path: Path) -> tuple[Maker, bool]:
-    """A checked spec as a request, once the catalog can say what the next version is; and whether
-    its end is waited for."""
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A checked spec. `make` gives the request, once the catalog can say what the next version is;
+    `waited`: its end is."""
+
+    path: Path
+    definition: DefinitionName
+    make: Maker
+    waited: bool
+
+
+def _from_spec(path: Path) -> _Plan:
     from adapters.spec import NEXT_PATCH, load_spec
 
     spec = load_spec(path)
@@ -115,4 +169,5 @@ def _from_spec(path: Path) -> tuple[Maker, bool]:
         number = next_patch(definition, described(request, ports.sources).fingerprint, versions)
         return replace(request, version=replace(request.version, name=number))
 
-    return make, request.wait is not Wait.NONE
+    definition = request.version.name.definition
+    return _Plan(path, definition, make, request.wait is not Wait.NONE)

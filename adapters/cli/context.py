@@ -34,6 +34,7 @@ class Settings:
     verbose: bool = False
     progress: str = "auto"
     keys: tuple[str, ...] = ()  # of encrypted volumes, as `parse_key` reads them
+    label: str = ""  # what this command's lines of progress are about, where there are others'
 
     def load(self) -> "Config":
         """The configuration."""
@@ -46,7 +47,13 @@ class Settings:
         """Where stages report how far they are."""
         from adapters.progress import Mode, open_progress
 
-        return open_progress(Mode.NONE if self.quiet else Mode(self.progress))
+        mode = Mode.NONE if self.quiet else Mode(self.progress)
+        return open_progress(mode, label=self.label)
+
+    def labelled(self, label: str) -> "Settings":
+        """For one of several jobs at once: they share the terminal line by line."""
+        mode = "plain" if self.progress in ("auto", "bar") else self.progress
+        return replace(self, label=label, progress=mode)
 
     @contextmanager
     def app(self) -> Iterator["App"]:

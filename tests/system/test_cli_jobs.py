@@ -173,6 +173,41 @@ def test_build_and_plan(home: Home) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_builds_at_once(home: Home) -> None:
+    """Two images at a time: each with its own end, and the versions of one in their order."""
+    options = ("--os-type", "Linux", "--os-state", "Specialized", "--sku", "other")
+    home.run("definition", "create", "corp/other", "--publisher", "c", "--offer", "w", *options)
+    spec = (
+        "apiVersion: galleria/v1\nkind: ImageVersion\n"
+        "image: {{gallery: corp, definition: {}, version: {}}}\n"
+        "source: {{osDisk: {}}}\ntargetRegions: [{{name: eu}}]\n"
+    )
+    for name, values in (
+        ("one", ("web", "next-patch", "web.raw")),
+        ("two", ("other", "1.0.0", "web.qcow2")),
+        ("three", ("web", "next-patch", "web.vhdx")),
+        ("absent", ("nothing", "1.0.0", "web.raw")),
+    ):
+        (home.path / f"{name}.yaml").write_text(spec.format(*values))
+    specs = [f"{name}.yaml" for name in ("one", "two", "three")]
+    built = home.json("build", "--jobs", "2", *specs)["versions"]
+    names = [item["version"]["name"].split("/images/")[1] for item in built]
+    assert names == ["web/versions/1.0.0", "other/versions/1.0.0", "web/versions/1.0.1"]
+    for item in built:
+        stages = {one["name"]: one for one in item["version"]["stats"]["stages"]}
+        assert stages["store"]["bytesRead"] > 0
+        assert sum(one["wallSeconds"] for one in stages.values()) <= item["seconds"]
+    error = home.json("build", "absent.yaml", "two.yaml", status=4)["error"]
+    assert error["code"] == "ParentResourceNotFound"
+    told = home.run("build", "two.yaml", "one.yaml", "--jobs", "3")
+    assert "two.yaml: " not in told.stdout
+    assert "corp/other/1.0.0 is there already" in told.stdout
+    table = home.run("show", "corp/other/1.0.0", "--report").stdout
+    assert "STAGE" in table
+    assert "store" in table
+
+
+@pytest.mark.timeout(300)
 def test_stages_alone(home: Home) -> None:
     qemu("snapshot", "-c", "before", home.path / "web.qcow2")
     roots = {
