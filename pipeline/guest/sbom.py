@@ -1,6 +1,7 @@
 """A list of packages as a software bill of materials: CycloneDX 1.6, JSON.
 
-Source: ECMA-424 (CycloneDX 1.6) and the package-url specification's types deb, rpm, apk and alpm.
+Source: ECMA-424 (CycloneDX 1.6) and the package-url specification's types deb, rpm, apk, alpm and
+generic (programs of Windows).
 The document depends on nothing but the packages, so that equal guests have equal documents: no time
 stamp, and a serial number that is a digest.
 """
@@ -68,9 +69,10 @@ def purl(package: Package, facts: GuestFacts) -> str:
         qualifiers["epoch"], _, version = version.partition(":")
     qualifiers["distro"] = f"{facts.distribution}-{facts.version}" if facts.version else ""
     query = "&".join(f"{key}={_part(value)}" for key, value in sorted(qualifiers.items()) if value)
-    name = package.name if package.kind == "rpm" else package.name.lower()
+    name = package.name if package.kind in ("rpm", "generic") else package.name.lower()
     parts = ["pkg:" + package.kind, _part(facts.distribution.lower()), _part(name)]
-    return "/".join(parts) + f"@{_part(version)}" + (f"?{query}" if query else "")
+    at = f"@{_part(version)}" if version else ""
+    return "/".join(parts) + at + (f"?{query}" if query else "")
 
 
 def _component(package: Package, facts: GuestFacts) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class GuestFacts:
 @dataclass(frozen=True, slots=True)
 class Package:
     """One installed package. `kind` is the type that package URLs have for it (deb, rpm, apk,
-    alpm); `version` is whole: epoch, version and release."""
+    alpm, generic); `version` is whole: epoch, version and release."""
 
     name: str
     version: str

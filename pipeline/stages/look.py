@@ -16,6 +16,7 @@ from pipeline.gallery.model import OsState
 from pipeline.guest.checks import Evidence, evidence
 from pipeline.guest.inventory import inventory
 from pipeline.guest.partitions import read_partitions
+from pipeline.guest.windows.inventory import windows_inventory
 from pipeline.ports import Guest, GuestFacts, GuestHost, GuestSession, Images, Progress
 from pipeline.stages.ingest import Disk
 
@@ -97,8 +98,12 @@ def see(
     """What is in a mounted guest; with `listed` its inventory, with `azure` the checks for Azure.
     May leave nothing mounted."""
     findings = guest_findings(guest, facts) if azure else ()
-    known = listed and facts.os_type != "windows"
-    return Look(facts, found, inventory(guest, session, facts) if known else {}, findings)
+    known: dict[str, Any] = {}
+    if listed and facts.os_type == "windows":
+        known = windows_inventory(guest, facts)
+    elif listed:
+        known = inventory(guest, session, facts)
+    return Look(facts, found, known, findings)
 
 
 def untouched(

@@ -113,6 +113,12 @@ def test_what_changed(demonstration: Demonstration) -> None:
     assert [disk["changed"] for disk in same["disks"]] == [0, 0]
 
 
+def test_a_version_is_checked_as_a_file_is(demonstration: Demonstration) -> None:
+    looked = demonstration.galleria("generalize", "--check", SECOND)
+    assert (looked["generalized"], looked["check"]["verdict"]) == (True, "generalized")
+    assert "no machine id" in looked["check"]["reasons"]
+
+
 def test_a_changed_report_is_found(demonstration: Demonstration, tmp_path: Path) -> None:
     """In a copy of the catalog, and of one zone's record."""
     (path,) = demonstration.zone("us").glob(f"versions/*+{VERSIONS[0]}+*/version.json")
@@ -175,6 +181,9 @@ def test_check_and_dry_run(tmp_path: Path) -> None:
     home.run("init", "--region", f"eu={home.path}/eu")
     looked = home.json("generalize", "--check", str(disk), status=1)
     assert looked["generalized"] is False
+    assert "/etc/machine-id holds an id" in looked["check"]["reasons"]
+    missing_file = home.json("generalize", "--check", "none.raw", status=4)["error"]
+    assert missing_file["code"] == "NotFound"
     tried = home.json("generalize", "--dry-run", str(disk))
     assert tried["report"]["check"]["verdict"] == "generalized"
     assert disk.read_bytes() == before

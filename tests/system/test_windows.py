@@ -2,6 +2,7 @@
 by dissect and by a scan of the raw bytes. No real Windows was run for any of this.
 """
 
+import hashlib
 import io
 import shlex
 import subprocess
@@ -25,6 +26,7 @@ from fixtures.windows_states import (
     DATA,
     DATA_KEPT,
     DATA_LEFTOVERS,
+    HOSTS,
     INTERFACE,
     LEFTOVERS,
     PASSWORD,
@@ -37,6 +39,7 @@ from fixtures.windows_states import (
 from pipeline.errors import Refused, StageFailed
 from pipeline.guest.windows import arm, policy
 from pipeline.guest.windows.classify import Classification, classify, locked
+from pipeline.guest.windows.inventory import windows_inventory
 from pipeline.ports import GuestFacts, ImageFormat, Layer, VolumeState
 from tests.home import Home
 
@@ -139,6 +142,19 @@ def admitted(check: Callable[..., None], found: Classification, *, force: bool) 
     except Refused:
         return False
     return True
+
+
+def test_programs_profiles_and_files_are_listed(session: GuestfsSession) -> None:
+    state = next(item for item in STATES if item.name == "generalized-v2")
+    session._helper.call("umount_all")
+    session._helper.call("mount_ro", devices_of(session, state)[0].name, "/")
+    facts = GuestFacts("windows", "windows", "10.0")
+    found = windows_inventory(GuestfsGuest(session._helper), facts)
+    names = {(item["name"], item["version"]) for item in found["sbom"]["components"]}
+    assert names == {("Contoso Agent", "1.2.3"), ("Contoso Old", "")}
+    assert list(found["users"]) == ["Administrator"]
+    expected = hashlib.sha256(state.files()[HOSTS]).hexdigest()
+    assert [expected.startswith(digest) for digest in found["files"].values()] == [True]
 
 
 def test_a_mount_that_falls_back_to_read_only_is_noticed(session: GuestfsSession) -> None:

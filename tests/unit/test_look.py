@@ -9,6 +9,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
+from fixtures.windows_states import HOSTS, STATES
 from pipeline.errors import Refused
 from pipeline.gallery.model import OsState
 from pipeline.guest.checks import Evidence
@@ -127,11 +128,28 @@ def test_inventory_lists_files_accounts_and_packages() -> None:
     assert [item.name for item in packages_in(found["sbom"])] == ["bash", "libc6"]
 
 
-def test_a_windows_guest_has_no_inventory_yet() -> None:
-    facts = GuestFacts("windows", "windows")
-    seen = see(MemoryGuest(), session(MemoryGuest()), facts, Evidence("half-way", ("why",)))
+def test_a_windows_guest_lists_programs_profiles_and_files() -> None:
+    facts = GuestFacts("windows", "windows", "10.0")
+    guest = MemoryGuest()
+    seen = see(guest, session(guest), facts, Evidence("half-way", ("why",)))
     assert seen.document()["inventory"] == {}
     assert seen.document()["check"] == {"verdict": "half-way", "reasons": ["why"]}
+    for path, content in STATES[0].files().items():
+        guest.plant(f"/{path}", content)
+    found = see(guest, session(guest), facts, Evidence("generalized", ())).inventory
+    assert packages_in(found["sbom"]) == (
+        Package("Contoso Agent", "1.2.3", "x64", "generic"),
+        Package("Contoso Old", "", "x86", "generic"),
+    )
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(found["sbom"])) is None
+    for component in found["sbom"]["components"]:
+        assert PackageURL.from_string(component["purl"]).name == component["name"]
+    home = "C:\\Users\\Administrator"
+    assert found["users"] == {"Administrator": {"rid": "500", "home": home}}
+    assert list(found["files"]) == [f"/{HOSTS}"]
+    damaged = guest.read("/Windows/System32/config/SOFTWARE", 1 << 24)[:4096]
+    guest.plant("/Windows/System32/config/SOFTWARE", damaged)
+    assert see(guest, session(guest), facts, Evidence("unknown", ())).inventory == {}
 
 
 @pytest.mark.parametrize(
