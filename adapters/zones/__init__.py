@@ -195,13 +195,17 @@ class DirectoryZone:
                 release()
                 raise
 
-    def clone_base(self, base: StoredBase) -> StoredBase | None:
-        if not self.reflink:
+    def delta_parent(self, parents: Sequence[str]) -> str | None:
+        parent = None if self.reflink else bases.delta_parent(self._path, parents)
+        return None if parent is None else parent.digest
+
+    def take_over(self, base: StoredBase) -> StoredBase | None:
+        if base.method != "delta" and not self.reflink:
             return None
         with layout.room(self._path):
             self.sweep()
             with self._locked(fcntl.LOCK_SH):
-                return bases.clone(self._path, base, immutable=self._immutable)
+                return bases.take_over(self._path, base, immutable=self._immutable)
 
     # --- versions --------------------------------------------------------------------------------
 

@@ -99,23 +99,38 @@ def stage(
         raise
 
 
-def clone(zone: Path, base: StoredBase, *, immutable: bool) -> StoredBase | None:
-    """Take over a base of another zone: its manifest, and its file as a clone. None, with nothing
-    left behind, for a delta and where the file systems can't."""
-    if len(base.chain) != 1:
-        return None
+def delta_parent(zone: Path, parents: Iterable[str]) -> StoredBase | None:
+    """What `stage` would make a delta of, where files can't be cloned: the first that is here."""
+    found = (find(zone, digest) for digest in parents)
+    parent = next((base for base in found if base is not None), None)
+    return parent if parent is not None and len(parent.chain) < MAX_DEPTH else None
+
+
+def take_over(zone: Path, base: StoredBase, *, immutable: bool) -> StoredBase | None:
+    """Make a base of another zone one of this: its manifest, and its file, as a clone or, of a
+    delta, as a copy. None, with nothing left behind, where file systems can't clone, and where this
+    zone has not the delta's parent under the name that its header has for it."""
+    parent = None
+    if base.method == "delta":
+        parent = delta_parent(zone, [base.parent] if base.parent else [])
+        if parent is None or parent.chain[0].path.name != base.chain[1].path.name:
+            return None
+    top = base.chain[0]
     staging = durable.Staging(zone / layout.STAGING)
     try:
-        path = staging.path / "base.raw"
-        if not filesystem.clone(base.chain[0].path, path):
+        path = staging.path / top.path.name
+        if parent is not None:
+            shutil.copyfile(top.path, path)
+        elif not filesystem.clone(top.path, path):
             staging.close()
             return None
-        opened = _Opened(RawSink(path, base.virtual_size), ImageFormat.RAW, "reflink")
+        sink = RawSink(path, path.stat().st_size)
+        opened = _Opened(sink, top.format, "reflink" if parent is None else "delta")
     except BaseException:
         staging.close()
         raise
     staged = StagedBase(
-        zone, staging, opened, base.virtual_size, None, immutable, release=lambda: None
+        zone, staging, opened, base.virtual_size, parent, immutable, release=lambda: None
     )
     return staged.commit(base.digest, base.manifest)
 

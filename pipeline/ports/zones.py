@@ -117,9 +117,15 @@ class Zone(Protocol):
         nothing."""
         ...
 
-    def clone_base(self, base: StoredBase) -> StoredBase | None:
-        """Take over a base of another zone without moving a byte of it; None where that can't be:
-        other file systems, or one that does not clone."""
+    def delta_parent(self, parents: Sequence[str]) -> str | None:
+        """What `stage_base` would store only the differences from; None where it clones, or would
+        begin with nothing."""
+        ...
+
+    def take_over(self, base: StoredBase) -> StoredBase | None:
+        """Take over a base of another zone: as a clone, without moving a byte of it, or, of a
+        delta, with only its own bytes. None where neither can be: other file systems, or one that
+        does not clone; no parent of the delta here."""
         ...
 
     def publish(

@@ -132,19 +132,28 @@ def hash_disk(disk: Disk, manifest: Path, images: Images, progress: Progress) ->
 
 
 def _groups(disk: Disk, names: Sequence[str], job: Job) -> dict[str, list[str]]:
-    """The zones that are written, one with a base to start from if there is one, and those that get
-    clones of what it gets."""
+    """The zones that are written, one with a base to start from if there is one, and those that
+    take over what it gets."""
     groups: dict[str, list[str]] = {}
+    parents = job.parents.get(disk.lun, ())
     for name in names:
-        zone = job.zones[name]
-        alone = name in job.independent or not zone.reflink
-        groups.setdefault(name if alone else zone.file_system, []).append(name)
+        groups.setdefault(_alike(name, parents, job), []).append(name)
     found = {}
-    known = {disk.lun: job.parents.get(disk.lun, ())}
     for members in groups.values():
-        leader = max(members, key=lambda name: has_parent(job.zones[name], known))
+        leader = max(members, key=lambda name: has_parent(job.zones[name], {disk.lun: parents}))
         found[leader] = [name for name in members if name != leader]
     return found
+
+
+def _alike(name: str, parents: Sequence[str], job: Job) -> str:
+    """What zones have in common that can take over each other's new base."""
+    zone = job.zones[name]
+    if name in job.independent:
+        return name
+    if zone.reflink:
+        return zone.file_system
+    parent = zone.delta_parent(parents)
+    return name if parent is None else f"on {parent}"
 
 
 def _store(disk: Disk, groups: Mapping[str, Sequence[str]], stored: Stored, job: Job) -> CopyResult:
@@ -154,7 +163,7 @@ def _store(disk: Disk, groups: Mapping[str, Sequence[str]], stored: Stored, job:
     result = _written(warm, groups, stored, job) or _written(disk, groups, stored, job)
     if result is None:
         raise SourceChanged(f"the clones of the source of {disk.name} changed")
-    return _cloned(disk, groups, result, stored, job)
+    return _handed_on(disk, groups, result, stored, job)
 
 
 def _written(
@@ -268,15 +277,15 @@ def _commit(
             stored.bases[name][disk.lun] = base
 
 
-def _cloned(
+def _handed_on(
     disk: Disk,
     groups: Mapping[str, Sequence[str]],
     result: CopyResult,
     stored: Stored,
     job: Job,
 ) -> CopyResult:
-    """Give the zones beside those that were written their clones; what became of the disk's bytes
-    there, too."""
+    """Give the others what those have that were written; what became of the disk's bytes there,
+    too."""
     pairs = {
         name: leader for leader, names in groups.items() for name in names if leader in stored.bases
     }
@@ -286,19 +295,25 @@ def _cloned(
             for name, leader in pairs.items()
         }
     )
-    stats, cloned = result.stats, dict(result.stats.cloned)
+    stats = result.stats
+    written, kept, cloned = dict(stats.written), dict(stats.kept), dict(stats.cloned)
     for name, base in made.items():
         if isinstance(base, Exception):
             stored.drop(name, base)
         elif base is not None:
             stored.bases[name][disk.lun] = base
-            kinds = (stats.written, stats.kept, stats.cloned)
-            cloned[name] = sum(kind.get(pairs[name], 0) for kind in kinds)
-    return replace(result, stats=replace(stats, cloned=cloned))
+            leader = pairs[name]
+            if base.method == "delta":
+                written[name], kept[name] = stats.written[leader], stats.kept[leader]
+            else:
+                kinds = (stats.written, stats.kept, stats.cloned)
+                cloned[name] = sum(kind.get(leader, 0) for kind in kinds)
+    stats = replace(stats, written=written, kept=kept, cloned=cloned)
+    return replace(result, stats=stats)
 
 
 def _taken_over(zone: Zone, base: StoredBase) -> StoredBase | None:
-    return zone.find_base(base.digest) or zone.clone_base(base)
+    return zone.find_base(base.digest) or zone.take_over(base)
 
 
 def in_parallel(

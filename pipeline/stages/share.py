@@ -81,7 +81,7 @@ def _at_hand(
     if base is not None or not clone:
         return base
     try:
-        clones = (zone.clone_base(donor) for donor in donors)
+        clones = (zone.take_over(donor) for donor in donors)
         return next((made for made in clones if made is not None), None)
     except (OSError, GalleriaError) as error:
         stored.drop(name, error)

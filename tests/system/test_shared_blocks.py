@@ -3,6 +3,7 @@ space that the file system says is used, and by the blocks that filefrag names."
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 
+from adapters import nbd
 from adapters.images import QemuImages
 from adapters.sandbox import Sandbox
 from adapters.sinks import RawSink
@@ -28,7 +30,7 @@ from pipeline.sources import DiskSource
 from tests.contract.storing import pattern
 from tests.faults import Faulty
 from tests.system.conftest import Mount
-from tests.system.test_publish import Lab, replicas, used
+from tests.system.test_publish import Lab, compare, replicas, used
 
 pytestmark = pytest.mark.system
 
@@ -215,7 +217,55 @@ def test_regions_on_one_file_system_share_one_copy(place: Path, tmp_path: Path) 
     assert used(place) - before < 3 * MIB
 
 
-@pytest.mark.parametrize("method", ["stage_base", "clone_base"])
+def test_regions_without_clones_take_over_one_delta(
+    mount: Mount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written once, by one qemu; each zone's is its own file, on its own parent."""
+    content = disk(tmp_path / "disk.raw")
+    zones = mount("ext4")
+    world = lab(zones, tmp_path / "home", "eu", "us", "asia")
+    world.publish("1.0.0", DiskSource(None, tmp_path / "disk.raw"), eu=1, us=1)
+    after = bytearray(content)
+    after[: 2 * LEAF] = pattern(9, 2 * LEAF)
+    after[DATA - LEAF : DATA] = bytes(LEAF)
+    (tmp_path / "next.raw").write_bytes(after)
+    served: list[Path] = []
+    serve = nbd.serve
+
+    def counted(sandbox: Sandbox, chain: Chain, **options: Any) -> Any:
+        served.append(chain[0].path)
+        return serve(sandbox, chain, **options)
+
+    monkeypatch.setattr(nbd, "serve", counted)
+    version = world.publish("1.0.1", DiskSource(None, tmp_path / "next.raw"), eu=1, us=1, asia=1)
+    results = {status.region: status.result for status in version.regions}
+    assert {name: result.methods for name, result in results.items()} == {
+        "eu": ("delta",),
+        "us": ("delta",),
+        "asia": ("copy",),  # it has nothing to start from
+    }
+    assert len(served) == 1
+    for name in ("eu", "us"):
+        assert results[name].bytes_written == 2 * LEAF
+        assert results[name].bytes_shared == results["eu"].bytes_shared > DATA - 6 * LEAF
+    shutil.rmtree(zones / "eu")  # the others need nothing of it
+    (tmp_path / "after.raw").write_bytes(after)
+    for path, kind in replicas(version):
+        if "/eu/" not in str(path):
+            compare(path, kind, tmp_path / "after.raw", "raw")
+
+
+def test_room_is_asked_for_once(place: Path, tmp_path: Path) -> None:
+    """Three copies of 100 MiB (zeros, but nobody knows before they are read) would not fit."""
+    with (tmp_path / "disk.raw").open("wb") as file:
+        for _ in range(100):
+            file.write(bytes(MIB))
+    world = lab(place, tmp_path / "home", "eu", "us", "asia")
+    version = world.publish("1.0.0", DiskSource(None, tmp_path / "disk.raw"), eu=1, us=1, asia=1)
+    assert set(version.completed_regions) == {"eu", "us", "asia"}
+
+
+@pytest.mark.parametrize("method", ["stage_base", "take_over"])
 def test_a_zone_that_fails_does_not_take_its_neighbours_along(
     method: str, place: Path, tmp_path: Path
 ) -> None:

@@ -187,14 +187,14 @@ def test_a_zone_takes_over_a_base_of_its_neighbour(
     base, _ = store(donor, CONTENT, tmp_path)
     zone = create_zone(mountpoint / "other", name="o", region="us", sandbox=Sandbox())
     before = used(mountpoint)
-    made = zone.clone_base(base)
+    made = zone.take_over(base)
     assert used(mountpoint) - before < LEAF
     assert files(zone.path / "staging") == []
     assert made == zone.find_base(base.digest)
     assert (made is not None) == reflink
     # on another file system nothing can be cloned, and nothing is left of the attempt
     far = create_zone(tmp_path / "far", name="f", region="us", sandbox=Sandbox())
-    assert far.clone_base(base) is None
+    assert far.take_over(base) is None
     assert files(far.path) == ["bases", "galleria-zone.json", "staging", "versions"]
     donor.collect([])
     assert donor.find_base(base.digest) is None
