@@ -78,7 +78,7 @@ def open_app(config: Config, progress: Progress, *, keys: Sequence[Key] = ()) ->
             catalog, ProcessOwners(), _regions(config), require=access.require, may=access.may
         )
         machines = QemuMachines(config.work.parent / "captures", sandbox)
-        files = HostSources(FilePins(), _downloads(config, progress))
+        files = HostSources(FilePins(), _downloads(config, progress), config.libvirt)
         guests = GuestfsHost(sandbox, config.cache, keys=tuple(keys))
         ports = Ports(
             gallery=whole,

@@ -16,7 +16,7 @@ from pipeline.data.chunks import LEAF, leaf_length
 from pipeline.data.manifest import Run
 from pipeline.errors import UnsafeImage
 from pipeline.gallery.model import Architecture
-from pipeline.ports import ImageFacts, ImageFormat
+from pipeline.ports import GuestFacts, ImageFacts, ImageFormat
 from pipeline.single import (
     Examination,
     arm_file,
@@ -213,6 +213,16 @@ def _format(facts: ImageFacts) -> str:
     return name if facts.variant in ("", name) else f"{name} {facts.variant}"
 
 
+def _os_text(guest: GuestFacts) -> str:
+    if guest.os_type == "unknown":
+        return "none that is known"  # a data disk, say
+    words = (guest.os_type, guest.distribution, guest.version)
+    name = " ".join(word for word in words if word not in ("", "unknown"))
+    product = guest.product_name if guest.product_name not in name else ""
+    architecture = "" if guest.architecture == "unknown" else guest.architecture
+    return ", ".join(filter(None, (name, product, architecture)))
+
+
 def _examination_text(found: Examination) -> str:
     facts = found.facts
     about: list[tuple[str, object]] = [
@@ -235,9 +245,7 @@ def _examination_text(found: Examination) -> str:
         about.append(("generation", found.partitions.generation))
     if found.guest is not None:
         guest = found.guest
-        name = f"{guest.os_type} {guest.distribution} {guest.version}".strip()
-        product = guest.product_name if guest.product_name not in name else ""
-        about.append(("os", ", ".join(filter(None, (name, product, guest.architecture)))))
+        about.append(("os", _os_text(guest)))
         about.append(("hostname", guest.hostname))
         kinds = ", ".join(f"{device} {kind}" for device, kind in guest.filesystems)
         about.append(("file systems", kinds))

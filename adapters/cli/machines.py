@@ -27,7 +27,7 @@ def list_machines(settings: Settings, *, directory: Path | None) -> None:
     """List the domains of a directory of XML files, or of libvirt."""
     from adapters.sources import libvirt
 
-    found = libvirt.list_machines(directory)
+    found = libvirt.list_machines(directory, settings.load().libvirt)
     rows: list[tuple[object, ...]] = []
     documents: list[dict[str, Any]] = []
     for place, machine in found:
@@ -53,7 +53,7 @@ def show(settings: Settings, *, name: str) -> None:
     """Show a machine: firmware, controller, and every layer of every disk."""
     from adapters.sources import libvirt
 
-    machine = libvirt.read_machine(VmSource(name))
+    machine = libvirt.read_machine(VmSource(name), settings.load().libvirt)
     about = machine.description
     text = fields(
         [
@@ -63,6 +63,7 @@ def show(settings: Settings, *, name: str) -> None:
             ("controller", about.controller),
             ("os", about.os_type or ""),
             ("nvram", machine.nvram or ""),
+            *([("state", "running")] if machine.live else []),
         ]
     )
     rows = [
@@ -88,6 +89,7 @@ def _document(machine: "Machine") -> dict[str, Any]:
         "diskControllerType": about.controller,
         "osType": about.os_type,
         "nvram": machine.nvram,
+        "running": machine.live,
         "disks": [
             {
                 "lun": disk.lun,

@@ -66,6 +66,7 @@ class Config:
     max_virtual_size: int = 32 << 40
     # networks that downloads may reach beside the public ones, separated by commas
     allow_private_sources: str = ""
+    libvirt: str = "qemu:///system"  # which libvirt knows the machines that are named
     file: Path | None = field(default=None, compare=False)  # what was read
     # by key, what set it: a file or a variable; what is not in it has its default
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)

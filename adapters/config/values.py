@@ -14,6 +14,8 @@ from pipeline.gallery.names import EDGE, check_place, region_key
 UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE = re.compile(rf"(\d+)\s*({'|'.join(UNITS)})")
 
+_LIBVIRT = re.compile(r"[a-z]+(?:\+unix)?:///[ -~]*")
+
 PREMIUM = ":premium"  # what follows the directory of a premium zone, on a command line
 
 
@@ -173,6 +175,14 @@ def _networks(value: object, where: str, base: Path) -> str:
         raise _expected(where, 'networks such as ["10.1.0.0/16"]', value) from None
 
 
+def _libvirt(value: object, where: str, base: Path) -> str:
+    """A connection URI of libvirt's, to this host: what another one names is not here."""
+    text = value if isinstance(value, str) else ""
+    if not _LIBVIRT.fullmatch(text):
+        raise _expected(where, 'a libvirt of this host, such as "qemu:///system"', value)
+    return text
+
+
 PARSERS: Mapping[str, Callable[[object, str, Path], object]] = {
     "source_region": _text,
     "regions": _regions,
@@ -185,4 +195,5 @@ PARSERS: Mapping[str, Callable[[object, str, Path], object]] = {
     "zrs_same_filesystem": _boolean,
     "max_virtual_size": _bytes,
     "allow_private_sources": _networks,
+    "libvirt": _libvirt,
 }

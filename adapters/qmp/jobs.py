@@ -72,7 +72,14 @@ def known_disk(disks: dict[str, tuple[MachineDisk, str]], name: str) -> tuple[Ma
 def transaction(
     monitor: Monitor, state: CaptureState, disks: Sequence[MachineDisk], agent: Path | None
 ) -> Stall:
-    """Take the point in time, of all disks at once."""
+    """Take the point in time, of all disks at once.
+
+    Where the file of a capture can't be written the guest's own write wins, and the capture fails:
+    a QEMU that does not know the choice lets the guest's write fail, so room is made sure of first.
+    """
+    spare = {}
+    if accepts(monitor, "blockdev-backup", "on-cbw-error"):
+        spare = {"on-cbw-error": "break-snapshot"}
     actions: list[dict[str, Any]] = []
     for disk, wanted in zip(disks, state.disks, strict=True):
         if wanted.bitmap:
@@ -88,6 +95,7 @@ def transaction(
             "target": state.job(number),
             "sync": "full",
             "auto-dismiss": False,
+            **spare,
         }
         if wanted.since is not None:
             # `never`: should this capture come to nothing, the old bitmap is as it was
@@ -106,6 +114,13 @@ def transaction(
     monitor.execute("transaction", actions=actions)
     seconds = time.monotonic() - started
     return Stall(0.0, seconds, 0, "no guest agent was named")
+
+
+def accepts(monitor: Monitor, command: str, argument: str) -> bool:
+    """Whether this QEMU's `command` has an argument of that name, by QEMU's own description."""
+    found = {item["name"]: item for item in monitor.execute("query-qmp-schema")}
+    members = found[found[command]["arg-type"]]["members"]
+    return any(member["name"] == argument for member in members)
 
 
 def alive(monitor: Monitor, state: CaptureState) -> bool:

@@ -27,9 +27,10 @@ from pipeline.sources import (
 class HostSources:
     """Sources that this host can reach. What is copied out of a file is held still meanwhile."""
 
-    def __init__(self, pins: Pins, downloads: Downloads) -> None:
+    def __init__(self, pins: Pins, downloads: Downloads, libvirt_uri: str) -> None:
         self._pins = pins
         self._downloads = downloads
+        self._libvirt_uri = libvirt_uri
 
     def identity(self, source: AnySource) -> tuple[object, ...]:
         match source:
@@ -40,7 +41,7 @@ class HostSources:
             case ArchiveSource():
                 return (source.form.value, *file_identity(source.path))
             case VmSource():
-                machine = libvirt.read_machine(source)
+                machine = libvirt.machine_at_rest(source, self._libvirt_uri)
                 disks = tuple(disk_identity(disk) for disk in machine.disks)
                 variables = machine.nvram
                 if variables is not None and variables.exists():
@@ -61,7 +62,7 @@ class HostSources:
                 with self._unpacked(source, work) as supply:
                     yield supply
             case VmSource():
-                machine = libvirt.read_machine(source)
+                machine = libvirt.machine_at_rest(source, self._libvirt_uri)
                 nvram = self._nvram(machine.nvram, work) if machine.nvram else None
                 yield Supply(machine.disks, replace(machine.description, nvram=nvram))
             case _:

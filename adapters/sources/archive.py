@@ -2,7 +2,8 @@
 
 Nothing is extracted by the name that it has in the archive. Every member has to be a plain regular
 file with a name on a short list; a disk is written to a new file of our naming, everything else
-is small and kept in memory. Source: POSIX pax (ustar and pax headers); GNU tar's long names.
+is small and kept in memory. Source: POSIX pax (ustar and pax headers); GNU tar's long names and
+sparse members (tar -S), of which only what is stored is read.
 """
 
 import gzip
@@ -23,7 +24,8 @@ MEMBERS = 64
 TEXT_LIMIT = 1 << 20
 PIECE = 1 << 20
 HOLE = 64 << 10  # zeros of this length become a hole
-READ_LIMIT = 4 << 20  # tarfile reads the whole of a pax header or a long name into memory
+READ_LIMIT = 4 << 20  # tarfile reads a pax header, a long name or a sparse map into memory
+LENGTH_LIMIT = 64 << 40  # of a sparse disk, whose length costs nothing to claim
 # bytes of archive members per byte of archive: zlib reaches a thousand, on zeros
 RATIO = 400
 SPARE = 64 << 20  # room that is left on the work directory's file system
@@ -44,17 +46,21 @@ class Contents:
 
     texts: dict[str, bytes] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
+    sparse: set[str] = field(default_factory=set)  # those of `files` that were stored with holes
 
 
 class _Reads:
-    """A file whose single reads are bounded, so that no header decides how much memory is used."""
+    """A file of which tarfile reads no more than `left` bytes at a time, so that no header decides
+    how much memory is used."""
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile) -> None:
         self._file = file
+        self.left = READ_LIMIT
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= READ_LIMIT:
+        if not 0 <= size <= self.left:
             raise tarfile.ReadError("a header of an absurd length")
+        self.left -= size
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -62,6 +68,9 @@ class _Reads:
 
     def tell(self) -> int:
         return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
 
 
 def unpack(
@@ -79,15 +88,18 @@ def unpack(
         budget = RATIO * os.fstat(raw.fileno()).st_size if compressed else None
         file = gzip.GzipFile(fileobj=raw) if compressed else raw
         try:
-            with tarfile.open(fileobj=cast("IO[bytes]", _Reads(file)), mode="r:") as archive:
-                for member, name in _members(archive, budget):
+            reads = _Reads(file)
+            with tarfile.open(fileobj=cast("IO[bytes]", reads), mode="r:") as archive:
+                for member, name in _members(archive, reads, budget):
                     if is_disk(name):
-                        _refuse_small_room(into, member.size)
+                        _refuse_small_room(into, _stored(member))
                         target = into / f"disk-{len(contents.files)}"
-                        _write(archive, member, target)
+                        _write(archive, reads, member, target)
                         contents.files[name] = target
+                        if member.issparse():
+                            contents.sparse.add(name)
                     elif is_text(name):
-                        contents.texts[name] = _text(archive, member)
+                        contents.texts[name] = _text(archive, reads, member)
                     else:
                         raise UnsafeImage(
                             f"the archive has a member {name!a}, which is no part of a machine"
@@ -110,7 +122,9 @@ def _finish(file: IO[bytes] | gzip.GzipFile) -> None:
     raise UnsafeImage("the archive goes on after its end")
 
 
-def _members(archive: tarfile.TarFile, budget: int | None) -> Iterator[tuple[tarfile.TarInfo, str]]:
+def _members(
+    archive: tarfile.TarFile, reads: _Reads, budget: int | None
+) -> Iterator[tuple[tarfile.TarInfo, str]]:
     """The regular files of an archive with their names. Raises UnsafeImage for anything else."""
     seen: set[str] = set()
     total = 0
@@ -123,29 +137,48 @@ def _members(archive: tarfile.TarFile, budget: int | None) -> Iterator[tuple[tar
         if name in seen:
             raise UnsafeImage(f"the archive has the member {name!a} twice")
         seen.add(name)
-        total += member.size
+        total += _stored(member)
         if budget is not None and total > budget:
             raise UnsafeImage(
                 f"the archive unpacks to {total} bytes or more: over {RATIO} times its own length"
             )
         yield member, name
+        reads.left = READ_LIMIT
 
 
 def _checked_name(member: tarfile.TarInfo) -> str:
     shown = ascii(member.name[:200])
-    if member.issparse():
-        raise UnsafeImage(
-            f"the archive's member {shown} is sparse: its length is not what it holds",
-            hint="pack it again without tar's --sparse (-S)",
-        )
-    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.GNUTYPE_SPARSE):
         raise UnsafeImage(f"the archive's member {shown} is no regular file (a link, a device?)")
     match = NAME.fullmatch(member.name)
     if match is None or ".." in member.name:
         raise UnsafeImage(f"the archive's member {shown} has a name that is not allowed")
     if member.size < 0:
         raise UnsafeImage(f"the archive's member {shown} has a length below zero")
+    _check_segments(member, shown)
     return match[1]
+
+
+def _check_segments(member: tarfile.TarInfo, shown: str) -> None:
+    """What is stored of a sparse member lies in order and inside of it."""
+    end = 0
+    for start, length in _segments(member):
+        if start < end or length < 0 or start + length > member.size:
+            raise UnsafeImage(f"the archive's member {shown} is sparse, and its map is wrong")
+        end = start + length
+    if member.issparse() and member.size > LENGTH_LIMIT:
+        raise UnsafeImage(f"the archive's member {shown} is sparse, of {member.size} bytes")
+
+
+def _segments(member: tarfile.TarInfo) -> list[tuple[int, int]]:
+    """Starts and lengths of what is stored."""
+    # typeshed has numbers for these pairs
+    found = cast("list[tuple[int, int]] | None", member.sparse)
+    return [(0, member.size)] if found is None else found
+
+
+def _stored(member: tarfile.TarInfo) -> int:
+    return sum(length for _, length in _segments(member))
 
 
 def _refuse_small_room(directory: Path, length: int) -> None:
@@ -159,44 +192,49 @@ def _refuse_small_room(directory: Path, length: int) -> None:
         )
 
 
-def _pieces(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
-    """A member's bytes; raises when the archive ends before they do."""
+def _pieces(
+    archive: tarfile.TarFile, reads: _Reads, member: tarfile.TarInfo
+) -> Iterator[tuple[int, bytes]]:
+    """What is stored of a member, and where it belongs; raises when the archive ends before."""
     stream = archive.extractfile(member)
     if stream is None:
         raise UnsafeImage(f"the archive's member {member.name[:200]!a} has no content")
-    left = member.size
-    while left:
-        piece = stream.read(min(PIECE, left))
-        if not piece:
-            raise UnsafeImage(
-                f"the archive's member {member.name[:200]!a} says that it has {member.size} bytes, "
-                f"but the archive ends {left} before: it is truncated, or lies"
-            )
-        left -= len(piece)
-        yield piece
+    for start, length in _segments(member):
+        stream.seek(start)
+        left = length
+        while left:
+            reads.left = READ_LIMIT
+            piece = stream.read(min(PIECE, left))
+            if not piece:
+                raise UnsafeImage(
+                    f"the archive's member {member.name[:200]!a} says that it has {member.size} "
+                    f"bytes, but the archive ends {left} before: it is truncated, or lies"
+                )
+            yield start + length - left, piece
+            left -= len(piece)
 
 
-def _text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _text(archive: tarfile.TarFile, reads: _Reads, member: tarfile.TarInfo) -> bytes:
     if member.size > TEXT_LIMIT:
         raise UnsafeImage(f"the archive's member {member.name[:200]!a} is larger than 1 MiB")
-    return b"".join(_pieces(archive, member))
+    if member.issparse():
+        raise UnsafeImage(f"the archive's member {member.name[:200]!a} is sparse, and no disk")
+    return b"".join(piece for _, piece in _pieces(archive, reads, member))
 
 
-def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
-    """A new file; runs of zeros become holes."""
+def _write(archive: tarfile.TarFile, reads: _Reads, member: tarfile.TarInfo, target: Path) -> None:
+    """A new file; what was not stored, and runs of zeros, are holes."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(target, flags, 0o600), "wb", buffering=0) as file:  # noqa: PTH123
-        position = 0
-        for piece in _pieces(archive, member):
+        for position, piece in _pieces(archive, reads, member):
             for start in range(0, len(piece), HOLE):
                 part = piece[start : start + HOLE]
                 if part.strip(b"\0"):
-                    file.seek(position)
+                    file.seek(position + start)
                     view = memoryview(part)
                     while view:
                         view = view[file.write(view) :]
-                position += len(part)
-        file.truncate(position)
+        file.truncate(member.size)
 
 
 def check_manifest(text: bytes, contents: Contents) -> None:
@@ -213,6 +251,11 @@ def check_manifest(text: bytes, contents: Contents) -> None:
         if name in listed:
             raise UnsafeImage(f"the archive's manifest lists {name[:99]!a} twice")
         listed.add(name)
+        if name in contents.sparse:
+            raise UnsafeImage(
+                f"the archive's manifest lists {name[:99]!a}, which is sparse: an OVA is ustar",
+                hint="pack it again without tar's --sparse (-S)",
+            )
         found = _digest(contents, name, DIGESTS[algorithm])
         if found is None:
             raise UnsafeImage(f"the archive's manifest lists {name[:99]!a}, which is not there")

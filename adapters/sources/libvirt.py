@@ -40,7 +40,7 @@ LINUX_HOSTS = (
 )
 NVRAM_LIMIT = 64 << 20  # AArch64's flash; x86's has half a MiB
 NAME = re.compile(r"[A-Za-z0-9_.+:][A-Za-z0-9_.+: -]{0,199}")
-URI = "qemu:///system"
+SESSION = ("HOME", "XDG_RUNTIME_DIR")  # where virsh finds a user's own libvirt
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +54,38 @@ class Machine:
     live: bool
 
 
-def read_machine(source: VmSource) -> Machine:
-    """The domain of an XML file, or libvirt's of that name. Raises NotFound, and DescriptionInvalid
-    for what galleria does not know to read."""
+def read_machine(source: VmSource, uri: str) -> Machine:
+    """The domain of an XML file, or the one of that name of the libvirt at `uri`. Raises NotFound,
+    and DescriptionInvalid for what galleria does not know to read."""
     path = Path(source.name)
     if path.is_file():
         return parse_domain(_content(path), path.parent)
     if "/" in source.name or source.name.endswith(".xml"):
         raise NotFound(f"there is no domain XML {source.name!a}")
-    machine = parse_domain(_dump(source.name), Path("/"))
-    if machine.live:
+    return parse_domain(_dump(uri, source.name), Path("/"))
+
+
+def machine_at_rest(source: VmSource, uri: str) -> Machine:
+    """As `read_machine`. Raises Conflict for one that libvirt runs; of one that a file describes,
+    the locks of its disks tell."""
+    machine = read_machine(source, uri)
+    if machine.live and not Path(source.name).is_file():
         raise Conflict(
             f"the virtual machine {source.name!a} is running: its disks are being written to",
-            hint="shut it down, or capture it through QEMU's own socket",
+            hint="shut it down, or capture it through QEMU's own socket: --qmp",
         )
     return machine
 
 
-def list_machines(directory: Path | None) -> list[tuple[str, Machine | DescriptionInvalid]]:
+def list_machines(
+    directory: Path | None, uri: str
+) -> list[tuple[str, Machine | DescriptionInvalid]]:
     """The domains of a directory's *.xml files, or of libvirt; for one that is not understood, what
     is wrong with it."""
     if directory is None:
-        listing = _virsh("list", "--all", "--name").decode(errors="replace")
+        listing = _virsh(uri, "list", "--all", "--name").decode(errors="replace")
         names = [line.strip() for line in listing.splitlines() if line.strip()]
-        return [(name, _attempt(_dump(name), Path("/"))) for name in names]
+        return [(name, _attempt(_dump(uri, name), Path("/"))) for name in names]
     if not directory.is_dir():
         raise NotFound(f"there is no directory {str(directory)!a}")
     files = sorted(directory.glob("*.xml"))
@@ -99,15 +107,16 @@ def _content(path: Path) -> bytes:
         return file.read(LIMIT + 1)
 
 
-def _dump(name: str) -> bytes:
+def _dump(uri: str, name: str) -> bytes:
     if not NAME.fullmatch(name):
         raise InvalidParameter(f"{name!a} is no name of a virtual machine")
-    return _virsh("dumpxml", "--domain", name)
+    return _virsh(uri, "dumpxml", "--domain", name)
 
 
-def _virsh(*arguments: str) -> bytes:
+def _virsh(uri: str, *arguments: str) -> bytes:
+    env = {name: os.environ[name] for name in SESSION if name in os.environ}
     try:
-        return command.run(["virsh", "--connect", URI, *arguments], timeout=30).stdout
+        return command.run(["virsh", "--connect", uri, *arguments], timeout=30, env=env).stdout
     except CommandFailed as error:
         raise NotFound(
             f"libvirt does not tell: {error.message}", hint="a file of domain XML works as well"

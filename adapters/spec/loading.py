@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from adapters.spec.models import DataDisk, Generalize, Spec
@@ -16,6 +16,7 @@ from pipeline.errors import InvalidParameter, NotFound
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 10_000  # aliases can make a small file expand without end
+TAGS = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str")}
 
 
 class SpecInvalid(InvalidParameter):
@@ -32,7 +33,7 @@ def load_spec(path: Path) -> Spec:
     document = _read(path)
     budget = _Budget(path)
     try:
-        spec = Spec.model_validate_json(json.dumps(budget.plain(document, 0)))
+        spec = Spec.model_validate_json(json.dumps(budget.plain(document)))
     except ValidationError as error:
         lines = [_describe(path, document, details) for details in error.errors()]
         raise SpecInvalid(
@@ -98,19 +99,39 @@ class _Budget:
         self._path = path
         self._left = MAX_NODES
 
-    def plain(self, value: object, depth: int) -> object:
+    def plain(self, value: object, depth: int = 0, line: int = 1) -> object:
         self._left -= 1
         if self._left < 0 or depth > 20:
             raise SpecInvalid(f"{self._path}: too deep, or its aliases expand to too much")
+        if isinstance(value, CommentedMap | CommentedSeq | TaggedScalar):
+            self._check_tag(value.tag.value, line)
+        if isinstance(value, TaggedScalar):
+            return str(value.value)
         if isinstance(value, CommentedMap):
-            return {str(key): self.plain(item, depth + 1) for key, item in value.items()}
+            return {
+                str(key): self.plain(item, depth + 1, _line_of(value, key, line))
+                for key, item in value.items()
+            }
         if isinstance(value, CommentedSeq):
-            return [self.plain(item, depth + 1) for item in value]
+            return [
+                self.plain(item, depth + 1, _line_of(value, number, line))
+                for number, item in enumerate(value)
+            ]
         if isinstance(value, date):
             return value.isoformat()
         if value is None or isinstance(value, bool | int | float | str):
             return value
-        raise SpecInvalid(f"{self._path}: the tag of {value!r} is not known in a build spec")
+        raise SpecInvalid(f"{self._path}:{line}: {type(value).__name__} is no part of a build spec")
+
+    def _check_tag(self, tag: str | None, line: int) -> None:
+        if tag is not None and tag not in TAGS:
+            raise SpecInvalid(f"{self._path}:{line}: the tag {tag!r} is not known in a build spec")
+
+
+def _line_of(node: CommentedMap | CommentedSeq, key: object, otherwise: int) -> int:
+    """The line of a key or an item; what comes by an alias has none of its own."""
+    places = node.lc.data or {}
+    return places[key][0] + 1 if key in places else otherwise
 
 
 def _describe(path: Path, document: CommentedMap, details: ErrorDetails) -> str:

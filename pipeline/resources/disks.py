@@ -4,14 +4,14 @@ A disk's file lies in a directory of its own below the zone that keeps its base 
 system, so that it can be a clone), or where the user says. The base stays as long as the disk does.
 """
 
-import os
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.data.extents import SECTOR
 from pipeline.errors import Conflict, InvalidParameter
-from pipeline.ports import Layer, Replica, ReplicaDisk, StoredBase, VersionRecord, Zone
+from pipeline.placement import every_zone
+from pipeline.ports import Layer, Replica, ReplicaDisk, StoredBase, VersionRecord
 from pipeline.resources.model import (
     CreateOption,
     CreationData,
@@ -21,13 +21,20 @@ from pipeline.resources.model import (
 )
 from pipeline.resources.names import ResourceName
 from pipeline.resources.opening import disk_files, find_base, known_as
+from pipeline.resources.places import (
+    forget_unfinished,
+    left_tidy,
+    refuse_taken,
+    settled,
+    unmark,
+    workplace,
+)
 from pipeline.resources.service import as_disk
 from pipeline.resources.snapshots import Properties, at_os, creation_of
 from pipeline.resources.storing import Keeper, document, home, remove, store, taken_back
 from pipeline.shallow import refuse_needed
 from pipeline.sources import DiskKinds, Supply, VersionSource
 
-DISKS = "disks"  # the directory beside a zone's own
 LIMIT = 32 << 40  # bytes, Azure's largest managed disk is 32,767 GiB
 
 
@@ -60,6 +67,7 @@ def create_disk(
         )
     if virtual_size % SECTOR or virtual_size > LIMIT:
         raise InvalidParameter(f"a disk can't have {virtual_size} bytes")
+    left = next((item for item in keeper.resources.everything() if item.name == name), None)
     begun = keeper.resources.begin(
         Disk(
             name.arm_id,
@@ -73,12 +81,18 @@ def create_disk(
             tags=properties.tags,
             creation_data=origin_of(source, keeper),
             disk_size=virtual_size,
+            directory=str(directory.absolute()) if directory else "",
         )
     )
-    with taken_back([begun], keeper):
-        if source is None:
-            return keeper.resources.finish(empty(begun, directory, keeper))
-        return keeper.resources.finish(filled_from(begun, source, directory, keeper))
+    zones = every_zone(keeper.ports.zones)
+    if isinstance(left, Disk):  # what a killed run began under the name, perhaps elsewhere
+        forget_unfinished(left, zones)
+    with taken_back([begun], keeper), left_tidy(begun, zones):
+        refuse_taken(begun)
+        made = empty(begun, keeper) if source is None else filled_from(begun, source, keeper)
+        finished = keeper.resources.finish(made)
+    unmark(finished)
+    return finished
 
 
 def origin_of(source: DiskOrigin, keeper: Keeper) -> CreationData:
@@ -96,22 +110,19 @@ def origin_of(source: DiskOrigin, keeper: Keeper) -> CreationData:
     return creation_of(source, keeper)
 
 
-def empty(disk: Disk, directory: Path | None, keeper: Keeper) -> Disk:
+def empty(disk: Disk, keeper: Keeper) -> Disk:
     """A sparse raw file: all zeros, and no base."""
     zone = home(disk.location, {}, disk.zone_key, keeper.ports)
-    path = place(disk, directory, zone) / "os.raw"
-    clear(path.parent, directory)
-    path.parent.mkdir(parents=True)
+    target = workplace(disk, zone)
+    target.mkdir(parents=True)
+    path = target / "os.raw"
     with path.open("xb") as file:
         file.truncate(disk.disk_size)
-        os.fsync(file.fileno())
     zone.publish(VersionRecord(disk.zone_key, document(disk)), {}, 0)
-    return replace(disk, file=DiskFile(str(path), "raw"))
+    return replace(disk, file=DiskFile(str(settled(path, disk)), "raw"))
 
 
-def filled_from(
-    disk: Disk, source: DiskKinds | VersionDisk, directory: Path | None, keeper: Keeper
-) -> Disk:
+def filled_from(disk: Disk, source: DiskKinds | VersionDisk, keeper: Keeper) -> Disk:
     ports = keeper.ports
     whole = VersionSource(source.reference) if isinstance(source, VersionDisk) else source
     with ports.work.directory() as work, ports.sources.open(whole, work) as supply:
@@ -120,14 +131,13 @@ def filled_from(
     (content,) = stored.contents
     zone = home(disk.location, {None: (content.digest,)}, disk.zone_key, ports)
     base = zone.find_base(content.digest) or find_base(content.digest, ports.zones, disk.id)
-    target = place(disk, directory, zone)
-    clear(target, directory)
+    target = workplace(disk, zone)
     target.parent.mkdir(parents=True, exist_ok=True)
     ((made,),) = zone.deploy(Replica(0, (pattern(base),)), [target])
     return replace(
         stored,
         disk_size=content.virtual_size,
-        file=DiskFile(str(made.path.absolute()), made.format.value),
+        file=DiskFile(str(settled(made.path, disk)), made.format.value),
     )
 
 
@@ -147,22 +157,6 @@ def pattern(base: StoredBase) -> ReplicaDisk:
     """A base as the disk of a replica, to be deployed."""
     top = base.chain[0]
     return ReplicaDisk(None, top.path, top.format, "base", base.digest, base.virtual_size)
-
-
-def place(disk: Disk, directory: Path | None, zone: Zone) -> Path:
-    return directory.absolute() if directory else zone.path / DISKS / disk.unique_id
-
-
-def clear(target: Path, directory: Path | None) -> None:
-    """Take away what a killed run left in a directory that only this disk uses."""
-    if directory is None and target.is_dir():
-        for path in target.iterdir():
-            path.unlink()
-        target.rmdir()
-    elif target.exists():
-        raise Conflict(
-            f"{target} exists already", hint="name a directory that is to be made for the disk"
-        )
 
 
 def state_of(disk: Disk, keeper: Keeper) -> DiskState:
@@ -193,13 +187,15 @@ def delete_disk(name: ResourceName, keeper: Keeper) -> None:
     if disk.file is not None:
         refuse_needed([Path(disk.file.path)], keeper.ports.zones, f"The disk '{name}'")
     going = as_disk(keeper.resources.begin_delete(name))
-    remove(going, keeper, lambda: discard(going))
+    remove(going, keeper, lambda: discard(going, keeper))
 
 
-def discard(disk: Disk) -> None:
+def discard(disk: Disk, keeper: Keeper) -> None:
     if disk.file is None:
+        forget_unfinished(disk, every_zone(keeper.ports.zones))
         return
     path = Path(disk.file.path)
     path.unlink(missing_ok=True)
+    unmark(disk)
     if path.parent.is_dir() and not any(path.parent.iterdir()):
         path.parent.rmdir()

@@ -144,11 +144,12 @@ class DiskFile:
 @dataclass(frozen=True, slots=True)
 class Disk(Resource):
     """`file` is what a VM uses. What it held at first is its content's base; what is written since
-    is in the file alone."""
+    is in the file alone. `directory` is where it was to be, if not in a zone."""
 
     creation_data: CreationData = CreationData(CreateOption.EMPTY)
     disk_size: int = 0
     file: DiskFile | None = None
+    directory: str = ""
 
     @property
     def disk_size_bytes(self) -> int:

@@ -22,9 +22,9 @@ declare -A DEBIAN=(
     dosfstools ntfs-3g fdisk util-linux"
   [demonstration]="mmdebstrap fakeroot uidmap debian-archive-keyring grub-common grub-pc-bin mtools
     tar"
-  [test]="git grub-efi-amd64-bin libhivex-bin libvirt0 libxml2-utils vagrant
-    vagrant-libvirt shellcheck strace guestfs-tools cryptsetup-bin postgresql cpio zstd xz-utils
-    qemu-system-arm qemu-efi-aarch64"
+  [test]="git grub-efi-amd64-bin libhivex-bin libvirt0 libvirt-clients libvirt-daemon
+    libvirt-daemon-driver-qemu libxml2-utils vagrant vagrant-libvirt shellcheck strace
+    guestfs-tools cryptsetup-bin postgresql cpio zstd xz-utils qemu-system-arm qemu-efi-aarch64"
   [bench]="rsync casync borgbackup restic diffutils"
 )
 # shellcheck disable=SC2034
@@ -34,8 +34,9 @@ declare -A FEDORA=(
     dosfstools ntfs-3g util-linux"
   [demonstration]="mmdebstrap fakeroot shadow-utils debian-keyring grub2-tools grub2-pc-modules
     mtools tar"
-  [test]="git grub2-efi-x64-modules hivex libvirt-libs libxml2 vagrant vagrant-libvirt
-    ShellCheck strace cryptsetup postgresql-server cpio zstd xz qemu-system-aarch64-core edk2-aarch64"
+  [test]="git grub2-efi-x64-modules hivex libvirt-libs libvirt-client libvirt-daemon
+    libvirt-daemon-driver-qemu libxml2 vagrant vagrant-libvirt ShellCheck strace cryptsetup
+    postgresql-server cpio zstd xz qemu-system-aarch64-core edk2-aarch64"
   [bench]="rsync casync borgbackup restic diffutils"
 )
 

@@ -143,15 +143,17 @@ def damaged(content: bytes, at: int) -> bytes:
     return content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
 
 
-def sparse() -> bytes:
-    """GNU tar's old sparse format: a member whose length says nothing of what is stored."""
-    info = tarfile.TarInfo("box.img")
-    info.type = tarfile.GNUTYPE_SPARSE
-    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
-    header[483:495] = b"77777777777\0"  # the real length
-    header[148:156] = b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header)
-    return packed(member("metadata.json", METADATA), raw(bytes(header)))
+def sparse(*numbers: int, size: int = 1 << 20, name: str = "box.img") -> Add:
+    """GNU's pax format 1.0: the map (its length, then starts and lengths), then what is stored."""
+    text = b"".join(b"%d\n" % number for number in numbers)
+    content = text.ljust(-(-len(text) // 512) * 512, b"\0") + b"x" * 512
+    headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": name,
+        "GNU.sparse.realsize": str(size),
+    }
+    return member(f"GNUSparseFile.0/{name}", content, pax_headers=headers)
 
 
 def nested(name: str, count: int) -> bytes:
@@ -206,23 +208,30 @@ HOSTILE: tuple[tuple[str, ArchiveForm, Callable[[], bytes], str], ...] = (
     ("directory", B, lambda: box(member("etc", type=tarfile.DIRTYPE)), "no regular file"),
     ("contiguous", B, lambda: box(member("x.img", type=tarfile.CONTTYPE)), "no regular file"),
     ("unknown-type", B, lambda: box(member("x.img", b"x", type=b"Z")), "no regular file"),
-    ("sparse-gnu", B, sparse, "sparse"),
+    ("sparse-huge", B, lambda: packed(BOX[0], sparse(1, 0, 512, size=1 << 60)), "is sparse"),
+    ("sparse-beyond", B, lambda: packed(BOX[0], sparse(1, 1 << 20, 512)), "map is wrong"),
+    ("sparse-overlap", B, lambda: packed(BOX[0], sparse(2, 0, 512, 256, 9)), "map is wrong"),
+    ("sparse-back", B, lambda: packed(BOX[0], sparse(2, 4096, 1, 0, 1)), "map is wrong"),
+    ("sparse-negative", B, lambda: packed(BOX[0], sparse(1, 4096, -1)), "map is wrong"),
     (
-        "sparse-pax",
+        "sparse-lie",
         B,
-        lambda: packed(
-            BOX[0],
-            member(
-                "box.img",
-                b"1\n0\n512\n".ljust(512, b"\0") + bytes(512),
-                pax_headers={
-                    "GNU.sparse.major": "1",
-                    "GNU.sparse.minor": "0",
-                    "GNU.sparse.realsize": str(1 << 60),
-                },
-            ),
-        ),
-        "sparse",
+        lambda: packed(BOX[0], sparse(1, 0, 1 << 20), compress=False),
+        "unexpected end",
+    ),
+    ("sparse-no-map", B, lambda: packed(BOX[0], sparse(1 << 40, 0, 512)), "damaged"),
+    (
+        "sparse-map-bomb",
+        B,
+        lambda: packed(BOX[0], sparse(4 << 20, *([0] * (4 << 20)))),
+        "absurd length",
+    ),
+    ("sparse-text", B, lambda: packed(sparse(1, 0, 512, name="metadata.json")), "no disk"),
+    (
+        "sparse-manifest",
+        V,
+        lambda: ova(disks=[sparse(1, 0, 512, name="os.vmdk"), member("data.vmdk", b"")]),
+        "an OVA is ustar",
     ),
     ("twice", B, lambda: box(member("box.img", b"other")), "twice"),
     ("twice-dot", B, lambda: box(member("metadata.json", METADATA)), "twice"),

@@ -84,6 +84,8 @@ def test_the_first_region_is_the_source_region(tmp_path: Path, env: dict[str, st
         ("max_virtual_size = true", "max_virtual_size is True, expected bytes"),
         ("sandbox = 'no'", "sandbox is 'no', expected true or false"),
         ("max_virtual_size = '2 TB'", "max_virtual_size is '2 TB', expected bytes"),
+        ("libvirt = 'qemu+ssh://far/system'", "expected a libvirt of this host"),
+        ("libvirt = '-c'", "expected a libvirt of this host"),
         ("max_virtual_size = 0", "max_virtual_size is 0, expected bytes"),
         ("catalog = 'catalog.db'", "catalog: expected a database URL"),
         ("catalog = 'sqlite:///catalog.db'", "catalog: expected a database URL"),

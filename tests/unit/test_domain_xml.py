@@ -12,6 +12,7 @@ from pipeline.ports import ImageFormat
 from pipeline.sources import Backing, Description, DiskSource, VmSource
 
 ROOT = Path("/vms")
+URI = "test:///nowhere"
 DOMAIN = """<domain type='kvm'>
  <name>web</name>
  <metadata><l:libosinfo xmlns:l='http://libosinfo.org/xmlns/libvirt/domain/1.0'>
@@ -142,15 +143,15 @@ def test_domains_of_a_directory(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text(DOMAIN)
     (tmp_path / "b.xml").write_text("<x/>")
     (tmp_path / "c.txt").write_text("?")
-    (_, first), (_, second) = libvirt.list_machines(tmp_path)
+    (_, first), (_, second) = libvirt.list_machines(tmp_path, URI)
     assert isinstance(first, libvirt.Machine)
     assert isinstance(second, DescriptionInvalid)
     with pytest.raises(NotFound, match="no directory"):
-        libvirt.list_machines(tmp_path / "none")
+        libvirt.list_machines(tmp_path / "none", URI)
 
 
 def test_names_are_not_options() -> None:
     with pytest.raises(InvalidParameter, match="no name"):
-        libvirt.read_machine(VmSource("-rf"))
+        libvirt.read_machine(VmSource("-rf"), URI)
     with pytest.raises(NotFound, match="no domain XML"):
-        libvirt.read_machine(VmSource("/nowhere/vm.xml"))
+        libvirt.read_machine(VmSource("/nowhere/vm.xml"), URI)

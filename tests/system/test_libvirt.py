@@ -1,0 +1,157 @@
+"""Machines that a real libvirt has: a daemon of the test's own, as a user without rights."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.home import Session
+from tests.system.test_sources import same
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+
+NOBODY = 65534
+DEFINE = (
+    *("definition", "create", "corp/web", "--os-type", "Linux", "--os-state", "Specialized"),
+    *("--publisher", "P", "--offer", "o", "--sku", "s", "--hyper-v-generation", "V1"),
+)
+# the backing store is declared, as virt-manager and vagrant-libvirt do; the second monitor is for
+# galleria, as libvirt keeps its own to itself
+DOMAIN = """<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+<name>web</name><memory unit='MiB'>32</memory>
+<os><type arch='x86_64' machine='q35'>hvm</type></os>
+<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
+<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>
+ <source file='{at}/top.qcow2'/><backingStore type='file'><format type='qcow2'/>
+ <source file='{at}/base.qcow2'/><backingStore/></backingStore>
+ <target dev='vda' bus='virtio'/></disk>
+<disk type='file' device='disk'><driver name='qemu' type='raw'/>
+ <source file='{at}/data.raw'/><target dev='vdb' bus='virtio'/></disk></devices>
+<qemu:commandline><qemu:arg value='-qmp'/>
+ <qemu:arg value='unix:{at}/qmp.sock,server=on,wait=off'/></qemu:commandline></domain>"""
+
+
+class Libvirt:
+    """A libvirtd, its machine's disks in `path`, and virsh."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.uri = f"qemu:///session?socket={path}/run/libvirt/libvirt-sock"
+
+    def virsh(self, *args: str | Path) -> str:
+        argv = ["virsh", "--connect", self.uri, *map(str, args)]
+        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def libvirt(require: Callable[..., None]) -> Iterator[Libvirt]:
+    require("libvirtd", "virsh", "setpriv", "qemu-img", "qemu-system-x86_64", "bwrap")
+    # pytest's own directories are not for other users; a socket's path has to be short
+    path = Path(tempfile.mkdtemp(prefix="galleria-"))
+    for name in ("run", "config/libvirt"):
+        (path / name).mkdir(parents=True)
+    (path / "config/libvirt/qemu.conf").write_text('stdio_handler = "file"\n')
+    kept = {"HOME": path, "XDG_RUNTIME_DIR": path / "run", "XDG_CONFIG_HOME": path / "config"}
+    kept |= {"XDG_CACHE_HOME": path / "cache", "XDG_DATA_HOME": path / "data"}
+    argv = ["libvirtd"]
+    if os.geteuid() == 0:  # root's would be the host's own
+        argv = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *argv]
+        subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", path], check=True)
+    env = os.environ | {name: str(place) for name, place in kept.items()}
+    made = Libvirt(path)
+    with subprocess.Popen(argv, env=env, stderr=subprocess.PIPE) as process:
+        try:
+            deadline = time.monotonic() + 20
+            while not (path / "run/libvirt/libvirt-sock").exists():
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield made
+        finally:
+            # its machines would outlive it
+            subprocess.run(
+                ["virsh", "--connect", made.uri, "destroy", "web"], capture_output=True, check=False
+            )
+            process.terminate()
+            process.communicate(timeout=30)
+            shutil.rmtree(path)
+
+
+def disks(place: Path) -> None:
+    for name, kind, more in (
+        ("base.qcow2", "qcow2", ("8M",)),
+        ("data.raw", "raw", ("8M",)),
+        ("top.qcow2", "qcow2", ("-b", f"{place}/base.qcow2", "-F", "qcow2")),
+    ):
+        create = ["qemu-img", "create", "-q", "-f", kind, str(place / name), *more]
+        subprocess.run(create, check=True)
+        write = f"write -P {len(name)} {len(name) % 3}M 1M"
+        io = ["qemu-io", "-f", kind, "-c", write, str(place / name)]
+        subprocess.run(io, check=True, stdout=subprocess.DEVNULL)
+    if os.geteuid() == 0:
+        for path in place.iterdir():
+            if path.is_file():
+                os.chown(path, NOBODY, NOBODY)
+
+
+def replica(home: Session, version: str) -> list[Path]:
+    (status,) = home.json("show", version)["version"]["regions"]
+    return [Path(disk["path"]) for disk in status["result"]["replicas"][0]["disks"]]
+
+
+def test_a_machine_of_libvirt(
+    libvirt: Libvirt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, at = Session(tmp_path), libvirt.path
+    home.env |= {"GALLERIA_LIBVIRT": libvirt.uri, "GALLERIA_IMMUTABLE": "false"}
+    for name, value in home.env.items():
+        monkeypatch.setenv(name, value)
+    home.run("init", "--region", f"eu={tmp_path}/eu")
+    home.run("gallery", "create", "corp")
+    home.run(*DEFINE)
+    disks(at)
+    (at / "web.xml").write_text(DOMAIN.format(at=at))
+    libvirt.virsh("define", at / "web.xml")
+
+    # at rest, by its name
+    (listed,) = home.json("vm", "list")["vms"]
+    assert (listed["from"], listed["vm"]["name"]) == ("web", "web")
+    shown = home.json("vm", "show", "web")["vm"]
+    layers = [[Path(layer["file"]).name for layer in disk["layers"]] for disk in shown["disks"]]
+    assert layers == [["top.qcow2", "base.qcow2"], ["data.raw"]]
+    assert (shown["hyperVGeneration"], shown["running"]) == ("V1", False)
+    home.run("vm", "show", "nobody", status=4)
+    home.run("--quiet", "publish", "corp/web/1.0.0", "--vm", "web")
+    for made, original in zip(
+        replica(home, "corp/web/1.0.0"), ("top.qcow2", "data.raw"), strict=True
+    ):
+        same(made, at / original)
+
+    # running: its disks are refused, unless they are captured through QEMU
+    libvirt.virsh("start", "web")
+    assert "running" in home.run("vm", "show", "web").stdout
+    again = ("--quiet", "publish", "corp/web/1.0.1")
+    assert "is running" in home.run(*again, "--vm", "web", status=5).stderr
+    # described by a file, the locks of its disks tell
+    assert "open for writing" in home.run(*again, "--vm", str(at / "web.xml"), status=6).stderr
+    home.run(*again, "--qmp", str(at / "qmp.sock"))
+    same(replica(home, "corp/web/1.0.1")[0], at / "top.qcow2")
+
+    # an external snapshot of libvirt's: the chain is as libvirt itself declares it
+    libvirt.virsh("snapshot-create-as", "web", "s1", "--disk-only", "--no-metadata")
+    write = 'qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend "write -P 9 5M 1M"'
+    assert "rror" not in libvirt.virsh("qemu-monitor-command", "--hmp", "web", write)
+    libvirt.virsh("destroy", "web")
+    shown = home.json("vm", "show", "web")["vm"]
+    layers = [[Path(layer["file"]).name for layer in disk["layers"]] for disk in shown["disks"]]
+    assert layers == [["top.s1", "top.qcow2", "base.qcow2"], ["data.s1", "data.raw"]]
+    home.run("--quiet", "publish", "corp/web/1.0.2", "--vm", "web")
+    (first, *_) = replica(home, "corp/web/1.0.2")
+    same(first, at / "top.s1")
+    found = ["qemu-io", "-f", first.suffix[1:], "-c", "read -P 9 5M 1M", str(first)]
+    assert "failed" not in subprocess.run(found, capture_output=True, text=True, check=True).stdout
