@@ -25,8 +25,11 @@ from pipeline.outside import Ports
 from pipeline.placement import has_parent, place, storage_types
 from pipeline.ports import ImageFormat
 from pipeline.publish import PublishRequest, described
-from pipeline.sources import supplied
-from pipeline.stages.ingest import ingest
+from pipeline.sources import QemuSource, supplied
+from pipeline.stages.ingest import disk_name, ingest
+
+# by the names that QEMU has for them; what else a machine reads has no format
+MACHINE_FORMATS = {"vpc": ImageFormat.VHD, **{item.value: item for item in ImageFormat}}
 
 FIRST_NUMBER = VersionNumber(1, 0, 0)
 
@@ -79,7 +82,35 @@ def preview(request: PublishRequest, ports: Ports) -> Preview:
     definition = ports.gallery.get_definition(wanted.name.definition)
     targets = _targets(wanted, definition, ports)
     old = find_version(wanted.name, ports.gallery)
+    live = running(request)
     action = judge(old, wanted.fingerprint, ports.gallery)
+    disks = _running(live, wanted, ports) if live else _opened(request, wanted, ports)
+    generalized = definition.os_state is OsState.GENERALIZED and wanted.generalize is not False
+    regions = _regions(wanted, targets, old, ports)
+    return Preview(wanted.name, action, generalized, disks, regions)
+
+
+def running(request: PublishRequest) -> QemuSource | None:
+    """The machine that a version would be captured from: a trial leaves it alone."""
+    return next((item for item in request.sources if isinstance(item, QemuSource)), None)
+
+
+def _running(source: QemuSource, wanted: VersionRequest, ports: Ports) -> tuple[DiskPreview, ...]:
+    """A running machine's disks, by its own account."""
+    facts = ports.sources.look(source)
+    rules.caching(wanted.host_caching, [disk.lun for disk in facts.disks])
+    found = []
+    for disk in facts.disks:
+        name, size = disk_name(disk.lun), disk.virtual_size
+        rules.disk_limit(size, wanted.replication_mode, name)
+        format = MACHINE_FORMATS.get(disk.format, ImageFormat.RAW)
+        found.append(DiskPreview(name, source.socket, format, size, min(disk.data_bytes, size)))
+    return tuple(found)
+
+
+def _opened(
+    request: PublishRequest, wanted: VersionRequest, ports: Ports
+) -> tuple[DiskPreview, ...]:
     disks = []
     with ports.work.directory() as work, supplied(request.sources, work, ports.sources) as supply:
         found = ingest(supply.disks, ports.images)
@@ -90,9 +121,7 @@ def preview(request: PublishRequest, ports: Ports) -> Preview:
                 amount = data_bytes(source.extents())
             top = disk.chain[0]
             disks.append(DiskPreview(disk.name, top.path, top.format, disk.virtual_size, amount))
-    generalized = definition.os_state is OsState.GENERALIZED and wanted.generalize is not False
-    regions = _regions(wanted, targets, old, ports)
-    return Preview(wanted.name, action, generalized, tuple(disks), regions)
+    return tuple(disks)
 
 
 def judge(old: ImageVersion | None, fingerprint: str, gallery: GalleryService) -> Action:

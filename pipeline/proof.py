@@ -11,7 +11,7 @@ from pipeline.guest.profiles import Plan
 from pipeline.outside import Ports
 from pipeline.ports import ImageFormat
 from pipeline.preparation import clean
-from pipeline.preview import Action, Preview, preview
+from pipeline.preview import Action, Preview, preview, running
 from pipeline.publish import PublishRequest, check_limits, described, ready
 from pipeline.replication import find_donor
 from pipeline.shallow import check_lasting, is_shallow
@@ -77,11 +77,15 @@ def try_generalize(source: DiskSource, plan: Plan, ports: Ports) -> dict[str, An
 
 def try_publish(request: PublishRequest, ports: Ports) -> tuple[Preview, Mapping[str, Any]]:
     """What publishing would do, and the report that the version would have: all of it is done but
-    to store what came of it. No number is taken, and nothing is kept but a boot check's console."""
+    to store what came of it. No number is taken, and nothing is kept but a boot check's console. A
+    machine that runs is not captured, so there is no report of it."""
     found = preview(request, ports)
     if found.action is Action.NOTHING:
         return found, ports.gallery.report(found.name) or {}
     version = ports.gallery.try_version(described(request, ports.sources))
+    if running(request):
+        ports.progress.warn("the machine is left alone: of its guest nothing was tried")
+        return found, {}
     with (
         ports.work.directory() as work,
         supplied(request.sources, work, ports.sources) as supply,

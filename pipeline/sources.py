@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Protocol
 from pipeline.errors import InvalidParameter
 from pipeline.gallery import rules
 from pipeline.gallery.model import HostCaching, Origin, PurchasePlan
+from pipeline.machines import MachineFacts
 from pipeline.ports import ImageFormat
 
 
@@ -213,6 +214,10 @@ class Sources(Protocol):
     def identity(self, source: AnySource) -> tuple[object, ...]:
         """What tells this source, as it now is, from another: cheap, no content is read. Raises
         NotFound."""
+        ...
+
+    def look(self, source: QemuSource) -> MachineFacts:
+        """A running machine as it is now; nothing of it is captured. Raises NotFound."""
         ...
 
     def open(self, source: AnySource, work: Path) -> AbstractContextManager[Supply]:

@@ -10,11 +10,13 @@ from adapters.sources.addresses import networks
 from adapters.sources.download import Bounds, Downloads
 from adapters.sources.http import Reach
 from pipeline.errors import InvalidParameter
+from pipeline.machines import MachineFacts
 from pipeline.ports import ImageFormat, Layer, Pins
 from pipeline.sources import (
     AnySource,
     ArchiveSource,
     DiskSource,
+    QemuSource,
     Sources,
     Supply,
     UrlSource,
@@ -49,6 +51,9 @@ class HostSources:
                 return ("vm", repr(machine.description), *disks)
             case _:
                 raise unknown(source)
+
+    def look(self, source: QemuSource) -> MachineFacts:
+        raise unknown(source)
 
     @contextmanager
     def open(self, source: AnySource, work: Path) -> Iterator[Supply]:

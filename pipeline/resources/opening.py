@@ -15,7 +15,7 @@ from pipeline.gallery.model import ImageVersion, Origin, OsState
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.shared_ids import is_shared_reference, parse_shared
 from pipeline.guest.report import digest, inherited
-from pipeline.machines import CaptureRequest, Machines, whole
+from pipeline.machines import CaptureRequest, MachineFacts, Machines, whole
 from pipeline.placement import Zones
 from pipeline.ports import Chain, ImageFormat, Progress, StoredBase
 from pipeline.resources.model import Disk, ManagedImage, Resource
@@ -78,6 +78,10 @@ class StoredSources:
                 return ("qemu", str(source.socket.absolute()))
             case _:
                 return self._inner.identity(source)
+
+    def look(self, source: QemuSource) -> MachineFacts:
+        self._permit(source)
+        return self._machines.look(source.socket)
 
     @contextmanager
     def open(self, source: AnySource, work: Path) -> Iterator[Supply]:

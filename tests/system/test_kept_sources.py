@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.qmp import jobs
 from tests.home import Home, Session, furnished
 from tests.system.machine import Machine, machine
 
@@ -65,8 +66,15 @@ def vm(tmp_path: Path, home: Home, require: Callable[..., None]) -> Iterator[Mac
         yield running
 
 
-def test_a_running_machine(home: Home, vm: Machine, tmp_path: Path) -> None:
-    """Published, and kept by two snapshots of which the second reads what changed."""
+def test_a_running_machine(
+    home: Home, vm: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tried, published, and kept by two snapshots of which the second reads what changed."""
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "transaction", None)  # a trial does not capture it
+        tried = home.json("publish", "corp/web/1.0.0", "--qmp", str(vm.qmp), "--dry-run")
+    sizes = [(disk["virtualSize"], disk["format"]) for disk in tried["plan"]["disks"]]
+    assert sizes == [(16 * MIB, "qcow2")] * 2
     home.run("publish", "corp/web/1.0.0", "--qmp", str(vm.qmp))
     assert same(replica(home, "corp/web/1.0.0"), tmp_path / "os.qcow2", tmp_path)
     assert vm.bitmaps() == {"os": [], "data": []}
@@ -144,11 +152,11 @@ from adapters import cli
 from pipeline.stages import share
 
 convert, calls = share.convert, []
-def dies(*args):
+def dies(*args, **options):
     calls.append(1)
     if len(calls) == 2:
         os._exit(42)
-    return convert(*args)
+    return convert(*args, **options)
 share.convert = dies
 sys.exit(cli.run(sys.argv[1:]))
 """
