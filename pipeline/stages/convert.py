@@ -4,23 +4,21 @@ source -> copy -> the zones that are written -> commit -> clones in their file s
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from pipeline.data.copying import CopyResult, copy
 from pipeline.data.extents import data_bytes
 from pipeline.data.manifest import ManifestReader, ManifestWriter
 from pipeline.data.targets import Target
 from pipeline.errors import GalleriaError, SourceChanged
-from pipeline.placement import Parents, has_parent
+from pipeline.placement import Parents
 from pipeline.ports import BaseStaging, Chain, Images, Progress, Source, StoredBase, Zone
 from pipeline.stages.ingest import Disk
-
-T = TypeVar("T")
+from pipeline.stages.neighbours import Groups, grouped, in_parallel, taken_over, with_taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +111,8 @@ def convert(
     stored = Stored(bases={name: {} for name in zones})
     job = Job(zones, parents, work, held, images, progress, advance, independent)
     for disk in disks:
-        result = _store(disk, _groups(disk, list(stored.bases), job), stored, job)
+        groups = grouped(list(stored.bases), zones, parents.get(disk.lun, ()), independent)
+        result = _store(disk, groups, stored, job)
         # zones that could not have a clone are written themselves
         if lacking := [name for name, bases in stored.bases.items() if disk.lun not in bases]:
             again = _store(disk, {name: [] for name in lacking}, stored, job)
@@ -131,44 +130,17 @@ def hash_disk(disk: Disk, manifest: Path, images: Images, progress: Progress) ->
             return _copied(source, [], manifest, meter.advance, steady=False)
 
 
-def _groups(disk: Disk, names: Sequence[str], job: Job) -> dict[str, list[str]]:
-    """The zones that are written, one with a base to start from if there is one, and those that
-    take over what it gets."""
-    groups: dict[str, list[str]] = {}
-    parents = job.parents.get(disk.lun, ())
-    for name in names:
-        groups.setdefault(_alike(name, parents, job), []).append(name)
-    found = {}
-    for members in groups.values():
-        leader = max(members, key=lambda name: has_parent(job.zones[name], {disk.lun: parents}))
-        found[leader] = [name for name in members if name != leader]
-    return found
-
-
-def _alike(name: str, parents: Sequence[str], job: Job) -> str:
-    """What zones have in common that can take over each other's new base."""
-    zone = job.zones[name]
-    if name in job.independent:
-        return name
-    if zone.reflink:
-        return zone.file_system
-    parent = zone.delta_parent(parents)
-    return name if parent is None else f"on {parent}"
-
-
-def _store(disk: Disk, groups: Mapping[str, Sequence[str]], stored: Stored, job: Job) -> CopyResult:
+def _store(disk: Disk, groups: Groups, stored: Stored, job: Job) -> CopyResult:
     """Store a disk in these zones. When somebody begins to write to files that were read instead of
     their clones, what was written is thrown away, and the clones are read."""
     warm = replace(disk, chain=job.held.warm(disk.chain))
     result = _written(warm, groups, stored, job) or _written(disk, groups, stored, job)
     if result is None:
         raise SourceChanged(f"the clones of the source of {disk.name} changed")
-    return _handed_on(disk, groups, result, stored, job)
+    return _hand_on(disk, groups, result, stored, job)
 
 
-def _written(
-    disk: Disk, groups: Mapping[str, Sequence[str]], stored: Stored, job: Job
-) -> CopyResult | None:
+def _written(disk: Disk, groups: Groups, stored: Stored, job: Job) -> CopyResult | None:
     """One read of a disk, into the zones that are written; None, with nothing stored, when what was
     read does not count."""
     with ExitStack() as stack:
@@ -277,58 +249,15 @@ def _commit(
             stored.bases[name][disk.lun] = base
 
 
-def _handed_on(
-    disk: Disk,
-    groups: Mapping[str, Sequence[str]],
-    result: CopyResult,
-    stored: Stored,
-    job: Job,
+def _hand_on(
+    disk: Disk, groups: Groups, result: CopyResult, stored: Stored, job: Job
 ) -> CopyResult:
-    """Give the others what those have that were written; what became of the disk's bytes there,
-    too."""
-    pairs = {
-        name: leader for leader, names in groups.items() for name in names if leader in stored.bases
-    }
-    made = in_parallel(
-        {
-            name: partial(_taken_over, job.zones[name], stored.bases[leader][disk.lun])
-            for name, leader in pairs.items()
-        }
-    )
-    stats = result.stats
-    written, kept, cloned = dict(stats.written), dict(stats.kept), dict(stats.cloned)
-    for name, base in made.items():
+    """Give the other zones what those have that were written."""
+    made = {name: stored.bases[name][disk.lun] for name in groups if name in stored.bases}
+    taken = taken_over(groups, made, job.zones)
+    for name, base in taken.items():
         if isinstance(base, Exception):
             stored.drop(name, base)
-        elif base is not None:
-            stored.bases[name][disk.lun] = base
-            leader = pairs[name]
-            if base.method == "delta":
-                written[name], kept[name] = stats.written[leader], stats.kept[leader]
-            else:
-                kinds = (stats.written, stats.kept, stats.cloned)
-                cloned[name] = sum(kind.get(leader, 0) for kind in kinds)
-    stats = replace(stats, written=written, kept=kept, cloned=cloned)
-    return replace(result, stats=stats)
-
-
-def _taken_over(zone: Zone, base: StoredBase) -> StoredBase | None:
-    return zone.find_base(base.digest) or zone.take_over(base)
-
-
-def in_parallel(
-    calls: Mapping[str, Callable[[], T]],
-) -> dict[str, T | OSError | GalleriaError]:
-    """What came of each call, or the error that it ended with. Others are raised."""
-    results: dict[str, T | OSError | GalleriaError] = {}
-    with ThreadPoolExecutor(max(1, len(calls)), thread_name_prefix="store") as pool:
-        jobs = {name: pool.submit(call) for name, call in calls.items()}
-    for name, job in jobs.items():
-        error = job.exception()
-        if error is None:
-            results[name] = job.result()
-        elif isinstance(error, OSError | GalleriaError):
-            results[name] = error
         else:
-            raise error
-    return results
+            stored.bases[name][disk.lun] = base
+    return replace(result, stats=with_taken(result.stats, groups, taken))
