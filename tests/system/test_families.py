@@ -7,7 +7,6 @@ checkers: every planted secret is in the disks before and none after.
 """
 
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,22 +21,19 @@ from adapters.images import QemuImages
 from adapters.sandbox import Sandbox
 from fixtures import phony
 from fixtures.debian import default_cache
-from fixtures.phony import FAMILIES, Family
-from pipeline.guest.operations import Action, Context, Editor, families_of
-from pipeline.guest.profiles import select
-from pipeline.guest.selinux import Labels
+from fixtures.phony import FAMILIES, PLACES, Family
+from pipeline.guest.operations import Action
 from pipeline.ports import Chain, FileStat, GuestFacts, ImageFormat, Layer
-from tests.system.phony import MIB, flatten, run
+from tests.system.disks import HOMES, MARK, disk, ext, mark, plant, tree
+from tests.system.phony import MIB, flatten, performed, run
+from tests.table import FAMILIES as NAMES
+from tests.table import LINUX, everything, shown
 
 pytestmark = [
     pytest.mark.system,
     pytest.mark.timeout(900),
     pytest.mark.skipif(os.geteuid() != 0, reason="files of several owners: root"),
 ]
-MARK = re.compile(rb"phony-canary-[0-9a-f]{20}")
-# planted where no file is: by the number of the place
-PLACES = ("deleted", "swap", "journal", "slack", "gap", "swap-file")
-HOMES = {"/home/alice": 1000, "/srv/homes/bob": 1001}
 LABEL = "system_u:object_r:var_log_t:s0"
 
 
@@ -51,63 +47,6 @@ class Outcome:
     label: str
     names: dict[str, list[str]]
     notes: tuple[str, ...]
-
-
-def mark(family: str, place: str) -> bytes:
-    return f"{phony.canary(family, place)}\n".encode() * 20
-
-
-def tree(family: Family, work: Path) -> Path:
-    root = work / f"{family.name}.tree"
-    for path, content in phony.files(family).items():
-        target = root / path.lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
-    (root / "bin").symlink_to("usr/bin")
-    (root / "boot/efi").mkdir(parents=True)
-    for home, owner in HOMES.items():  # a home that is not its user's own stays, as userdel has it
-        os.chown(root / home.lstrip("/"), owner, owner)
-    (root / "root/.mysql_history").symlink_to("/dev/null")
-    (root / "etc/mtab").symlink_to("../proc/self/mounts")
-    (root / "etc/dangling").symlink_to("loop")
-    (root / "etc/loop").symlink_to("dangling")
-    if family.name == "ubuntu":
-        page = bytes(4086) + b"SWAPSPACE2"
-        (root / "swap.img").write_bytes(page + mark("ubuntu", "swap-file").ljust(8192, b"\0"))
-    return root
-
-
-def ext(path: Path, start: int, length: int, source: Path | None, *options: str) -> None:
-    """An ext file system at an offset of a disk, with a file that was deleted."""
-    where = f"offset={start}"
-    content = ("-d", source) if source else ()
-    run("mke2fs", "-q", "-F", *options, *content, "-E", where, path, f"{length // 1024}k")
-    if source is None:
-        return
-    family = source.name.split(".")[0]
-    residue = source.with_suffix(".residue")
-    residue.write_bytes(mark(family, "deleted") * 200)
-    target = f"{path}?offset={start}"
-    run("debugfs", "-w", "-R", f"write {residue} residue", target)
-    run("debugfs", "-w", "-R", "rm residue", target)
-    journal = run("debugfs", "-R", "stat <8>", target)
-    block = int(run("dumpe2fs", "-h", target).split("Block size:")[1].split()[0])
-    first = int(re.findall(r":(\d+)", journal.split("BLOCKS:")[-1].split("EXTENTS:")[-1])[0])
-    plant(path, start + (first + 20) * block, mark(family, "journal"))
-
-
-def plant(path: Path, offset: int, content: bytes) -> None:
-    with path.open("r+b") as file:
-        file.seek(offset)
-        file.write(content)
-
-
-def disk(path: Path, length: int, table: str = "") -> Path:
-    with path.open("wb") as file:
-        file.truncate(length)
-    if table:
-        run("sfdisk", "-q", path, stdin=table)
-    return path
 
 
 def debian(path: Path, root: Path) -> None:
@@ -190,7 +129,7 @@ def make_fedora(helper: Helper, device: str, family: Family) -> None:
     for home, owner in HOMES.items():
         helper.call("chown", owner, owner, home)
     helper.call("ln_s", "usr/bin", "/bin")
-    helper.call("write", "/var/residue", mark("fedora", "deleted") * 200)
+    helper.call("write", "/var/residue", mark("fedora", "deleted") * 10)
     helper.call("sync")
     helper.call("rm", "/var/residue")
     for path in ("/etc/systemd", "/etc/systemd/system", "/var/log/messages"):
@@ -205,15 +144,8 @@ GENERATIONS = {"debian": ("mbr", "V1"), "ubuntu": ("gpt", "V2"), "alpine": ("mbr
 
 
 def treat(session: GuestfsSession, family: Family) -> tuple[Outcome, Any]:
-    facts = session.inspect()
-    guest = session.mount()
-    labels = Labels(guest)
-    changes = {}
-    for operation in select().operations:
-        if families_of(facts) & set(operation.families):
-            edit = Editor(guest, operation.name, labels)
-            operation.perform(edit, Context(facts))
-            changes[operation.name] = [(item.action, item.path) for item in edit.changes]
+    facts, guest, done = performed(session, everything())
+    changes = {name: [(item.action, item.path) for item in found] for name, found in done.items()}
     kept = ("/var/log/app/app.log", "/var/log/messages", "/etc/machine-id", "/var/lib/dhcp")
     stats = {path: guest.stat(path) for path in kept}
     directory = "/etc/systemd/system/sshd.service.d"
@@ -271,12 +203,31 @@ def test_no_secret_is_in_the_bytes_after(outcomes: Mapping[str, Outcome], family
         hidden = {canary.encode() for canary in planted} - outcome.before
         # inline_data splits a small file: 60 bytes in the inode, the rest behind it
         assert len(hidden) <= (3 if family.name == "arch" else 0)
-    for place in PLACES:
-        if outcome.before and place in ("gap", "slack") and family.name in ("debian", "fedora"):
-            assert phony.canary(family.name, place).encode() in outcome.before
     left = set(MARK.findall(outcome.disk.read_bytes()))
-    names = {phony.canary(family.name, p): p for p in (*phony.files(family), *PLACES)}
+    names = {phony.canary(family.name, path): path for path in phony.files(family)}
+    names |= {found: place for place in PLACES for found in phony.hidden(family.name, place)}
     assert [names[item.decode()] for item in left] == []
+
+
+def test_fifty_canaries_of_every_kind_are_in_the_sources(outcomes: Mapping[str, Outcome]) -> None:
+    """What the test above did not find afterwards was there before."""
+    planted = {name: outcome.before for name, outcome in outcomes.items()}
+    for kind, paths in phony.KINDS.items():
+        found = {phony.canary("debian", path).encode() for path in paths} & planted["debian"]
+        assert len(found) >= 50, kind
+    ext = ("debian", "ubuntu", "arch", "alpine")
+    places = {"deleted": ext, "journal": ext, "swap": ("debian",), "swap-file": ("ubuntu",)}
+    places |= {"slack": ("debian", "fedora"), "gap": ("debian", "ubuntu", "fedora")}
+    for place, families in places.items():
+        for name in families:
+            found = {item.encode() for item in phony.hidden(name, place)} & planted[name]
+            assert len(found) == 50, (place, name)
+
+
+def test_the_table_of_operations_is_true(outcomes: Mapping[str, Outcome]) -> None:
+    for operation in LINUX:
+        changed = [name for name in NAMES if outcomes[name].changes.get(operation.name)]
+        assert tuple(changed) == shown(operation.name), operation.name
 
 
 def test_inspection_knows_the_family(outcomes: Mapping[str, Outcome], family: Family) -> None:

@@ -21,6 +21,7 @@ from pipeline.guest.operations import (
 from pipeline.guest.profiles import OPERATIONS, PROFILES, Plan, select
 from pipeline.ports import GuestFacts, Meter
 from pipeline.stages.generalize import generalize
+from tests import table
 from tests.contract.memory_guest import MemoryGuest, MemoryHost
 
 TMP = "/tmp"  # noqa: S108 - the guest's
@@ -754,3 +755,14 @@ def test_wifi_profiles_with_passwords_go(guest: MemoryGuest) -> None:
     guest.plant(f"{directory}/lan.nmconnection", "[connection]\nid=lan\n[ipv4]\nmethod=auto\n")
     run(guest, "network-state")
     assert guest.names(directory) == ["lan.nmconnection"]
+
+
+def test_every_operation_has_tests() -> None:
+    """Of its own, or on guests; the table of them (python -m tests.table) has all."""
+    units = table.unit_tests()
+    names = {operation.name for operation in table.LINUX}
+    assert {name for name in names if not table.shown(name)} == set(table.ELSEWHERE)
+    assert set(table.ONLY) | set(table.ELSEWHERE) | set(units) <= names
+    rows = table.rows()[2:]
+    assert [row[0].strip("`") for row in rows] == [operation.name for operation in table.LINUX]
+    assert all("yes" in row or row[-1] for row in rows)
