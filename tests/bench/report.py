@@ -96,8 +96,9 @@ def _facts(records: Sequence[Cell]) -> str:
         "include flushing the target's file system; a ratio is the median of the rounds' ratios, "
         "in brackets its extremes. Every output was compared with its source by `qemu-img compare`,"
         " outside the timed part. *write* is the time of writing the same bytes by themselves on "
-        "the same file system in the same rounds: what the disk allowed. The file systems are made "
-        "afresh for every run, on loop devices with direct I/O over one preallocated file."
+        "the same file system in the same rounds, and its part of the peer's: what the disk "
+        "allowed. The file systems are made afresh for every run, on loop devices with direct I/O "
+        "over one preallocated file."
     )
 
 
@@ -113,7 +114,6 @@ def _table_of(
         for figure in judged[name]:
             if figure.limit is MEMORY:
                 continue
-            write_times = [run["wall"] for run in cell["timings"].get("write", ())]
             row, limit = figure.row, figure.limit
             theirs = "" if figure.theirs is None else _amount(figure.theirs, limit.measure)
             sign = "≥" if limit.measure is Measure.RATE else "≤"
@@ -123,13 +123,22 @@ def _table_of(
                 f"| {_amount(figure.ours, limit.measure)} | {theirs} "
                 f"| {figure.value:.2f} ({figure.low:.2f}-{figure.high:.2f}) "
                 f"| {sign} {limit.target:.2f} | {'yes' if figure.met else '**no**'} "
-                f"| {f'{median(write_times):.2f}' if write_times else ''} "
+                f"| {_floor(cell, limit.peer)} "
                 f"| {_processor(cell)} |"
             )
         lines += [
             f"| {cell['title']} | {name.split('@')[1]} | | {note} |" for note in cell["notes"]
         ]
     return "\n".join(lines)
+
+
+def _floor(cell: Cell, peer: str) -> str:
+    """Seconds of writing alone, and what part of the peer's time that is."""
+    writes = [run["wall"] for run in cell["timings"].get("write", ())]
+    theirs = [run["wall"] for run in cell["timings"].get(peer, ())]
+    if not writes or not theirs:
+        return ""
+    return f"{median(writes):.2f} s = {median(writes) / median(theirs):.2f}"
 
 
 def _processor(cell: Cell) -> str:
