@@ -555,12 +555,27 @@ def test_a_source_in_use_is_said_to_be(session: Session, tmp_path: Path) -> None
     for name in ("top.qcow2", "base.qcow2", "data.raw", "VARS.fd"):
         (tmp_path / name).write_bytes((session.path / name).read_bytes())
     (tmp_path / "web.xml").write_text(DOMAIN)
-    with written_to(tmp_path / "top.qcow2", "qcow2"):
-        session.refused("--vm", str(tmp_path / "web.xml"), status=6, text="open for writing")
-    box = tmp_path / "libvirt.box"
-    box.write_bytes((session.path / "libvirt.box").read_bytes())
-    with box.open("r+b"):
-        session.refused("--box", str(box), status=5, text="in use")
+    described = ("--vm", str(tmp_path / "web.xml"))
+    chain = ("--os-disk", str(tmp_path / "top.qcow2"), "--backing", str(tmp_path / "base.qcow2"))
+    raw = ("--os-disk", str(tmp_path / "data.raw"))
+    # a machine's locks, on any layer of any disk
+    for name, format, sources, status, text in (
+        ("top.qcow2", "qcow2", (described, chain), 6, "is refused: .*open for writing"),
+        ("base.qcow2", "qcow2", (described, chain), 6, "is refused: .*open for writing"),
+        ("data.raw", "raw", (described, raw), 5, "is in use: a running qemu writes to it"),
+    ):
+        with written_to(tmp_path / name, format):
+            for source in sources:
+                session.refused(*source, status=status, text=f"{name} {text}")
+    # any other program's: a file that is open for writing gets no lease
+    for name, options in (
+        *(("libvirt.box", ("--box",)), ("web.ova", ("--ova",)), ("base.vhd", ("--os-disk",))),
+        *(("base.vmdk", ("--os-disk",)), ("base.vhdx", ("--os-disk",))),
+    ):
+        file = tmp_path / name
+        file.write_bytes((session.path / name).read_bytes())
+        with file.open("r+b"):
+            session.refused(*options, str(file), status=5, text="in use")
     with (tmp_path / "VARS.fd").open("r+b"):
         session.refused("--vm", str(tmp_path / "web.xml"), status=5, text="in use")
 
