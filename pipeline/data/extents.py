@@ -1,7 +1,7 @@
 """Extents: which runs of a disk are data, and which are known to read as zero without looking."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 SECTOR = 512
@@ -50,7 +50,7 @@ class Extent:
     def part(self, start: int, end: int) -> "Extent":
         """The piece of this extent that lies in [start, end); both bounds must be inside it."""
         offset = None if self.offset is None else self.offset + (start - self.start)
-        return replace(self, start=start, length=end - start, offset=offset)
+        return Extent(start, end - start, self.kind, self.layer, offset)
 
 
 def mask_free(extents: Iterable[Extent], free: Iterable[Range]) -> Iterator[Extent]:
