@@ -66,7 +66,7 @@ def markdown(records: Sequence[Cell], judged: Mapping[str, Sequence[Figure]]) ->
         names = [name for name, cell in by_name.items() if _table(name) == table]
         if names:
             parts += [f"## {table}", _table_of(names, by_name, judged)]
-    parts.append(_memory(judged))
+    parts.append(_memory(by_name, judged))
     missed = [name for name in by_name if not all(figure.met for figure in judged[name])]
     if missed:
         parts.append("## Where the time went, in what is not as aimed at")
@@ -150,7 +150,7 @@ def _amount(value: float, measure: Measure) -> str:
     return bytes_text(value) if measure in SIZES else f"{value:.2f} s"
 
 
-def _memory(judged: Mapping[str, Sequence[Figure]]) -> str:
+def _memory(by_name: Mapping[str, Cell], judged: Mapping[str, Sequence[Figure]]) -> str:
     found = {name: figure for name, fs in judged.items() for figure in fs if figure.limit is MEMORY}
     if not found:
         return ""
@@ -160,10 +160,18 @@ def _memory(judged: Mapping[str, Sequence[Figure]]) -> str:
         for name, figure in sorted(found.items(), key=lambda item: -item[1].value)[:6]
     )
     figure = found[worst]
+    both = [
+        f"On {name.split('@')[1]} the disk of 2 TiB takes "
+        f"{bytes_text(max(run['peak'] for run in cell['timings']['galleria']))}, the ordinary one "
+        f"{bytes_text(max(run['peak'] for run in cell['timings']['ordinary disk']))}."
+        for name, cell in by_name.items()
+        if "ordinary disk" in cell["timings"]
+    ]
     return (
         "## Memory\n\nPeak resident memory of the galleria process beyond what it has when it is "
         f"ready: at most {bytes_text(figure.value)} ({worst}); target ≤ "
-        f"{bytes_text(MEMORY.target)}, {'met' if figure.met else '**not met**'}. {largest}."
+        f"{bytes_text(MEMORY.target)}, {'met' if figure.met else '**not met**'}. "
+        f"{' '.join([*both, f'{largest}.'])}"
     )
 
 
@@ -205,6 +213,11 @@ def _data(records: Sequence[Cell]) -> str:
         data = bytes_text(facts.get("data", facts["allocated"]))
         digest = facts.get("sha256_of_data", "")[:16]
         lines.append(f"| {name} | {bytes_text(facts['virtual_size'])} | {data} | {digest} |")
+    lines += [
+        "",
+        "v1 is a Debian with the tools of a build server; v2 and v3 are v1 after packages in a random "
+        "order had all of their files written anew and renamed over the old ones, as dpkg does.",
+    ]
     base = made.get("v1.raw", {}).get("data", 0)
     for name, facts in sorted(made.items()):
         if "changed" in facts and base:
