@@ -215,8 +215,9 @@ def _data(records: Sequence[Cell]) -> str:
         lines.append(f"| {name} | {bytes_text(facts['virtual_size'])} | {data} | {digest} |")
     lines += [
         "",
-        "v1 is a Debian with the tools of a build server; v2 and v3 are v1 after packages in a random "
-        "order had all of their files written anew and renamed over the old ones, as dpkg does.",
+        "v1 is a Debian with the tools of a build server; v2 and v3 are v1 after packages in a "
+        "random order had all of their files written anew and renamed over the old ones, as dpkg "
+        "does it.",
     ]
     base = made.get("v1.raw", {}).get("data", 0)
     for name, facts in sorted(made.items()):
