@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from adapters import command
 from adapters.catalog import open_catalog
@@ -21,8 +22,7 @@ from adapters.owners import ProcessOwners
 from adapters.pins import FilePins
 from adapters.qmp.machine import QemuMachines
 from adapters.sandbox import Sandbox
-from adapters.sources import Bounds, Downloads, HostSources, networks
-from adapters.sources import Reach as DownloadReach
+from adapters.sources import HostSources
 from adapters.usage import cpu_seconds
 from adapters.vms import firmware
 from adapters.work import WorkDirectory
@@ -43,6 +43,9 @@ from pipeline.ports import Progress, Zone
 from pipeline.resources.opening import StoredSources
 from pipeline.resources.service import ResourceService
 from pipeline.resources.storing import Keeper
+
+if TYPE_CHECKING:
+    from adapters.sources.download import Downloads
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,8 @@ def open_app(config: Config, progress: Progress, *, keys: Sequence[Key] = ()) ->
             catalog, ProcessOwners(), _regions(config), require=access.require, may=access.may
         )
         machines = QemuMachines(config.work.parent / "captures", sandbox)
-        files = HostSources(FilePins(), _downloads(config, progress), config.libvirt)
+        downloads = partial(_downloads, config, progress)
+        files = HostSources(FilePins(), downloads, config.libvirt)
         guests = GuestfsHost(sandbox, config.cache, keys=tuple(keys))
         ports = Ports(
             gallery=whole,
@@ -111,11 +115,15 @@ def local_account() -> str:
     return f"{name}@{os.uname().nodename}"
 
 
-def _downloads(config: Config, progress: Progress) -> Downloads:
+def _downloads(config: Config, progress: Progress) -> "Downloads":
+    from adapters.sources.addresses import networks
+    from adapters.sources.download import Bounds, Downloads
+    from adapters.sources.http import Reach
+
     return Downloads(
         config.cache / "downloads",
         progress,
-        DownloadReach(networks(config.allow_private_sources)),
+        Reach(networks(config.allow_private_sources)),
         Bounds(length=config.max_virtual_size),
     )
 

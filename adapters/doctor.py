@@ -188,6 +188,7 @@ def _appliance(config: Config, sandbox: Sandbox) -> list[Check]:
         with fixed.appliance(config.cache) as directory:
             elapsed = time.monotonic() - started
             built = f"{directory}" + (f" (built in {elapsed:.0f} s)" if elapsed > 2 else "")
+            built += f"; boots slowly: {why}" if (why := fixed.slow(directory)) else ""
             found = accelerator.probe(sandbox, config.cache, directory)
     except (GalleriaError, OSError) as error:
         hint = error.hint if isinstance(error, GalleriaError) else "see the message"

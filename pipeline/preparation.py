@@ -1,6 +1,7 @@
 """Prepare: what is done to a guest before its disks are stored, and what is found out about it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from pipeline.gallery.model import ImageDefinition
 from pipeline.guest.partitions import PartitionTable
 from pipeline.guest.profiles import Plan
 from pipeline.outside import Ports
+from pipeline.ports import Chain, GuestSession
 from pipeline.sources import Supply
 from pipeline.stages.generalize import generalize
 from pipeline.stages.ingest import Disk
@@ -34,27 +36,53 @@ class Cleaned:
     seen: Look
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A GuestHost whose one appliance is on its way already, on private overlays on disks. What is
+    checked in the meantime may fail: then `stack` is left with that error, and nothing was done."""
+
+    overlays: tuple[Chain, ...]
+    appliance: GuestSession
+    stack: ExitStack
+
+    @contextmanager
+    def session(self, _: Sequence[Chain], *, writable: bool) -> Iterator[GuestSession]:
+        """Once, and on `overlays`, whatever is asked for."""
+        with self.stack.pop_all():
+            yield self.appliance
+
+
+def start(disks: Sequence[Disk], work: Path, ports: Ports, stack: ExitStack) -> Started:
+    overlays = tuple(
+        ports.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2") for disk in disks
+    )
+    return Started(
+        overlays, stack.enter_context(ports.guests.session(overlays, writable=True)), stack
+    )
+
+
 def clean(
     disks: tuple[Disk, ...],
     plan: Plan | None,
     work: Path,
     ports: Ports,
     *,
+    started: Started | None = None,
     done: bool = False,
     azure: bool = False,
 ) -> Cleaned:
-    """Generalize on private overlays, and take what the file systems call free for zero. Without a
-    plan the guest is only looked at; `done`: without, because it has been before."""
+    """Generalize on private overlays (those of `started`, if it was), and take what the file
+    systems call free for zero. Without a plan the guest is only looked at; `done`: without, because
+    it has been before."""
     if plan is None:
         seen = untouched(disks, work, ports.guests, ports.images, ports.progress, azure=azure)
         return Cleaned(disks, {"generalized": done, **seen.document()}, seen)
-    overlays = [
-        ports.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2") for disk in disks
-    ]
-    result = generalize(ports.guests, overlays, plan, ports.progress, azure=azure)
+    with ExitStack() as stack:
+        begun = started or start(disks, work, ports, stack)
+        result = generalize(begun, begun.overlays, plan, ports.progress, azure=azure)
     cleaned = tuple(
         replace(disk, chain=chain, free=free)
-        for disk, chain, free in zip(disks, overlays, result.free, strict=True)
+        for disk, chain, free in zip(disks, begun.overlays, result.free, strict=True)
     )
     return Cleaned(cleaned, {"generalized": True, **result.report}, result.seen)
 
@@ -68,6 +96,7 @@ def prepare(
     guarding: Guarding,
     work: Path,
     ports: Ports,
+    started: Started | None = None,
 ) -> tuple[tuple[Disk, ...], Mapping[str, Any]]:
     """The disks as they are to be stored, and the version's report. Raises Refused for a guest that
     is not what the definition declares, and StageFailed for one that Azure would not take.
@@ -77,7 +106,8 @@ def prepare(
         found = supply.report
     else:
         done = supply.generalized
-        cleaned = clean(disks, plan, work, ports, done=done, azure=guarding.azure)
+        azure = guarding.azure
+        cleaned = clean(disks, plan, work, ports, started=started, done=done, azure=azure)
         disks, found = cleaned.disks, cleaned.report
         if guarding.azure:
             checks = findings(disks[0].virtual_size, table, cleaned.seen, definition)

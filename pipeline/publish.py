@@ -5,7 +5,7 @@ Read `publish` first: it is the whole product on one screen.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -29,7 +29,7 @@ from pipeline.outside import Ports, recorded
 from pipeline.placement import Parents, Places, every_zone, independent, sinks
 from pipeline.ports import Pin
 from pipeline.preflight import check_space, measure
-from pipeline.preparation import Guarding, prepare
+from pipeline.preparation import Guarding, prepare, start
 from pipeline.replication import (
     complete,
     given_back,
@@ -168,12 +168,14 @@ def ready(
 ) -> Iterator[Ready]:
     """Everything up to the first byte that is stored: the sources held still, every check made, the
     guest generalized on an overlay. A dry run ends here."""
-    with snapshot(sources, work, ports.pins) as (disks, pin):
-        table = partition_table(disks, ports.images)
-        confirm(version, table, {}, supply, request, ports)
+    plan = request.plan if version.generalized and not supply.generalized else None
+    with snapshot(sources, work, ports.pins) as (disks, pin), ExitStack() as stack:
         if request.boot_check:
             check_bootable(version, supply.description.nvram, ports)
-        plan = request.plan if version.generalized and not supply.generalized else None
+        # the appliance boots while everything else is looked at
+        started = None if plan is None else start(disks, work, ports, stack)
+        table = partition_table(disks, ports.images)
+        confirm(version, table, {}, supply, request, ports)
         known = supply.stored if plan is None else {}
         parents: Parents = {lun: (digest,) for lun, digest in known.items()}
         parents = parents or ports.gallery.parents_of(version.name)

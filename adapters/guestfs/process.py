@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from pipeline.errors import EnvironmentMissing, StageFailed
@@ -47,14 +48,26 @@ class Helper:
         self._requests: IO[bytes] = process.stdin
         self._replies = process.stdout.fileno()
         self._pending = bytearray()
+        self._owed: deque[tuple[str, float]] = deque()  # posted calls and their time limits
         self._messages: deque[str] = deque(maxlen=TAIL_LINES)
         # an unread pipe would stop the helper once it is full
         self._drain = threading.Thread(target=self._read_messages, args=[process.stderr])
         self._drain.start()
 
+    def post(self, name: str, *args: Any, timeout: float = CALL_SECONDS, **options: Any) -> None:
+        """A call that nobody waits for yet: the next `call` does, and raises what it raises."""
+        self._send(name, args, options)
+        self._owed.append((name, timeout))
+
     def call(self, name: str, *args: Any, timeout: float = CALL_SECONDS, **options: Any) -> Any:
         """One libguestfs call. Raises CallFailed when libguestfs refuses it, EnvironmentMissing
         when the bindings are not there, StageFailed on a crash and after `timeout` seconds."""
+        while self._owed:
+            self._reply(*self._owed.popleft())
+        self._send(name, args, options)
+        return self._reply(name, timeout)
+
+    def _send(self, name: str, args: Sequence[Any], options: Mapping[str, Any]) -> None:
         request = {
             "call": name,
             "args": [_encode(value) for value in args],
@@ -64,7 +77,9 @@ class Helper:
             self._requests.write(json.dumps(request).encode() + b"\n")
             self._requests.flush()
         except BrokenPipeError:
-            pass  # it has ended: its last words are read below, and say why
+            pass  # it has ended: its last words are read with the reply, and say why
+
+    def _reply(self, name: str, timeout: float) -> Any:
         reply = json.loads(self._line(name, time.monotonic() + timeout, timeout))
         if "missing" in reply:
             raise EnvironmentMissing(

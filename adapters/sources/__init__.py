@@ -1,14 +1,12 @@
 """Every kind of source, opened (the `Sources` port): one module a kind."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapters.sources import archive, libvirt, machines
-from adapters.sources.addresses import networks
-from adapters.sources.download import Bounds, Downloads
-from adapters.sources.http import Reach
 from pipeline.errors import InvalidParameter
 from pipeline.machines import MachineFacts
 from pipeline.ports import ImageFormat, Layer, Pins
@@ -25,11 +23,15 @@ from pipeline.sources import (
     file_identity,
 )
 
+if TYPE_CHECKING:
+    from adapters.sources.download import Downloads
+
 
 class HostSources:
-    """Sources that this host can reach. What is copied out of a file is held still meanwhile."""
+    """Sources that this host can reach. What is copied out of a file is held still meanwhile.
+    `downloads` is only asked for when there is a URL: few jobs need an HTTP client."""
 
-    def __init__(self, pins: Pins, downloads: Downloads, libvirt_uri: str) -> None:
+    def __init__(self, pins: Pins, downloads: Callable[[], "Downloads"], libvirt_uri: str) -> None:
         self._pins = pins
         self._downloads = downloads
         self._libvirt_uri = libvirt_uri
@@ -61,7 +63,7 @@ class HostSources:
             case DiskSource():
                 yield Supply((source,))
             case UrlSource():
-                with self._downloads.open(source) as path:
+                with self._downloads().open(source) as path:
                     yield Supply((DiskSource(source.lun, path),))
             case ArchiveSource():
                 with self._unpacked(source, work) as supply:
@@ -103,4 +105,3 @@ def unknown(source: AnySource) -> InvalidParameter:
 
 
 _: type[Sources] = HostSources
-__all__ = ["Bounds", "Downloads", "HostSources", "Reach", "networks"]

@@ -175,6 +175,7 @@ class GuestHost(Protocol):
     def session(
         self, chains: Sequence[Chain], *, writable: bool
     ) -> AbstractContextManager[GuestSession]:
-        """Start an appliance. Writable chains have a private overlay on top: only that is
-        written."""
+        """Start an appliance, without waiting for it: the first question to the session does. That
+        it could not be started is said then. Writable chains have a private overlay on top: only
+        that is written."""
         ...

@@ -19,24 +19,24 @@ DRY_RUN=${DRY_RUN:-}
 declare -A DEBIAN=(
   [run]="python3 python3-venv python3-guestfs libguestfs-tools libguestfs-xfs python3-libnbd
     libdeflate0 libzstd1 qemu-utils qemu-system-x86 ovmf bubblewrap e2fsprogs xfsprogs btrfs-progs
-    dosfstools ntfs-3g fdisk util-linux"
+    dosfstools ntfs-3g fdisk util-linux lz4 zstd"
   [demonstration]="mmdebstrap fakeroot uidmap debian-archive-keyring grub-common grub-pc-bin mtools
     tar"
   [test]="git grub-efi-amd64-bin libhivex-bin libvirt0 libvirt-clients libvirt-daemon
     libvirt-daemon-driver-qemu libxml2-utils vagrant vagrant-libvirt shellcheck strace
-    guestfs-tools cryptsetup-bin postgresql cpio zstd xz-utils qemu-system-arm qemu-efi-aarch64"
+    guestfs-tools cryptsetup-bin postgresql cpio xz-utils qemu-system-arm qemu-efi-aarch64"
   [bench]="rsync casync borgbackup restic diffutils"
 )
 # shellcheck disable=SC2034
 declare -A FEDORA=(
   [run]="python3 python3-libguestfs guestfs-tools libguestfs-xfs python3-libnbd qemu-img
     libdeflate libzstd qemu-system-x86-core edk2-ovmf bubblewrap e2fsprogs xfsprogs btrfs-progs
-    dosfstools ntfs-3g util-linux"
+    dosfstools ntfs-3g util-linux lz4 zstd"
   [demonstration]="mmdebstrap fakeroot shadow-utils debian-keyring grub2-tools grub2-pc-modules
     mtools tar"
   [test]="git grub2-efi-x64-modules hivex libvirt-libs libvirt-client libvirt-daemon
     libvirt-daemon-driver-qemu libxml2 vagrant vagrant-libvirt ShellCheck strace cryptsetup
-    postgresql-server cpio zstd xz qemu-system-aarch64-core edk2-aarch64"
+    postgresql-server cpio xz qemu-system-aarch64-core edk2-aarch64"
   [bench]="rsync casync borgbackup restic diffutils"
 )
 

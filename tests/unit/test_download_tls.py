@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from adapters.progress import Mode, open_progress
-from adapters.sources import Bounds, Downloads, Reach, networks
-from adapters.sources.http import DownloadFailed
+from adapters.sources.addresses import networks
+from adapters.sources.download import Bounds, Downloads
+from adapters.sources.http import DownloadFailed, Reach
 from pipeline.errors import Refused
 from pipeline.sources import UrlSource
 

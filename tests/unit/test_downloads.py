@@ -19,10 +19,9 @@ import pytest
 import urllib3.util.connection
 
 from adapters.progress import Mode, open_progress
-from adapters.sources import Bounds, Downloads, Reach
 from adapters.sources.addresses import AddressRefused, check, networks
-from adapters.sources.download import parse_checksum
-from adapters.sources.http import DownloadFailed, split
+from adapters.sources.download import Bounds, Downloads, parse_checksum
+from adapters.sources.http import DownloadFailed, Reach, split
 from pipeline.errors import (
     Conflict,
     GalleriaError,

@@ -2,6 +2,7 @@
 bindings, so that nothing needs an appliance."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ class GuestFS:
     def refuse(self, path): raise RuntimeError(f"refuse: {path}: No such file or directory")
     def crash(self): os.write(2, b"qemu: \\x1b[31mterrible\\n"); os.abort()
     def hang(self): self.callback(1, 0, "kernel panic", []); time.sleep(100)
+    def slow(self): time.sleep(1)
     def chatter(self): os.write(1, b"{}\\n"); return "fine"
 """
 
@@ -92,3 +94,28 @@ def test_scratch_of_killed_sessions_goes_and_that_of_live_ones_stays(tmp_path: P
     with scratch.directory(tmp_path) as first, scratch.directory(tmp_path) as second:
         assert sorted(tmp_path.iterdir()) == sorted([first, second])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_posted_call_is_not_waited_for(helper: Helper) -> None:
+    began = time.monotonic()
+    helper.post("slow", timeout=10)
+    assert time.monotonic() - began < 0.5
+    assert helper.call("echo", 1) == [[1], {}]
+    assert time.monotonic() - began >= 1
+
+
+def test_what_a_posted_call_fails_with_is_raised_by_the_next(helper: Helper) -> None:
+    helper.post("refuse", "/x")
+    with pytest.raises(CallFailed, match="refuse: /x"):
+        helper.call("echo")
+    assert helper.call("echo") == [[], {}]
+
+
+def test_a_posted_call_has_a_time_limit(helper: Helper) -> None:
+    helper.post("hang", timeout=1)
+    with pytest.raises(StageFailed, match="hang did not end within 1 s"):
+        helper.call("echo")
+
+
+def test_what_its_children_used_is_known(helper: Helper) -> None:
+    assert 0 < helper.call("cpu_seconds") < 60
