@@ -153,7 +153,11 @@ def _zones(
     for place in config.regions[region]:
         try:
             zone = open_zone(
-                place.path, sandbox=sandbox, immutable=config.immutable, premium=place.premium
+                place.path,
+                sandbox=sandbox,
+                immutable=config.immutable,
+                premium=place.premium,
+                writing=place.writing,
             )
             zones.append(zone)
         except (GalleriaError, OSError) as error:

@@ -11,9 +11,11 @@ import os
 import re
 import secrets
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from adapters import durable
 from pipeline.data.extents import Range
@@ -48,14 +50,36 @@ _CANNOT = {
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+class Writing(StrEnum):
+    """How the data of new files is written; what is in them is the same.
+
+    CACHED: through the page cache, on the disk by the final flush. BEHIND: the disk begins with a
+    range as soon as it is written. ALLOCATED: that, and blocks are asked for before. DIRECT:
+    without the page cache (O_DIRECT).
+    """
+
+    CACHED = "cached"
+    BEHIND = "behind"
+    ALLOCATED = "allocated"
+    DIRECT = "direct"
+
+
 @dataclass(frozen=True, slots=True)
 class ZoneProfile:
-    """What a directory's file system can do."""
+    """What a directory's file system can do, and how it is best written."""
 
     reflink: bool
     punch_hole: bool
     no_replace: bool
     directory_sync: bool
+    writing: Writing = Writing.BEHIND
+
+    @staticmethod
+    def of(record: Mapping[str, Any]) -> "ZoneProfile":
+        """From a zone's record; an older one says nothing of writing. Raises TypeError, ValueError
+        and KeyError when it is none."""
+        writing = Writing(record.get("writing", Writing.BEHIND))
+        return ZoneProfile(**{**record, "writing": writing})
 
 
 def probe(directory: Path) -> ZoneProfile:

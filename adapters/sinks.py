@@ -1,24 +1,17 @@
 """Raw files as sinks."""
 
+import ctypes
 import errno
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from adapters import durable, filesystem, rawfile
+from adapters.filesystem import Writing
 from pipeline.data.extents import Range
 from pipeline.ports import Sink
 
 _ZEROS = bytes(1 << 20)
-
-
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """How a raw file is written; none of it changes what is in it. `behind`: the disk begins with a
-    range as soon as it is written, not at the flush; `allocate`: blocks are asked for first."""
-
-    behind: bool = True
-    allocate: bool = False
+_DIRECT_ALIGNMENT = 4096  # offsets, lengths and memory; no disk has larger sectors
 
 
 class RawSink:
@@ -28,25 +21,31 @@ class RawSink:
     lengthened with zeros.
     """
 
-    def __init__(self, path: Path, virtual_size: int, writing: Writing | None = None) -> None:
+    def __init__(self, path: Path, virtual_size: int, writing: Writing = Writing.BEHIND) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._fd = os.open(path, flags, 0o644)
+        self._direct = -1
         self._virtual_size = virtual_size
-        self._writing = writing or Writing()
+        self._writing = writing
         self._strangers: set[int] = set()  # devices whose files can't share blocks with this one
         try:
             os.ftruncate(self._fd, virtual_size)
             self._block = os.fstatvfs(self._fd).f_frsize
+            if writing is Writing.DIRECT:
+                self._direct = _open_direct(path)
         except BaseException:
             os.close(self._fd)
             raise
 
     def write(self, buf: memoryview, offset: int) -> None:
         self._check(len(buf), offset)
-        if self._writing.allocate and buf:
+        if self._direct >= 0 and not (offset | len(buf)) % _DIRECT_ALIGNMENT and _aligned(buf):
+            rawfile.write_exactly(self._direct, buf, offset)
+            return
+        if self._writing is Writing.ALLOCATED and buf:
             filesystem.allocate(self._fd, offset, len(buf))
         rawfile.write_exactly(self._fd, buf, offset)
-        if self._writing.behind:
+        if self._writing is not Writing.CACHED:
             filesystem.write_back(self._fd, offset, len(buf))
 
     def zero(self, length: int, offset: int) -> None:
@@ -88,12 +87,33 @@ class RawSink:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
+        if self._direct >= 0:
+            direct, self._direct = self._direct, -1
+            os.close(direct)
 
     def _check(self, length: int, offset: int) -> None:
         if self._fd < 0:
             raise OSError(errno.EBADF, "the sink is closed")
         if offset < 0 or offset + length > self._virtual_size:
             raise ValueError(f"{length} bytes at {offset} in a disk of {self._virtual_size} bytes")
+
+
+def _open_direct(path: Path) -> int:
+    """A second descriptor for writes that pass by the page cache; -1 where there are none."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return -1
+
+
+def _aligned(buf: memoryview) -> bool:
+    """Whether memory can be written directly. (Only of memory that may be written to is the address
+    told: that is what the buffers of a copy are.)"""
+    if buf.readonly:
+        return False
+    return ctypes.addressof(ctypes.c_char.from_buffer(buf)) % _DIRECT_ALIGNMENT == 0
 
 
 _: type[Sink] = RawSink

@@ -175,7 +175,9 @@ def render(config: Config) -> str:
 
 def _zone(zone: ZonePlace) -> str:
     path = _toml(zone.path)
-    return f"{{path = {path}, premium = true}}" if zone.premium else path
+    more = [", premium = true"] * zone.premium
+    more += [f", writing = {json.dumps(zone.writing)}"] * (zone.writing is not None)
+    return f"{{path = {path}{''.join(more)}}}" if more else path
 
 
 def _toml(value: object) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.filesystem import Writing
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.names import EDGE, check_place, region_key
 
@@ -21,10 +22,12 @@ PREMIUM = ":premium"  # what follows the directory of a premium zone, on a comma
 
 @dataclass(frozen=True, slots=True)
 class ZonePlace:
-    """The directory of a zone. A premium one is for Premium_LRS alone."""
+    """The directory of a zone. A premium one is for Premium_LRS alone; `writing` overrides what the
+    zone's profile says."""
 
     path: Path
     premium: bool = False
+    writing: Writing | None = None
 
     def __str__(self) -> str:
         return f"{self.path}{PREMIUM if self.premium else ''}"
@@ -120,11 +123,20 @@ def _zone(value: object, where: str, base: Path) -> ZonePlace:
         return value
     if not isinstance(value, Mapping):
         return ZonePlace(_path(value, where, base))
-    unknown = set(value) - {"path", "premium"}
+    unknown = set(value) - {"path", "premium", "writing"}
     if unknown or "path" not in value:
         raise _expected(where, 'a directory, or {path = "DIRECTORY", premium = true}', dict(value))
     premium = _boolean(value.get("premium", False), f"{where}.premium", base)
-    return ZonePlace(_path(value["path"], where, base), premium)
+    return ZonePlace(_path(value["path"], where, base), premium, _writing(value, where))
+
+
+def _writing(value: Mapping[str, object], where: str) -> Writing | None:
+    if "writing" not in value:
+        return None
+    try:
+        return Writing(value["writing"])  # type: ignore[arg-type]  # what is none is told below
+    except ValueError:
+        raise _expected(f"{where}.writing", " or ".join(Writing), value["writing"]) from None
 
 
 def _path(value: object, where: str, base: Path) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters import durable, filesystem
-from adapters.filesystem import ZoneProfile
+from adapters.filesystem import Writing, ZoneProfile
 from adapters.sandbox import Sandbox
 from adapters.zones import bases, deployed, layout, versions
 from pipeline.errors import Busy, Conflict, NotFound
@@ -57,9 +57,15 @@ def create_zone(
 
 
 def open_zone(
-    path: Path, *, sandbox: Sandbox, immutable: bool = True, premium: bool = False
+    path: Path,
+    *,
+    sandbox: Sandbox,
+    immutable: bool = True,
+    premium: bool = False,
+    writing: Writing | None = None,
 ) -> "DirectoryZone":
-    """Open a zone, wherever its directory has been moved to. Raises NotFound."""
+    """Open a zone, wherever its directory has been moved to. `writing` overrides its profile.
+    Raises NotFound."""
     try:
         path = path.resolve(strict=True)
         record = layout.decode(path / layout.ZONE_FILE)
@@ -69,9 +75,11 @@ def open_zone(
             hint="mount its file system, or make it a zone with galleria init",
         ) from None
     try:
-        profile = ZoneProfile(**record["profile"])
+        profile = ZoneProfile.of(record["profile"])
         if record["file_system_id"] != os.statvfs(path).f_fsid:
             profile = filesystem.probe(path / layout.STAGING)  # it was moved
+        if writing is not None:
+            profile = dataclasses.replace(profile, writing=writing)
         return DirectoryZone(
             path,
             record["name"],
@@ -81,7 +89,7 @@ def open_zone(
             immutable=immutable,
             premium=premium,
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise layout.damaged(path / layout.ZONE_FILE, f"a property is wrong: {error}") from None
 
 
@@ -187,7 +195,7 @@ class DirectoryZone:
                     self._sandbox,
                     virtual_size,
                     next((base for base in found if base is not None), None),
-                    reflink=self.reflink,
+                    profile=self._profile,
                     immutable=self._immutable,
                     release=release,
                 )

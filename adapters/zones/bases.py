@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters import durable, filesystem, nbd, qemu
+from adapters.filesystem import ZoneProfile
 from adapters.sandbox import Sandbox
 from adapters.sinks import RawSink
 from adapters.zones import layout
@@ -67,7 +68,7 @@ def stage(
     virtual_size: int,
     parent: StoredBase | None,
     *,
-    reflink: bool,
+    profile: ZoneProfile,
     immutable: bool,
     release: Callable[[], None],
 ) -> "StagedBase":
@@ -81,17 +82,18 @@ def stage(
     staging = durable.Staging(zone / layout.STAGING)
     try:
         with layout.room(zone):
-            if parent is not None and reflink and len(parent.chain) == 1:
+            if parent is not None and profile.reflink and len(parent.chain) == 1:
                 path = staging.path / "base.raw"
                 if filesystem.clone(parent.chain[0].path, path):
-                    opened = _Opened(RawSink(path, virtual_size), ImageFormat.RAW, "reflink")
+                    sink = RawSink(path, virtual_size, profile.writing)
+                    opened = _Opened(sink, ImageFormat.RAW, "reflink")
                     return StagedBase(
                         zone, staging, opened, virtual_size, parent, immutable, release
                     )
-            if parent is not None and not reflink and len(parent.chain) < MAX_DEPTH:
+            if parent is not None and not profile.reflink and len(parent.chain) < MAX_DEPTH:
                 opened = _delta(sandbox, staging.path / "base.qcow2", virtual_size, parent)
                 return StagedBase(zone, staging, opened, virtual_size, parent, immutable, release)
-            sink = RawSink(staging.path / "base.raw", virtual_size)
+            sink = RawSink(staging.path / "base.raw", virtual_size, profile.writing)
             opened = _Opened(sink, ImageFormat.RAW, "copy")
             return StagedBase(zone, staging, opened, virtual_size, None, immutable, release)
     except BaseException:

@@ -1,6 +1,7 @@
 """The Sink contract, over every sink there is and the in-memory double."""
 
 import contextlib
+import mmap
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from adapters import filesystem, nbd, qemu
+from adapters.filesystem import Writing
 from adapters.sandbox import Sandbox
 from adapters.sinks import RawSink
 from pipeline.data.chunks import LEAF
@@ -36,16 +38,19 @@ def memory(path: Path, before: bytes) -> Iterator[Subject]:
     yield Subject(sink, lambda: bytes(sink.content), before)
 
 
-@contextlib.contextmanager
-def raw(path: Path, before: bytes) -> Iterator[Subject]:
-    file = path / "disk.raw"
-    if any(before):
-        file.write_bytes(before)
-    sink = RawSink(file, SIZE)
-    try:
-        yield Subject(sink, file.read_bytes, before)
-    finally:
-        sink.close()
+def raw(writing: Writing) -> "Kind":
+    @contextlib.contextmanager
+    def made(path: Path, before: bytes) -> Iterator[Subject]:
+        file = path / "disk.raw"
+        if any(before):
+            file.write_bytes(before)
+        sink = RawSink(file, SIZE, writing)
+        try:
+            yield Subject(sink, file.read_bytes, before)
+        finally:
+            sink.close()
+
+    return made
 
 
 @contextlib.contextmanager
@@ -69,10 +74,14 @@ def delta(path: Path, before: bytes) -> Iterator[Subject]:
 
 
 Kind = Callable[[Path, bytes], contextlib.AbstractContextManager[Subject]]
-KINDS: dict[str, Kind] = {"memory": memory, "raw": raw, "delta": delta}
+KINDS: dict[str, Kind] = {
+    "memory": memory,
+    **{writing.value: raw(writing) for writing in Writing},
+    "delta": delta,
+}
 
 
-@pytest.fixture(params=["memory", "raw", pytest.param("delta", marks=pytest.mark.system)])
+@pytest.fixture(params=["memory", *Writing, pytest.param("delta", marks=pytest.mark.system)])
 def kind(request: pytest.FixtureRequest) -> Kind:
     return KINDS[str(request.param)]
 
@@ -112,13 +121,23 @@ def test_zero_reads_back_as_zero(subject: Subject) -> None:
 
 def test_many_threads_may_write(subject: Subject) -> None:
     data = pattern(3, 8 * LEAF)
-    view = memoryview(data)
+    view = memoryview(mmap.mmap(-1, len(data)))  # page-aligned, as the buffers of a copy are
+    view[:] = data
     with ThreadPoolExecutor(4) as pool:
         pieces = range(0, 8 * LEAF, LEAF // 2)
         for _ in pool.map(lambda at: subject.sink.write(view[at : at + LEAF // 2], at), pieces):
             continue
     subject.sink.flush()
     assert subject.content() == data + subject.before[8 * LEAF :]
+
+
+def test_it_reads_what_it_holds(subject: Subject) -> None:
+    data = memoryview(mmap.mmap(-1, 2 * LEAF))
+    data[:] = pattern(5, 2 * LEAF)
+    subject.sink.write(data, LEAF)
+    found = memoryview(bytearray(4 * LEAF))
+    subject.sink.read_into(found, 0)
+    assert found == subject.before[:LEAF] + data.tobytes() + subject.before[3 * LEAF : 4 * LEAF]
 
 
 def test_nothing_is_written_beyond_the_end(subject: Subject) -> None:

@@ -13,6 +13,7 @@ from adapters.config import (
     parse_regions,
     write_config,
 )
+from adapters.filesystem import Writing
 from pipeline.errors import Conflict, NotFound
 
 
@@ -58,11 +59,13 @@ def test_every_key_is_read(tmp_path: Path, env: dict[str, str]) -> None:
         [regions]
         eu = "/srv/eu"
         "US East" = [{path = "/srv/us-a", premium = true}, "us-b"]
+        slow = [{path = "/srv/slow", writing = "direct"}]
         """,
     )
     assert config.regions == {
         "eu": (ZonePlace(Path("/srv/eu")),),
         "US East": (ZonePlace(Path("/srv/us-a"), premium=True), ZonePlace(tmp_path / "us-b")),
+        "slow": (ZonePlace(Path("/srv/slow"), writing=Writing.DIRECT),),
     }
     assert config.source_region == "US East"
     assert config.work == tmp_path / "scratch"
