@@ -184,10 +184,13 @@ def ready(
             with ports.timed("estimate space"):
                 amounts = measure(disks, ports.images)
                 donors = every_zone(ports.zones) if known else ()
-                check_space(amounts, tuple(sinks(places).values()), parents, ports.work, donors)
+                targets, alone = tuple(sinks(places).values()), independent(places)
+                check_space(amounts, targets, parents, ports.work, donors, alone)
         definition = ports.gallery.get_definition(version.name.definition)
         guarding = Guarding(request.force, request.validate)
-        disks, report = prepare(disks, table, plan, supply, definition, guarding, work, ports)
+        disks, report = prepare(
+            disks, table, plan, supply, definition, guarding, work, ports, started
+        )
         unverified = confirm(version, table, report, supply, request, ports)
         yield Ready(disks, pin, known, parents, places, report, unverified)
 
@@ -288,9 +291,7 @@ def stored_disks(sources: Sequence[Disk], supply: Supply, stored: Stored) -> lis
     ]
 
 
-def cached(
-    disks: Sequence[ImageDisk], supply: Supply, request: PublishRequest
-) -> list[ImageDisk]:
+def cached(disks: Sequence[ImageDisk], supply: Supply, request: PublishRequest) -> list[ImageDisk]:
     """The disks with the host caching that VMs made from them are to have: what is asked for, or
     else what they had in the version that they come from."""
     wanted = {**supply.description.host_caching, **request.version.host_caching}
