@@ -43,11 +43,22 @@ class CopyResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """What of a source need not be read: the bytes of its layers from `layer` on are those of a
+    base, with this manifest."""
+
+    manifest: ManifestReader
+    layer: int
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """A work, and for each target what its sink reads as now."""
+    """A work, and for each target what its sink reads as now; `leaves` are its digests if they are
+    known and every target has them already."""
 
     work: Work
     olds: tuple[Old, ...]
+    leaves: Leaves | None = None
 
 
 def copy(
@@ -59,6 +70,7 @@ def copy(
     request_size: int = REQUEST_SIZE,
     advance: Callable[[int], None] = lambda _: None,
     steady: bool = False,
+    known: Known | None = None,
 ) -> CopyResult:
     """Read `source` once; bring every target's sink to its content; write its manifest.
 
@@ -66,9 +78,11 @@ def copy(
     stored. Of a `steady` source, which the caller can tell did not change in the meantime, it is
     read from the source, whose pages may be in memory; the two are the same then.
 
+    What is `known` is not read where every target holds it.
+
     Without targets it only hashes. A target whose sink raises OSError or GalleriaError is dropped
     and reported; the first of these errors is raised when none is left. Errors of the source are
-    raised. `advance` is told the bytes read from the source as they are dealt with (their total is
+    raised. `advance` is told the bytes of the source's data as they are dealt with (their total is
     `extents.data_bytes`). Sinks are neither flushed nor closed.
     """
     writers = [Writer(target) for target in targets]
@@ -79,12 +93,14 @@ def copy(
 
     def transfer(task: Task, buf: memoryview) -> Leaves:
         sharing = Sharing(source, sharers, steady=steady) if sharers else None
-        leaves = load((sharing or source).read_into, task.work, buf)
+        leaves = task.leaves
+        if leaves is None:
+            leaves = load((sharing or source).read_into, task.work, buf)
         for writer, old in zip(writers, task.olds, strict=True):
             writer.bring(task.work, leaves, old, buf, sharing.of(writer) if sharing else ())
         return leaves
 
-    tasks = _tasks(plan(source, request_size), writers)
+    tasks = _tasks(plan(source, request_size), writers, known)
     with closing(in_order(tasks, transfer, threads, request_size)) as results:
         for task, leaves in results:
             work = task.work
@@ -96,7 +112,7 @@ def copy(
             zero += _enter(manifest, work, leaves)
             if work.parts:
                 amount = sum(part.length for part in work.parts)
-                read += amount
+                read += amount if task.leaves is None else 0
                 advance(amount)
     stats = TransferStats(
         source.virtual_size,
@@ -152,8 +168,11 @@ def _unexpected(work: Work, leaves: Leaves, expected: Cursor) -> Iterator[Range]
             yield Range(work.start + index * LEAF, min(LEAF, work.length - index * LEAF))
 
 
-def _tasks(works: Iterable[Work], writers: Sequence["Writer"]) -> Iterator[Task]:
-    """Tell each work what every target's sink reads as now."""
+def _tasks(
+    works: Iterable[Work], writers: Sequence["Writer"], known: Known | None
+) -> Iterator[Task]:
+    """Tell each work what every target's sink reads as now, and whether it has to be read."""
+    cursor = Cursor(known.manifest) if known is not None else None
     over_parent = any(writer.parent is not None for writer in writers)
     step = ZERO_LEAVES * LEAF
     for work in works:
@@ -163,7 +182,20 @@ def _tasks(works: Iterable[Work], writers: Sequence["Writer"]) -> Iterator[Task]
             starts = range(work.start, end, step)
             pieces = [Work(start, min(step, end - start), ()) for start in starts]
         for piece in pieces:
-            yield Task(piece, tuple(writer.old(piece) for writer in writers))
+            olds = tuple(writer.old(piece) for writer in writers)
+            leaves = None
+            if known is not None and cursor is not None and _lies_in(piece, known.layer):
+                found = tuple(cursor.leaf(piece.first + index) for index in range(piece.count))
+                digests = tuple(leaf and leaf.blake3 for leaf in found)
+                leaves = found if all(old.leaves == digests for old in olds) else None
+            yield Task(piece, olds, leaves)
+
+
+def _lies_in(work: Work, layer: int) -> bool:
+    """Whether all bytes of a work lie in a chain's layers from `layer` on. What reads as zero may
+    have been made so by a layer above."""
+    whole = sum(part.length for part in work.parts) == work.length
+    return whole and all(part.layer >= layer for part in work.parts)
 
 
 def _enter(manifest: ManifestWriter, work: Work, leaves: Leaves) -> int:

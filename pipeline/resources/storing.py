@@ -31,7 +31,7 @@ from pipeline.resources.model import (
 )
 from pipeline.resources.service import ResourceService
 from pipeline.sources import Description, Supply
-from pipeline.stages.convert import Stored, convert
+from pipeline.stages.convert import Stored, bases_below, convert
 from pipeline.stages.ingest import Disk, ingest
 from pipeline.stages.share import share
 from pipeline.stages.snapshot import snapshot
@@ -83,7 +83,15 @@ def store(
                 share(known, zones, ports.zones, work, ports.images, ports.progress, advance)
                 if known
                 else convert(
-                    disks, zones, parents, work, pin, ports.images, ports.progress, advance
+                    disks,
+                    zones,
+                    parents,
+                    work,
+                    pin,
+                    ports.images,
+                    ports.progress,
+                    advance,
+                    below=bases_below(sources, parents, zone) if plan is None else {},
                 )
             )
             resource = filled(resource, stored, supply.origins)

@@ -8,9 +8,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
-from pipeline.data.copying import CopyResult, copy
+from pipeline.data.copying import CopyResult, Known, copy
 from pipeline.data.extents import data_bytes
 from pipeline.data.manifest import ManifestReader, ManifestWriter
 from pipeline.data.targets import Target
@@ -78,6 +79,10 @@ class Stationary:
         """Nothing to ask."""
 
 
+# by LUN, a base of which a disk's lowest layers consist, and the first of these layers
+Below = Mapping[int | None, tuple[StoredBase, int]]
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What the conversion of every disk has in common."""
@@ -90,6 +95,7 @@ class Job:
     progress: Progress
     advance: Callable[[int], None]
     independent: Collection[str]
+    below: Below
 
 
 def convert(
@@ -103,13 +109,15 @@ def convert(
     advance: Callable[[int], None] = lambda _: None,
     *,
     independent: Collection[str] = (),
+    below: Below = MappingProxyType({}),
 ) -> Stored:
     """Store every disk in every zone. Of zones on one file system that clones files one is written
     and the others are its clones, but for those in `independent`. Whether the source held still is
-    asked after the last read of a disk and before anything of it becomes visible. `advance` is told
-    the bytes that were read."""
+    asked after the last read of a disk and before anything of it becomes visible. What lies in the
+    bases of `below` is not read where zones have it. `advance` is told the bytes that are dealt
+    with."""
     stored = Stored(bases={name: {} for name in zones})
-    job = Job(zones, parents, work, held, images, progress, advance, independent)
+    job = Job(zones, parents, work, held, images, progress, advance, independent, below)
     for disk in disks:
         groups = grouped(list(stored.bases), zones, parents.get(disk.lun, ()), independent)
         result = _store(disk, groups, stored, job)
@@ -156,7 +164,8 @@ def _written(disk: Disk, groups: Groups, stored: Stored, job: Job) -> CopyResult
                 meter.advance(amount)
                 job.advance(amount)
 
-            result = _copied(source, targets, manifest, moved, steady=job.held.steady)
+            known = _known(disk, job, stack)
+            result = _copied(source, targets, manifest, moved, steady=job.held.steady, known=known)
         job.held.verify()
         if any(layer.original for layer in disk.chain) and not job.held.undisturbed():
             return None
@@ -226,10 +235,36 @@ def _copied(
     advance: Callable[[int], None],
     *,
     steady: bool,
+    known: Known | None = None,
 ) -> CopyResult:
     with manifest.open("wb") as out:
         writer = ManifestWriter(out, source.virtual_size)
-        return copy(source, targets, writer, advance=advance, steady=steady)
+        return copy(source, targets, writer, advance=advance, steady=steady, known=known)
+
+
+def _known(disk: Disk, job: Job, stack: ExitStack) -> Known | None:
+    """What the manifest of a base says of the disk's layers."""
+    if disk.lun not in job.below:
+        return None
+    base, layer = job.below[disk.lun]
+    if base.virtual_size != disk.virtual_size:
+        return None
+    file = stack.enter_context(base.manifest.open("rb"))
+    reader = ManifestReader(file, name=str(base.manifest))
+    reader.verify(base.digest)
+    return Known(reader, layer)
+
+
+def bases_below(disks: Sequence[Disk], parents: Parents, zone: Zone) -> Below:
+    """The bases of a zone that disks lean on, among those that new bases start from."""
+    found: dict[int | None, tuple[StoredBase, int]] = {}
+    for disk in disks:
+        for digest in parents.get(disk.lun, ()):
+            base = zone.find_base(digest)
+            layer = 0 if base is None else len(disk.chain) - len(base.chain)
+            if base is not None and layer > 0 and disk.chain[layer:] == base.chain:
+                found.setdefault(disk.lun, (base, layer))
+    return found
 
 
 def _commit(

@@ -5,10 +5,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adapters.qmp import jobs
+from pipeline.data import copying
+from pipeline.stages import convert
 from tests.home import Home, Session, furnished
 from tests.system.machine import Machine, machine
 
@@ -59,6 +62,23 @@ def replica(home: Home, version: str, lun: int | None = None) -> Path:
     return Path(next(disk["path"] for disk in disks if disk["lun"] == lun))
 
 
+def test_of_an_overlay_only_the_overlay_is_read(home: Home, tmp_path: Path) -> None:
+    """Snapshots of a disk that leans on a base: what lies in the base is known."""
+    home.run("snapshot", "create", "os.qcow2", "-n", "s")
+    disk = home.json("disk", "create", "-n", "d", "--source", "s")["file"]
+    incremental = ("snapshot", "create", "--source", "d", "--incremental", "-n")
+    for number, at in enumerate((8, 2, 11)):
+        write = ["qemu-io", "-f", disk["format"], "-c", f"write -P 9 {at}M 1M", disk["path"]]
+        subprocess.run(write, check=True, stdout=subprocess.DEVNULL)
+        (made,) = home.json(*incremental, f"d{number}")["snapshots"]
+        if disk["format"] == "qcow2":  # a clone has no layers: all of it is read
+            # what differs from the one before is read, though it lies in the base or not
+            assert made["bytesRead"] == (number + 1) * MIB
+        assert made["bytesWritten"] == MIB
+        home.run("snapshot", "export", f"d{number}", "--out", f"d{number}.raw", "--to", "raw")
+        assert same(tmp_path / f"d{number}.raw", Path(disk["path"]), tmp_path)
+
+
 @pytest.fixture
 def vm(tmp_path: Path, home: Home, require: Callable[..., None]) -> Iterator[Machine]:
     require("qemu-system-x86_64")
@@ -82,7 +102,16 @@ def test_a_running_machine(
     first = home.json(*create, "vm-1")["snapshots"]
     assert [item["name"] for item in first] == ["vm-1", "vm-1-data-0"]
     vm.io("os", "write -P 7 6M 256k", "flush")
+    results = []
+
+    def copy(*arguments: Any, **options: Any) -> Any:
+        results.append(copying.copy(*arguments, **options))
+        return results[-1]
+
+    monkeypatch.setattr(convert, "copy", copy)
     second = home.json(*create, "vm-2")["snapshots"]
+    # nor is what did not change read where it is kept
+    assert [result.stats.read for result in results] == [256 * 1024, 0]
     assert second[0]["bytesRead"] <= 256 * 1024 + 512 * 1024  # and the file's own tables
     assert first[0]["bytesRead"] >= 4 * MIB
     assert second[0]["bytesWritten"] == 256 * 1024

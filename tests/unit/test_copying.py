@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.data import copying, reading
 from pipeline.data.chunks import LEAF, Leaf, digest
-from pipeline.data.copying import CopyResult
+from pipeline.data.copying import CopyResult, Known
 from pipeline.data.extents import Extent, Kind, Range, mask_free
 from pipeline.data.manifest import ManifestReader, ManifestWriter
 from pipeline.data.targets import Target
@@ -192,6 +192,78 @@ def test_verify_finds_the_leaf_that_changed(disk: Disk, position: int, request: 
     assert sum(area.length for area in lost) == sum(
         len(leaf) for leaf in leaves(disk.content) if any(leaf)
     )
+
+
+BLOCK = LEAF // 8
+
+
+def layered(base: bytes, writes: list[tuple[int, int, bool]]) -> tuple[bytes, list[Extent]]:
+    """An overlay on a base whose zero leaves are holes: what a guest sees, and where it lies.
+    Writes are of blocks, of data or (False) of zeros."""
+    content, count = bytearray(base), len(base) // BLOCK
+    states = [
+        (Kind.DATA if any(leaf) else Kind.ZERO, 1)
+        for leaf in leaves(base)
+        for _ in range(len(leaf) // BLOCK)
+    ]
+    for start, length, data in writes:
+        for block in range(min(start, count), min(start + length, count)):
+            states[block] = (Kind.DATA if data else Kind.ZERO, 0)
+            at = slice(block * BLOCK, (block + 1) * BLOCK)
+            content[at] = pattern(block, BLOCK) if data else bytes(BLOCK)
+    extents: list[Extent] = []
+    for block, (kind, layer) in enumerate(states):
+        last = extents[-1] if extents else None
+        if last is not None and (last.kind, last.layer) == (kind, layer):
+            extents[-1] = Extent(last.start, last.length + BLOCK, kind, layer)
+        else:
+            extents.append(Extent(block * BLOCK, BLOCK, kind, layer))
+    return bytes(content), extents
+
+
+WRITES = st.lists(st.tuples(st.integers(0, 6 * 8), st.integers(1, 12), st.booleans()), max_size=4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=6), WRITES, WRITES, st.booleans())
+def test_what_lies_in_a_known_base_is_not_read(
+    seeds: list[int],
+    writes: list[tuple[int, int, bool]],
+    others: list[tuple[int, int, bool]],
+    fresh: bool,
+) -> None:
+    """Whatever the target holds, it becomes the disk; over the base itself only what lies above it
+    is read, in works of whole leaves."""
+    base = b"".join(pattern(seed, LEAF) if seed else bytes(LEAF) for seed in seeds)
+    content, extents = layered(base, writes)
+    known = Known(manifest_of(base), 1)
+    _, expected = copied(MemorySource(content), [])
+    # over another child of the base, and perhaps into nothing as well
+    older, _ = layered(base, others)
+    child = MemorySink(len(content), older)
+    targets = [Target("child", child, manifest_of(older))]
+    if fresh:
+        targets.append(Target("fresh", MemorySink(len(content))))
+    result, manifest = copied(
+        MemorySource(content, extents), targets, known=known, request_size=LEAF
+    )
+    assert (manifest, bytes(child.content), result.failures) == (expected, content, {})
+    # over the base itself
+    child, source = MemorySink(len(content), base), MemorySource(content, extents)
+    result, manifest = copied(
+        source,
+        [Target("child", child, manifest_of(base))],
+        known=Known(manifest_of(base), 1),
+        request_size=LEAF,
+    )
+    assert (manifest, bytes(child.content)) == (expected, content)
+    touched = {
+        leaf
+        for extent in extents
+        if extent.layer == 0
+        for leaf in range(extent.start // LEAF, -(-extent.end // LEAF))
+    }
+    assert result.stats.read == source.bytes_read <= len(touched) * LEAF
 
 
 def forged(content: bytes, *, xxh3: bool, blake: bool) -> ManifestReader:
