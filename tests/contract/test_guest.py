@@ -97,6 +97,50 @@ def test_listings(guest: Guest, home: str) -> None:
     assert guest.names(f"{home}/link") == []  # a link is no directory
 
 
+def test_what_was_seen_is_forgotten_when_it_changes(guest: Guest, home: str) -> None:
+    def kinds() -> list[str | None]:
+        found = [guest.stat(f"{home}{path}") for path in ("/a", "/a/b", "/a/b/f")]
+        return [None if stat is None else stat.kind for stat in found]
+
+    def length() -> int | None:
+        found = guest.stat(f"{home}/a/b/f")
+        return None if found is None else found.length
+
+    assert kinds() == [None, None, None]
+    guest.mkdir(f"{home}/a/b")
+    assert kinds() == ["directory", "directory", None]
+    guest.write(f"{home}/a/b/f", b"1234")
+    assert (kinds()[2], length()) == ("file", 4)
+    guest.write(f"{home}/a/b/f", b"12")
+    assert length() == 2
+    guest.truncate(f"{home}/a/b/f")
+    assert length() == 0
+    guest.remove(f"{home}/a")
+    assert kinds() == [None, None, None]
+    guest.symlink("elsewhere", f"{home}/a")
+    assert kinds() == ["symlink", None, None]
+    guest.mkdir(f"{home}/elsewhere/b")
+    assert kinds() == ["symlink", "directory", None]
+    guest.remove(f"{home}/a")
+    assert kinds() == [None, None, None]
+    assert guest.names(f"{home}/elsewhere") == ["b"]
+
+
+def test_large_trees_too_are_listed_and_removed(guest: Guest, home: str) -> None:
+    paths = []
+    for index in range(40):
+        guest.mkdir(f"{home}/tree/{index:02}")
+        guest.write(f"{home}/tree/{index:02}/f", b"x")
+        paths += [f"{home}/tree/{index:02}", f"{home}/tree/{index:02}/f"]
+    guest.symlink("..", f"{home}/tree/00/up")
+    found = guest.find(f"{home}/tree")
+    assert [path for path, _ in found] == sorted([*paths, f"{home}/tree/00/up"])
+    assert {stat.kind for _, stat in found} == {"directory", "file", "symlink"}
+    guest.write(f"{home}/stays", b"x")
+    guest.remove(f"{home}/tree")
+    assert guest.find(home) == [(f"{home}/stays", guest.stat(f"{home}/stays"))]
+
+
 def test_what_is_absent_is_no_error(guest: Guest, home: str) -> None:
     for path in (f"{home}/no", f"{home}/no/where"):
         assert guest.stat(path) is None

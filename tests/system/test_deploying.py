@@ -473,8 +473,8 @@ def test_the_life_of_a_scale_set(session: Callable[..., Shop], tmp_path: Path) -
 
 
 def test_cost_counts_shared_blocks_once(session: Callable[..., Shop], mount: Mount) -> None:
-    place = mount("xfs")
-    home = session(f"eu={place / 'eu'}", f"us={place / 'us'}")
+    place = mount("xfs")  # that of us is another one: nothing comes there by cloning
+    home = session(f"eu={place / 'eu'}", f"us={mount('xfs') / 'us'}")
     home.publish("corp/web/1.0.0", "--target-region=eu=3", "--target-region=us=2")
     home.publish("corp/web/1.0.1", "--target-region=eu=3", "--target-region=us=2")
     eu, us = home.json("cost", "corp")["regions"]
