@@ -33,11 +33,12 @@ HINT = (
 
 def ingredients() -> list[Path]:
     """What the appliance is made from: it is built again when one of them changes."""
-    found = [*Path("/usr").glob("lib*/**/guestfs/supermin.d/*"), *Path("/boot").glob("vmlinuz*")]
-    found += [
-        *Path("/usr").glob("lib*/libguestfs.so.0.*"),
-        *Path("/usr/lib").glob("*/libguestfs.so.0.*"),
-    ]
+    # at most one directory for the architecture: to walk all of /usr/lib takes 0.2 s a session
+    places = [found for lib in ("lib*", "lib*/*") for found in Path("/usr").glob(lib)]
+    found = [*Path("/boot").glob("vmlinuz*")]
+    for place in places:
+        if place.is_dir():
+            found += [*place.glob("guestfs/supermin.d/*"), *place.glob("libguestfs.so.0.*")]
     return sorted({path.resolve() for path in found if path.is_file()})
 
 
