@@ -9,6 +9,8 @@ from pathlib import Path
 from pipeline.data.extents import Extent, Kind
 from pipeline.errors import NotFound, StageFailed, UnsafeImage
 
+DIRECT_BLOCK = 4096  # the largest logical block that disks have
+
 
 def open_readonly(path: Path) -> int:
     """A descriptor of a regular file."""
@@ -37,6 +39,31 @@ def forget(fd: int) -> None:
     """Drop what the page cache holds of a file, so that its medium is read next."""
     os.fsync(fd)  # only clean pages are dropped
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def open_direct(fd: int) -> int:
+    """Another descriptor of a file, that reads past the page cache where the file system can."""
+    name = f"/proc/self/fd/{fd}"
+    try:
+        return os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def read_direct(fd: int, buf: memoryview, offset: int) -> bool:
+    """Fill `buf` by a descriptor of `open_direct`. False when that is not possible, because place,
+    length or buffer are not aligned: the ends of a file and of odd extents."""
+    if offset % DIRECT_BLOCK or len(buf) % DIRECT_BLOCK:
+        return False
+    try:
+        read_exactly(fd, buf, offset)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
 
 
 def write_exactly(fd: int, buf: memoryview, offset: int) -> None:

@@ -40,12 +40,14 @@ class DiskSource:
         warm: Sequence[int],
         reader: Reader | None,
         free: Sequence[Range],
+        direct: Sequence[int] = (),
     ) -> None:
         self._virtual_size = virtual_size
         self._extents = extents
         self._fds = fds
         self._warm = warm
         self._reader = reader
+        self._direct = direct
         self._free = free
 
     @property
@@ -66,6 +68,8 @@ class DiskSource:
             raise ValueError(f"the extent at byte {extent.start} is not one of this disk's data")
 
     def _read(self, buf: memoryview, layer: int, offset: int) -> None:
+        if self._direct and rawfile.read_direct(self._direct[layer], buf, offset):
+            return
         if self._warm[layer] != self._fds[layer]:
             # an original that was cut does not count, as the pin will say
             with contextlib.suppress(StageFailed):
@@ -145,9 +149,11 @@ def open_disk(
     """Open a disk for the length of a `with`. Raises UnsafeImage when a layer is not safe."""
     with contextlib.ExitStack() as stack:
         fds, size = _open_layers(chain, policy, stack)
-        if not cached:
-            for fd in fds:
-                rawfile.forget(fd)
+        direct: list[int] = []
+        for fd in () if cached else fds:
+            rawfile.forget(fd)
+            direct.append(rawfile.open_direct(fd))
+            stack.callback(os.close, direct[-1])
         reader: Reader | None = None
         if chain[0].snapshot is not None:
             device = _serve(chain, sandbox, size, stack)
@@ -162,7 +168,8 @@ def open_disk(
                     for layer in indirect
                 }
                 reader = stack.enter_context(inflating(chain, layouts, sandbox)).read_into
-        yield DiskSource(size, extents, fds, _originals(chain, fds, stack), reader, free)
+        warm = _originals(chain, fds, stack)
+        yield DiskSource(size, extents, fds, warm, reader, free, direct)
 
 
 def _serve(chain: Chain, sandbox: Sandbox, size: int, stack: contextlib.ExitStack) -> nbd.NbdDevice:
