@@ -19,6 +19,7 @@ from pipeline.errors import GalleriaError, SourceChanged
 from pipeline.placement import Parents
 from pipeline.ports import BaseStaging, Chain, Images, Progress, Source, StoredBase, Zone
 from pipeline.stages.ingest import Disk
+from pipeline.stages.kinship import related
 from pipeline.stages.neighbours import Groups, grouped, in_parallel, taken_over, with_taken
 
 
@@ -119,12 +120,10 @@ def convert(
     stored = Stored(bases={name: {} for name in zones})
     job = Job(zones, parents, work, held, images, progress, advance, independent, below)
     for disk in disks:
-        groups = grouped(list(stored.bases), zones, parents.get(disk.lun, ()), independent)
-        result = _store(disk, groups, stored, job)
-        # zones that could not have a clone are written themselves
-        if lacking := [name for name, bases in stored.bases.items() if disk.lun not in bases]:
-            again = _store(disk, {name: [] for name in lacking}, stored, job)
-            result = _together(disk, result, again)
+        result = _store(disk, stored, job, alone=False)
+        # zones that could not take anything over are written themselves
+        if lacking(disk, stored):
+            result = _together(disk, result, _store(disk, stored, job, alone=True))
         stored.disks.append(StoredDisk(disk.lun, disk.virtual_size, result))
     return stored
 
@@ -138,23 +137,34 @@ def hash_disk(disk: Disk, manifest: Path, images: Images, progress: Progress) ->
             return _copied(source, [], manifest, meter.advance, steady=False)
 
 
-def _store(disk: Disk, groups: Groups, stored: Stored, job: Job) -> CopyResult:
-    """Store a disk in these zones. When somebody begins to write to files that were read instead of
-    their clones, what was written is thrown away, and the clones are read."""
+def lacking(disk: Disk, stored: Stored) -> list[str]:
+    """The zones that have nothing of a disk yet, and have not failed."""
+    return [name for name, bases in stored.bases.items() if disk.lun not in bases]
+
+
+def _store(disk: Disk, stored: Stored, job: Job, *, alone: bool) -> CopyResult:
+    """Store a disk in the zones that lack it, `alone` each by itself. When somebody begins to write
+    to files that were read instead of their clones, what was written is thrown away, and the clones
+    are read."""
     warm = replace(disk, chain=job.held.warm(disk.chain))
-    result = _written(warm, groups, stored, job) or _written(disk, groups, stored, job)
-    if result is None:
+    written = _written(warm, stored, job, alone=alone) or _written(disk, stored, job, alone=alone)
+    if written is None:
         raise SourceChanged(f"the clones of the source of {disk.name} changed")
-    return _hand_on(disk, groups, result, stored, job)
+    return _hand_on(disk, *written, stored)
 
 
-def _written(disk: Disk, groups: Groups, stored: Stored, job: Job) -> CopyResult | None:
+def _written(
+    disk: Disk, stored: Stored, job: Job, *, alone: bool
+) -> tuple[CopyResult, Groups, Mapping[str, Zone]] | None:
     """One read of a disk, into the zones that are written; None, with nothing stored, when what was
     read does not count."""
     with ExitStack() as stack:
-        parents = job.parents.get(disk.lun, ())
-        stagings = _stage(disk, list(groups), job.zones, parents, stored, stack)
         source = stack.enter_context(job.images.open(disk.chain, free=disk.free))
+        names = lacking(disk, stored)
+        zones = {name: job.zones[name] for name in names}
+        parents = related(source, job.parents.get(disk.lun, ()), tuple(zones.values()))
+        groups = grouped(zones, parents, names if alone else job.independent)
+        stagings = _stage(disk, list(groups), job.zones, parents, stored, stack)
         targets = _targets(stagings, job, stack)
         manifest = job.work / f"{disk.name}.manifest"
         total = data_bytes(source.extents())
@@ -172,7 +182,7 @@ def _written(disk: Disk, groups: Groups, stored: Stored, job: Job) -> CopyResult
         for name, error in result.failures.items():
             stored.drop(name, error)
         _commit(disk, stagings, result.root, manifest, stored)
-    return result
+    return result, groups, zones
 
 
 def _together(disk: Disk, result: CopyResult, again: CopyResult) -> CopyResult:
@@ -285,11 +295,11 @@ def _commit(
 
 
 def _hand_on(
-    disk: Disk, groups: Groups, result: CopyResult, stored: Stored, job: Job
+    disk: Disk, result: CopyResult, groups: Groups, zones: Mapping[str, Zone], stored: Stored
 ) -> CopyResult:
     """Give the other zones what those have that were written."""
     made = {name: stored.bases[name][disk.lun] for name in groups if name in stored.bases}
-    taken = taken_over(groups, made, job.zones)
+    taken = taken_over(groups, made, zones)
     for name, base in taken.items():
         if isinstance(base, Exception):
             stored.drop(name, base)

@@ -20,17 +20,14 @@ Groups = Mapping[str, Sequence[str]]  # the zones that are written, and those th
 
 
 def grouped(
-    names: Sequence[str],
-    zones: Mapping[str, Zone],
-    parents: Sequence[str],
-    independent: Collection[str],
+    zones: Mapping[str, Zone], parents: Sequence[str], independent: Collection[str]
 ) -> Groups:
     """Which of these zones are written, and which take over from them. Of each group one that has a
     base to start from is written, if any has; those of `independent` are alone."""
     groups: dict[str, list[str]] = {}
-    for name in names:
-        alone = name in independent
-        groups.setdefault(name if alone else _alike(name, zones[name], parents), []).append(name)
+    for name, zone in zones.items():
+        alike = name if name in independent else _alike(name, zone, parents)
+        groups.setdefault(alike, []).append(name)
     found = {}
     for members in groups.values():
         leader = max(members, key=lambda name: has_parent(zones[name], {None: parents}))

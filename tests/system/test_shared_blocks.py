@@ -255,6 +255,31 @@ def test_regions_without_clones_take_over_one_delta(
             compare(path, kind, tmp_path / "after.raw", "raw")
 
 
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_a_base_is_not_made_from_one_that_it_has_nothing_of(
+    kind: str, mount: Mount, tmp_path: Path
+) -> None:
+    zones = mount(kind)
+    world = lab(zones, tmp_path / "home", "eu", "us")
+    for number, seed in (("1.0.0", 1), ("1.0.1", 7)):
+        content = pattern(seed, 4 * MIB) + bytes(MIB) + pattern(seed + 1, 512)
+        (tmp_path / "disk.raw").write_bytes(content)
+        version = world.publish(number, DiskSource(None, tmp_path / "disk.raw"), eu=1, us=1)
+        own, neighbour = (status.result for status in version.regions)
+        assert own.methods == ("copy",)
+        assert neighbour.methods == (("copy",) if kind == "ext4" else ("reflink",))
+        for path, format in replicas(version):
+            compare(path, format, tmp_path / "disk.raw", "raw")
+    # one leaf in common is enough
+    content = pattern(7, 4 * MIB)[: 2 * LEAF] + pattern(9, 2 * MIB)
+    (tmp_path / "disk.raw").write_bytes(content)
+    version = world.publish("1.0.2", DiskSource(None, tmp_path / "disk.raw"), eu=1, us=1)
+    method = "delta" if kind == "ext4" else "reflink"
+    assert {status.result.methods for status in version.regions} == {(method,)}
+    for path, format in replicas(version):
+        compare(path, format, tmp_path / "disk.raw", "raw")
+
+
 def test_room_is_asked_for_once(place: Path, tmp_path: Path) -> None:
     """Three copies of 100 MiB (zeros, but nobody knows before they are read) would not fit."""
     with (tmp_path / "disk.raw").open("wb") as file:

@@ -1,0 +1,56 @@
+"""Kinship: whether an older base is worth starting from. One that has nothing in common with a disk
+would only make a base that leans on it for nothing."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from mmap import mmap
+
+from pipeline.data.extents import data_bytes
+from pipeline.data.manifest import Cursor, ManifestReader
+from pipeline.data.reading import REQUEST_SIZE, Leaves, Work, load, plan
+from pipeline.errors import VerificationFailed
+from pipeline.ports import Source, StoredBase, Zone
+
+SAMPLES = 16  # requests, spread over the data: 64 leaves
+
+
+def related(source: Source, parents: Sequence[str], zones: Sequence[Zone]) -> tuple[str, ...]:
+    """Those of `parents` (root digests) that share a leaf with a sample of the disk's data. Only
+    the first that a zone holds counts there, and only those are looked at."""
+    candidates: dict[str, StoredBase] = {}
+    for zone in zones:
+        found = (zone.find_base(digest) for digest in parents)
+        base = next((base for base in found if base is not None), None)
+        if base is not None:
+            candidates.setdefault(base.digest, base)
+    if not candidates:
+        return ()
+    sample = tuple(_sample(source))
+    return tuple(
+        digest for digest in parents if digest in candidates and _shares(candidates[digest], sample)
+    )
+
+
+def _sample(source: Source) -> Iterator[tuple[Work, Leaves]]:
+    step = max(1, data_bytes(source.extents()) // REQUEST_SIZE // SAMPLES)
+    buf = memoryview(mmap(-1, REQUEST_SIZE))
+    works = (work for work in plan(source) if work.parts)
+    for work in islice(works, 0, None, step):
+        yield work, load(source.read_into, work, buf)
+
+
+def _shares(base: StoredBase, sample: Sequence[tuple[Work, Leaves]]) -> bool:
+    """Whether any leaf of the sample is in a base, in its place. Of a sample without data, too, and
+    of a damaged manifest: that is told, and fails its zone alone, where it decides something."""
+    known = [
+        (work.first + index, leaf)
+        for work, leaves in sample
+        for index, leaf in enumerate(leaves)
+        if leaf is not None
+    ]
+    try:
+        with base.manifest.open("rb") as file:
+            cursor = Cursor(ManifestReader(file, name=str(base.manifest)))
+            return not known or any(cursor.leaf(index) == leaf for index, leaf in known)
+    except (OSError, VerificationFailed):
+        return True
