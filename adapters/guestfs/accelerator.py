@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import select
+import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from adapters import command
 from adapters.guestfs.process import printable
 from adapters.sandbox import Sandbox
+from pipeline.errors import EnvironmentMissing
 
 KVM = Path("/dev/kvm")
 TRIAL_SECONDS = 25.0
@@ -62,13 +64,20 @@ def probe(
 
 
 def _host_key(program: str) -> str:
-    version = command.run([program, "--version"], timeout=20).stdout
+    """Of each session, so no process is started for it: the program is known by its file."""
+    found = shutil.which(program, path=command.PATH)
+    if found is None:
+        raise EnvironmentMissing(
+            f"the program {program} is not installed", hint="galleria doctor lists what is missing"
+        )
+    stat = Path(found).stat()
+    version = f"{found} {stat.st_size} {stat.st_mtime_ns}"
     cpu = [
         line
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if line.startswith(("vendor_id", "cpu family", "model", "stepping", "microcode", "flags"))
     ]
-    parts = [platform.release(), version.decode(errors="replace"), *sorted(set(cpu))]
+    parts = [platform.release(), version, *sorted(set(cpu))]
     return hashlib.blake2s("\n".join(parts).encode(), digest_size=8).hexdigest()
 
 
