@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from adapters import durable, filesystem, nbd, qemu
+from adapters import durable, filesystem
 from adapters.filesystem import ZoneProfile
 from adapters.sandbox import Sandbox
 from adapters.sinks import RawSink
 from adapters.zones import layout
-from pipeline.data.chunks import LEAF
-from pipeline.data.extents import Range
+from adapters.zones.opening import Opened, ZoneSink, open_delta
 from pipeline.data.manifest import ManifestReader
-from pipeline.errors import GalleriaError, VerificationFailed
+from pipeline.errors import VerificationFailed
 from pipeline.ports import BaseStaging, Chain, ImageFormat, Layer, Sink, StoredBase
 
 # Each layer costs a file descriptor and caches; opening 50 of them takes five times as long as one.
@@ -86,15 +85,15 @@ def stage(
                 path = staging.path / "base.raw"
                 if filesystem.clone(parent.chain[0].path, path):
                     sink = RawSink(path, virtual_size, profile.writing)
-                    opened = _Opened(sink, ImageFormat.RAW, "reflink")
+                    opened = Opened(sink, ImageFormat.RAW, "reflink")
                     return StagedBase(
                         zone, staging, opened, virtual_size, parent, immutable, release
                     )
             if parent is not None and not profile.reflink and len(parent.chain) < MAX_DEPTH:
-                opened = _delta(sandbox, staging.path / "base.qcow2", virtual_size, parent)
+                opened = open_delta(sandbox, staging.path / "base.qcow2", virtual_size, parent)
                 return StagedBase(zone, staging, opened, virtual_size, parent, immutable, release)
             sink = RawSink(staging.path / "base.raw", virtual_size, profile.writing)
-            opened = _Opened(sink, ImageFormat.RAW, "copy")
+            opened = Opened(sink, ImageFormat.RAW, "copy")
             return StagedBase(zone, staging, opened, virtual_size, None, immutable, release)
     except BaseException:
         staging.close()
@@ -127,7 +126,7 @@ def take_over(zone: Path, base: StoredBase, *, immutable: bool) -> StoredBase | 
             staging.close()
             return None
         sink = RawSink(path, path.stat().st_size)
-        opened = _Opened(sink, top.format, "reflink" if parent is None else "delta")
+        opened = Opened(sink, top.format, "reflink" if parent is None else "delta")
     except BaseException:
         staging.close()
         raise
@@ -145,89 +144,6 @@ def _verify_manifest(path: Path, digest: str) -> int:
         return reader.virtual_size
 
 
-class _Opened:
-    """An open sink, and what has to end with it."""
-
-    def __init__(
-        self,
-        sink: Sink,
-        format: ImageFormat,
-        method: str,
-        server: contextlib.ExitStack | None = None,
-    ) -> None:
-        self.sink = sink
-        self.format = format
-        self.method = method
-        self._server = server
-
-    def finish(self) -> None:
-        """Flush and close; every error of it counts."""
-        self.sink.flush()
-        if self._server is None:
-            self.sink.close()
-        else:
-            self._server.close()
-
-    def drop(self) -> None:
-        """Close without a care for the content."""
-        if self._server is None:
-            self.sink.close()
-            return
-        error = _Dropped("the base is not wanted")
-        self._server.__exit__(_Dropped, error, None)
-
-
-class _Dropped(GalleriaError):
-    """Tells a server's `with` that it ends without success."""
-
-
-def _delta(sandbox: Sandbox, path: Path, virtual_size: int, parent: StoredBase) -> _Opened:
-    """A qcow2 over the parent's base. Its clusters are leaves: no write is half of one."""
-    below = parent.chain[0]
-    qemu.create_qcow2(
-        sandbox,
-        path,
-        virtual_size,
-        backing=f"../{parent.digest}/{below.path.name}",
-        backing_format=qemu.DRIVERS[below.format],
-        cluster_size=LEAF,
-    )
-    with contextlib.ExitStack() as server:
-        chain = (Layer(path, ImageFormat.QCOW2), *parent.chain)
-        device = server.enter_context(nbd.serve(sandbox, chain, writable=True))
-        return _Opened(device, ImageFormat.QCOW2, "delta", server.pop_all())
-
-
-class _ZoneSink:
-    """A sink in a zone: when the file system is full, the error says which."""
-
-    def __init__(self, zone: Path, sink: Sink) -> None:
-        self._zone = zone
-        self._sink = sink
-
-    def write(self, buf: memoryview, offset: int) -> None:
-        with layout.room(self._zone):
-            self._sink.write(buf, offset)
-
-    def zero(self, length: int, offset: int) -> None:
-        with layout.room(self._zone):
-            self._sink.zero(length, offset)
-
-    def share(self, file: int, area: Range, offset: int) -> Range | None:
-        with layout.room(self._zone):
-            return self._sink.share(file, area, offset)
-
-    def read_into(self, buf: memoryview, offset: int) -> None:
-        self._sink.read_into(buf, offset)
-
-    def flush(self) -> None:
-        with layout.room(self._zone):
-            self._sink.flush()
-
-    def close(self) -> None:
-        """The staging closes what it opened, when it is committed or aborted."""
-
-
 class StagedBase:
     """A base being written; see `BaseStaging`. A qemu-nbd server may be behind the sink: it lives
     as long as the thread that began the staging."""
@@ -236,17 +152,17 @@ class StagedBase:
         self,
         zone: Path,
         staging: durable.Staging,
-        opened: _Opened,
+        opened: Opened,
         virtual_size: int,
         parent: StoredBase | None,
         immutable: bool,
         release: Callable[[], None],
     ) -> None:
-        self.sink: Sink = _ZoneSink(zone, opened.sink)
+        self.sink: Sink = ZoneSink(zone, opened.sink)
         self.parent = parent
         self._zone = zone
         self._staging = staging
-        self._opened: _Opened | None = opened
+        self._opened: Opened | None = opened
         self._virtual_size = virtual_size
         self._immutable = immutable
         self._release: Callable[[], None] | None = release
@@ -273,14 +189,14 @@ class StagedBase:
             raise VerificationFailed(f"the base {digest} vanished from the zone {self._zone}")
         return stored
 
-    def _close(self, opened: _Opened) -> None:
+    def _close(self, opened: Opened) -> None:
         try:
             opened.finish()
         except BaseException:
             opened.drop()
             raise
 
-    def _write_records(self, opened: _Opened, digest: str, manifest: Path) -> None:
+    def _write_records(self, opened: Opened, digest: str, manifest: Path) -> None:
         path = self._staging.path
         shutil.copyfile(manifest, path / layout.MANIFEST)
         described = _verify_manifest(path / layout.MANIFEST, digest)

@@ -1,0 +1,95 @@
+"""What a base is written to while it is staged: a raw file, or a delta behind a qemu of its own."""
+
+import contextlib
+from pathlib import Path
+
+from adapters import nbd, qemu
+from adapters.sandbox import Sandbox
+from adapters.zones import layout
+from pipeline.data.chunks import LEAF
+from pipeline.data.extents import Range
+from pipeline.errors import GalleriaError
+from pipeline.ports import ImageFormat, Layer, Sink, StoredBase
+
+
+class Opened:
+    """An open sink, and what has to end with it."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        format: ImageFormat,
+        method: str,
+        server: contextlib.ExitStack | None = None,
+    ) -> None:
+        self.sink = sink
+        self.format = format
+        self.method = method
+        self._server = server
+
+    def finish(self) -> None:
+        """Flush and close; every error of it counts."""
+        self.sink.flush()
+        if self._server is None:
+            self.sink.close()
+        else:
+            self._server.close()
+
+    def drop(self) -> None:
+        """Close without a care for the content."""
+        if self._server is None:
+            self.sink.close()
+            return
+        error = _Dropped("the base is not wanted")
+        self._server.__exit__(_Dropped, error, None)
+
+
+class _Dropped(GalleriaError):
+    """Tells a server's `with` that it ends without success."""
+
+
+def open_delta(sandbox: Sandbox, path: Path, virtual_size: int, parent: StoredBase) -> Opened:
+    """A qcow2 over the parent's base. Its clusters are leaves: no write is half of one."""
+    below = parent.chain[0]
+    qemu.create_qcow2(
+        sandbox,
+        path,
+        virtual_size,
+        backing=f"../{parent.digest}/{below.path.name}",
+        backing_format=qemu.DRIVERS[below.format],
+        cluster_size=LEAF,
+    )
+    with contextlib.ExitStack() as server:
+        chain = (Layer(path, ImageFormat.QCOW2), *parent.chain)
+        device = server.enter_context(nbd.serve(sandbox, chain, writable=True))
+        return Opened(device, ImageFormat.QCOW2, "delta", server.pop_all())
+
+
+class ZoneSink:
+    """A sink in a zone: when the file system is full, the error says which."""
+
+    def __init__(self, zone: Path, sink: Sink) -> None:
+        self._zone = zone
+        self._sink = sink
+
+    def write(self, buf: memoryview, offset: int) -> None:
+        with layout.room(self._zone):
+            self._sink.write(buf, offset)
+
+    def zero(self, length: int, offset: int) -> None:
+        with layout.room(self._zone):
+            self._sink.zero(length, offset)
+
+    def share(self, file: int, area: Range, offset: int) -> Range | None:
+        with layout.room(self._zone):
+            return self._sink.share(file, area, offset)
+
+    def read_into(self, buf: memoryview, offset: int) -> None:
+        self._sink.read_into(buf, offset)
+
+    def flush(self) -> None:
+        with layout.room(self._zone):
+            self._sink.flush()
+
+    def close(self) -> None:
+        """The staging closes what it opened, when it is committed or aborted."""
