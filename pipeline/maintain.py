@@ -1,7 +1,6 @@
 """Maintain: read what is stored again, and say whether it is what was published."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from pipeline.data.copying import verify
 from pipeline.data.extents import Range, data_bytes
 from pipeline.data.manifest import ManifestReader
+from pipeline.data.reading import THREADS
 from pipeline.errors import GalleriaError
 from pipeline.gallery.model import ImageVersion
 from pipeline.guest.report import digest
@@ -21,13 +21,10 @@ from pipeline.ports import (
     Pins,
     Progress,
     ReplicaDisk,
-    Source,
     StoredBase,
     Zone,
 )
 from pipeline.stages.ingest import disk_name
-
-Opened = Callable[[Chain], AbstractContextManager[Source]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,7 @@ def verify_version(
     """Read every base and replica of a version in these zones, and compare both digests of every
     chunk with the manifest, and the manifest with the digest that the catalog names. `scrub` reads
     the medium, and not what memory still holds of it."""
-    opened = partial(images.open, cached=not scrub)
+    check = partial(_verify, images=images, progress=progress, scrub=scrub)
     for zone in zones:
         replicas = zone.find_version(version.zone_key)
         if replicas is None:
@@ -80,13 +77,13 @@ def verify_version(
                 problem = "the zone does not hold this base any more"
                 yield Verdict(zone.region, f"base {name}", zone.path, disk.digest, problem=problem)
                 continue
-            yield _verify(zone, f"base {name}", base, base.chain, opened, progress)
+            yield check(zone, f"base {name}", base, base.chain)
             for replica in replicas:
                 for child in replica.disks:
                     if child.lun == disk.lun:
                         subject = f"replica {replica.index} {name}"
                         chain = replica_chain(child, base)
-                        yield _verify(zone, subject, base, chain, opened, progress)
+                        yield check(zone, subject, base, chain)
 
 
 def verify_report(
@@ -124,15 +121,23 @@ def replica_chain(disk: ReplicaDisk, base: StoredBase) -> Chain:
 
 
 def _verify(
-    zone: Zone, subject: str, base: StoredBase, chain: Chain, opened: Opened, progress: Progress
+    zone: Zone,
+    subject: str,
+    base: StoredBase,
+    chain: Chain,
+    *,
+    images: Images,
+    progress: Progress,
+    scrub: bool,
 ) -> Verdict:
     path = chain[0].path
+    threads = THREADS * 2 if scrub else THREADS  # whoever waits for the medium does not hash
     try:
-        with base.manifest.open("rb") as file, opened(chain) as source:
+        with base.manifest.open("rb") as file, images.open(chain, cached=not scrub) as source:
             manifest = ManifestReader(file, name=str(base.manifest))
             total = data_bytes(source.extents())
             with progress.stage(f"verify {zone.region} {subject}", total) as meter:
-                bad = verify(source, manifest, advance=meter.advance)
+                bad = verify(source, manifest, threads=threads, advance=meter.advance)
             manifest.verify(base.digest)
     except (GalleriaError, OSError) as error:
         return Verdict(zone.region, subject, path, base.digest, problem=str(error))
