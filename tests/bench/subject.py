@@ -234,13 +234,13 @@ class Subject:
             },
         }
 
-    def verify(self, number: str, subject: str) -> dict[str, Any]:
+    def verify(self, number: str, subject: str, *, scrub: bool) -> dict[str, Any]:
         """Read one base or replica of a version and compare every chunk with the manifest."""
         version = self._app.gallery.get_version(parse_version(f"{DEFINITION}/{number}"))
         zones = [zone for places in self._app.zones.values() for zone in places]
         resident = memory("VmRSS")
         ports = self._app.ports
-        verdicts = verify_version(version, zones, ports.images, ports.progress)
+        verdicts = verify_version(version, zones, ports.images, ports.progress, scrub=scrub)
         while True:
             usage = Usage()
             verdict = next(verdicts)  # reads as it goes
