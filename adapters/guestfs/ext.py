@@ -17,6 +17,7 @@ Read = Callable[[int, int], bytes]  # offset in the file system, length
 Write = Callable[[int, bytes], None]
 
 SUPERBLOCK, LENGTH = 1024, 1024
+HAS_JOURNAL = 0x4  # of compat
 METADATA_CSUM, CSUM_SEED = 0x400, 0x2000  # of ro_compat, of incompat
 # (offset, length) in the superblock: mtime, wtime, mount count, last check, the path where it was
 # last mounted, kilobytes written, and the high bytes of times
@@ -57,6 +58,10 @@ class Before:
         """Seconds since 1970 of its last write: what changed inodes are dated with."""
         (low,) = struct.unpack_from("<I", self.superblock, 0x30)
         return int(low)
+
+    @property
+    def has_journal(self) -> bool:
+        return bool(_u32(self.superblock, 0x5C) & HAS_JOURNAL)
 
     @property
     def block(self) -> int:
