@@ -7,10 +7,9 @@ import io
 import logging
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pyvhdi
-from oslo_utils.imageutils import format_inspector
 
 from adapters import command, qemu
 from adapters.images import chains
@@ -18,6 +17,9 @@ from adapters.sandbox import Sandbox
 from pipeline.data.extents import Kind
 from pipeline.errors import CommandFailed, UnsafeImage
 from pipeline.ports import ImageFormat, Layer
+
+if TYPE_CHECKING:
+    from oslo_utils.imageutils import format_inspector
 
 # Headers, region tables and metadata lie here in every format; the data that follows says nothing
 # to oslo.utils, whose inspectors eat a stream from its beginning.
@@ -44,7 +46,7 @@ except OSError as error:
 """
 
 # what it finds is in its exceptions; its log would put the same on the user's terminal
-logging.getLogger(format_inspector.__name__).setLevel(logging.CRITICAL)
+logging.getLogger("oslo_utils.imageutils.format_inspector").setLevel(logging.CRITICAL)
 
 
 class Reader(Protocol):
@@ -55,6 +57,9 @@ class Reader(Protocol):
 
 def oslo(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | None:
     """oslo.utils' format inspectors: pure Python, so in this process."""
+    # here: it takes 0.1 s, and few commands read an image
+    from oslo_utils.imageutils import format_inspector
+
     with open(os.dup(fd), "rb") as stream:  # noqa: PTH123 - a descriptor
         stream.seek(0)
         content = stream.read(STREAM_BYTES)
@@ -83,8 +88,10 @@ def oslo(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | Non
 
 
 def _safety_check(
-    inspector: format_inspector.FileInspector, layer: Layer, *, leaning: bool
+    inspector: "format_inspector.FileInspector", layer: Layer, *, leaning: bool
 ) -> None:
+    from oslo_utils.imageutils import format_inspector
+
     try:
         inspector.safety_check()
     except format_inspector.SafetyCheckFailed as error:

@@ -19,7 +19,17 @@ pytestmark = pytest.mark.system
 
 SECONDS = 1.0
 # of build specs, HTTP sources, exports, the server: nothing that a publication of a file needs
-IDLE = ("urllib3", "pydantic", "ruamel", "alembic", "fastapi", "jinja2", "cyclonedx", "psycopg")
+IDLE = (
+    "urllib3",
+    "oslo_utils",
+    "pydantic",
+    "ruamel",
+    "alembic",
+    "fastapi",
+    "jinja2",
+    "cyclonedx",
+    "psycopg",
+)
 # stops where the first stage begins to read, and says what it took until then
 UNTIL_FIRST_READ = """
 import json, os, resource, sys
