@@ -155,9 +155,10 @@ def every_zone(zones: Zones) -> tuple[Zone, ...]:
 
 def independent(places: Places) -> frozenset[str]:
     """The zones, by their `sink_name`, whose bases have to be written and may not be clones: those
-    of regions that have more than one (Standard_ZRS)."""
-    several = [shares for shares in places.values() if len(shares) > 1]
-    return frozenset(sink_name(share.zone) for shares in several for share in shares)
+    of regions that have more than one (Standard_ZRS). A premium zone for additional replicas is
+    not there to survive the others."""
+    several = [[share for share in shares if not share.zone.premium] for shares in places.values()]
+    return frozenset(sink_name(s.zone) for shares in several if len(shares) > 1 for s in shares)
 
 
 def sinks(places: Places) -> dict[str, Zone]:

@@ -78,6 +78,8 @@ def test_zrs_is_every_zone_and_replicas_spread_over_them() -> None:
     assert sorted(sinks(places)) == ["/a", "/b", "/c", "/d"]
     assert independent(places) == {"/a", "/b", "/c", "/d"}
     assert independent(placed(LRS, 6, *zones)) == set()
+    shares = (*placed(LRS, 1, *zones)["eu"], *placed(PREMIUM, 1, fast)["eu"])
+    assert independent({"eu": shares}) == set()
     # a base in each zone, even where no replica goes
     assert names(placed(ZRS, 1, *zones)) == {"a": 1, "b": 0, "c": 0, "d": 0}
 
