@@ -30,6 +30,7 @@ from pipeline.errors import StageFailed, UnsafeImage
 from pipeline.ports import Chain
 
 REQUEST_SECONDS = 300.0  # one message; an inflater that needs longer is gone
+END_SECONDS = 5.0
 ANSWER = 4096
 JOBS = inflater.MESSAGE // inflater.JOB.size  # in one message
 # Python, two libraries, and a slot of the largest VMDK grain (16 MiB) with what fills it
@@ -147,12 +148,19 @@ def inflating(
         # stderr to a file: a pipe that nobody reads would one day block them
         stderr = stack.enter_context(tempfile.TemporaryFile())
         fds = (memory, *(end.fileno() for end in ends))
-        stack.enter_context(
+        process = stack.enter_context(
             command.spawn(argv, stdout=subprocess.DEVNULL, stderr=stderr, pass_fds=fds)
         )
         for end in ends:
             end.close()
-        yield Inflaters(layouts, channels, memory, slot, stderr)
+        try:
+            yield Inflaters(layouts, channels, memory, slot, stderr)
+        finally:
+            for channel in channels:
+                channel.socket.close()
+            # by themselves, so that the time they took is told of; else they are killed
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(END_SECONDS)
 
 
 def _argv(
