@@ -32,6 +32,7 @@ def main() -> int:
     scale = SCALES[options.scale or ("quick" if options.quick else "full")]
     out = options.out or options.cache / f"results-{scale.name}"
     (out / "cells").mkdir(parents=True, exist_ok=True)
+    failed: list[str] = []
     if not options.report:
         if os.geteuid() != 0:
             print("scripts/bench: mounting file systems takes root", file=sys.stderr)
@@ -44,10 +45,14 @@ def main() -> int:
             chosen = select(options.only, quick=options.quick)
         rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
         for name, (row, system) in chosen.items():
-            measure(name, row, system, rounds, data, out)
+            try:
+                measure(name, row, system, rounds, data, out)
+            except (OSError, RuntimeError) as error:  # the others can be measured all the same
+                print(f"{name:22} FAILED: {error}", file=sys.stderr)
+                failed.append(name)
     report.write(out)
     print(f"the report is {out / 'bench.md'}")
-    return 0
+    return 1 if failed else 0
 
 
 def arguments() -> argparse.Namespace:

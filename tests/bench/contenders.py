@@ -254,7 +254,7 @@ def _measured(work: Callable[[], None], target: Path | None) -> Timing:
 # --- whether it is right -------------------------------------------------------------------------
 
 
-class Wrong(Exception):
+class Wrong(RuntimeError):
     """An output is not what it should be."""
 
 
