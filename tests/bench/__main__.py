@@ -9,6 +9,7 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Any
 
 from fixtures.debian import default_cache
@@ -47,7 +48,11 @@ def main() -> int:
         for name, (row, system) in chosen.items():
             try:
                 measure(name, row, system, rounds, data, out)
-            except (OSError, RuntimeError) as error:  # the others can be measured all the same
+            except (
+                OSError,
+                RuntimeError,
+                SubprocessError,
+            ) as error:  # the others can be measured all the same
                 print(f"{name:22} FAILED: {error}", file=sys.stderr)
                 failed.append(name)
     report.write(out)
