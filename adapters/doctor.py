@@ -15,6 +15,7 @@ from adapters import command, filesystem
 from adapters.catalog import open_catalog
 from adapters.config import Config
 from adapters.guestfs import accelerator, fixed
+from adapters.profile import probe
 from adapters.sandbox import Sandbox
 from adapters.text import bytes_text, printable
 from adapters.zones import open_zone
@@ -207,7 +208,7 @@ def _appliance(config: Config, sandbox: Sandbox) -> list[Check]:
 
 def _work(directory: Path) -> Check:
     directory.mkdir(parents=True, exist_ok=True)
-    filesystem.probe(directory)  # tries to write
+    probe(directory)  # tries to write
     return _space(Check("work directory", Verdict.OK, str(directory)), directory)
 
 
@@ -244,7 +245,7 @@ def _zones(config: Config, sandbox: Sandbox) -> Iterator[Check]:
 
 def _zone(name: str, directory: Path, twins: list[str], sandbox: Sandbox) -> Check:
     open_zone(directory, sandbox=sandbox)
-    profile = filesystem.probe(directory)
+    profile = probe(directory)
     free = bytes_text(filesystem.free_bytes(directory))
     kind = "reflinks" if profile.reflink else "no reflinks"
     found = f"{file_system(directory)}, {kind}, {free} free"

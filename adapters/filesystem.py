@@ -9,15 +9,10 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import struct
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from adapters import durable
 from pipeline.data.extents import Range
 
 _FICLONE = 0x40049409
@@ -35,7 +30,7 @@ _FIEMAP_HEAD = struct.Struct("=QQIIII")
 _FIEMAP_EXTENT = struct.Struct("=QQQQQIIII")
 _PUNCH_HOLE = 0x2 | 0x1  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 _KEEP_SIZE = 0x1  # FALLOC_FL_KEEP_SIZE
-_SYNC_FILE_RANGE_WRITE = 2
+_SYNC_WAIT_BEFORE, _SYNC_WRITE, _SYNC_WAIT_AFTER = 1, 2, 4  # linux/fs.h: SYNC_FILE_RANGE_*
 
 # What "this file system, or this pair of files, can't" looks like; anything else is an error.
 _CANNOT = {
@@ -48,76 +43,6 @@ _CANNOT = {
 }
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Writing(StrEnum):
-    """How the data of new files is written; what is in them is the same.
-
-    CACHED: through the page cache, on the disk by the final flush. BEHIND: the disk begins with a
-    range as soon as it is written. ALLOCATED: that, and blocks are asked for before. DIRECT:
-    without the page cache (O_DIRECT).
-    """
-
-    CACHED = "cached"
-    BEHIND = "behind"
-    ALLOCATED = "allocated"
-    DIRECT = "direct"
-
-
-@dataclass(frozen=True, slots=True)
-class ZoneProfile:
-    """What a directory's file system can do, and how it is best written."""
-
-    reflink: bool
-    punch_hole: bool
-    no_replace: bool
-    directory_sync: bool
-    writing: Writing = Writing.BEHIND
-
-    @staticmethod
-    def of(record: Mapping[str, Any]) -> "ZoneProfile":
-        """From a zone's record; an older one says nothing of writing. Raises TypeError, ValueError
-        and KeyError when it is none."""
-        writing = Writing(record.get("writing", Writing.BEHIND))
-        return ZoneProfile(**{**record, "writing": writing})
-
-
-def probe(directory: Path) -> ZoneProfile:
-    """Find out by trying, in temporary files that are gone afterwards."""
-    names = [directory / f".galleria-probe-{secrets.token_hex(8)}" for _ in range(2)]
-    one, two = names
-    try:
-        durable.fill(one, os.urandom(1 << 16))
-        durable.fill(two, b"")
-        with _opened(one, os.O_RDWR) as fd:
-            punch = punch_hole(fd, 4096, 4096)
-        return ZoneProfile(
-            reflink=clone(one, two),
-            punch_hole=punch,
-            no_replace=_keeps_names(one, two),
-            directory_sync=_syncs(directory),
-        )
-    finally:
-        for name in names:
-            name.unlink(missing_ok=True)
-
-
-def _keeps_names(one: Path, two: Path) -> bool:
-    try:
-        durable.rename_new(one, two)
-    except FileExistsError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def _syncs(directory: Path) -> bool:
-    try:
-        durable.sync_directory(directory)
-    except OSError:
-        return False
-    return True
 
 
 # --- clones and holes ----------------------------------------------------------------------------
@@ -182,13 +107,27 @@ def _fallocate(fd: int, mode: int, offset: int, length: int) -> bool:
 
 def write_back(fd: int, offset: int, length: int) -> None:
     """Begin to write a range of the page cache to the disk, and do not wait for it
-    (sync_file_range(2)). Nothing is durable by that: `fsync` still is what says so, and what
-    reports the errors of these writes. A file system that can't does nothing."""
-    arguments = (fd, ctypes.c_int64(offset), ctypes.c_int64(length), _SYNC_FILE_RANGE_WRITE)
-    if _libc.sync_file_range(*arguments) != 0:
+    (sync_file_range(2)). Nothing is durable by that: `fsync` is what says so, and what reports the
+    errors of these writes. A file system that can't does nothing."""
+    _sync_range(fd, offset, length, _SYNC_WRITE)
+
+
+def let_go(fd: int, offset: int, length: int) -> None:
+    """Wait until a range has left the page cache for the disk, and free its pages. Raises OSError
+    when it could not be written: an `fsync` may not say so again. It is not durable yet."""
+    _sync_range(fd, offset, length, _SYNC_WAIT_BEFORE | _SYNC_WRITE | _SYNC_WAIT_AFTER)
+    os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+
+
+def _sync_range(fd: int, offset: int, length: int, flags: int) -> None:
+    arguments = (fd, ctypes.c_int64(offset), ctypes.c_int64(length), flags)
+    while _libc.sync_file_range(*arguments) != 0:
         number = ctypes.get_errno()
-        if number not in (*_CANNOT, errno.ESPIPE, errno.EINTR):
-            raise OSError(number, os.strerror(number))
+        if number == errno.EINTR:
+            continue
+        if number in (*_CANNOT, errno.ESPIPE):
+            return
+        raise OSError(number, os.strerror(number))
 
 
 # --- immutable files -----------------------------------------------------------------------------
@@ -223,16 +162,28 @@ def identity(directory: Path) -> str:
 
     Not the number alone: every subvolume of one btrfs has its own.
     """
-    directory = directory.resolve()
     number = f"{os.major(directory.stat().st_dev)}:{os.minor(directory.stat().st_dev)}"
-    best, source = Path("/"), ""
+    _, source = _mounted(directory)
+    return source if source.startswith("/") else number
+
+
+def kind(directory: Path) -> str:
+    """What the kernel calls the file system of a directory: xfs, btrfs, ext4."""
+    return _mounted(directory)[0]
+
+
+def _mounted(directory: Path) -> tuple[str, str]:
+    """The type and the source of the mount that a directory is on."""
+    directory = directory.resolve()
+    best, found = Path("/"), ("", "")
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         place, _, rest = line.partition(b" - ")
-        # proc_pid_mountinfo(5): the mount point is the fifth field, the source the second of `rest`
+        # proc_pid_mountinfo(5): the mount point is the fifth field; type and source begin `rest`
         point = Path(os.fsdecode(_unescape(place.split()[4])))
         if directory.is_relative_to(point) and len(point.parts) >= len(best.parts):
-            best, source = point, os.fsdecode(rest.split()[1])
-    return source if source.startswith("/") else number
+            kind, source = map(os.fsdecode, rest.split()[:2])
+            best, found = point, (kind, source)
+    return found
 
 
 def _unescape(text: bytes) -> bytes:

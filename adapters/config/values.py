@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.filesystem import Writing
+from adapters.profile import Writing
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.names import EDGE, check_place, region_key
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters import durable, filesystem
-from adapters.filesystem import Writing, ZoneProfile
+from adapters.profile import Writing, ZoneProfile, probe
 from adapters.sandbox import Sandbox
 from adapters.zones import bases, deployed, layout, versions
 from pipeline.errors import Busy, Conflict, NotFound
@@ -39,7 +39,7 @@ def create_zone(
             "name": name,
             "region": region,
             "file_system_id": os.statvfs(path).f_fsid,
-            "profile": dataclasses.asdict(filesystem.probe(path)),
+            "profile": dataclasses.asdict(probe(path)),
         }
         for directory in (layout.BASES, layout.VERSIONS, layout.STAGING):
             (path / directory).mkdir(exist_ok=True)
@@ -77,7 +77,7 @@ def open_zone(
     try:
         profile = ZoneProfile.of(record["profile"])
         if record["file_system_id"] != os.statvfs(path).f_fsid:
-            profile = filesystem.probe(path / layout.STAGING)  # it was moved
+            profile = probe(path / layout.STAGING)  # it was moved
         if writing is not None:
             profile = dataclasses.replace(profile, writing=writing)
         return DirectoryZone(

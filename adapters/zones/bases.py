@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters import durable, filesystem
-from adapters.filesystem import ZoneProfile
+from adapters.profile import ZoneProfile
 from adapters.sandbox import Sandbox
 from adapters.sinks import RawSink
 from adapters.zones import layout

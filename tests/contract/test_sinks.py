@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from adapters import filesystem, nbd, qemu
-from adapters.filesystem import Writing
+from adapters.profile import Writing
 from adapters.sandbox import Sandbox
 from adapters.sinks import RawSink
 from pipeline.data.chunks import LEAF

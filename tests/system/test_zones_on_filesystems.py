@@ -13,6 +13,7 @@ import pytest
 
 from adapters import filesystem as fs
 from adapters.pins import FilePins
+from adapters.profile import BEST, probe
 from adapters.sandbox import Sandbox
 from adapters.zones import DirectoryZone, create_zone, open_zone
 from pipeline.data.chunks import LEAF
@@ -311,9 +312,10 @@ def test_ranges_are_cloned_where_they_can_be(mount: Mount) -> None:
 
 def test_a_probe_says_what_the_file_system_can(filesystem: Make, filesystem_kind: str) -> None:
     directory = filesystem()
-    profile = fs.probe(directory)
+    profile = probe(directory)
     assert profile.reflink == (filesystem_kind in REFLINK)
     assert profile.punch_hole
+    assert profile.writing is BEST[filesystem_kind]
     assert profile.no_replace
     assert profile.directory_sync
     assert [entry for entry in directory.iterdir() if entry.name != "lost+found"] == []

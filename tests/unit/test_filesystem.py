@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adapters import filesystem
+from adapters import filesystem, profile
 
 MIB = 1 << 20
 
@@ -76,4 +76,4 @@ def test_a_clone_does_not_follow_links(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_written_is_not_probed(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        filesystem.probe(tmp_path / "absent")
+        profile.probe(tmp_path / "absent")
