@@ -25,7 +25,7 @@ declare -A DEBIAN=(
   [test]="git grub-efi-amd64-bin libhivex-bin libvirt0 libvirt-clients libvirt-daemon
     libvirt-daemon-driver-qemu libxml2-utils vagrant vagrant-libvirt shellcheck strace
     guestfs-tools cryptsetup-bin postgresql cpio xz-utils qemu-system-arm qemu-efi-aarch64"
-  [bench]="rsync casync borgbackup restic diffutils"
+  [bench]="rsync casync borgbackup restic diffutils guestfs-tools"
 )
 # shellcheck disable=SC2034
 declare -A FEDORA=(
