@@ -48,11 +48,8 @@ def main() -> int:
         for name, (row, system) in chosen.items():
             try:
                 measure(name, row, system, rounds, data, out)
-            except (
-                OSError,
-                RuntimeError,
-                SubprocessError,
-            ) as error:  # the others can be measured all the same
+            # the others can be measured all the same
+            except (OSError, RuntimeError, SubprocessError) as error:
                 print(f"{name:22} FAILED: {error}", file=sys.stderr)
                 failed.append(name)
     report.write(out)
