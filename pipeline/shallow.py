@@ -136,9 +136,16 @@ def source_changes(version: ImageVersion, pins: Pins) -> dict[str, list[str]]:
     return found
 
 
-def check_sources(version: ImageVersion, pins: Pins) -> None:
-    """Refuse a version whose sources are not what was published."""
+def check_sources(version: ImageVersion, pins: Pins, image: str = "") -> None:
+    """Refuse a version whose sources are not what was published. Who knows it by the shared name
+    `image` is told no other, nor where its publisher's files are."""
     changed = source_changes(version, pins)
+    if changed and image:
+        raise Conflict(
+            f"The source that {image} leans on is not what was published.",
+            hint="only its publisher can bring it back",
+            code=SourceChanged.code,
+        )
     if changed:
         details = "; ".join(f"{path}: {', '.join(what)}" for path, what in changed.items())
         raise Conflict(

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from adapters.cli.context import Settings, cased, configured_region
+from adapters.cli.context import Settings, cased, configured_region, own_version
 from adapters.cli.lazy import Command
 from adapters.text import fields, printable, seconds_text
 from pipeline.boot import SECONDS
@@ -28,7 +28,7 @@ def boot_check(settings: Settings, *, reference: str, region: str | None, second
     """Boot a throw-away clone of a version, without network, and say who it is."""
     with settings.app() as app:
         place = None if region is None else configured_region(app, region)
-        version = app.gallery.resolve(reference, place)
+        version = own_version(app, reference, place)
         booted = boot_version(version, place, app.ports, seconds=seconds)
         log = console_log(version, app.ports)
     document = booted.document()

@@ -16,6 +16,7 @@ from pipeline.gallery.names import DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION
 if TYPE_CHECKING:
     from adapters.app import App
     from adapters.config import Config
+    from pipeline.gallery.model import ImageVersion
     from pipeline.ports import Progress
 
 SCHEMA_VERSION = 1
@@ -89,6 +90,20 @@ def configured_region(app: "App", name: str) -> str:
     from pipeline.gallery.rules import known_region
 
     return known_region(name, [Region(known) for known in app.zones], edge_zones=True).name
+
+
+def own_version(app: "App", reference: str, region: str | None = None) -> "ImageVersion":
+    """The version of a gallery in which the user has a role; raises InvalidParameter for a shared
+    name: its users may deploy and copy it, and are told nothing else of it."""
+    from pipeline.errors import InvalidParameter
+    from pipeline.gallery.shared_ids import is_shared_reference
+
+    if is_shared_reference(reference):
+        raise InvalidParameter(
+            f"'{reference}' is shared with you: this takes a version of a gallery of your own.",
+            hint="galleria show, deploy, disk create and publish --image-version take shared names",
+        )
+    return app.gallery.resolve(reference, region)
 
 
 def plain(value: object) -> object:

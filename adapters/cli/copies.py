@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from adapters.cli import arguments
-from adapters.cli.context import Settings, configured_region
+from adapters.cli.context import Settings, configured_region, own_version
 from adapters.cli.files import FORMATS
 from adapters.cli.lazy import Command
 from adapters.cli.versions import region_table
@@ -42,7 +42,7 @@ def replicate(settings: Settings, *, reference: str, regions: tuple[str, ...], r
     """Bring a version to more regions, or make failed regions again."""
     targets = arguments.target_regions(regions, settings.load().regions)
     with settings.app() as app:
-        version = app.gallery.resolve(reference)
+        version = own_version(app, reference)
         version = replicate_version(version.name, targets, app.ports, retry=retry)
     settings.emit({"version": encode(version)}, f"{version.name}\n{region_table(version)}")
 
@@ -59,7 +59,7 @@ def verify(context: click.Context, *, reference: str, region: str | None, scrub:
     settings = context.ensure_object(Settings)
     with settings.app() as app:
         place = None if region is None else configured_region(app, region)
-        version = app.gallery.resolve(reference, place)
+        version = own_version(app, reference, place)
         places = version.completed_regions if place is None else (place,)
         zones = [zone for name in places for zone in app.zones.get(name, ())]
         report = app.gallery.report(version.name)
@@ -107,7 +107,7 @@ def export(
 ) -> None:
     """Write one disk of a version as a stand-alone file."""
     with settings.app() as app:
-        version = app.gallery.resolve(reference)
+        version = own_version(app, reference)
         for caution in app.gallery.cautions(version):
             app.ports.progress.warn(caution)
         export_version(version, lun, out, ImageFormat(format_name), subformat, app.ports)

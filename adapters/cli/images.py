@@ -1,15 +1,20 @@
 """`galleria image`: managed images."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapters.cli import resources
+from adapters.cli import arguments, resources
 from adapters.cli.context import Settings
 from adapters.cli.guests import plan_of, plan_options
 from adapters.cli.lazy import Group
 from adapters.cli.sources import source_options, sources_of
+from pipeline.gallery.model import HostCaching, StorageAccountType
 from pipeline.resources.names import ResourceKind, parse_resource
+
+if TYPE_CHECKING:
+    from pipeline.resources.images import Storage
 
 NAME = click.argument("name", metavar="NAME|ID")
 IMAGE = ResourceKind.IMAGE
@@ -28,6 +33,31 @@ def image() -> None:
     default=True,
     help="Generalize it, or say that it is already. Default: generalize.",
 )
+@click.option(
+    "--storage-sku",
+    "--storage-account-type",
+    "kind",
+    type=arguments.enum_choice(StorageAccountType),
+    help="Where its disks are: in one zone, in all (ZRS, zone-resilient), or in a premium one.",
+)
+@click.option(
+    "--zone-resilient",
+    type=bool,
+    default=False,
+    help="Keep it in every zone of the region (three or more); it can't be changed later.",
+)
+@click.option(
+    "--os-disk-caching",
+    "os_caching",
+    type=arguments.enum_choice(HostCaching),
+    help="Of the OS disk in VMs made from it. Default: None, of premium storage ReadOnly.",
+)
+@arguments.repeated(
+    "--data-disk-caching",
+    "data_caching",
+    metavar="[LUN=]None|ReadOnly|ReadWrite",
+    help="Of all data disks, or of one (repeatable). The same default.",
+)
 @plan_options
 @resources.property_options
 @click.pass_obj
@@ -38,9 +68,29 @@ def create(settings: Settings, /, *, name: str, generalize: bool, **values: Any)
     sources = sources_of(values)
     plan = plan_of(values) if generalize else None
     target = parse_resource(name, IMAGE)
+    storage = _storage(values)
     with settings.app() as app:
-        made = create_image(target, sources, plan, resources.properties_of(values, app), app.keeper)
+        properties = resources.properties_of(values, app)
+        made = create_image(target, sources, plan, properties, app.keeper, storage)
     settings.emit(resources.document(made), resources.text(made))
+
+
+def _storage(values: Mapping[str, Any]) -> "Storage":
+    from pipeline.resources.images import Storage
+
+    kind, os_caching = values["kind"], values["os_caching"]
+    of_data: dict[int | None, HostCaching] = {}
+    for lun, texts in arguments.of_disks(values["data_caching"], "--data-disk-caching").items():
+        if len(texts) > 1:
+            raise click.UsageError("--data-disk-caching: a disk has it more than once")
+        of_data[lun] = arguments.enum_value(HostCaching, texts[0], "--data-disk-caching")
+    return Storage(
+        None if kind is None else StorageAccountType(kind),
+        values["zone_resilient"],
+        None if os_caching is None else HostCaching(os_caching),
+        of_data.pop(None, None),
+        of_data,
+    )
 
 
 @image.command("list")

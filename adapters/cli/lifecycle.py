@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import click
 
-from adapters.cli.context import Settings
+from adapters.cli.context import Settings, own_version
 from adapters.cli.lazy import Command, Group
 from adapters.text import table
 from pipeline.gallery.documents import encode
@@ -28,7 +28,7 @@ def promote(settings: Settings, *, reference: str, channel: str, remove: bool) -
             definition = parse_reference(reference).definition
             app.gallery.remove_channel(definition, channel)
             return settings.emit({"removed": channel}, f"removed {definition}@{channel}")
-        version = app.gallery.resolve(reference)
+        version = own_version(app, reference)
         made = app.gallery.promote(version.name, channel)
     text = f"{made.definition}@{made.name} is {made.version}"
     return settings.emit({"channel": encode(made)}, text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapters.cli.context import Settings, cased
+from adapters.cli.context import Settings, cased, own_version
 from adapters.cli.lazy import Command
 from adapters.text import bytes_text, fields, seconds_text, table
 from pipeline.diff import Difference, Names, difference
@@ -74,7 +74,7 @@ def try_guest(settings: Settings, target: str, plan: Plan) -> None:
 def diff(settings: Settings, *, old: str, new: str) -> None:
     """Say what changed between two versions: packages, configuration, users, blocks."""
     with settings.app() as app:
-        before, after = app.gallery.resolve(old), app.gallery.resolve(new)
+        before, after = own_version(app, old), own_version(app, new)
         old_report, new_report = (app.gallery.report(item.name) for item in (before, after))
         found = difference(before, after, old_report, new_report, app.ports.zones)
     document = {"from": before.name.arm_id, "to": after.name.arm_id, "difference": found}
@@ -87,7 +87,7 @@ def diff(settings: Settings, *, old: str, new: str) -> None:
 def sbom(settings: Settings, *, reference: str) -> None:
     """Print a version's packages as a CycloneDX bill of materials (JSON)."""
     with settings.app() as app:
-        version = app.gallery.resolve(reference)
+        version = own_version(app, reference)
         report = app.gallery.report(version.name) or {}
     document = report.get("inventory", {}).get("sbom")
     if document is None:

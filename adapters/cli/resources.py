@@ -121,11 +121,35 @@ def document(resource: Resource) -> dict[str, Any]:
     encoded = encode(resource)
     if "report" in encoded:
         encoded["report"] = without_inventory(encoded["report"])
+    profile = (
+        {"storageProfile": storage_profile(resource)} if isinstance(resource, ManagedImage) else {}
+    )
     return {
         "name": resource.name.name,
         **encoded,
+        **profile,
         "diskSizeBytes": resource.disk_size_bytes,
     }
+
+
+def storage_profile(image: ManagedImage) -> dict[str, Any]:
+    """A managed image's disks as Azure shows them."""
+    os_disk: dict[str, Any] = {"osState": image.os_state.value}
+    if image.os_type is not None:
+        os_disk["osType"] = image.os_type.value
+    data_disks = []
+    for content in image.contents:
+        disk = {
+            "diskSizeGB": -(-content.virtual_size >> 30),
+            "storageAccountType": image.storage.value,
+        }
+        if content.caching is not None:
+            disk["caching"] = content.caching.value
+        if content.lun is None:
+            os_disk |= disk
+        else:
+            data_disks.append({"lun": content.lun, **disk})
+    return {"osDisk": os_disk, "dataDisks": data_disks, "zoneResilient": image.zone_resilient}
 
 
 def text(resource: Resource, state: str = "") -> str:
@@ -147,7 +171,15 @@ def text(resource: Resource, state: str = "") -> str:
     if isinstance(resource, Disk):
         rows += [("disk state", state), ("file", resource.file and resource.file.path)]
     if isinstance(resource, ManagedImage):
-        rows += [("os state", resource.os_state.value), ("vm", resource.source_virtual_machine)]
+        rows += [
+            ("os state", resource.os_state.value),
+            ("vm", resource.source_virtual_machine),
+            ("storage", resource.storage.value),
+            *(
+                (f"caching {disk_name(item.lun)}", item.caching and item.caching.value)
+                for item in resource.contents
+            ),
+        ]
     rows += [
         ("os type", resource.os_type and resource.os_type.value),
         ("generation", resource.hyper_v_generation and resource.hyper_v_generation.value),

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from adapters.cli.context import Settings
+from adapters.cli.context import Settings, own_version
 from adapters.text import printable
 from pipeline.errors import PartiallyReplicated
 from pipeline.gallery.documents import encode
@@ -19,7 +19,7 @@ def watch(settings: Settings, reference: str) -> int:
     """Show how far each region is until nobody works on the version any more: redrawn on a
     terminal, else a line for every change. Returns the exit status that the version deserves."""
     with settings.app() as app:
-        version = app.gallery.resolve(reference)
+        version = own_version(app, reference)
         shown: list[str] = []
         idle = 0.0
         while True:

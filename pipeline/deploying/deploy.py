@@ -67,8 +67,9 @@ def deploy(
     """
     definition = ports.gallery.get_definition(version.name.definition)
     profiles.check(definition, request.profile)
-    sources = find_replicas(version, request.region, ports.zones.get(request.region, ()))
-    check_sources(version, ports.pins)
+    here = ports.zones.get(request.region, ())
+    sources = find_replicas(version, request.region, here, request.image)
+    check_sources(version, ports.pins, request.image)
     warn(version, definition, request.image or str(version.name), ports)
     homes = [free_home(request.out, name) for name in request.names]
     first = taken(version, request.region, ports)
@@ -99,14 +100,20 @@ def deploy(
 
 
 def find_replicas(
-    version: ImageVersion, region: str, zones: Sequence[Zone]
+    version: ImageVersion, region: str, zones: Sequence[Zone], image: str = ""
 ) -> list[tuple[Zone, Replica]]:
-    """The replicas that a version has in a region, with their zones."""
+    """The replicas that a version has in a region, with their zones. Who knows it by the shared
+    name `image` is told no other, nor where else it is. Raises NotFound."""
     found = [
         (zone, replica) for zone in zones for replica in zone.find_version(version.zone_key) or ()
     ]
     if found:
         return found
+    if image:
+        raise NotFound(
+            f"{image} is not available in region {region}",
+            hint="choose another region, or ask its publisher",
+        )
     places = ", ".join(version.completed_regions) or "no region yet"
     raise NotFound(
         f"{version.name} is not available in region {region}",

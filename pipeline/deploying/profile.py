@@ -20,13 +20,13 @@ def check(definition: ImageDefinition, profile: OsProfile | None) -> None:
         if profile is not None:
             raise InvalidParameter(
                 "Parameter 'osProfile' is not allowed.",
-                hint=f"'{definition.name}' is Specialized: it keeps its accounts and computer name",
+                hint="the image is Specialized: it keeps its accounts and computer name",
             )
         return
     if profile is None:
         raise InvalidParameter(
             "Required parameter 'osProfile' is missing (null).",
-            hint=f"'{definition.name}' is Generalized: give it a --hostname",
+            hint="the image is Generalized: give it a --hostname",
         )
     _computer_name(profile.computer_name, definition.os_type)
     user = profile.admin_username

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline.data.extents import SECTOR
 from pipeline.errors import Conflict, InvalidParameter
+from pipeline.gallery import rules
 from pipeline.placement import every_zone
 from pipeline.ports import Layer, Replica, ReplicaDisk, StoredBase, VersionRecord
 from pipeline.resources.model import (
@@ -126,7 +127,7 @@ def filled_from(disk: Disk, source: DiskKinds | VersionDisk, keeper: Keeper) -> 
     ports = keeper.ports
     whole = VersionSource(source.reference) if isinstance(source, VersionDisk) else source
     with ports.work.directory() as work, ports.sources.open(whole, work) as supply:
-        one = only(supply, source.lun) if isinstance(source, VersionDisk) else at_os(supply)
+        one = only(supply, source) if isinstance(source, VersionDisk) else at_os(supply)
         stored = store(disk, one, {}, None, work, keeper)
     (content,) = stored.contents
     zone = home(disk.location, {None: (content.digest,)}, disk.zone_key, ports)
@@ -141,16 +142,14 @@ def filled_from(disk: Disk, source: DiskKinds | VersionDisk, keeper: Keeper) -> 
     )
 
 
-def only(supply: Supply, lun: int | None) -> Supply:
+def only(supply: Supply, source: VersionDisk) -> Supply:
     """One disk of a version."""
+    lun = source.lun
     for disk in supply.disks:
         if disk.lun == lun:
             origin = supply.origins[lun]
             return replace(supply, disks=(replace(disk, lun=None),), origins={None: origin})
-    luns = sorted(disk.lun for disk in supply.disks if disk.lun is not None)
-    raise InvalidParameter(
-        f"the version has no data disk at LUN {lun}", hint=f"it has: {luns or 'none'}"
-    )
+    raise rules.no_disk(source.reference, (disk.lun for disk in supply.disks), lun)
 
 
 def pattern(base: StoredBase) -> ReplicaDisk:

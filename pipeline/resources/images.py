@@ -1,10 +1,12 @@
 """Managed images: an OS disk and data disks, generalized, in one piece."""
 
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from pipeline.errors import InvalidParameter
-from pipeline.gallery.model import OsState
+from pipeline.gallery import rules
+from pipeline.gallery.model import HostCaching, OsState, StorageAccountType
 from pipeline.guest.profiles import Plan
 from pipeline.resources.model import ManagedImage
 from pipeline.resources.names import ResourceName
@@ -20,6 +22,40 @@ from pipeline.sources import (
     supplied,
 )
 
+_STANDARD = StorageAccountType.STANDARD_LRS
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Where an image is stored, and how VMs made from it cache its disks: `os_caching`,
+    `data_caching`, or by LUN; None is what suits the storage."""
+
+    storage_account_type: StorageAccountType | None = None
+    zone_resilient: bool = False
+    os_caching: HostCaching | None = None
+    data_caching: HostCaching | None = None
+    data_caching_by_lun: Mapping[int | None, HostCaching] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> StorageAccountType:
+        """Its storage account type: that of zone-resilient ones is Standard_ZRS."""
+        zrs = StorageAccountType.STANDARD_ZRS
+        return zrs if self.zone_resilient else self.storage_account_type or _STANDARD
+
+    def caching(self, luns: Iterable[int | None]) -> dict[int | None, HostCaching]:
+        """Of every disk. Azure's defaults: None on standard storage, ReadOnly on premium."""
+        premium = self.kind is StorageAccountType.PREMIUM_LRS
+        usual = HostCaching.READ_ONLY if premium else HostCaching.NONE
+        of_data = self.data_caching or usual
+        luns = tuple(luns)
+        rules.caching(self.data_caching_by_lun, luns)
+        return {
+            lun: (self.os_caching or usual)
+            if lun is None
+            else self.data_caching_by_lun.get(lun, of_data)
+            for lun in luns
+        }
+
 
 def create_image(
     name: ResourceName,
@@ -27,10 +63,14 @@ def create_image(
     plan: Plan | None,
     properties: Properties,
     keeper: Keeper,
+    storage: Storage | None = None,
 ) -> ManagedImage:
     """Make an image from a VM or from disks. `plan` generalizes them; None: they are already, as
     Azure has it, where the owner deprovisions the VM before."""
     check_combination(sources)
+    storage = storage or Storage()
+    rules.image_storage(storage.storage_account_type, zone_resilient=storage.zone_resilient)
+    keeper.resources.check_offered(properties.location, storage.kind)
     for source in sources:
         if isinstance(source, ManagedImageSource | VersionSource):
             raise InvalidParameter(
@@ -52,10 +92,17 @@ def create_image(
             tags=properties.tags,
             os_state=OsState.GENERALIZED,
             source_virtual_machine=label_of(machine) if machine else "",
+            storage_account_type=storage.kind,
+            zone_resilient=storage.zone_resilient,
         )
     )
     with taken_back([begun], keeper), keeper.ports.work.directory() as work:
         with supplied(sources, work, keeper.ports.sources) as supply:
-            whole = replace(supply, generalized=plan is None or supply.generalized)
+            caching = storage.caching(disk.lun for disk in supply.disks)
+            whole = replace(
+                supply,
+                generalized=plan is None or supply.generalized,
+                description=replace(supply.description, host_caching=caching),
+            )
             made = store(begun, whole, {}, plan, work, keeper)
         return keeper.resources.finish(made)

@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.gallery.model import (
     Architecture,
+    HostCaching,
     HyperVGeneration,
     Origin,
     OsState,
@@ -23,6 +24,7 @@ from pipeline.gallery.model import (
     OwnerToken,
     ProvisioningState,
     PurchasePlan,
+    StorageAccountType,
 )
 from pipeline.resources.names import ResourceKind, ResourceName, resource_of
 
@@ -77,17 +79,19 @@ class SupportedCapabilities:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """One disk's bytes: the base `digest` in the resource's zone. `lun` None is the OS disk."""
+    """One disk's bytes: the base `digest` in the resource's zones. `lun` None is the OS disk;
+    `caching` is what VMs made from a managed image use."""
 
     lun: int | None
     digest: str
     virtual_size: int
     origin: Origin
+    caching: HostCaching | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What the three kinds have in common. `zone_path` is the zone that holds the bytes."""
+    """What the three kinds have in common."""
 
     id: str
     location: str
@@ -121,6 +125,11 @@ class Resource:
     @property
     def disk_size_bytes(self) -> int:
         return sum(content.virtual_size for content in self.contents)
+
+    @property
+    def storage(self) -> StorageAccountType:
+        """Which zones of its region hold the bytes."""
+        return StorageAccountType.STANDARD_LRS
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +167,19 @@ class Disk(Resource):
 
 @dataclass(frozen=True, slots=True)
 class ManagedImage(Resource):
-    """`report` is what was done to its guest and seen in it, as a version's."""
+    """`report` is what was done to its guest and seen in it, as a version's. A `zone_resilient` one
+    has bytes of its own in each standard zone of its region."""
 
     os_state: OsState = OsState.GENERALIZED
     source_virtual_machine: str = ""
+    storage_account_type: StorageAccountType = StorageAccountType.STANDARD_LRS
+    zone_resilient: bool = False
     report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def storage(self) -> StorageAccountType:
+        zrs = StorageAccountType.STANDARD_ZRS
+        return zrs if self.zone_resilient else self.storage_account_type
 
 
 KINDS: Mapping[ResourceKind, type[Resource]] = {

@@ -133,11 +133,10 @@ class StoredSources:
 
     def _version(self, version: ImageVersion, reference: str) -> Supply:
         definition = self._gallery.get_definition(version.name.definition)
+        id = known_as(version, reference)
         disks, origins = [], {}
         for disk in version.disks:
-            base = find_base(disk.digest, self._zones, str(version.name))
-            disks.append(base_files(base, disk.lun))
-            id = known_as(version, reference)
+            disks.append(base_files(find_base(disk.digest, self._zones, id), disk.lun))
             origins[disk.lun] = Origin("version", id, version.uid, disk.digest, disk.lun)
         description = Description(
             generation=definition.hyper_v_generation.value,
@@ -153,7 +152,7 @@ class StoredSources:
         report = self._gallery.report(version.name)
         if report is None or digest(report) != version.report_digest:
             report = {}  # galleria verify tells of one that is not what it was
-        report = inherited(report, known_as(version, reference))
+        report = inherited(report, id)
         return Supply(tuple(disks), description, origins, generalized, report)
 
     def _nvram(self, version: ImageVersion) -> bytes | None:
@@ -198,6 +197,9 @@ def described(supply: Supply, resource: Resource) -> Supply:
             controller=capabilities.controller,
             accelerated_network=capabilities.accelerated_network,
             purchase_plan=resource.purchase_plan,
+            host_caching={
+                content.lun: content.caching for content in resource.contents if content.caching
+            },
         ),
     )
 

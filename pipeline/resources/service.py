@@ -10,7 +10,7 @@ from pipeline.errors import AuthorizationFailed, Conflict, NotFound
 from pipeline.gallery import rules
 from pipeline.gallery.access import Action
 from pipeline.gallery.catalog import Catalog, Owners
-from pipeline.gallery.model import ProvisioningState, Region
+from pipeline.gallery.model import ProvisioningState, Region, StorageAccountType
 from pipeline.resources.model import Disk, ManagedImage, Resource, Snapshot
 from pipeline.resources.names import ResourceKind, ResourceName
 
@@ -119,6 +119,10 @@ class ResourceService:
     def region(self, name: str) -> str:
         """A region, in the configuration's spelling."""
         return rules.known_region(name, self._regions).name
+
+    def check_offered(self, region: str, kind: StorageAccountType) -> None:
+        """Raise InvalidParameter when no zone of the region has that storage."""
+        rules.offered(rules.known_region(region, self._regions), kind)
 
     def begin(self, resource: R) -> R:
         """Take the name. What a killed process left under it is taken over: its `unique_id` and

@@ -4,20 +4,21 @@ The same stages as a publish, in the same order; what a version's replicas are t
 the zone is here: it keeps the bases, and enough to rebuild the catalog from.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from pipeline.errors import Conflict, EnvironmentMissing
+from pipeline.gallery import rules
 from pipeline.gallery.documents import encode
-from pipeline.gallery.model import Architecture, HyperVGeneration, Origin, OsType
+from pipeline.gallery.model import Architecture, HyperVGeneration, Origin, OsType, TargetRegion
 from pipeline.guest.partitions import read_partitions
 from pipeline.guest.profiles import Plan
 from pipeline.machines import Machines
 from pipeline.outside import Ports
-from pipeline.placement import Parents, choose_zone, every_zone
+from pipeline.placement import Parents, choose_zone, every_zone, independent, place, sinks
 from pipeline.ports import VersionRecord, Zone
 from pipeline.preflight import check_space, measure
 from pipeline.preparation import clean
@@ -61,42 +62,55 @@ def store(
     """Store every disk of a resource that is being made; it is ready to be finished.
 
     A new base starts from the first of `parents` that the zone holds. What is in a zone already,
-    and is to stay as it is, is not read.
+    and is to stay as it is, is not read. Each of its zones gets it, or it is not made.
     """
     ports = keeper.ports
     known = supply.stored if plan is None else {}
     parents = {lun: (digest,) for lun, digest in known.items()} or parents
-    zone = home(resource.location, parents, resource.zone_key, ports)
-    zones = {resource.location: zone}
+    target = TargetRegion(resource.location, storage_account_type=resource.storage)
+    places = place(
+        [target],
+        parents,
+        ports.zones,
+        key=resource.zone_key,
+        zrs_same_filesystem=ports.zrs_same_filesystem,
+    )
+    zones, alone = sinks(places), independent(places)
     sources = ingest(supply.disks, ports.images)
+    if isinstance(resource, ManagedImage):
+        for source in sources:
+            rules.image_disk_limit(source.virtual_size, source.name)
     resource = annotated(resource, supply.description, sources[0], ports)
     with snapshot(sources, work, ports.pins) as (disks, pin):
         amounts = measure(disks, ports.images)
         donors = every_zone(ports.zones) if known else ()
-        check_space(amounts, (zone,), parents, ports.work, donors)
+        check_space(amounts, tuple(zones.values()), parents, ports.work, donors, alone)
         if isinstance(resource, ManagedImage):
             cleaned = clean(disks, plan, work, ports, done=supply.generalized)
             disks, resource = cleaned.disks, replace(resource, report=cleaned.report)
         with held(zones, ports, known.values()):
             advance = Completion(resource, disks, keeper).advance
-            stored = (
-                share(known, zones, ports.zones, work, ports.images, ports.progress, advance)
-                if known
-                else convert(
-                    disks,
-                    zones,
-                    parents,
-                    work,
-                    pin,
-                    ports.images,
-                    ports.progress,
-                    advance,
-                    below=bases_below(sources, parents, zone) if plan is None else {},
+            images, progress = ports.images, ports.progress
+            # fmt: off
+            if known:
+                stored = share(
+                    known, zones, ports.zones, work, images, progress, advance, independent=alone
                 )
-            )
-            resource = filled(resource, stored, supply.origins)
+            else:
+                zone = next(iter(zones.values()))
+                below = bases_below(sources, parents, zone) if plan is None else {}
+                stored = convert(
+                    disks, zones, parents, work, pin, images, progress, advance,
+                    independent=alone, below=below,
+                )
+            # fmt: on
+            for error in stored.failures.values():
+                raise error
+            resource = filled(resource, stored, supply)
             digests = {content.lun: content.digest for content in resource.contents}
-            zone.publish(VersionRecord(resource.zone_key, document(resource)), digests, 0)
+            record = VersionRecord(resource.zone_key, document(resource))
+            for zone in zones.values():
+                zone.publish(record, digests, 0)
     return resource
 
 
@@ -111,14 +125,20 @@ def home(region: str, parents: Parents, key: str, ports: Ports) -> Zone:
     return choose_zone(region, parents, zones, key=key)
 
 
-def filled(resource: R, stored: Stored, origins: Mapping[int | None, Origin]) -> R:
+def filled(resource: R, stored: Stored, supply: Supply) -> R:
     """With what was stored."""
     stats = [disk.result.stats for disk in stored.disks]
+    kept = isinstance(resource, ManagedImage)
+    caching = supply.description.host_caching if kept else {}
     return replace(
         resource,
         contents=tuple(
             Content(
-                disk.lun, disk.digest, disk.virtual_size, origins.get(disk.lun, Origin("vhd", ""))
+                disk.lun,
+                disk.digest,
+                disk.virtual_size,
+                supply.origins.get(disk.lun, Origin("vhd", "")),
+                caching.get(disk.lun),
             )
             for disk in stored.disks
         ),

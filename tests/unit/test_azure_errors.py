@@ -33,7 +33,7 @@ from pipeline.gallery.model import (
 from pipeline.gallery.names import GalleryName, parse_definition, parse_gallery, parse_number
 from pipeline.gallery.rules import SourceFacts, VersionChange, agreement
 from pipeline.sources import DiskSource, VmSource, check_combination
-from tests.samples import NOW, REGIONS, definition, disk, gallery, request, version
+from tests.samples import NOW, REGIONS, definition, gallery, request, version
 
 EU = REGIONS[0]
 DELETING = version(provisioning_state=ProvisioningState.DELETING)
@@ -416,7 +416,7 @@ ROWS = [
     ),
     Row(
         "disk from version, bad LUN",
-        lambda: rules.disk_of(version(disks=(disk(),)), 3),
+        lambda: rules.no_disk("corp/web/1.0.0", [None, 0], 3),
         InvalidParameter,
         "The value of parameter imageReference is invalid",
     ),

@@ -16,10 +16,12 @@ from pipeline.gallery.rules.deletion import (
 )
 from pipeline.gallery.rules.encryption import region_encryption
 from pipeline.gallery.rules.galleries import gallery_put, gallery_update, soft_delete_policy
+from pipeline.gallery.rules.images import image_disk_limit, image_storage
 from pipeline.gallery.rules.limits import Limits, quota
 from pipeline.gallery.rules.regions import (
     MAX_REPLICAS,
     known_region,
+    offered,
     replica_count,
     source_region_targeted,
     storage_type,
@@ -48,8 +50,8 @@ from pipeline.gallery.rules.updates import (
 )
 from pipeline.gallery.rules.use import (
     cautions,
-    disk_of,
     no_channel,
+    no_disk,
     no_latest,
     not_in_region,
     not_out_of_use,
@@ -81,7 +83,6 @@ __all__ = [
     "deletable",
     "deleted_already",
     "disk_limit",
-    "disk_of",
     "distinct_luns",
     "distinct_sources",
     "end_of_life",
@@ -89,6 +90,8 @@ __all__ = [
     "gallery_put",
     "gallery_update",
     "has_source",
+    "image_disk_limit",
+    "image_storage",
     "in_the_bin",
     "kept",
     "known_region",
@@ -96,6 +99,7 @@ __all__ = [
     "known_subscription",
     "known_tenant",
     "no_channel",
+    "no_disk",
     "no_latest",
     "not_busy",
     "not_deleted",
@@ -103,6 +107,7 @@ __all__ = [
     "not_out_of_use",
     "not_promoted",
     "number_free",
+    "offered",
     "one_kind_of_source",
     "parent",
     "promotable",

@@ -117,7 +117,7 @@ def _target(
     region = known_region(target.name, regions, kind=kinds, edge_zones=target.is_edge_zone)
     replica_count(target.regional_replica_count, "targetRegion.regionalReplicaCount")
     kind = target.storage_account_type or default or _chosen(region, strategy)
-    _offered(region, kind)
+    offered(region, kind)
     _additional(target, region, kind)
     return replace(target, name=region.name, storage_account_type=kind)
 
@@ -128,7 +128,7 @@ def _additional(target: TargetRegion, region: Region, kind: StorageAccountType) 
     sets = target.additional_replica_sets
     for item in sets:
         replica_count(item.regional_replica_count, "additionalReplicaSets.regionalReplicaCount")
-        _offered(region, item.storage_account_type)
+        offered(region, item.storage_account_type)
     sorts = [kind in _PREMIUM, *(item.storage_account_type in _PREMIUM for item in sets)]
     if len(set(sorts)) < len(sorts):
         listed = ", ".join(item.storage_account_type.value for item in sets)
@@ -140,7 +140,8 @@ def _additional(target: TargetRegion, region: Region, kind: StorageAccountType) 
         )
 
 
-def _offered(region: Region, kind: StorageAccountType) -> None:
+def offered(region: Region, kind: StorageAccountType) -> None:
+    """Refuse a storage account type that no zone of the region has."""
     if kind not in region.storage_account_types:
         family = "ZRS" if kind is StorageAccountType.STANDARD_ZRS else kind.value
         raise InvalidParameter(

@@ -1,6 +1,6 @@
 """Why a version can't be used, and what its users should be told."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from pipeline.errors import Conflict, InvalidParameter, NotFound
@@ -55,15 +55,14 @@ def promotable(version: ImageVersion) -> None:
         )
 
 
-def disk_of(version: ImageVersion, lun: int | None) -> None:
-    """Whether a version has a disk of that LUN (None: the OS disk)."""
-    if all(disk.lun != lun for disk in version.disks):
-        luns = ", ".join(str(disk.lun) for disk in version.disks if disk.lun is not None)
-        raise InvalidParameter(
-            f"The value of parameter imageReference is invalid: '{version.name}' has no data disk "
-            f"with LUN {lun}.",
-            hint=f"it has: {luns}" if luns else "it has the OS disk alone",
-        )
+def no_disk(name: object, luns: Iterable[int | None], lun: int | None) -> InvalidParameter:
+    """A version has disks of these LUNs (None: the OS disk), and none of that one."""
+    listed = ", ".join(str(item) for item in luns if item is not None)
+    return InvalidParameter(
+        f"The value of parameter imageReference is invalid: '{name}' has no data disk with LUN "
+        f"{lun}.",
+        hint=f"it has: {listed}" if listed else "it has the OS disk alone",
+    )
 
 
 def cautions(
