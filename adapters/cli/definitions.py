@@ -10,7 +10,7 @@ from adapters.cli import arguments
 from adapters.cli.cascade import DELETION, deleted
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Group
-from adapters.cli.properties import SET, assigned
+from adapters.cli.properties import SET, assigned, settled
 from adapters.text import fields, printable, table
 from pipeline.gallery.documents import encode
 from pipeline.gallery.model import (
@@ -121,7 +121,7 @@ def create_definition(
     text = f"definition {made.name}: {made.os_type.value}, {made.os_state.value}, " + (
         f"{made.hyper_v_generation.value}, {made.architecture.value}"
     )
-    settings.emit({"definition": encode(made)}, text)
+    settings.emit({"definition": settled(made)}, text)
 
 
 @definition.command("update")
@@ -166,7 +166,7 @@ def update_definition(settings: Settings, /, *, name: str, **values: Any) -> Non
         made = app.gallery.update_definition(
             parse_definition(name), change, allow_update_image=values["allow_update_image"]
         )
-    settings.emit({"definition": encode(made)}, _about(made))
+    settings.emit({"definition": settled(made)}, _about(made))
 
 
 @definition.command("list")
@@ -177,7 +177,7 @@ def list_definitions(settings: Settings, *, name: str) -> None:
     with settings.app() as app:
         found = app.gallery.list_definitions(parse_gallery(name))
     text = definition_table(found) if found else f"there are no definitions in {printable(name)}"
-    settings.emit({"definitions": encode(found)}, text)
+    settings.emit({"definitions": list(map(settled, found))}, text)
 
 
 @definition.command("show")
@@ -194,7 +194,7 @@ def show_definition(settings: Settings, *, name: str) -> None:
         rows = [(f"@{item.name}", item.version, _day(item.promoted)) for item in channels]
         text += "\n\n" + table(("CHANNEL", "VERSION", "PROMOTED"), rows)
     settings.emit(
-        {"definition": encode(found), "channels": encode(channels), "versionCount": count}, text
+        {"definition": settled(found), "channels": encode(channels), "versionCount": count}, text
     )
 
 

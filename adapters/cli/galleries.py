@@ -11,9 +11,9 @@ from adapters.cli.cascade import DELETION, deleted
 from adapters.cli.context import Settings
 from adapters.cli.definitions import definition_table
 from adapters.cli.lazy import Group
-from adapters.cli.properties import SET, assigned
+from adapters.cli.properties import SET, assigned, settled
 from adapters.text import fields, table
-from pipeline.gallery.documents import encode
+from pipeline.errors import InvalidParameter
 from pipeline.gallery.model import Gallery, SharingPermissions, SoftDeletePolicy
 from pipeline.gallery.names import parse_gallery
 from pipeline.gallery.shared_ids import unique_name
@@ -46,6 +46,30 @@ def _soft_delete(command: Any) -> Any:
     return command
 
 
+def _no_identity(_context: click.Context, option: click.Parameter, value: object) -> None:
+    """The callback of options that scripts for `az` may have."""
+    if value:
+        raise InvalidParameter(
+            f"{option.opts[0]}: a gallery has no managed identity: nothing here acts in its name.",
+            hint="galleria principal create makes one, galleria role assign gives it rights",
+        )
+
+
+def _identity(command: Any) -> Any:
+    for names, is_flag in (
+        (("--mi-system-assigned", "--system-assigned"), True),
+        (("--mi-user-assigned", "--user-assigned"), False),
+    ):
+        command = click.option(
+            *names,
+            is_flag=is_flag,
+            hidden=True,
+            expose_value=False,
+            callback=_no_identity,
+        )(command)
+    return command
+
+
 @click.group(cls=Group)
 def gallery() -> None:
     """Make, list, show, change and delete galleries."""
@@ -63,6 +87,7 @@ def gallery() -> None:
     help="The kind of a new gallery: who it can be shared with.",
 )
 @_soft_delete
+@_identity
 @arguments.TAGS
 @click.pass_obj
 def create_gallery(settings: Settings, /, *, name: str, **values: Any) -> None:
@@ -78,7 +103,7 @@ def create_gallery(settings: Settings, /, *, name: str, **values: Any) -> None:
             soft_delete_policy=None if policy == SoftDeletePolicy() else policy,
             permissions=SharingPermissions(values["permissions"]),
         )
-    settings.emit({"gallery": encode(made)}, f"gallery {made.name} in {made.location}")
+    settings.emit({"gallery": settled(made)}, f"gallery {made.name} in {made.location}")
 
 
 @gallery.command("update")
@@ -103,7 +128,7 @@ def update_gallery(settings: Settings, /, *, name: str, **values: Any) -> None:
 
     with settings.app() as app:
         made = app.gallery.update_gallery(parse_gallery(name), change)
-    settings.emit({"gallery": encode(made)}, _about(made))
+    settings.emit({"gallery": settled(made)}, _about(made))
 
 
 @gallery.command("list")
@@ -115,7 +140,9 @@ def list_galleries(settings: Settings, *, all_subscriptions: bool) -> None:
         found = app.gallery.list_galleries(None if all_subscriptions else settings.subscription)
     rows = [(item.name, item.location, _day(item.created), item.description) for item in found]
     text = table(("GALLERY", "LOCATION", "CREATED", "DESCRIPTION"), rows)
-    settings.emit({"galleries": encode(found)}, text if found else "there are no galleries")
+    settings.emit(
+        {"galleries": list(map(settled, found))}, text if found else "there are no galleries"
+    )
 
 
 @gallery.command("show")
@@ -131,9 +158,9 @@ def show_gallery(settings: Settings, *, name: str) -> None:
     if definitions:
         text += "\n\n" + definition_table(definitions)
     document = {
-        "gallery": encode(found),
+        "gallery": settled(found),
         "identifier": {"uniqueName": unique_name(found.name)},
-        "definitions": encode(definitions),
+        "definitions": list(map(settled, definitions)),
     }
     settings.emit(document, text)
 

@@ -9,6 +9,7 @@ import click
 
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.documents import decode, encode
+from pipeline.gallery.model import Gallery, ImageDefinition, ProvisioningState
 
 T = TypeVar("T")
 
@@ -19,6 +20,12 @@ SET = click.option(
     metavar="PROPERTY=VALUE",
     help='By Azure\'s name, such as "recommended.vCPUs.min=2"; null removes it (repeatable).',
 )
+
+
+def settled(value: Gallery | ImageDefinition) -> dict[str, Any]:
+    """A gallery or a definition as JSON. It is made and changed in one transaction: what can be
+    seen of it is done."""
+    return {**encode(value), "provisioningState": ProvisioningState.SUCCEEDED.value}
 
 
 def assigned(value: T, assignments: Iterable[str]) -> T:

@@ -150,6 +150,9 @@ def _emit(settings: Settings, item: Sharing) -> None:
         ]
     )
     ids = {"uniqueId": shared_id or public_id} if shared_id or public_id else {}
+    # a profile is one record that every region reads: it is in force when the command ends
+    status = {"sharingStatus": {"aggregatedState": "Succeeded"}} if item.is_shared else {}
     settings.emit(
-        {"gallery": item.gallery.arm_id, "sharingProfile": document, "identifier": ids}, text
+        {"gallery": item.gallery.arm_id, "sharingProfile": document, "identifier": ids, **status},
+        text,
     )

@@ -48,7 +48,10 @@ def parse_regions(items: Iterable[str], where: str, base: Path) -> Regions:
     for item in items:
         name, separator, zones = item.partition("=")
         if not separator:
-            raise ConfigurationInvalid(f"{where}: {item!r} is not NAME=DIRECTORY[,DIRECTORY...]")
+            raise ConfigurationInvalid(
+                f"{where}: {item!r} is not NAME=DIRECTORY[,DIRECTORY...]",
+                hint="quote a region whose name has blanks: 'UK South=/srv/uk'",
+            )
         if name in table:
             raise ConfigurationInvalid(f"{where}: region {name!r} is there twice")
         table[name] = [

@@ -117,6 +117,7 @@ def test_three_ways(home: Home) -> None:
         ],
     }
     assert shown["identifier"] == {"uniqueId": UNIQUE}
+    assert shown["sharingStatus"] == {"aggregatedState": "Succeeded"}
     for name in ("bob", "carol"):
         (shared,) = home.json(by, name, "list-shared")["galleries"]
         assert shared["uniqueId"] == UNIQUE

@@ -100,7 +100,10 @@ def test_galleries(home: Home) -> None:
     assert made["gallery"]["tags"] == {"a": "b", "c": "d"}
     assert "what we run" in home.run("gallery", "list").stdout
     assert home.json("gallery", "show", "CORP")["gallery"] == made["gallery"]
+    assert made["gallery"]["provisioningState"] == "Succeeded"
     assert home.json("gallery", "create", "co-rp", status=2)["error"]["code"] == "InvalidParameter"
+    refused = home.json("gallery", "create", "other", "--mi-system-assigned", status=2)["error"]
+    assert "a gallery has no managed identity" in refused["message"]
     home.run("gallery", "delete", "corp")
     assert home.json("gallery", "list")["galleries"] == []
     assert home.json("gallery", "show", "corp", status=4)["error"]["code"] == "ResourceNotFound"
@@ -109,6 +112,7 @@ def test_galleries(home: Home) -> None:
 def test_definitions(gallery: Home) -> None:
     shown = gallery.json("definition", "show", "corp/web")["definition"]
     assert shown["hyperVGeneration"] == "V2"
+    assert shown["provisioningState"] == "Succeeded"
     assert shown["architecture"] == "x64"
     assert shown["osState"] == "Specialized"
     more = ("--minimum-cpu-core", "2", "--maximum-memory", "4096", "--tags", "a=b",

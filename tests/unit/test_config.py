@@ -142,6 +142,13 @@ def test_the_environment_wins(tmp_path: Path, env: dict[str, str]) -> None:
     assert config.origins["immutable"] == str(tmp_path / "galleria.toml")
 
 
+def test_a_region_with_blanks_is_to_be_quoted(tmp_path: Path, env: dict[str, str]) -> None:
+    env["GALLERIA_REGIONS"] = "uk south=/b"
+    with pytest.raises(ConfigurationInvalid, match="'uk' is not NAME=DIRECTORY") as caught:
+        load(tmp_path, env, "")
+    assert "'UK South=/srv/uk'" in caught.value.hint
+
+
 @pytest.mark.parametrize("variable", ["GALLERIA_SANDBOX", "GALLERIA_CATALOG", "GALLERIA_REGIONS"])
 def test_a_bad_variable_is_named(env: dict[str, str], variable: str) -> None:
     with pytest.raises(ConfigurationInvalid, match=variable):
