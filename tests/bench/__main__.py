@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from subprocess import SubprocessError
@@ -45,16 +46,28 @@ def main() -> int:
         if options.only:
             chosen = select(options.only, quick=options.quick)
         rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
-        for name, (row, system) in chosen.items():
-            try:
-                measure(name, row, system, rounds, data, out)
-            # the others can be measured all the same
-            except (OSError, RuntimeError, SubprocessError) as error:
-                print(f"{name:22} FAILED: {error}", file=sys.stderr)
-                failed.append(name)
-    report.write(out)
+        try:
+            failed = measure_all(chosen, rounds, data, out)
+        finally:  # of what was measured, however this ends
+            report.write(out)
+    else:
+        report.write(out)
     print(f"the report is {out / 'bench.md'}")
     return 1 if failed else 0
+
+
+def measure_all(
+    chosen: Mapping[str, tuple[Row, str]], rounds: int, data: Data, out: Path
+) -> list[str]:
+    """Measure these cells; those that failed: the others can be measured all the same."""
+    failed = []
+    for name, (row, system) in chosen.items():
+        try:
+            measure(name, row, system, rounds, data, out)
+        except (OSError, RuntimeError, SubprocessError) as error:
+            print(f"{name:22} FAILED: {error}", file=sys.stderr)
+            failed.append(name)
+    return failed
 
 
 def arguments() -> argparse.Namespace:
