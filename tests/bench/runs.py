@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,8 +97,8 @@ def _files(made: Mapping[str, Any]) -> list[Chain]:
 
 
 def _check_all(made: Mapping[str, Any], expected: Chain) -> None:
-    for chain in _files(made):
-        c.check(chain, expected)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda chain: c.check(chain, expected), _files(made)))
 
 
 def _paths(chain: Chain) -> list[Path]:
