@@ -1,14 +1,18 @@
 """The properties of a version: the options of `publish` that give them, and the request that they
 make."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
 from adapters.cli import arguments
+from pipeline.errors import InvalidParameter
 from pipeline.gallery import rules
+from pipeline.gallery.documents import decode
 from pipeline.gallery.model import (
     HostCaching,
     ReplicationMode,
@@ -19,6 +23,7 @@ from pipeline.gallery.model import (
     StorageAccountStrategy,
     StorageAccountType,
     TargetRegion,
+    UefiKeySignatures,
     UefiSettings,
     VersionRequest,
 )
@@ -118,6 +123,13 @@ declared_options = arguments.options(
         type=arguments.enum_choice(SignatureTemplate),
         help="What a Trusted Launch VM starts with (repeatable).",
     ),
+    click.option(
+        "--uefi-additional-signatures",
+        "signatures",
+        metavar="FILE",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="Keys that it trusts besides: JSON as of additionalSignatures {pk, kek, db, dbx}.",
+    ),
     arguments.TAGS,
 )
 
@@ -147,7 +159,10 @@ def version_request(name: str, values: Mapping[str, Any], regions: Iterable[str]
             arguments.plan(values["plan"], "--source-plan"),
         ),
         security_profile=SecurityProfile(
-            UefiSettings(tuple(map(SignatureTemplate, values["templates"])))
+            UefiSettings(
+                tuple(map(SignatureTemplate, values["templates"])),
+                _signatures(values["signatures"]),
+            )
         ),
         host_caching=_caching(values["caching"]),
     )
@@ -167,6 +182,16 @@ def _target_regions(values: Mapping[str, Any], regions: Iterable[str]) -> tuple[
     excluding = tuple(replace(item, exclude_from_latest=item.key in keys) for item in targets)
     edges = arguments.edge_zones(values["edges"], regions) or ()
     return arguments.with_additional((*excluding, *edges), values["additional"], regions)
+
+
+def _signatures(file: Path | None) -> UefiKeySignatures:
+    if file is None:
+        return UefiKeySignatures()
+    try:
+        document = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise InvalidParameter(f"--uefi-additional-signatures: no JSON: {error}") from None
+    return decode(UefiKeySignatures, document)
 
 
 def _caching(values: Iterable[str]) -> dict[int | None, HostCaching]:

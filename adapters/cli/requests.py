@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from adapters.cli.guests import own_script
 from adapters.cli.sources import spec_sources
-from pipeline.gallery.documents import parse_date
+from pipeline.gallery.documents import decode, parse_date
 from pipeline.gallery.model import (
     AdditionalReplicaSet,
     PurchasePlan,
@@ -13,6 +13,7 @@ from pipeline.gallery.model import (
     SecurityProfile,
     SourceProperties,
     TargetRegion,
+    UefiKeySignatures,
     UefiSettings,
     VersionRequest,
 )
@@ -72,7 +73,12 @@ def _version(spec: "Spec") -> VersionRequest:
         ),
         source=_machine(spec.source.machine),
         security_profile=SecurityProfile(
-            UefiSettings(image.security_profile.uefi_settings.signature_template_names)
+            UefiSettings(
+                image.security_profile.uefi_settings.signature_template_names,
+                decode(
+                    UefiKeySignatures, image.security_profile.uefi_settings.additional_signatures
+                ),
+            )
         ),
         host_caching={
             None if disk == "os" else int(disk): caching

@@ -10,6 +10,7 @@ from adapters.cli.context import configured_region
 from adapters.cli.proof import without_inventory
 from adapters.text import bytes_text, fields, table
 from pipeline.errors import NotFound
+from pipeline.gallery import rules
 from pipeline.gallery.documents import encode
 from pipeline.gallery.model import Architecture, HyperVGeneration, OsType
 from pipeline.resources.model import Disk, DiskControllerTypes, ManagedImage, Resource, Snapshot
@@ -105,7 +106,7 @@ def stored_source(name: ResourceName, lun: int | None = None) -> AnySource:
         return SnapshotSource(lun, name.arm_id)
     if name.kind is ResourceKind.DISK:
         return StoredDiskSource(lun, name.arm_id)
-    raise click.UsageError(f"{name.arm_id} is a managed image: it has no single disk")
+    raise rules.wrong_source(name.arm_id, single=True)
 
 
 def one_disk(text: str, app: "App") -> DiskKinds:

@@ -83,7 +83,11 @@ def from_text(key: str, text: str) -> object:
     """What a variable's text says, in the type that the same key has in TOML."""
     parser = PARSERS[key]
     if parser is _regions:
-        return parse_regions(shlex.split(text), "GALLERIA_REGIONS", Path.cwd())
+        try:
+            items = shlex.split(text)
+        except ValueError as error:
+            raise ConfigurationInvalid(f"GALLERIA_REGIONS: {text!r}: {error}") from None
+        return parse_regions(items, "GALLERIA_REGIONS", Path.cwd())
     if parser is _boolean:
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
     return int(text) if text.isdecimal() else text

@@ -59,6 +59,11 @@ class UefiSettings(_Model):
     """What a Trusted Launch VM starts with."""
 
     signature_template_names: tuple[SignatureTemplate, ...] = ()
+    additional_signatures: Mapping[str, Any] = Field(
+        default_factory=dict,
+        description="As Azure has them: pk, and lists kek, db, dbx, of {type: sha256 | x509,"
+        " value: [base64]}.",
+    )
 
 
 class SecurityProfile(_Model):

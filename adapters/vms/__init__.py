@@ -38,7 +38,10 @@ class HostMachines:
     def _describe(self, machine: Machine, directory: Path) -> None:
         start = parts.plan(machine)
         if start.nvram is not None:
+            from adapters.vms.signatures import enroll
+
             _write_nvram(machine, start, directory / parts.NVRAM)
+            enroll(machine.signatures, directory / parts.NVRAM)
         if machine.profile is not None:
             from adapters.vms.seed import seed
 

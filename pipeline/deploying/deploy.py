@@ -16,9 +16,9 @@ from pipeline.deploying.machine import (
     enrolled_keys,
     new_mac_address,
     new_uuid,
-    secure_boot,
 )
 from pipeline.errors import Conflict, InvalidParameter, NotFound
+from pipeline.gallery import rules
 from pipeline.gallery.model import (
     DeployedDisk,
     Deployment,
@@ -176,8 +176,9 @@ def describe(
         os_type=definition.os_type,
         generation=definition.hyper_v_generation,
         architecture=definition.architecture,
-        secure_boot=secure_boot(definition),
+        secure_boot=rules.secure_boot(definition),
         enrolled_keys=enrolled_keys(version),
+        signatures=version.security_profile.uefi_settings.additional_signatures,
         memory_mib=recommended.memory.min or DEFAULT_MEMORY,
         vcpus=recommended.vcpus.min or DEFAULT_VCPUS,
         disks=tuple(

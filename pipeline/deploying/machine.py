@@ -14,11 +14,11 @@ from pipeline.gallery.model import (
     Architecture,
     HostCaching,
     HyperVGeneration,
-    ImageDefinition,
     ImageVersion,
     OsProfile,
     OsType,
     SignatureTemplate,
+    UefiKeySignatures,
 )
 from pipeline.ports import ReplicaDisk
 
@@ -30,7 +30,8 @@ DEFAULT_VCPUS = 2
 @dataclass(frozen=True, slots=True)
 class Machine:
     """`disks` are those of a replica, named as they will be; `nvram` None is a fresh one.
-    `enrolled_keys` says whether its Secure Boot trusts anybody's keys from the start;
+    `enrolled_keys` says whether its Secure Boot trusts anybody's keys from the start, `signatures`
+    whose it trusts besides;
     `host_caching` is by LUN, of the disks of which the version says it."""
 
     name: str
@@ -48,6 +49,7 @@ class Machine:
     profile: OsProfile | None = None
     title: str = ""
     enrolled_keys: bool = True
+    signatures: UefiKeySignatures = field(default_factory=UefiKeySignatures)
     host_caching: Mapping[int | None, HostCaching] = field(default_factory=dict)
 
 
@@ -94,15 +96,6 @@ def new_uuid() -> str:
 def new_mac_address() -> str:
     """In the range of QEMU and KVM, 52:54:00."""
     return "52:54:00:" + ":".join(f"{byte:02x}" for byte in secrets.token_bytes(3))
-
-
-def secure_boot(definition: ImageDefinition) -> bool:
-    """Whether VMs of the definition start with Secure Boot: those of Trusted Launch do."""
-    wanted = {"trustedlaunch", "trustedlaunchandconfidentialvmsupported", "confidentialvm"}
-    return any(
-        feature.name.lower() == "securitytype" and feature.value.lower() in wanted
-        for feature in definition.features
-    )
 
 
 def enrolled_keys(version: ImageVersion) -> bool:

@@ -141,9 +141,9 @@ def check_shape(scale_set: ScaleSet, shape: ImageShape, name: str) -> None:
         if now != then
     ]
     if differences:
+        called = f"Virtual Machine Scale Set '{scale_set.name}'"
         raise InvalidParameter(
-            f"The Virtual Machine Scale Set '{scale_set.name}' can't be updated to "
-            f"'{name}': {'; '.join(differences)}.",
+            f"Cannot update {called} to '{name}': {'; '.join(differences)}.",
             hint="make another scale set for this image",
         )
 

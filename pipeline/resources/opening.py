@@ -11,6 +11,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from pipeline.errors import NotFound
+from pipeline.gallery import rules
 from pipeline.gallery.model import ImageVersion, Origin, OsState
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.shared_ids import is_shared_reference, parse_shared
@@ -19,7 +20,7 @@ from pipeline.machines import CaptureRequest, MachineFacts, Machines, whole
 from pipeline.placement import Zones
 from pipeline.ports import Chain, ImageFormat, Progress, StoredBase
 from pipeline.resources.model import Disk, ManagedImage, Resource
-from pipeline.resources.names import ResourceKind, parse_resource
+from pipeline.resources.names import ResourceKind, parse_resource, resource_of
 from pipeline.resources.service import ResourceService, as_disk
 from pipeline.sources import (
     AnySource,
@@ -113,6 +114,10 @@ class StoredSources:
             self._resources.require_storage()
 
     def _resource(self, id: str, kind: ResourceKind) -> Resource:
+        if id.startswith("/"):
+            named = resource_of(id)
+            if named is None or named.kind is not kind:
+                raise rules.wrong_source(id, single=kind is not ResourceKind.IMAGE)
         return self._resources.use(parse_resource(id, kind))
 
     def _disk(self, disk: Disk, lun: int | None) -> Supply:

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from adapters.cli.resources import stored_source
+from pipeline.deploying import profile
+from pipeline.deploying.scale_sets import check_shape
 from pipeline.errors import Conflict, GalleriaError, InvalidParameter, NotFound, Refused
 from pipeline.gallery import rules
 from pipeline.gallery.documents import decode, encode, parse_date
@@ -18,6 +21,8 @@ from pipeline.gallery.model import (
     HyperVGeneration,
     Identifier,
     ImageDefinition,
+    ImageShape,
+    OsProfile,
     OsState,
     OsType,
     ProvisioningState,
@@ -26,18 +31,29 @@ from pipeline.gallery.model import (
     ReplicationMode,
     ResourceRange,
     SafetyProfile,
+    ScaleSet,
     SourceProperties,
     StorageAccountType,
     TargetRegion,
 )
 from pipeline.gallery.names import GalleryName, parse_definition, parse_gallery, parse_number
 from pipeline.gallery.rules import SourceFacts, VersionChange, agreement
+from pipeline.resources.names import ResourceKind, parse_resource
 from pipeline.sources import DiskSource, VmSource, check_combination
 from tests.samples import NOW, REGIONS, definition, gallery, request, version
 
 EU = REGIONS[0]
 DELETING = version(provisioning_state=ProvisioningState.DELETING)
 V100 = version().name
+SET = ScaleSet(
+    "web",
+    "corp/web",
+    "eu",
+    "/srv/vms",
+    NOW,
+    V100,
+    ImageShape(OsType.LINUX, HyperVGeneration.V2, OsState.GENERALIZED, ()),
+)
 PLAN = PurchasePlan("plan", "Contoso", "web")
 
 
@@ -444,17 +460,49 @@ ROWS += [
         "1 values for 2 target regions",
     ),
 ]
+ROWS += [
+    Row(
+        "wrong kind in source.id",
+        lambda: rules.wrong_source("/subscriptions/s/x", single=False),
+        InvalidParameter,
+        "must either be a managed image, virtual machine or another gallery image version",
+    ),
+    Row(
+        "wrong kind in a disk's source.id",
+        lambda: stored_source(parse_resource("gold", ResourceKind.IMAGE)),
+        InvalidParameter,
+        "must be a managed disk or snapshot",
+    ),
+    Row(
+        "deploy: specialized + osProfile",
+        lambda: profile.check(definition(os_state=OsState.SPECIALIZED), OsProfile("web1")),
+        InvalidParameter,
+        "Parameter 'osProfile' is not allowed",
+    ),
+    Row(
+        "deploy: generalized without osProfile",
+        lambda: profile.check(definition(), None),
+        InvalidParameter,
+        "Required parameter 'osProfile' is missing (null)",
+    ),
+    Row(
+        "scale set: OS state swap",
+        lambda: check_shape(
+            SET, replace(SET.shape, os_state=OsState.SPECIALIZED), "corp/own/1.0.0"
+        ),
+        InvalidParameter,
+        "Cannot update Virtual Machine Scale Set 'web' to 'corp/own/1.0.0': current OS state is "
+        "Generalized which is different from the updated OS state Specialized",
+    ),
+]
 ELSEWHERE = {
-    "wrong kind in source.id": "each kind of source has an option, and an id of another kind is "
-    "refused where it is read (tests of pipeline.resources)",
     "source changed on update": "no command takes the sources of a version that exists",
     "data disk added / LUN moved": "the same: a version's disks are fixed when it is published",
     "ephemeral OS / UltraSSD / unmanaged disk VM": "there are no such disks here",
     "source throttled": "sources are local files or downloads that are tried again",
     "DES of another subscription / new LUN on update / ...": "there are no disk encryption sets",
-    "deploy: specialized + osProfile / generalized without": "tests of pipeline.deploying",
-    "deploy: cross-tenant": "tests/unit/test_access.py",
-    "scale set: OS state swap": "tests of pipeline.deploying",
+    "deploy: cross-tenant": "tests/unit/test_guard.py, "
+    "test_roles_reach_across_tenants_only_to_members",
 }
 
 

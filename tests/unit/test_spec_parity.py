@@ -37,6 +37,7 @@ KEYS = {
     "allow": "image.safetyProfile.allowDeletionOfReplicatedLocations",
     "block": "image.safetyProfile.blockDeletionBeforeEndOfLife",
     "templates": "image.securityProfile.uefiSettings.signatureTemplateNames",
+    "signatures": "image.securityProfile.uefiSettings.additionalSignatures",
     "regions": "targetRegions.name",
     "excluded": "targetRegions.excludeFromLatest",
     "additional": "targetRegions.additionalReplicaSets",
@@ -74,7 +75,7 @@ LINE = """corp/web/1.2.3 --os-disk /d/web.vhd --backing /d/below --data-disk 0=/
   --source-disk-controller NVMe --source-accelerated-network true --source-plan pub/prod/name
   --location eu --exclude-from-latest --end-of-life-date 2099-01-31 --tags "team=web ring=1"
   --allow-replicated-location-deletion false --block-deletion-before-end-of-life true
-  --uefi-signature-template NoSignatureTemplate
+  --uefi-signature-template NoSignatureTemplate --uefi-additional-signatures KEYS
   --target-regions "eu=2=Standard_ZRS UK South" --exclude-from-latest-in uksouth
   --target-edge-zones "eu=paris=2 UK South=leeds=Premium_LRS"
   --additional-replicas "eu=3=Premium_LRS" --replica-count 4 --replication-mode Full
@@ -90,7 +91,8 @@ image:
    endOfLifeDate: 2099-01-31, tags: {team: web, ring: "1"},
    safetyProfile:
      {allowDeletionOfReplicatedLocations: false, blockDeletionBeforeEndOfLife: true},
-   securityProfile: {uefiSettings: {signatureTemplateNames: [NoSignatureTemplate]}}}
+   securityProfile: {uefiSettings: {signatureTemplateNames: [NoSignatureTemplate],
+     additionalSignatures: {db: [{type: sha256, value: [AAAA]}]}}}}
 source:
   osDisk: /d/web.vhd
   osDiskBacking: [/d/below]
@@ -162,7 +164,9 @@ def _paths(node: Any, root: Any, prefix: str = "") -> list[str]:
 
 
 def test_a_line_and_a_spec_ask_for_the_same(tmp_path: Path) -> None:
-    line = of_line(LINE.replace("HEX", "a" * 64))
+    keys = tmp_path / "keys.json"
+    keys.write_text('{"db": [{"type": "sha256", "value": ["AAAA"]}]}')
+    line = of_line(LINE.replace("HEX", "a" * 64).replace("KEYS", str(keys)))
     spec = of_spec(SPEC.replace("HEX", "a" * 64), tmp_path)
     assert line.version == spec.version
     assert sorted(map(repr, line.sources)) == sorted(map(repr, spec.sources))

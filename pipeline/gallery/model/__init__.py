@@ -41,6 +41,7 @@ from pipeline.gallery.model.kinds import (
     ReplicationState,
     SharingPermissions,
     SignatureTemplate,
+    SignatureType,
     StorageAccountStrategy,
     StorageAccountType,
 )
@@ -59,6 +60,8 @@ from pipeline.gallery.model.versions import (
     SourceFile,
     SourceProperties,
     TargetRegion,
+    UefiKey,
+    UefiKeySignatures,
     UefiSettings,
     VersionRequest,
 )
@@ -102,6 +105,7 @@ __all__ = [
     "SharingPermissions",
     "SharingProfile",
     "SignatureTemplate",
+    "SignatureType",
     "SoftDeletePolicy",
     "SoftDeletion",
     "SourceFile",
@@ -111,6 +115,8 @@ __all__ = [
     "Subscription",
     "TargetRegion",
     "Tenant",
+    "UefiKey",
+    "UefiKeySignatures",
     "UefiSettings",
     "VersionRequest",
 ]

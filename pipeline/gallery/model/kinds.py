@@ -53,6 +53,13 @@ class SignatureTemplate(Enum):
     MICROSOFT_WINDOWS = "MicrosoftWindowsTemplate"
 
 
+class SignatureType(Enum):
+    """What tells a firmware whom to trust: a digest of what it loads, or a certificate."""
+
+    SHA256 = "sha256"
+    X509 = "x509"
+
+
 class ReplicationMode(Enum):
     FULL = "Full"
     SHALLOW = "Shallow"

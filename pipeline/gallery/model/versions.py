@@ -13,6 +13,7 @@ from pipeline.gallery.model.kinds import (
     ReplicationMode,
     ReplicationState,
     SignatureTemplate,
+    SignatureType,
     StorageAccountStrategy,
     StorageAccountType,
 )
@@ -151,10 +152,30 @@ class SoftDeletion:
 
 
 @dataclass(frozen=True, slots=True)
+class UefiKey:
+    """Signatures of one type, in base64: certificates in DER, or digests of 32 bytes."""
+
+    type: SignatureType
+    value: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UefiKeySignatures:
+    """What is added to the variables of Secure Boot: the platform key (at most one), those that may
+    change the others, those that are trusted, those that are not."""
+
+    pk: UefiKey | None = None
+    kek: tuple[UefiKey, ...] = ()
+    db: tuple[UefiKey, ...] = ()
+    dbx: tuple[UefiKey, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class UefiSettings:
-    """The signature templates that a Trusted Launch VM starts with."""
+    """What a Trusted Launch VM starts with."""
 
     signature_template_names: tuple[SignatureTemplate, ...] = ()
+    additional_signatures: UefiKeySignatures = UefiKeySignatures()
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,12 +35,14 @@ from pipeline.gallery.rules.scopes import (
     resource_group_put,
     subscription_put,
 )
+from pipeline.gallery.rules.signatures import secure_boot
 from pipeline.gallery.rules.sources import (
     caching,
     distinct_luns,
     distinct_sources,
     one_kind_of_source,
     source_missing,
+    wrong_source,
 )
 from pipeline.gallery.rules.updates import (
     VersionChange,
@@ -117,6 +119,7 @@ __all__ = [
     "replica_count",
     "replication_put",
     "resource_group_put",
+    "secure_boot",
     "soft_delete_policy",
     "soft_deleted",
     "soft_deletion",
@@ -128,4 +131,5 @@ __all__ = [
     "to_the_bin",
     "version_deletable",
     "version_request",
+    "wrong_source",
 ]

@@ -4,7 +4,7 @@ Names and values compare without regard to case (Azure's own tools mix `Vm` and 
 in the spelling of the tables below.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from pipeline.errors import InvalidParameter
@@ -14,7 +14,6 @@ from pipeline.gallery.model import (
     ImageDefinition,
     PurchasePlan,
     SharingPermissions,
-    SignatureTemplate,
     SourceProperties,
 )
 from pipeline.gallery.names import VersionName, VersionNumber
@@ -125,16 +124,6 @@ def capture(definition: ImageDefinition, source: SourceProperties, name: Version
             f"gallery image plan [{_plan(definition.purchase_plan)}].",
             hint="a marketplace image's plan goes with all that is made from it: use a definition "
             "with that plan",
-        )
-
-
-def signature_templates(names: Sequence[SignatureTemplate]) -> None:
-    """No template stands alone: whoever starts without keys does not start with some."""
-    if SignatureTemplate.NONE in names and set(names) != {SignatureTemplate.NONE}:
-        listed = ", ".join(name.value for name in names)
-        raise InvalidParameter(
-            f"The signatureTemplateNames '{listed}' exclude each other.",
-            hint=f"{SignatureTemplate.NONE.value} stands alone",
         )
 
 

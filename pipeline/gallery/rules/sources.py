@@ -24,6 +24,20 @@ def one_kind_of_source() -> InvalidParameter:
     )
 
 
+def wrong_source(id: str, *, single: bool) -> InvalidParameter:
+    """An id of another kind than a source is; `single`: one disk is wanted."""
+    wanted = (
+        "be a managed disk or snapshot"
+        if single
+        else "either be a managed image, virtual machine or another gallery image version"
+    )
+    return InvalidParameter(
+        f"The source id '{id}' must {wanted}.",
+        hint="/subscriptions/ID/resourceGroups/RG/providers/Microsoft.Compute/KIND/NAME, or the "
+        "name alone",
+    )
+
+
 def distinct_luns(luns: Sequence[int]) -> None:
     for lun in luns:
         if lun < 0:

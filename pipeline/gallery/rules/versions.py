@@ -13,9 +13,10 @@ from pipeline.gallery.model import (
     TargetRegion,
     VersionRequest,
 )
-from pipeline.gallery.rules.features import capture, signature_templates
+from pipeline.gallery.rules.features import capture
 from pipeline.gallery.rules.regions import replica_count
 from pipeline.gallery.rules.resources import end_of_life
+from pipeline.gallery.rules.signatures import additional_signatures, signature_templates
 from pipeline.gallery.rules.sources import distinct_luns
 
 GIB = 1 << 30
@@ -37,7 +38,9 @@ def version_request(request: VersionRequest, definition: ImageDefinition, now: d
             "a Generalized definition",
         )
     capture(definition, request.source, request.name)
-    signature_templates(request.security_profile.uefi_settings.signature_template_names)
+    settings = request.security_profile.uefi_settings
+    signature_templates(settings.signature_template_names)
+    additional_signatures(settings.additional_signatures, definition)
     distinct_luns(request.luns)
 
 
