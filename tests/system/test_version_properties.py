@@ -112,6 +112,8 @@ def test_where_a_version_lies_and_how_its_disks_are_cached(
         (again,) = home.json("build", "web.yaml")["versions"]
         assert again["published"] is False
 
+        check_images(home)
+
         home.run("version", "update", VERSION, "--remove-region", "UK South/leeds", "--quiet")
         assert replicas(home, "leeds") == 0
         missing = home.json(
@@ -121,3 +123,31 @@ def test_where_a_version_lies_and_how_its_disks_are_cached(
         assert missing["error"]["code"] == "GalleryImageNotFound"
     finally:
         subprocess.run(["chattr", "-R", "-f", "-i", tmp_path], check=False, capture_output=True)
+
+
+def check_images(home: Home) -> None:
+    """A managed image in every zone of its region, one in the premium zone, a version of it."""
+
+    def zones_with(digest: str) -> set[str]:
+        found = ("a", "b", "c", "fast", "leeds", "us")
+        return {zone for zone in found if any((home.path / zone).rglob(f"*{digest}*"))}
+
+    with (home.path / "gold.raw").open("wb") as file:
+        file.write(b"gold" * 1024)
+        file.truncate(8 * MIB)
+    create = ("image", "create", "--os-disk", "gold.raw", "--no-generalize", "-n")
+    resilient = home.json(*create, "gold", "--zone-resilient", "true", "-l", "uksouth")
+    digest = resilient["contents"][0]["digest"]
+    assert zones_with(digest) == {"a", "b", "c"}
+    profile = home.json("image", "show", "gold")["storageProfile"]
+    assert (profile["zoneResilient"], profile["osDisk"]["caching"]) == (True, "None")
+    home.run(*create, "us", "-l", "us", "--zone-resilient", "true", status=2)
+    home.run("image", "delete", "gold", "--quiet")
+    assert zones_with(digest) == set()
+
+    fast = home.json(*create, "fast", "--storage-sku", "Premium_LRS")
+    assert zones_with(digest) == {"fast"}
+    assert fast["storageProfile"]["osDisk"]["storageAccountType"] == "Premium_LRS"
+    home.run("publish", "corp/web/1.2.0", "--managed-image", "fast", "--quiet")
+    (disk,) = home.json("show", "corp/web/1.2.0")["version"]["disks"]
+    assert (disk["digest"], disk["hostCaching"]) == (digest, "ReadOnly")
