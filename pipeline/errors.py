@@ -96,6 +96,13 @@ class Busy(Conflict):
     code = "Busy"
 
 
+class TooManyRequests(Busy):
+    """A source wants to be asked less often."""
+
+    code = "TooManyRequests"
+    http_status = 429
+
+
 class Refused(GalleriaError):
     """A rule or the safety of the host forbids it."""
 

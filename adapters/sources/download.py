@@ -22,6 +22,7 @@ from pathlib import Path
 from adapters import durable
 from adapters.sources.http import Answer, DownloadFailed, Reach, get, split
 from pipeline.errors import Conflict, InvalidParameter, NoSpace, NotFound, Refused, UnsafeImage
+from pipeline.gallery import rules
 from pipeline.ports import Meter, Progress
 from pipeline.sources import UrlSource, public_url
 
@@ -264,6 +265,8 @@ def _accepted(answer: Answer, part: _Part, url: str) -> tuple[int, int | None]:
         raise DownloadFailed(f"{answer.host!a} has no rest of what was begun; begin again")
     if answer.status in (404, 410):
         raise NotFound(f"{public_url(url)!a} is not there: {answer.host!a} answers {answer.status}")
+    if answer.status == 429:
+        raise rules.source_throttled(public_url(url), f"{answer.host!a} answers 429")
     if answer.status != 200:
         raise DownloadFailed(f"{answer.host!a} answers {answer.status} to {public_url(url)!a}")
     part.remember(answer.header("ETag"))

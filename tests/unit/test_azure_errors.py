@@ -14,7 +14,14 @@ import pytest
 from adapters.cli.resources import stored_source
 from pipeline.deploying import profile
 from pipeline.deploying.scale_sets import check_shape
-from pipeline.errors import Conflict, GalleriaError, InvalidParameter, NotFound, Refused
+from pipeline.errors import (
+    Conflict,
+    GalleriaError,
+    InvalidParameter,
+    NotFound,
+    Refused,
+    TooManyRequests,
+)
 from pipeline.gallery import rules
 from pipeline.gallery.documents import decode, encode, parse_date
 from pipeline.gallery.model import (
@@ -462,6 +469,15 @@ ROWS += [
 ]
 ROWS += [
     Row(
+        "source throttled",
+        lambda: rules.source_throttled("https://x.example/web.vhd", "429"),
+        TooManyRequests,
+        "Too many requests on source 'https://x.example/web.vhd'. Please reduce the number of "
+        "requests",
+        "TooManyRequests",
+        429,
+    ),
+    Row(
         "wrong kind in source.id",
         lambda: rules.wrong_source("/subscriptions/s/x", single=False),
         InvalidParameter,
@@ -499,7 +515,6 @@ ELSEWHERE = {
     "source changed on update": "no command takes the sources of a version that exists",
     "data disk added / LUN moved": "the same: a version's disks are fixed when it is published",
     "ephemeral OS / UltraSSD / unmanaged disk VM": "there are no such disks here",
-    "source throttled": "sources are local files or downloads that are tried again",
     "DES of another subscription / new LUN on update / ...": "there are no disk encryption sets",
     "deploy: cross-tenant": "tests/unit/test_guard.py, "
     "test_roles_reach_across_tenants_only_to_members",

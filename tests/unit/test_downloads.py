@@ -28,6 +28,7 @@ from pipeline.errors import (
     InvalidParameter,
     NotFound,
     Refused,
+    TooManyRequests,
     UnsafeImage,
 )
 from pipeline.sources import UrlSource
@@ -181,6 +182,7 @@ ANSWERS: Mapping[str, Callable[[Handler], None]] = {
     "chunked": _raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzzz\r\n"),
     "chunk-huge": _raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffff\r\nx"),
     "missing": lambda handler: handler.send_error(404),
+    "throttled": lambda handler: handler.send_error(429),
     "gone": lambda handler: handler.send_error(410),
     "forbidden": lambda handler: handler.send_error(403),
     "broken": lambda handler: handler.send_error(500),
@@ -359,6 +361,7 @@ HOSTILE: tuple[tuple[str, type[GalleriaError], str], ...] = (
     ("http://files.example:PORT/chunked", DownloadFailed, "failed"),
     ("http://files.example:PORT/chunk-huge", DownloadFailed, "failed"),
     ("http://files.example:PORT/missing", NotFound, "404"),
+    ("http://files.example:PORT/throttled", TooManyRequests, "Too many requests on source 'http"),
     ("http://files.example:PORT/gone", NotFound, "410"),
     ("http://files.example:PORT/forbidden", DownloadFailed, "403"),
     ("http://files.example:PORT/broken", DownloadFailed, "500"),

@@ -42,6 +42,7 @@ from pipeline.gallery.rules.sources import (
     distinct_sources,
     one_kind_of_source,
     source_missing,
+    source_throttled,
     wrong_source,
 )
 from pipeline.gallery.rules.updates import (
@@ -125,6 +126,7 @@ __all__ = [
     "soft_deletion",
     "source_missing",
     "source_region_targeted",
+    "source_throttled",
     "storage_type",
     "subscription_put",
     "targets",

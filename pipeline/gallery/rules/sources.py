@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
-from pipeline.errors import InvalidParameter, NotFound
+from pipeline.errors import InvalidParameter, NotFound, TooManyRequests
 from pipeline.gallery.model import HostCaching
 
 
@@ -10,6 +10,13 @@ def source_missing(name: object, why: str) -> NotFound:
     return NotFound(
         f"Source '{name}' is not found. Please check source exists, and is in the same region as "
         f"gallery image version being created ({why})."
+    )
+
+
+def source_throttled(name: object, why: str) -> TooManyRequests:
+    return TooManyRequests(
+        f"Too many requests on source '{name}'. Please reduce the number of requests ({why}).",
+        hint="give the command again later",
     )
 
 
