@@ -42,15 +42,14 @@ GRAINS = (4 << 10, 64 << 10, 256 << 10, MIB)  # how finely a change is counted
 
 # beside the test guest's own: the tools of a build server, about 1 GiB in all
 PACKAGES = ("build-essential", "git", "golang-1.19-go", "cmake", "gdb")
-# of the files' bytes: what is rewritten, so that with the file system's own metadata about 3 and
-# 15 % of the data are other data, in chunks of 256 KiB
-SMALL_UPGRADE, LARGE_UPGRADE = 0.025, 0.14
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
     """How much is measured on. `packages` None: no Debian, but files of noise, for the test of the
-    suite itself. `disk` is the length of the file systems' one disk."""
+    suite itself. `disk` is the length of the file systems' one disk. Of the files' bytes, `small`
+    and `large` are rewritten: with what the file system itself writes about 3 and 15 % of the data.
+    """
 
     name: str
     packages: tuple[str, ...] | None
@@ -58,10 +57,12 @@ class Scale:
     random: int
     sparse: int
     disk: int
+    small: float = 0.025
+    large: float = 0.14
 
 
 FULL = Scale("full", PACKAGES, 8 * GIB, 4 * GIB, 2 * TIB, 6 * GIB)
-QUICK = Scale("quick", (), 2 * GIB, GIB // 2, 2 * TIB, 3 * GIB)
+QUICK = Scale("quick", (), 2 * GIB, GIB // 2, 2 * TIB, 3 * GIB, small=0.01)
 TINY = Scale("tiny", None, 64 * MIB, 16 * MIB, 16 * GIB, 400 * MIB)
 SCALES = {scale.name: scale for scale in (FULL, QUICK, TINY)}
 
@@ -160,8 +161,8 @@ class Data:
     def _make(self, name: str, path: Path) -> None:
         makers: dict[str, Callable[[Path], None]] = {
             "v1.raw": self._system,
-            "v2.raw": lambda p: self._changed(p, SMALL_UPGRADE, seed=2),
-            "v3.raw": lambda p: self._changed(p, LARGE_UPGRADE, seed=3),
+            "v2.raw": lambda p: self._changed(p, self.scale.small, seed=2),
+            "v3.raw": lambda p: self._changed(p, self.scale.large, seed=3),
             "random.raw": self._random,
             "sparse.raw": self._sparse,
             "overlay.qcow2": self._overlay,
@@ -262,7 +263,7 @@ def _needs(name: str) -> Sequence[str]:
 
 def _recipe(scale: Scale) -> str:
     lengths = (scale.virtual_size, scale.random, scale.sparse)
-    recipe = repr((RECIPE, scale.packages, lengths, SMALL_UPGRADE, LARGE_UPGRADE, CONVERSIONS))
+    recipe = repr((RECIPE, scale.packages, lengths, scale.small, scale.large, CONVERSIONS))
     digest = hashlib.blake2s(recipe.encode(), digest_size=6)
     for name in debian.RECIPE_FILES:
         digest.update((Path(debian.__file__).parent / name).read_bytes())
