@@ -1,6 +1,7 @@
 """Update: change a published version. Regions that it is to leave lose its replicas, others get as
 many as are wanted, and new ones are made from the bases of a region that has them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -50,14 +51,21 @@ def resize_regions(version: ImageVersion, ports: Ports) -> ImageVersion:
         zones = ports.zones.get(status.region, ())
         holding = [zone for zone in zones if zone.find_version(version.zone_key) is not None]
         shares = placed_again(target, version.replica_count, holding)
-        if _counted(version, shares) != [share.replicas for share in shares]:
+        if not _as_wanted(version, status, shares):
             version = ports.gallery.set_region(version, resize(version, status, shares))
     return version
 
 
-def _counted(version: ImageVersion, shares: Sequence[Share]) -> list[int]:
-    """How many replicas there are in each of these zones."""
-    return [len(share.zone.find_version(version.zone_key) or ()) for share in shares]
+def _as_wanted(version: ImageVersion, status: RegionStatus, shares: Sequence[Share]) -> bool:
+    """Whether each zone has its number of replicas, and the catalog says so: a run that was killed
+    may have left either behind."""
+    recorded = Counter(replica["zone"] for replica in status.result.replicas)
+    return all(
+        recorded[share.zone.name]
+        == share.replicas
+        == len(share.zone.find_version(version.zone_key) or ())
+        for share in shares
+    )
 
 
 def resize(version: ImageVersion, status: RegionStatus, shares: Sequence[Share]) -> RegionStatus:

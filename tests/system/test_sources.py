@@ -418,6 +418,7 @@ def test_each_kind_takes_its_right(session: Session) -> None:
 
 
 # Azure's three scenarios, in the words of README
+README = Path(__file__).parents[2] / "README.md"
 SCENARIOS = """
 # a managed image to a version
 galleria image create -n golden --vm web.xml --no-generalize
@@ -435,6 +436,8 @@ galleria publish corp/general/1.0.3 --os-disk base.vhd --no-generalize
 
 
 def test_azures_three_scenarios(session: Session) -> None:
+    """README's very lines."""
+    assert SCENARIOS.strip() in README.read_text()
     at = session.path
     with served(at) as url:
         text = SCENARIOS.replace("URL", url).replace("sha256:HEX", checksum(at / "base.vhd"))
