@@ -132,6 +132,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     """End a child and whatever it started: SIGTERM to its group, then SIGKILL after a grace
     period."""
     if process.poll() is None:
+        _end_sandbox(process)
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
@@ -142,6 +143,25 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         if pipe is not None:
             with contextlib.suppress(OSError):
                 pipe.close()
+
+
+def _end_sandbox(process: subprocess.Popen[bytes]) -> None:
+    """End what is inside of a sandbox that may just be starting.
+
+    bubblewrap asks for the signal at its parent's death only after it was forked: with its parent
+    gone before that, it would live on. So the one outside is halted, that it forks no more, and
+    the one inside is killed, with which its whole namespace ends.
+    """
+    argv = process.args
+    if not isinstance(argv, list) or Path(argv[0]).name != "bwrap":
+        return
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        os.kill(process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        for child in children.read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+        os.kill(process.pid, signal.SIGCONT)
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes], timeout: float) -> bool:
