@@ -149,8 +149,8 @@ def _end_sandbox(process: subprocess.Popen[bytes]) -> None:
     """End what is inside of a sandbox that may just be starting.
 
     bubblewrap asks for the signal at its parent's death only after it was forked: with its parent
-    gone before that, it would live on. So the one outside is halted, that it forks no more, and
-    the one inside is killed, with which its whole namespace ends.
+    gone before that, it would live on. So the one outside is halted, that it forks no more; its
+    child is killed, with which the whole namespace ends, and the group that both begin in.
     """
     argv = process.args
     if not isinstance(argv, list) or Path(argv[0]).name != "bwrap":
@@ -161,7 +161,7 @@ def _end_sandbox(process: subprocess.Popen[bytes]) -> None:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         for child in children.read_text().split():
             os.kill(int(child), signal.SIGKILL)
-        os.kill(process.pid, signal.SIGCONT)
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes], timeout: float) -> bool:
