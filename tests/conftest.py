@@ -5,6 +5,7 @@ A missing tool skips a test on a laptop; with REQUIRE_TOOLS=1 (CI, the Vagrant l
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +25,13 @@ settings.load_profile("galleria")
 # The first test that asks for the guest pays for its build: mmdebstrap and two disks.
 BUILD_TIMEOUT = 1800
 SLOW_FIXTURES = {"guest", "guest_v2", "demonstration"}
+
+
+def pytest_configure() -> None:
+    """Take SIGINT again where the suite was started with it ignored (a shell's `&` does that):
+    tests send it to processes that would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
