@@ -64,7 +64,8 @@ class Home:
         document = json.loads(self.run(*args, "--json", status=status).stdout)
         assert isinstance(document, dict)
         assert document.pop("schemaVersion") == 1
-        assert not list(misspelled(document)), "names are spelled as in Azure's JSON"
+        wrong = list(misspelled(document))
+        assert not wrong, f"names that are not spelled as in Azure's JSON: {wrong}"
         return document
 
 

@@ -63,7 +63,8 @@ def try_guest(settings: Settings, target: str, plan: Plan) -> None:
     with settings.app() as app:
         report = try_generalize(parse_disk(target), plan, app.ports)
     settings.emit(
-        {"dryRun": True, "report": report}, f"{report_text(report)}\n\nnothing of it was kept"
+        {"dryRun": True, "report": without_inventory(report)},
+        f"{report_text(report)}\n\nnothing of it was kept",
     )
 
 
