@@ -136,8 +136,11 @@ def _descriptor(window: Window, findings: Findings, header: Header) -> str:
     length = header.descriptor_sectors * SECTOR
     if not 0 < length <= DESCRIPTOR_LIMIT or not header.descriptor:
         raise UnsafeImage("it has no descriptor of a sane length inside")
-    data = window.read(header.descriptor * SECTOR, length, "the VMDK descriptor").rstrip(b"\0")
-    if b"\0" in data or not data.isascii():
+    block = window.read(header.descriptor * SECTOR, length, "the VMDK descriptor")
+    # the text ends at the first NUL, as for qemu, which writes a shorter CID over a longer one
+    # and leaves the end of the old text behind that of the new
+    data = block.partition(b"\0")[0]
+    if not data.isascii():
         raise UnsafeImage("its descriptor is not plain text")
     text = data.decode("ascii")
     if not text.lower().startswith("# disk descriptorfile"):
