@@ -14,7 +14,7 @@ from typing import Any
 from blake3 import blake3
 
 from pipeline import shallow
-from pipeline.bootcheck import boot_stored, check_bootable
+from pipeline.bootcheck import boot_disks, boot_stored, check_bootable
 from pipeline.gallery import rules
 from pipeline.gallery.model import DiskSource as Origin
 from pipeline.gallery.model import (
@@ -206,6 +206,9 @@ def make_shallow(
     """The stages without a copy: what the replica leans on is the source itself."""
     shallow.check_lasting(request.sources)
     files = shallow.fingerprints(sources, ports.pins)
+    nvram = supply.description.nvram
+    if request.boot_check:
+        check_bootable(version, nvram, ports)
     with snapshot(sources, work, ports.pins) as (disks, pin):
         table = partition_table(disks, ports.images)
         confirm(version, table, {}, supply, request, ports)
@@ -216,12 +219,15 @@ def make_shallow(
         disks, report = prepare(disks, table, plan, supply, definition, guarding, work, ports)
         shallow.zero_free(disks, ports.images)
         unverified = confirm(version, table, report, supply, request, ports)
+        if request.boot_check:
+            booted = boot_disks(version, disks, nvram, work, ports)
+            report = {**report, "boot": booted.document()}
         pin.verify()
         shallow.check_still(files, ports.pins)
         with held(sinks(places), ports):
             parts = cached(shallow.image_disks(sources, files), supply, request)
             version = describe(version, parts, report, unverified, ports)
-            record = zone_record(version, ports, supply.description.nvram)
+            record = zone_record(version, ports, nvram)
             leaning = shallow.leaning_disks(sources, disks, edited=plan is not None)
             status = shallow.publish_leaning(record, leaning, places[version.location][0].zone)
             return ports.gallery.set_region(version, status)

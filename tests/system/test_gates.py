@@ -25,6 +25,7 @@ from pipeline.gallery.model import (
     ImageDefinition,
     OsState,
     OsType,
+    ReplicationMode,
     VersionRequest,
 )
 from pipeline.gallery.names import parse_definition, parse_version
@@ -328,6 +329,20 @@ def test_a_volume_that_bitlocker_hides_is_no_generalized_windows(house: House) -
     assert reason.startswith("bitlocker: /dev/sda1 is encrypted with BitLocker")
     with pytest.raises(InvalidParameter, match="Windows"):
         publish(house.request("corp/kept/1.0.0", plan=None), house.ports(host))
+
+
+def test_a_shallow_version_is_booted_too(house: House) -> None:
+    request = house.request("corp/linux/1.0.0", boot_check=True)
+    shallow = replace(request.version, replication_mode=ReplicationMode.SHALLOW)
+    request = replace(request, version=shallow)
+    with pytest.raises(StageFailed, match="no login prompt|ended"):
+        publish(request, house.ports(house.host(), Script("GRUB\n", ends="it ended")))
+    assert house.nothing_is_left()
+    script = Script("GRUB\n", CONSOLE)
+    publish(request, house.ports(house.host(), script))
+    assert house.report("corp/linux/1.0.0")["boot"]["hostname"] == "web-7"
+    assert script.machine is not None
+    assert script.machine.disks[0][-1].path == house.source.path
 
 
 def test_a_machine_that_cannot_be_booted_here_is_told_before_any_work(house: House) -> None:
