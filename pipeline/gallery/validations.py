@@ -1,7 +1,7 @@
 """What was checked of a version before it was published: Azure's validations profile, read-only,
 made from the report that is stored with it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -67,12 +67,17 @@ def _executed(
         yield "DeclaredProperties", known
     validation = report.get("validation")
     if validation is not None:
-        findings = validation.get("findings", ())
-        failed = any(item["severity"] == "fail" and not item["holds"] for item in findings)
-        status = ValidationStatus.FAILED if failed else ValidationStatus.SUCCEEDED
-        yield f"{str(validation.get('for', '')).capitalize()}Compatibility", status
+        yield f"{validation['for'].capitalize()}Compatibility", _of(validation["findings"])
     if "boot" in report:
         yield "Boot", ValidationStatus.SUCCEEDED  # one that does not boot is not published
+
+
+def _of(findings: Iterable[Mapping[str, Any]]) -> ValidationStatus:
+    """What the checks come to that a disk must pass: one that could not be made has not failed."""
+    results = {item["result"] for item in findings if item["severity"] == "fail"}
+    if "fail" in results:
+        return ValidationStatus.FAILED
+    return ValidationStatus.SUCCEEDED if results <= {"ok"} else ValidationStatus.UNKNOWN
 
 
 def _attributes(definition: ImageDefinition) -> Iterator[PlatformAttribute]:

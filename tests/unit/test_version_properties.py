@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from pipeline.azure.findings import Finding, Severity
 from pipeline.deploying.machine import enrolled_keys
 from pipeline.errors import EnvironmentMissing, InvalidParameter
 from pipeline.gallery import rules
@@ -256,7 +257,10 @@ def test_no_encryption_is_what_scripts_may_ask_for() -> None:
     rules.region_encryption(["null", "NULL"], ["eu", "us"], "p")
 
 
-FINDINGS = [{"severity": "fail", "holds": True}, {"severity": "warn", "holds": False}]
+FINE = Finding("upload size", Severity.FAIL, holds=True, found="1 GiB").document()
+WARNING = Finding("agent", Severity.WARN, holds=False, found="none").document()
+UNSURE = Finding("boot loader", Severity.FAIL, holds=None, found="not looked into").document()
+BAD = Finding("drivers", Severity.FAIL, holds=False, found="none").document()
 
 
 def test_the_validations_profile_says_what_was_checked() -> None:
@@ -266,7 +270,7 @@ def test_the_validations_profile_says_what_was_checked() -> None:
         "version": 2,
         "check": {"verdict": "generalized"},
         "boot": {"by": "login prompt"},
-        "validation": {"for": "azure", "findings": FINDINGS},
+        "validation": {"for": "azure", "findings": [FINE, WARNING]},
     }
     document = encode(validations(made, definition(purchase_plan=plan), report))
     assert document["validationEtag"] == "d"
@@ -279,6 +283,10 @@ def test_the_validations_profile_says_what_was_checked() -> None:
         "source_image_offer",
         "source_image_sku",
     ]
+    for findings, status in (([FINE, UNSURE], "Unknown"), ([UNSURE, BAD], "Failed")):
+        report = {"validation": {"for": "azure", "findings": findings}}
+        _, found = validations(made, definition(), report).executed_validations
+        assert (found.type, found.status.value) == ("AzureCompatibility", status)
     unsure = replace(made, unverified=("osType",))
     forced = {"check": {"verdict": "specialized", "forced": True}}
     statuses = validations(unsure, definition(), forced).executed_validations
