@@ -13,6 +13,7 @@ from pipeline.gallery.documents import parse_date
 from pipeline.gallery.model import (
     AdditionalReplicaSet,
     Feature,
+    HostCaching,
     PurchasePlan,
     StorageAccountType,
     TargetRegion,
@@ -236,6 +237,16 @@ def of_disks(values: Iterable[str], option: str) -> Mapping[int | None, Sequence
 def disk_option(lun: int | None) -> str:
     """A disk in a message."""
     return "the OS disk" if lun is None else f"the data disk at LUN {lun}"
+
+
+def caching(values: Iterable[str], option: str) -> dict[int | None, HostCaching]:
+    """`[LUN=]None|ReadOnly|ReadWrite` items, by LUN; None is what stands without one."""
+    found: dict[int | None, HostCaching] = {}
+    for lun, texts in of_disks(values, option).items():
+        if len(texts) > 1:
+            raise click.UsageError(f"{option}: {'a disk' if lun is None else lun} has it twice")
+        found[lun] = enum_value(HostCaching, texts[0], option)
+    return found
 
 
 def plan(text: str | None, option: str) -> PurchasePlan | None:

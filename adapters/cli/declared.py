@@ -14,7 +14,6 @@ from pipeline.errors import InvalidParameter
 from pipeline.gallery import rules
 from pipeline.gallery.documents import decode
 from pipeline.gallery.model import (
-    HostCaching,
     ReplicationMode,
     SafetyProfile,
     SecurityProfile,
@@ -164,7 +163,7 @@ def version_request(name: str, values: Mapping[str, Any], regions: Iterable[str]
                 _signatures(values["signatures"]),
             )
         ),
-        host_caching=_caching(values["caching"]),
+        host_caching=arguments.caching(values["caching"], "--host-caching"),
     )
 
 
@@ -192,14 +191,3 @@ def _signatures(file: Path | None) -> UefiKeySignatures:
     except ValueError as error:
         raise InvalidParameter(f"--uefi-additional-signatures: no JSON: {error}") from None
     return decode(UefiKeySignatures, document)
-
-
-def _caching(values: Iterable[str]) -> dict[int | None, HostCaching]:
-    found: dict[int | None, HostCaching] = {}
-    for lun, texts in arguments.of_disks(values, "--host-caching").items():
-        if len(texts) > 1:
-            raise click.UsageError(
-                f"--host-caching: {arguments.disk_option(lun)} has it more than once"
-            )
-        found[lun] = arguments.enum_value(HostCaching, texts[0], "--host-caching")
-    return found

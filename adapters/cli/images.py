@@ -79,11 +79,7 @@ def _storage(values: Mapping[str, Any]) -> "Storage":
     from pipeline.resources.images import Storage
 
     kind, os_caching = values["kind"], values["os_caching"]
-    of_data: dict[int | None, HostCaching] = {}
-    for lun, texts in arguments.of_disks(values["data_caching"], "--data-disk-caching").items():
-        if len(texts) > 1:
-            raise click.UsageError("--data-disk-caching: a disk has it more than once")
-        of_data[lun] = arguments.enum_value(HostCaching, texts[0], "--data-disk-caching")
+    of_data = arguments.caching(values["data_caching"], "--data-disk-caching")
     return Storage(
         None if kind is None else StorageAccountType(kind),
         values["zone_resilient"],

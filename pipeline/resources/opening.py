@@ -14,7 +14,7 @@ from pipeline.errors import NotFound
 from pipeline.gallery import rules
 from pipeline.gallery.model import ImageVersion, Origin, OsState
 from pipeline.gallery.service import GalleryService
-from pipeline.gallery.shared_ids import is_shared_reference, parse_shared
+from pipeline.gallery.shared_ids import shared_name
 from pipeline.guest.report import digest, inherited
 from pipeline.machines import CaptureRequest, MachineFacts, Machines, whole
 from pipeline.placement import Zones
@@ -211,10 +211,7 @@ def described(supply: Supply, resource: Resource) -> Supply:
 
 def known_as(version: ImageVersion, reference: str) -> str:
     """The id by which the caller knows a version: to others than its owner, the shared one."""
-    if not is_shared_reference(reference):
-        return version.name.arm_id
-    shared = parse_shared(reference)
-    return f"{shared.id}/Images/{shared.definition}/Versions/{version.name.number}"
+    return shared_name(reference, version.number) or version.name.arm_id
 
 
 def named(disks: Sequence[DiskSource], source: AnySource) -> Mapping[int | None, Origin]:

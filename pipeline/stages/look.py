@@ -21,6 +21,7 @@ from pipeline.ports import Guest, GuestFacts, GuestHost, GuestSession, Images, P
 from pipeline.stages.ingest import Disk
 
 # verdicts that a Generalized definition does not take
+NO_FACTS = GuestFacts("unknown")
 CONTRADICTIONS = ("specialized", "half-way")
 
 
@@ -127,7 +128,7 @@ def untouched(
         return _unknown(error.message)
 
 
-def _unknown(reason: str, facts: GuestFacts = GuestFacts("unknown")) -> Look:  # noqa: B008 - frozen
+def _unknown(reason: str, facts: GuestFacts = NO_FACTS) -> Look:
     return Look(facts, Evidence("unknown", (reason,)), findings=no_findings())
 
 
