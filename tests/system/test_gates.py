@@ -335,7 +335,7 @@ def test_a_shallow_version_is_booted_too(house: House) -> None:
     request = house.request("corp/linux/1.0.0", boot_check=True)
     shallow = replace(request.version, replication_mode=ReplicationMode.SHALLOW)
     request = replace(request, version=shallow)
-    with pytest.raises(StageFailed, match="no login prompt|ended"):
+    with pytest.raises(StageFailed, match=r"no login prompt|ended"):
         publish(request, house.ports(house.host(), Script("GRUB\n", ends="it ended")))
     assert house.nothing_is_left()
     script = Script("GRUB\n", CONSOLE)
