@@ -6,7 +6,8 @@ CPU time is each one's own. Forked, so call it before there are threads or datab
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Generic, TypeVar
@@ -14,6 +15,7 @@ from typing import Generic, TypeVar
 from pipeline.errors import GalleriaError
 
 T = TypeVar("T")
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -36,8 +38,9 @@ def together(
         while waiting or running:
             while waiting and len(running) < jobs:
                 index, task = waiting.pop(0)
-                reading, process = _start(task, explain)
-                running[reading] = index, process
+                with _held_back():  # nobody else would stop what is not noted yet
+                    reading, process = _start(task, explain)
+                    running[reading] = index, process
             for ready in wait(list(running)):
                 assert isinstance(ready, Connection)  # noqa: S101 - nothing else is waited for
                 index, process = running.pop(ready)
@@ -48,6 +51,16 @@ def together(
         for _, process in running.values():
             process.join()
     return [results[index] for index in range(len(tasks))]
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """The signals that end this process come when the `with` is over."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
 def _start(
@@ -66,6 +79,7 @@ def _child(
     # a terminal's Ctrl-C reaches every process: the parent's word is enough, and comes once
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         writing.send(_Outcome(task()))
     except Exception as error:
         known = explain(error)

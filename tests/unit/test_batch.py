@@ -68,7 +68,7 @@ def test_interrupted_all_are_stopped(tmp_path: Path) -> None:
     def interrupt() -> None:
         while len(list(tmp_path.iterdir())) < 2:
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     # a shell's background jobs are born deaf to it
     old = signal.signal(signal.SIGINT, signal.default_int_handler)
