@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from adapters import command
 from fixtures import debian
@@ -19,8 +19,12 @@ from fixtures.demonstration import Demonstration, begin_afresh
 from fixtures.demonstration import run as run_demonstration
 
 # A busy host is no failure: what is too slow is caught by the tests' own timeouts.
-settings.register_profile("galleria", deadline=None)
-settings.load_profile("galleria")
+settings.register_profile("galleria", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# CI judges a change by the same examples each time; the search for new ones is for other runs.
+settings.register_profile(
+    "ci", parent=settings.get_profile("galleria"), derandomize=True, database=None
+)
+settings.load_profile("ci" if os.environ.get("REQUIRE_TOOLS") == "1" else "galleria")
 
 # The first test that asks for the guest pays for its build: mmdebstrap and two disks.
 BUILD_TIMEOUT = 1800

@@ -70,7 +70,6 @@ runs = st.tuples(st.integers(0, SIZE // 512 - 1), st.integers(1, 2000), st.integ
 
 @settings(
     max_examples=20,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

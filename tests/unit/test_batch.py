@@ -19,12 +19,15 @@ def number(value: int) -> int:
     return value * value
 
 
-def mark(directory: Path, name: str) -> int:
-    """How many were there with this one."""
-    (directory / name).touch()
-    time.sleep(0.2)
-    there = len(list(directory.iterdir()))
-    (directory / name).unlink()
+def mark(directory: Path, name: str, jobs: int) -> int:
+    """How many are there with this one. The first wait until so many have begun as may run."""
+    (directory / f"begun-{name}").touch()
+    (directory / f"runs-{name}").touch()
+    while len(list(directory.glob("begun-*"))) < jobs:
+        time.sleep(0.01)
+    time.sleep(0.1)  # for one that should not run
+    there = len(list(directory.glob("runs-*")))
+    (directory / f"runs-{name}").unlink()
     return there
 
 
@@ -44,7 +47,7 @@ def test_results_are_in_the_order_of_the_tasks() -> None:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_no_more_than_that_many_run_at_once(tmp_path: Path, jobs: int) -> None:
-    tasks = [partial(mark, tmp_path, str(index)) for index in range(4)]
+    tasks = [partial(mark, tmp_path, str(index), jobs) for index in range(4)]
     assert max(int(str(found)) for found in together(jobs, tasks, explain)) == jobs
 
 

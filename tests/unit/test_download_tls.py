@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    daemon_threads = True
+    daemon_threads = False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that do not trust the certificate go away."""
@@ -96,7 +96,9 @@ def server(certificate: Path) -> Iterator[int]:
 
 def fetch(url: str, directory: Path, trusted: Path | None) -> bytes:
     context = None if trusted is None else ssl.create_default_context(cafile=str(trusted))
-    reach = Reach(networks("127.0.0.1/32"), lambda host, port: ["127.0.0.1"], 1.0, 1.0, tls=context)
+    reach = Reach(
+        networks("127.0.0.1/32"), lambda host, port: ["127.0.0.1"], 10.0, 10.0, tls=context
+    )
     downloads = Downloads(directory / "cache", open_progress(Mode.NONE), reach, Bounds())
     with downloads.open(UrlSource(None, url, DIGEST)) as path:
         return path.read_bytes()

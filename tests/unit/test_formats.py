@@ -5,7 +5,7 @@ import struct
 import tempfile
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.formats import Window
@@ -50,7 +50,7 @@ def noise(draw: st.DrawFn, format: ImageFormat) -> bytes:
 
 
 @pytest.mark.parametrize("format", ImageFormat)
-@settings(max_examples=150, deadline=1000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(data=st.data())
 def test_noise_is_refused_and_nothing_else_is_raised(
     format: ImageFormat, data: st.DataObject

@@ -255,7 +255,7 @@ def test_no_stream_writes_past_its_cluster(
     assert inflate(slot, good, codec, [Packed(0, CLUSTER, 0, len(whole))]) == NOISE
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_damaged_tables_are_refused_or_stay_in_the_file(data: st.DataObject) -> None:
     packed = deflated(TEXT)
