@@ -129,6 +129,10 @@ def _drip_headers(handler: Handler) -> None:
         time.sleep(0.02)
 
 
+def _stall(handler: Handler) -> None:
+    handler.server.ended.wait()
+
+
 def _raw(content: bytes) -> Callable[[Handler], None]:
     def answer(handler: Handler) -> None:
         handler.wfile.write(content)
@@ -174,7 +178,7 @@ ANSWERS: Mapping[str, Callable[[Handler], None]] = {
     "gzip": lambda handler: handler.whole(Content_Encoding="gzip"),
     "drip": _drip,
     "drip-headers": _drip_headers,
-    "stall": lambda handler: handler.server.ended.wait(),
+    "stall": _stall,
     "noise": _raw(b"\x00\xff" * 1000),
     "status": _raw(b"HTTP/1.1 9999 What\r\n\r\n"),
     "header": _raw(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n"),
