@@ -1,6 +1,6 @@
-"""What a file system can do, found by trying: clones, holes, extents, immutable files.
+"""What a file system can do, found by trying: clones, holes, immutable files.
 
-Numbers are from linux/fs.h, linux/fiemap.h and linux/falloc.h (x86 and arm64 have the same).
+Numbers are from linux/fs.h and linux/falloc.h (x86 and arm64 have the same).
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import fcntl
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.data.extents import Range
@@ -20,20 +20,12 @@ _FICLONERANGE = 0x4020940D
 _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
 _FS_IMMUTABLE_FL = 0x10
-_FS_IOC_FIEMAP = 0xC020660B
-_FIEMAP_FLAG_SYNC = 1
-_FIEMAP_EXTENT_LAST = 1
-# unknown location, not allocated yet, or inline in metadata: no blocks of its own can be named
-_FIEMAP_UNPLACED = 0x2 | 0x4 | 0x200
-_FIEMAP_BATCH = 1024
-_FIEMAP_HEAD = struct.Struct("=QQIIII")
-_FIEMAP_EXTENT = struct.Struct("=QQQQQIIII")
 _PUNCH_HOLE = 0x2 | 0x1  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 _KEEP_SIZE = 0x1  # FALLOC_FL_KEEP_SIZE
 _SYNC_WAIT_BEFORE, _SYNC_WRITE, _SYNC_WAIT_AFTER = 1, 2, 4  # linux/fs.h: SYNC_FILE_RANGE_*
 
 # What "this file system, or this pair of files, can't" looks like; anything else is an error.
-_CANNOT = {
+CANNOT = {
     errno.EOPNOTSUPP,
     errno.ENOTTY,
     errno.ENOSYS,
@@ -59,7 +51,7 @@ def clone(source: Path, target: Path) -> bool:
         try:
             fcntl.ioctl(fd, _FICLONE, reading)
         except OSError as error:
-            if error.errno in _CANNOT:
+            if error.errno in CANNOT:
                 return False
             raise
         return True
@@ -76,7 +68,7 @@ def clone_range(source: int, target: int, area: Range, target_offset: int) -> bo
     try:
         fcntl.ioctl(target, _FICLONERANGE, argument)
     except OSError as error:
-        if error.errno in _CANNOT:
+        if error.errno in CANNOT:
             return False
         raise
     return True
@@ -99,7 +91,7 @@ def _fallocate(fd: int, mode: int, offset: int, length: int) -> bool:
         number = ctypes.get_errno()
         if number == errno.EINTR:
             continue
-        if number in _CANNOT:
+        if number in CANNOT:
             return False
         raise OSError(number, os.strerror(number))
     return True
@@ -125,7 +117,7 @@ def _sync_range(fd: int, offset: int, length: int, flags: int) -> None:
         number = ctypes.get_errno()
         if number == errno.EINTR:
             continue
-        if number in (*_CANNOT, errno.ESPIPE):
+        if number in (*CANNOT, errno.ESPIPE):
             return
         raise OSError(number, os.strerror(number))
 
@@ -142,7 +134,7 @@ def set_immutable(path: Path, *, on: bool) -> bool:
             if wanted != flags:
                 fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("=q", wanted))
     except OSError as error:
-        if error.errno in (*_CANNOT, errno.EPERM, errno.EACCES):
+        if error.errno in (*CANNOT, errno.EPERM, errno.EACCES):
             return False
         raise
     return True
@@ -194,68 +186,6 @@ def _unescape(text: bytes) -> bytes:
 def same_device(one: Path, other: Path) -> bool:
     """Whether two paths are on one file system (btrfs subvolumes of one count as different)."""
     return one.stat().st_dev == other.stat().st_dev
-
-
-def allocated_bytes(paths: Iterable[Path]) -> int:
-    """What files of one file system occupy together, shared blocks counted once (FIEMAP).
-
-    Where FIEMAP is missing each file counts by its blocks. Compressed extents count uncompressed;
-    a file that is removed meanwhile counts nothing.
-    """
-    blocks: list[tuple[int, int]] = []
-    unplaced = 0
-    for path in paths:
-        try:
-            with _opened(path, os.O_RDONLY) as fd:
-                placed, rest = _blocks(fd)
-        except FileNotFoundError:
-            continue
-        blocks += placed
-        unplaced += rest
-    return unplaced + _covered(blocks)
-
-
-def _blocks(fd: int) -> tuple[list[tuple[int, int]], int]:
-    """The physical extents of a file, and the bytes of it that have no place of their own."""
-    try:
-        found = list(_physical(fd))
-    except OSError as error:
-        if error.errno not in _CANNOT:
-            raise
-        return [], os.fstat(fd).st_blocks * 512
-    placed = [(start, length) for start, length, known in found if known]
-    return placed, sum(length for _, length, known in found if not known)
-
-
-def _covered(blocks: list[tuple[int, int]]) -> int:
-    total = end = 0
-    for start, length in sorted(blocks):
-        stop = start + length
-        if stop > end:
-            total += stop - max(start, end)
-            end = stop
-    return total
-
-
-def _physical(fd: int) -> Iterator[tuple[int, int, bool]]:
-    """The extents of a file: physical start, length, and whether the start means anything."""
-    position = 0
-    while True:
-        head = _FIEMAP_HEAD.pack(
-            position, (1 << 64) - 1 - position, _FIEMAP_FLAG_SYNC, 0, _FIEMAP_BATCH, 0
-        )
-        answer = bytearray(head + bytes(_FIEMAP_BATCH * _FIEMAP_EXTENT.size))
-        fcntl.ioctl(fd, _FS_IOC_FIEMAP, answer)
-        found = _FIEMAP_HEAD.unpack_from(answer)[3]
-        for index in range(found):
-            at = _FIEMAP_HEAD.size + index * _FIEMAP_EXTENT.size
-            logical, physical, length, _, _, flags, *_ = _FIEMAP_EXTENT.unpack_from(answer, at)
-            yield physical, length, not flags & _FIEMAP_UNPLACED
-            position = logical + length
-            if flags & _FIEMAP_EXTENT_LAST:
-                return
-        if not found:
-            return
 
 
 @contextlib.contextmanager

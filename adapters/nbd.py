@@ -137,6 +137,10 @@ class NbdDevice:
         """Never: qemu writes its own file."""
         return None
 
+    def holds(self, file: int | None, area: Range, offset: int) -> bool:
+        """Not that anybody knew."""
+        return False
+
     def flush(self) -> None:
         """Durable on return: qemu flushes what all connections have written (multi-conn)."""
         with self._handle() as handle:

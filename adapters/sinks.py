@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from pathlib import Path
 
-from adapters import durable, filesystem, rawfile
+from adapters import durable, fiemap, filesystem, rawfile
 from adapters.profile import Writing
 from pipeline.data.extents import Range
 from pipeline.ports import Sink
@@ -28,12 +28,14 @@ class RawSink:
 
     def __init__(self, path: Path, virtual_size: int, writing: Writing = Writing.BEHIND) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._path = path
         self._fd = os.open(path, flags, 0o644)
         self._direct = -1
         self._virtual_size = virtual_size
         self._writing = writing
         self._behind: deque[Range] = deque()  # what the disk has begun to write, oldest first
         self._lock = threading.Lock()
+        self._maps: dict[int, fiemap.BlockMap | None] = {}  # by descriptor
         self._strangers: set[int] = set()  # devices whose files can't share blocks with this one
         try:
             os.ftruncate(self._fd, virtual_size)
@@ -92,6 +94,24 @@ class RawSink:
             return Range(start, end - start)
         self._strangers.add(device)
         return None
+
+    def holds(self, file: int | None, area: Range, offset: int) -> bool:
+        """By FIEMAP, of the sink as it was at the first question."""
+        self._check(area.length, offset)
+        runs = self._runs(self._fd, offset, area.length)
+        if runs is None:
+            return False
+        return runs == ([] if file is None else self._runs(file, area.start, area.length))
+
+    def _runs(self, file: int, start: int, length: int) -> list[fiemap.Run] | None:
+        blocks = self._blocks_of(file)
+        return None if blocks is None else blocks.runs(start, length)
+
+    def _blocks_of(self, file: int) -> fiemap.BlockMap | None:
+        if file not in self._maps:
+            beside = os.fstat(file).st_dev == os.fstat(self._fd).st_dev
+            self._maps[file] = fiemap.block_map(self._path, file) if beside else None
+        return self._maps[file]
 
     def read_into(self, buf: memoryview, offset: int) -> None:
         self._check(len(buf), offset)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adapters import durable, filesystem
+from adapters import durable, fiemap, filesystem
 from adapters.profile import Writing, ZoneProfile, probe
 from adapters.sandbox import Sandbox
 from adapters.zones import bases, deployed, layout, versions
@@ -151,7 +151,7 @@ class DirectoryZone:
         parts = [self._path / layout.BASES, self._path / layout.VERSIONS]
         if keys is not None:
             parts = list(self._parts(keys))
-        return filesystem.allocated_bytes(
+        return fiemap.allocated_bytes(
             path
             for part in parts
             for path in part.rglob("*")

@@ -84,6 +84,9 @@ class ZoneSink:
         with layout.room(self._zone):
             return self._sink.share(file, area, offset)
 
+    def holds(self, file: int | None, area: Range, offset: int) -> bool:
+        return self._sink.holds(file, area, offset)
+
     def read_into(self, buf: memoryview, offset: int) -> None:
         self._sink.read_into(buf, offset)
 

@@ -54,7 +54,7 @@ class Known:
 @dataclass(frozen=True, slots=True)
 class Task:
     """A work, and for each target what its sink reads as now; `leaves` are its digests if they are
-    known and every target has them already."""
+    known without reading it, and every target has them already."""
 
     work: Work
     olds: tuple[Old, ...]
@@ -78,7 +78,8 @@ def copy(
     stored. Of a `steady` source, which the caller can tell did not change in the meantime, it is
     read from the source, whose pages may be in memory; the two are the same then.
 
-    What is `known` is not read where every target holds it.
+    What is `known` is not read where every target holds it, and neither is what a target's parent
+    has in common with the source's files: blocks that both have, on a file system that clones.
 
     Without targets it only hashes. A target whose sink raises OSError or GalleriaError is dropped
     and reported; the first of these errors is raised when none is left. Errors of the source are
@@ -100,7 +101,7 @@ def copy(
             writer.bring(task.work, leaves, old, buf, sharing.of(writer) if sharing else ())
         return leaves
 
-    tasks = _tasks(plan(source, request_size), writers, known)
+    tasks = _tasks(plan(source, request_size), source, writers, known)
     with closing(in_order(tasks, transfer, threads, request_size)) as results:
         for task, leaves in results:
             work = task.work
@@ -169,7 +170,7 @@ def _unexpected(work: Work, leaves: Leaves, expected: Cursor) -> Iterator[Range]
 
 
 def _tasks(
-    works: Iterable[Work], writers: Sequence["Writer"], known: Known | None
+    works: Iterable[Work], source: Source, writers: Sequence[Writer], known: Known | None
 ) -> Iterator[Task]:
     """Tell each work what every target's sink reads as now, and whether it has to be read."""
     cursor = Cursor(known.manifest) if known is not None else None
@@ -183,12 +184,18 @@ def _tasks(
             pieces = [Work(start, min(step, end - start), ()) for start in starts]
         for piece in pieces:
             olds = tuple(writer.old(piece) for writer in writers)
-            leaves = None
+            found: Leaves | None = None
             if known is not None and cursor is not None and _lies_in(piece, known.layer):
                 found = tuple(cursor.leaf(piece.first + index) for index in range(piece.count))
-                digests = tuple(leaf and leaf.blake3 for leaf in found)
-                leaves = found if all(old.leaves == digests for old in olds) else None
-            yield Task(piece, olds, leaves)
+            elif piece.parts:
+                holders = (
+                    old
+                    for writer, old in zip(writers, olds, strict=True)
+                    if writer.holds(piece, source)
+                )
+                found = next((old.leaves for old in holders), None)
+            everywhere = found is not None and all(old.leaves == found for old in olds)
+            yield Task(piece, olds, found if everywhere else None)
 
 
 def _lies_in(work: Work, layer: int) -> bool:

@@ -9,7 +9,7 @@ from pipeline.data.extents import Range, common, join, without
 from pipeline.data.manifest import Cursor, ManifestReader
 from pipeline.data.reading import Leaves, Work
 from pipeline.errors import GalleriaError
-from pipeline.ports import Sink
+from pipeline.ports import Sink, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Old:
-    """What a sink holds in a work's leaves: their BLAKE3 (None: zero), or, for a work that is all
-    zero, the ranges that are not."""
+    """What a sink holds in a work's leaves: their digests, or, for a work that is all zero, the
+    ranges that are not."""
 
-    leaves: tuple[bytes | None, ...] = ()
+    leaves: Leaves = ()
     ranges: tuple[Range, ...] = ()
 
 
@@ -53,11 +53,33 @@ class Writer:
         try:
             if not work.parts:
                 return Old(ranges=tuple(filled(work, self.parent)))
-            leaves = [self.parent.leaf(work.first + index) for index in range(work.count)]
+            leaves = tuple(self.parent.leaf(work.first + index) for index in range(work.count))
         except (OSError, GalleriaError) as error:
             self._drop(error)
             return Old()
-        return Old(leaves=tuple(leaf and leaf.blake3 for leaf in leaves))
+        return Old(leaves)
+
+    def holds(self, work: Work, source: Source) -> bool:
+        """Whether the sink has, of all that is in a work, the very blocks that the source has: what
+        the sink's parent is known to be there, the source is."""
+        parent = self.target.parent
+        if parent is None or self.error is not None:
+            return False
+        if parent.virtual_size != source.virtual_size:  # the last leaf may be another one
+            return False
+        sink, position = self.target.sink, work.start
+        for part in work.parts:
+            file = source.file(part.layer)
+            if part.offset is None or file is None:
+                return False
+            gap = Range(position, part.start - position)
+            if gap.length and not sink.holds(None, gap, gap.start):
+                return False
+            if not sink.holds(file, Range(part.offset, part.length), part.start):
+                return False
+            position = part.end
+        rest = Range(position, work.start + work.length - position)
+        return not rest.length or sink.holds(None, rest, rest.start)
 
     def share(self, file: int, area: Range, offset: int) -> Range | None:
         """`Sink.share` of its sink."""
@@ -108,7 +130,7 @@ class Writer:
             if leaf is None:
                 if before is not None:
                     join(cleared, area)
-            elif leaf.blake3 == before:
+            elif before is not None and leaf.blake3 == before.blake3:
                 kept += area.length
             else:
                 join(changed, area)

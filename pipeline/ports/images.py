@@ -73,7 +73,7 @@ class Source(Protocol):
 
     def file(self, layer: int) -> int | None:
         """The open file that extents of this layer with an `offset` lie in; None when there is
-        none. Only for `Sink.share`."""
+        none. Only for `Sink.share` and `Sink.holds`."""
         ...
 
     def close(self) -> None: ...
@@ -92,6 +92,11 @@ class Sink(Protocol):
         """Instead of `write`: let the sink from `offset` on have the very blocks of `area` of an
         open file, where the file system can. Returns the range of the sink that has them now, which
         may lack what are not whole blocks; None, with nothing changed, where it can't."""
+        ...
+
+    def holds(self, file: int | None, area: Range, offset: int) -> bool:
+        """Whether the sink has from `offset` on the very blocks of `area` of an open file, or, of
+        no file, none. To be asked before anything there is written; no is always a right answer."""
         ...
 
     def read_into(self, buf: memoryview, offset: int) -> None:

@@ -69,6 +69,9 @@ class MemorySink:
     def share(self, file: int, area: Range, offset: int) -> Range | None:
         return None
 
+    def holds(self, file: int | None, area: Range, offset: int) -> bool:
+        return False
+
     def read_into(self, buf: memoryview, offset: int) -> None:
         self._check(len(buf), offset)
         with self._lock:

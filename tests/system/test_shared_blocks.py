@@ -217,6 +217,44 @@ def test_regions_on_one_file_system_share_one_copy(place: Path, tmp_path: Path) 
     assert used(place) - before < 3 * MIB
 
 
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+def test_blocks_that_the_last_version_has_are_not_read_again(
+    kind: str, place: Path, tmp_path: Path
+) -> None:
+    """The disk of a machine that went on after 1.0.0 was made of it, in its own file."""
+    raw, source = tmp_path / "disk.raw", place / f"disk.{kind}"
+    content = bytearray(disk(raw))
+    argv = ["qemu-img", "convert", "-f", "raw", "-O", kind, str(raw), str(source)]
+    subprocess.run(argv, check=True)
+    world = lab(place, tmp_path / "home", "eu", "us")
+    world.publish("1.0.0", DiskSource(None, source), eu=1, us=1)
+    changes = [(3 * MIB, 2 * LEAF, 0x5A), (9 * MIB + 4096, 512, 0x5B), (12 * MIB, LEAF, 0)]
+    for start, length, value in changes:
+        content[start : start + length] = bytes([value]) * length
+        write = f"write -q {'-z -u' if not value else f'-P {value}'} {start} {length}"
+        subprocess.run(["qemu-io", "-f", kind, "-c", write, str(source)], check=True)
+    version = world.publish("1.0.1", DiskSource(None, source), eu=1, us=1)
+    results = {status.region: status.result for status in version.regions}
+    assert 2 * LEAF <= results["eu"].bytes_read <= 4 * MIB  # a request is 1 MiB
+    assert results["eu"].bytes_written == 3 * LEAF
+    assert version.disks[0].digest == root(bytes(content), tmp_path)
+    for path, _ in replicas(version):
+        assert path.read_bytes() == content
+
+
+def test_a_disk_that_grew_is_not_what_its_first_blocks_are(place: Path, tmp_path: Path) -> None:
+    """The last leaf of the old one is part of a longer leaf now, in the same blocks."""
+    source = place / "disk.raw"
+    content = disk(source)
+    world = lab(place, tmp_path / "home", "eu")
+    world.publish("1.0.0", DiskSource(None, source), eu=1)
+    os.truncate(source, len(content) + 3 * 512)
+    version = world.publish("1.0.1", DiskSource(None, source), eu=1)
+    assert version.disks[0].digest == root(content + bytes(3 * 512), tmp_path)
+    ((replica, _),) = replicas(version)
+    assert replica.read_bytes() == content + bytes(3 * 512)
+
+
 def test_regions_without_clones_take_over_one_delta(
     mount: Mount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ WORLD_CALLS = re.compile(r"os\.(system|popen|fork|forkpty|posix_spawn\w*|exec\w+
 STOREYS = (
     {"command", "durable", "text", "usage", "vhd"},
     {"sandbox", "filesystem", "formats"},
-    {"qemu", "rawfile", "profile"},
+    {"qemu", "rawfile", "profile", "fiemap"},
     {"nbd", "sinks", "pins"},
 )
 WIRING = {"app", "cli", "doctor"}

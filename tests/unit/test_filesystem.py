@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adapters import filesystem, profile
+from adapters import fiemap, filesystem, profile
 
 MIB = 1 << 20
 
@@ -22,7 +22,7 @@ def test_blocks_count_where_extents_cannot_be_had(
     path = tmp_path / "file"
     path.write_bytes(os.urandom(MIB))
     monkeypatch.setattr(fcntl, "ioctl", ioctl)
-    assert filesystem.allocated_bytes([path, path]) == 2 * path.stat().st_blocks * 512
+    assert fiemap.allocated_bytes([path, path]) == 2 * path.stat().st_blocks * 512
 
 
 def test_a_hole_is_not_counted_and_a_lost_file_neither(tmp_path: Path) -> None:
@@ -30,9 +30,9 @@ def test_a_hole_is_not_counted_and_a_lost_file_neither(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.write(os.urandom(MIB))
         file.truncate(1 << 30)
-    assert MIB <= filesystem.allocated_bytes([path, tmp_path / "gone"]) < 2 * MIB
+    assert MIB <= fiemap.allocated_bytes([path, tmp_path / "gone"]) < 2 * MIB
     # a file twice is a file once: its blocks are the same
-    assert filesystem.allocated_bytes([path, path]) == filesystem.allocated_bytes([path])
+    assert fiemap.allocated_bytes([path, path]) == fiemap.allocated_bytes([path])
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
@@ -48,7 +48,7 @@ def test_a_real_error_is_not_taken_for_cannot(
     with pytest.raises(OSError, match=os.strerror(number)):
         filesystem.clone(path, tmp_path / "clone")
     with pytest.raises(OSError, match=os.strerror(number)):
-        filesystem.allocated_bytes([path])
+        fiemap.allocated_bytes([path])
     with pytest.raises(OSError, match=os.strerror(number)):
         filesystem.set_immutable(path, on=True)
 
