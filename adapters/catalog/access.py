@@ -1,14 +1,15 @@
 """The queries of access control and of the audit record."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from adapters.catalog import access_tables as a
 from adapters.catalog import tables as t
+from adapters.catalog.conditions import IS_GALLERY, gallery_keys
 from pipeline.errors import Conflict
 from pipeline.gallery import rules
 from pipeline.gallery.access import Assignment, Principal
@@ -20,6 +21,9 @@ from pipeline.gallery.names import GalleryName
 from pipeline.gallery.sharing import Sharing
 
 PAGE = 500  # entries of the audit record that are fetched at a time
+
+_HEAD = select(a.audit_head.c.seq, a.audit_head.c.hash)
+_ADVANCE = update(a.audit_head).where(a.audit_head.c.seq == bindparam("after"))
 
 
 class AccessQueries:
@@ -39,17 +43,19 @@ class AccessQueries:
         return sorted((decode(Assignment, item) for item in found), key=lambda item: item.key)
 
     def sharing(self, gallery: GalleryName) -> Sharing | None:
-        return next(iter(self._sharings(_is_gallery(gallery), outer=True)), None)
+        found = self._sharings(IS_GALLERY, gallery_keys(gallery), outer=True)
+        return next(iter(found), None)
 
     def sharings(self) -> list[Sharing]:
         return self._sharings()
 
     def sharing_by_public_name(self, name: str) -> Sharing | None:
-        found = self._sharings(a.gallery_shares.c.public_name_key == name.lower())
+        public = a.gallery_shares.c.public_name_key == bindparam("public")
+        found = self._sharings(public, {"public": name.lower()})
         return next(iter(found), None)
 
     def audit_head(self) -> AuditHead:
-        row = self._connection.execute(select(a.audit_head.c.seq, a.audit_head.c.hash)).first()
+        row = self._connection.execute(_HEAD).first()
         return AuditHead() if row is None else AuditHead(row.seq, row.hash)
 
     def audit(self, *, newest_first: bool = False) -> Iterator[AuditEntry]:
@@ -63,14 +69,19 @@ class AccessQueries:
             rows = self._connection.execute(query.where(beyond)).all()
 
     def _sharings(
-        self, condition: ColumnElement[bool] | None = None, *, outer: bool = False
+        self,
+        condition: ColumnElement[bool] | None = None,
+        keys: Mapping[str, str] | None = None,
+        *,
+        outer: bool = False,
     ) -> list[Sharing]:
         shares, galleries = a.gallery_shares, t.galleries
         joined = galleries.join(shares, shares.c.gallery_id == galleries.c.id, isouter=outer)
         query = select(galleries.c.document, shares.c.document.label("share")).select_from(joined)
         if condition is not None:
             query = query.where(condition)
-        found = [_sharing(row.document, row.share) for row in self._connection.execute(query)]
+        rows = self._connection.execute(query, keys)
+        found = [_sharing(row.document, row.share) for row in rows]
         return sorted(found, key=lambda item: item.gallery.key)
 
 
@@ -118,8 +129,8 @@ class AccessChanges(AccessQueries):
         self._connection.execute(delete(a.role_assignments).where(or_(at, below)))
 
     def put_sharing(self, sharing: Sharing) -> None:
-        where = _is_gallery(sharing.gallery)
-        gallery_id = self._connection.scalar(select(t.galleries.c.id).where(where))
+        query = select(t.galleries.c.id).where(IS_GALLERY)
+        gallery_id = self._connection.scalar(query, gallery_keys(sharing.gallery))
         rules.parent(gallery_id, sharing.gallery)
         public = sharing.community.public_name.lower() if sharing.community else ""
         table = a.gallery_shares
@@ -131,13 +142,16 @@ class AccessChanges(AccessQueries):
         )
 
     def append_audit(self, entry: AuditEntry) -> AuditHead:
-        head = self.audit_head()
-        if entry.seq != head.seq + 1:
-            raise Conflict(f"The audit record is at {head.seq}: entry {entry.seq} does not fit.")
         values: dict[str, Any] = {"seq": entry.seq, "hash": entry.hash}
-        self._connection.execute(insert(a.audit).values(entry=entry.text, **values))
-        if self._connection.execute(update(a.audit_head).values(**values)).rowcount == 0:
-            self._connection.execute(insert(a.audit_head).values(id=1, **values))
+        after = {"after": entry.seq - 1}
+        if self._connection.execute(_ADVANCE, {**values, **after}).rowcount == 0:
+            head = self.audit_head()
+            if head != AuditHead() or entry.seq != 1:
+                raise Conflict(
+                    f"The audit record is at {head.seq}: entry {entry.seq} does not fit."
+                )
+            self._connection.execute(insert(a.audit_head), {"id": 1, **values})
+        self._connection.execute(insert(a.audit), {"entry": entry.text, **values})
         return AuditHead(entry.seq, entry.hash)
 
 
@@ -146,15 +160,6 @@ def _sharing(gallery: object, share: object) -> Sharing:
     found = decode(Gallery, gallery)
     profile = Sharing(found.name) if share is None else decode(Sharing, share)
     return replace(profile, gallery=found.name, permissions=found.sharing_profile.permissions)
-
-
-def _is_gallery(name: GalleryName) -> ColumnElement[bool]:
-    c = t.galleries.c
-    return and_(
-        c.subscription_key == name.subscription.lower(),
-        c.resource_group_key == name.resource_group.lower(),
-        c.name_key == name.name.lower(),
-    )
 
 
 _reader: type[AccessReader] = AccessQueries

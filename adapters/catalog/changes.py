@@ -1,15 +1,17 @@
 """What changes the catalog. A `Writer` is one transaction on one connection."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Table, and_, delete, insert, select, update
+from sqlalchemy import Connection, Table, Update, and_, bindparam, delete, insert, select, update
 
 from adapters.catalog import tables as t
 from adapters.catalog.access import AccessChanges
-from adapters.catalog.conditions import find_definition, is_gallery
+from adapters.catalog.conditions import IS_GALLERY, gallery_keys
 from adapters.catalog.queries import Reader
 from adapters.catalog.resources import ResourceChanges
+from adapters.catalog.versions import VersionChanges
 from pipeline.gallery import rules
 from pipeline.gallery.catalog import CatalogWriter
 from pipeline.gallery.documents import encode
@@ -18,16 +20,21 @@ from pipeline.gallery.model import (
     Deployment,
     Gallery,
     ImageDefinition,
-    ImageVersion,
     ResourceGroup,
     ScaleSet,
     Subscription,
     Tenant,
 )
-from pipeline.gallery.names import DefinitionName, GalleryName, VersionName, region_key
+from pipeline.gallery.names import DefinitionName, GalleryName, region_key
+
+_GALLERY_ID = select(t.galleries.c.id).where(IS_GALLERY)
 
 
-class Writer(Reader, AccessChanges, ResourceChanges):
+class Writer(Reader, VersionChanges, AccessChanges, ResourceChanges):
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._known = {}
+
     def put_gallery(self, gallery: Gallery) -> None:
         name = gallery.name
         where = {
@@ -39,12 +46,12 @@ class Writer(Reader, AccessChanges, ResourceChanges):
         self._put(t.galleries, where, values)
 
     def delete_gallery(self, name: GalleryName) -> None:
-        self._connection.execute(delete(t.galleries).where(is_gallery(name)))
+        self._connection.execute(delete(t.galleries).where(IS_GALLERY), gallery_keys(name))
         self.forget_roles(name.arm_id)
 
     def put_definition(self, definition: ImageDefinition) -> None:
         parent = definition.name.gallery
-        gallery_id = self._scalar(select(t.galleries.c.id).where(is_gallery(parent)))
+        gallery_id = self._connection.scalar(_GALLERY_ID, gallery_keys(parent))
         where = {
             "gallery_id": rules.parent(gallery_id, parent),
             "name_key": definition.name.name.lower(),
@@ -55,64 +62,19 @@ class Writer(Reader, AccessChanges, ResourceChanges):
         self._put(t.definitions, where, values | {"document": encode(definition)})
 
     def delete_definition(self, name: DefinitionName) -> None:
-        row = self._connection.execute(find_definition(name)).first()
+        row = self._definition_row(name)
         if row is not None:
             self._connection.execute(delete(t.definitions).where(t.definitions.c.id == row.id))
             self.forget_roles(name.arm_id)
 
-    def put_version(self, version: ImageVersion) -> None:
-        parent = version.name.definition
-        row = self._connection.execute(find_definition(parent)).first()
-        number = version.number
-        where = {
-            "definition_id": rules.parent(row, parent).id,
-            "major": number.major,
-            "minor": number.minor,
-            "patch": number.patch,
-        }
-        document = encode(version)
-        targets, statuses = document.pop("targetRegions"), document.pop("regions")
-        disks = document.pop("disks", [])
-        values = {
-            "uid": version.uid,
-            "attempt": version.attempt,
-            "provisioning_state": version.provisioning_state.value,
-            "document": document,
-            "region_key": region_key(version.location),
-            "soft_deleted": version.soft_deleted is not None,
-        }
-        self._put(t.versions, where, values)
-        identity = self._version_id(version.name)
-        self._replace(
-            t.version_regions,
-            identity,
-            [
-                {"region_key": region.key, "state": region.state.value}
-                | {"target": target, "status": status}
-                for region, target, status in zip(version.regions, targets, statuses, strict=True)
-            ],
-        )
-        self._replace(
-            t.version_disks,
-            identity,
-            [
-                {"digest": disk.digest, "virtual_size": disk.virtual_size, "document": entry}
-                for disk, entry in zip(version.disks, disks, strict=True)
-            ],
-        )
-
-    def delete_version(self, name: VersionName) -> None:
-        identity = self._version_id(name)
-        self._connection.execute(delete(t.versions).where(t.versions.c.id == identity))
-
     def put_channel(self, channel: Channel) -> None:
-        row = self._connection.execute(find_definition(channel.definition)).first()
+        row = self._definition_row(channel.definition)
         identity = rules.parent(row, channel.definition).id
         where = {"definition_id": identity, "name_key": channel.name.lower()}
         self._put(t.channels, where, {"document": encode(channel)})
 
     def delete_channel(self, channel: Channel) -> None:
-        row = self._connection.execute(find_definition(channel.definition)).first()
+        row = self._definition_row(channel.definition)
         if row is not None:
             c = t.channels.c
             condition = and_(c.definition_id == row.id, c.name_key == channel.name.lower())
@@ -149,14 +111,6 @@ class Writer(Reader, AccessChanges, ResourceChanges):
         self._connection.execute(delete(t.resource_groups).where(condition))
         self.forget_roles(group.arm_id)
 
-    def put_report(self, name: VersionName, report: Mapping[str, Any] | None) -> None:
-        identity = self._version_id(name)
-        table = t.version_reports
-        self._connection.execute(delete(table).where(table.c.version_id == identity))
-        if report is not None:
-            rules.parent(identity, name)
-            self._connection.execute(insert(table).values(version_id=identity, document=report))
-
     def put_step(self, key: str, output: Mapping[str, Any]) -> None:
         self._put(t.steps, {"key": key}, {"output": output})
 
@@ -178,21 +132,15 @@ class Writer(Reader, AccessChanges, ResourceChanges):
 
     def _put(self, table: Table, where: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         """Insert or update. Writers are alone, so nothing comes between the two."""
-        condition = and_(*(table.c[name] == value for name, value in where.items()))
-        changed = self._connection.execute(update(table).where(condition).values(**values))
+        keys = {f"is_{name}": value for name, value in where.items()}
+        changed = self._connection.execute(_change(table, tuple(where)), {**keys, **values})
         if changed.rowcount == 0:
-            self._connection.execute(insert(table).values(**where, **values))
+            self._connection.execute(insert(table), {**where, **values})
 
-    def _replace(
-        self, table: Table, version_id: int | None, parts: Sequence[Mapping[str, Any]]
-    ) -> None:
-        self._connection.execute(delete(table).where(table.c.version_id == version_id))
-        if parts:
-            rows = [
-                {"version_id": version_id, "position": position, **part}
-                for position, part in enumerate(parts)
-            ]
-            self._connection.execute(insert(table), rows)
+
+@cache
+def _change(table: Table, names: tuple[str, ...]) -> Update:
+    return update(table).where(*(table.c[name] == bindparam(f"is_{name}") for name in names))
 
 
 _: type[CatalogWriter] = Writer

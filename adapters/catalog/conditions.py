@@ -1,63 +1,49 @@
-"""How rows are found by name, and in order."""
+"""How rows are found by name. A statement is made once, and names are its parameters: to make one
+takes SQLAlchemy longer than the database takes to answer it."""
 
 from typing import Any
 
-from sqlalchemy import Select, and_, or_, select
-from sqlalchemy.sql import ColumnElement
+from sqlalchemy import and_, bindparam
 
 from adapters.catalog import tables as t
 from pipeline.gallery.names import DefinitionName, GalleryName, VersionName
 
+# Parameters must not be called as columns are: in an UPDATE those are what is set.
+IN_SUBSCRIPTION = and_(
+    t.galleries.c.subscription_key == bindparam("in_subscription"),
+    t.galleries.c.name_key == bindparam("in_gallery"),
+)
+IS_GALLERY = and_(IN_SUBSCRIPTION, t.galleries.c.resource_group_key == bindparam("in_group"))
+IS_DEFINITION = and_(IS_GALLERY, t.definitions.c.name_key == bindparam("in_definition"))
+IS_VERSION = and_(
+    IS_DEFINITION,
+    t.versions.c.major == bindparam("is_major"),
+    t.versions.c.minor == bindparam("is_minor"),
+    t.versions.c.patch == bindparam("is_patch"),
+)
 
-def in_subscription(name: GalleryName) -> ColumnElement[bool]:
-    c = t.galleries.c
-    return and_(
-        c.subscription_key == name.subscription.lower(),
-        c.name_key == name.name.lower(),
-    )
-
-
-def is_gallery(name: GalleryName) -> ColumnElement[bool]:
-    group = t.galleries.c.resource_group_key == name.resource_group.lower()
-    return and_(in_subscription(name), group)
-
-
-def find_definition(name: DefinitionName) -> Select[Any]:
-    c = t.definitions.c
-    query = select(c.id, c.document).select_from(t.definitions.join(t.galleries))
-    return query.where(is_gallery(name.gallery), c.name_key == name.name.lower())
-
-
-def is_definition(name: DefinitionName) -> ColumnElement[bool]:
-    return and_(is_gallery(name.gallery), t.definitions.c.name_key == name.name.lower())
+# what the conditions on definitions and versions are about
+DEFINITIONS = t.definitions.join(t.galleries)
+VERSIONS = t.versions.join(DEFINITIONS)
 
 
-def beyond(last: tuple[int, int, int], *, ascending: bool) -> ColumnElement[bool]:
-    """What comes after a number. The first term, though implied by the rest, is what lets the index
-    find the page: without it every page would be sought among all versions."""
-    c = t.versions.c
-    major, minor, patch = last
-
-    def after(column: ColumnElement[int], value: int) -> ColumnElement[bool]:
-        return column > value if ascending else column < value
-
-    return and_(
-        c.major >= major if ascending else c.major <= major,
-        or_(
-            after(c.major, major),
-            and_(c.major == major, after(c.minor, minor)),
-            and_(c.major == major, c.minor == minor, after(c.patch, patch)),
-        ),
-    )
+def gallery_keys(name: GalleryName) -> dict[str, Any]:
+    return {
+        "in_subscription": name.subscription.lower(),
+        "in_group": name.resource_group.lower(),
+        "in_gallery": name.name.lower(),
+    }
 
 
-def find_version(name: VersionName) -> Select[Any]:
-    c, number = t.versions.c, name.number
-    query = select(c.id, c.document).select_from(t.versions.join(t.definitions).join(t.galleries))
-    return query.where(
-        is_gallery(name.definition.gallery),
-        t.definitions.c.name_key == name.definition.name.lower(),
-        c.major == number.major,
-        c.minor == number.minor,
-        c.patch == number.patch,
-    )
+def definition_keys(name: DefinitionName) -> dict[str, Any]:
+    return {**gallery_keys(name.gallery), "in_definition": name.name.lower()}
+
+
+def version_keys(name: VersionName) -> dict[str, Any]:
+    number = name.number
+    return {
+        **definition_keys(name.definition),
+        "is_major": number.major,
+        "is_minor": number.minor,
+        "is_patch": number.patch,
+    }
