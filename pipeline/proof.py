@@ -101,5 +101,5 @@ def try_publish(request: PublishRequest, ports: Ports) -> tuple[Preview, Mapping
             if request.boot_check:
                 booted = boot_disks(version, made.disks, description.nvram, work, ports)
                 report = {**report, "boot": booted.document()}
-            made.pin.verify()
+            made.material.pin.verify()
     return found, report

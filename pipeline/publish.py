@@ -17,18 +17,11 @@ from pipeline import shallow
 from pipeline.bootcheck import boot_disks, boot_stored, check_bootable
 from pipeline.gallery import rules
 from pipeline.gallery.model import DiskSource as Origin
-from pipeline.gallery.model import (
-    ImageDisk,
-    ImageVersion,
-    ReplicationState,
-    VersionRequest,
-)
+from pipeline.gallery.model import ImageDisk, ImageVersion, ReplicationState, VersionRequest
 from pipeline.guest.partitions import PartitionTable
 from pipeline.guest.profiles import Plan
 from pipeline.outside import Ports, recorded
-from pipeline.placement import Parents, Places, every_zone, independent, sinks
-from pipeline.ports import Pin
-from pipeline.preflight import check_space, measure
+from pipeline.placement import Parents, Places, sinks
 from pipeline.preparation import Guarding, prepare, start
 from pipeline.replication import (
     complete,
@@ -42,13 +35,11 @@ from pipeline.replication import (
 )
 from pipeline.sources import AnySource, Sources, Supply, check_combination, data_luns, supplied
 from pipeline.stages.agree import agree, agree_with_disks, partition_table
-from pipeline.stages.convert import Stored, convert
+from pipeline.stages.convert import Stored
 from pipeline.stages.ingest import Disk, ingest
-from pipeline.stages.replicate import (
-    replicate,
-)
-from pipeline.stages.share import share
+from pipeline.stages.replicate import replicate
 from pipeline.stages.snapshot import snapshot
+from pipeline.stages.store import Material, check_room, store
 from pipeline.timing import Record
 
 
@@ -106,10 +97,11 @@ def make(
         return make_shallow(version, supply, sources, request, work, ports)
     with (
         ready(version, supply, sources, request, work, ports) as found,
-        held(sinks(found.places), ports, found.known.values()),
+        held(sinks(found.places), ports, found.material.known.values()),
     ):
         with ports.timed("store"):
-            stored = store(version, found, work, ports)
+            advance = region_meter(version, found.places, found.disks, ports)
+            stored = store(found.material, work, advance, ports)
         report, nvram = found.report, supply.description.nvram
         if request.boot_check:
             report = boot_stored(version, stored, nvram, report, work, ports)
@@ -121,40 +113,22 @@ def make(
         return settled(outcome, found.places)
 
 
-def store(version: ImageVersion, found: "Ready", work: Path, ports: Ports) -> Stored:
-    """The disks in every zone: of bases that zones hold already, or converted."""
-    zones, alone = sinks(found.places), independent(found.places)
-    advance = region_meter(version, found.places, found.disks, ports)
-    images, progress = ports.images, ports.progress
-    # fmt: off
-    if found.known:
-        stored = share(
-            found.known, zones, ports.zones, work, images, progress, advance, independent=alone
-        )
-    else:
-        stored = convert(
-            found.disks, zones, found.parents, work, found.pin, images, progress, advance,
-            independent=alone,
-        )
-    # fmt: on
-    for disk in stored.disks:
-        ports.moved("store", disk.result.stats)
-    return stored
-
-
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What is known before the first byte of a version is stored. `known` are the digests of disks
-    that zones hold already: nothing is to be read; `unverified` what nothing shows to be as the
-    definition says."""
+    """What is known before the first byte of a version is stored. `unverified` is what nothing
+    shows to be as the definition says."""
 
-    disks: tuple[Disk, ...]
-    pin: Pin
-    known: Mapping[int | None, str]
-    parents: Parents
-    places: Places
+    material: Material
     report: Mapping[str, Any]
     unverified: tuple[str, ...]
+
+    @property
+    def disks(self) -> tuple[Disk, ...]:
+        return self.material.disks
+
+    @property
+    def places(self) -> Places:
+        return self.material.places
 
 
 @contextmanager
@@ -180,19 +154,17 @@ def ready(
         parents: Parents = {lun: (digest,) for lun, digest in known.items()}
         parents = parents or ports.gallery.parents_of(version.name)
         places = placed(version, first_regions(version, request.wait), ports, parents)
+        material = Material(disks, pin, known, parents, places)
         if request.preflight:
             with ports.timed("estimate space"):
-                amounts = measure(disks, ports.images)
-                donors = every_zone(ports.zones) if known else ()
-                targets, alone = tuple(sinks(places).values()), independent(places)
-                check_space(amounts, targets, parents, ports.work, donors, alone)
+                check_room(material, ports)
         definition = ports.gallery.get_definition(version.name.definition)
         guarding = Guarding(request.force, request.validate)
         disks, report = prepare(
             disks, table, plan, supply, definition, guarding, work, ports, started
         )
         unverified = confirm(version, table, report, supply, request, ports)
-        yield Ready(disks, pin, known, parents, places, report, unverified)
+        yield Ready(replace(material, disks=disks), report, unverified)
 
 
 def make_shallow(

@@ -6,32 +6,30 @@ from pathlib import PurePosixPath
 from pipeline.guest.accounts import Account, accounts, change_lines, humans, remove_accounts
 from pipeline.guest.operations import SYSTEM, Context, Editor, Operation, Users, below
 
-# fmt: off
 HISTORIES = (
-    ".ash_history", ".bash_history", ".bash_sessions", ".history", ".irb_history",
-    ".ksh_history", ".lesshst", ".local/share/fish/fish_history",
-    ".local/share/recently-used.xbel", ".local/state/bash/history", ".local/state/lesshst",
-    ".local/state/python_history", ".mariadb_history", ".mongorc_history", ".mysql_history",
-    ".node_repl_history", ".psql_history", ".python_history", ".rediscli_history",
-    ".selected_editor", ".sh_history", ".sqlite_history", ".sudo_as_admin_successful",
-    ".viminfo", ".vim/.netrwhist", ".wget-hsts", ".xsession-errors", ".zhistory",
-    ".zsh_history", ".zsh_sessions",
+    *(".ash_history", ".bash_history", ".bash_sessions", ".history", ".irb_history"),
+    *(".ksh_history", ".lesshst", ".local/share/fish/fish_history"),
+    *(".local/share/recently-used.xbel", ".local/state/bash/history", ".local/state/lesshst"),
+    *(".local/state/python_history", ".mariadb_history", ".mongorc_history", ".mysql_history"),
+    *(".node_repl_history", ".psql_history", ".python_history", ".rediscli_history"),
+    *(".selected_editor", ".sh_history", ".sqlite_history", ".sudo_as_admin_successful"),
+    *(".viminfo", ".vim/.netrwhist", ".wget-hsts", ".xsession-errors", ".zhistory"),
+    *(".zsh_history", ".zsh_sessions"),
 )
 CREDENTIALS = (
-    ".Xauthority", ".ICEauthority", ".ansible", ".aws", ".azure", ".bitwarden", ".boto",
-    ".cargo/credentials", ".cargo/credentials.toml", ".composer/auth.json", ".config/chromium",
-    ".config/composer/auth.json", ".config/containers/auth.json", ".config/doctl",
-    ".config/gcloud", ".config/gh", ".config/glab-cli", ".config/google-chrome", ".config/hub",
-    ".config/op", ".config/pulse/cookie", ".config/rclone", ".config/sops", ".databrickscfg",
-    ".docker", ".esmtprc", ".fetchmailrc", ".gem/credentials", ".git-credentials",
-    ".config/git/credentials", ".gnupg", ".gradle/gradle.properties", ".kube",
-    ".local/share/Trash", ".local/share/keyrings", ".m2/settings-security.xml",
-    ".m2/settings.xml", ".mozilla", ".msmtprc", ".my.cnf", ".mylogin.cnf", ".netrc", ".npmrc",
-    ".password-store", ".pgpass", ".pki", ".pulumi", ".pypirc", ".rhosts", ".s3cfg", ".shosts",
-    ".smbcredentials", ".subversion/auth", ".terraform.d", ".terraformrc", ".thunderbird",
-    ".vault-token", ".vnc", ".yarnrc.yml", ".cache",
+    *(".Xauthority", ".ICEauthority", ".ansible", ".aws", ".azure", ".bitwarden", ".boto"),
+    *(".cargo/credentials", ".cargo/credentials.toml", ".composer/auth.json", ".config/chromium"),
+    *(".config/composer/auth.json", ".config/containers/auth.json", ".config/doctl"),
+    *(".config/gcloud", ".config/gh", ".config/glab-cli", ".config/google-chrome", ".config/hub"),
+    *(".config/op", ".config/pulse/cookie", ".config/rclone", ".config/sops", ".databrickscfg"),
+    *(".docker", ".esmtprc", ".fetchmailrc", ".gem/credentials", ".git-credentials"),
+    *(".config/git/credentials", ".gnupg", ".gradle/gradle.properties", ".kube"),
+    *(".local/share/Trash", ".local/share/keyrings", ".m2/settings-security.xml"),
+    *(".m2/settings.xml", ".mozilla", ".msmtprc", ".my.cnf", ".mylogin.cnf", ".netrc", ".npmrc"),
+    *(".password-store", ".pgpass", ".pki", ".pulumi", ".pypirc", ".rhosts", ".s3cfg", ".shosts"),
+    *(".smbcredentials", ".subversion/auth", ".terraform.d", ".terraformrc", ".thunderbird"),
+    *(".vault-token", ".vnc", ".yarnrc.yml", ".cache"),
 )
-# fmt: on
 AUTHORIZED = ("authorized_keys", "authorized_keys2")
 
 

@@ -13,12 +13,10 @@ from pipeline.ports import Guest, GuestFacts
 
 LINK_LIMIT = 40  # what Linux follows (path_resolution(7))
 # what a link must not lead to from elsewhere when something is removed: it is the system itself
-# fmt: off
 SYSTEM = (
-    "/bin", "/boot", "/dev", "/efi", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc",
-    "/run", "/sbin", "/sys", "/usr",
+    *("/bin", "/boot", "/dev", "/efi", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc"),
+    *("/run", "/sbin", "/sys", "/usr"),
 )
-# fmt: on
 TREES = (
     *("/", "/home", "/media", "/mnt", "/opt", "/root", "/srv"),
     *("/var", "/var/cache", "/var/lib", "/var/log", "/var/spool"),

@@ -32,7 +32,7 @@ from pipeline.resources.places import (
 )
 from pipeline.resources.service import as_disk
 from pipeline.resources.snapshots import Properties, at_os, creation_of
-from pipeline.resources.storing import Keeper, document, home, remove, store, taken_back
+from pipeline.resources.storing import Keeper, document, home, remove, store_resource, taken_back
 from pipeline.shallow import refuse_needed
 from pipeline.sources import DiskKinds, Supply, VersionSource
 
@@ -128,7 +128,7 @@ def filled_from(disk: Disk, source: DiskKinds | VersionDisk, keeper: Keeper) -> 
     whole = VersionSource(source.reference) if isinstance(source, VersionDisk) else source
     with ports.work.directory() as work, ports.sources.open(whole, work) as supply:
         one = only(supply, source) if isinstance(source, VersionDisk) else at_os(supply)
-        stored = store(disk, one, {}, None, work, keeper)
+        stored = store_resource(disk, one, {}, None, work, keeper)
     (content,) = stored.contents
     zone = home(disk.location, {None: (content.digest,)}, disk.zone_key, ports)
     base = zone.find_base(content.digest) or find_base(content.digest, ports.zones, disk.id)

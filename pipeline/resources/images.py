@@ -12,7 +12,7 @@ from pipeline.resources.model import ManagedImage
 from pipeline.resources.names import ResourceName
 from pipeline.resources.opening import label_of
 from pipeline.resources.snapshots import Properties
-from pipeline.resources.storing import Keeper, store, taken_back
+from pipeline.resources.storing import Keeper, store_resource, taken_back
 from pipeline.sources import (
     AnySource,
     ManagedImageSource,
@@ -104,5 +104,5 @@ def create_image(
                 generalized=plan is None or supply.generalized,
                 description=replace(supply.description, host_caching=caching),
             )
-            made = store(begun, whole, {}, plan, work, keeper)
+            made = store_resource(begun, whole, {}, plan, work, keeper)
         return keeper.resources.finish(made)

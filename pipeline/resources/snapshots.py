@@ -27,7 +27,7 @@ from pipeline.resources.model import (
 from pipeline.resources.names import ResourceKind, ResourceName, parse_resource
 from pipeline.resources.opening import chain_files, find_base, label_of, tell
 from pipeline.resources.service import as_disk, as_snapshot
-from pipeline.resources.storing import Keeper, home, remove, store, taken_back
+from pipeline.resources.storing import Keeper, home, remove, store_resource, taken_back
 from pipeline.shallow import refuse_needed_key
 from pipeline.sources import (
     AnySource,
@@ -97,7 +97,7 @@ def create_snapshot(
         begun = replace(begun, incremental_snapshot_family_id=family_id(begun, family))
         with ports.sources.open(source, work) as supply:
             parents: Parents = {None: starts(family, begun, source, keeper)}
-            made = store(begun, at_os(supply), parents, None, work, keeper)
+            made = store_resource(begun, at_os(supply), parents, None, work, keeper)
         return keeper.resources.finish(made)
 
 
@@ -196,7 +196,7 @@ def captured(
     parents: Parents = {None: digests(family)}
     snapshot = replace(snapshot, incremental_snapshot_family_id=family_id(snapshot, family))
     with own_directory(work, number) as directory:
-        made = store(snapshot, supply, parents, None, directory, keeper)
+        made = store_resource(snapshot, supply, parents, None, directory, keeper)
     return replace(made, bytes_read=item.transferred)
 
 

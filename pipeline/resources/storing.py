@@ -18,9 +18,9 @@ from pipeline.guest.partitions import read_partitions
 from pipeline.guest.profiles import Plan
 from pipeline.machines import Machines
 from pipeline.outside import Ports
-from pipeline.placement import Parents, choose_zone, every_zone, independent, place, sinks
+from pipeline.placement import Parents, choose_zone, place, sinks
 from pipeline.ports import VersionRecord, Zone
-from pipeline.preflight import check_space, measure
+from pipeline.preflight import measure
 from pipeline.preparation import clean
 from pipeline.replication import collect, held
 from pipeline.resources.model import (
@@ -32,10 +32,10 @@ from pipeline.resources.model import (
 )
 from pipeline.resources.service import ResourceService
 from pipeline.sources import Description, Supply
-from pipeline.stages.convert import Stored, bases_below, convert
+from pipeline.stages.convert import Stored, bases_below
 from pipeline.stages.ingest import Disk, ingest
-from pipeline.stages.share import share
 from pipeline.stages.snapshot import snapshot
+from pipeline.stages.store import Material, check_room, store
 
 R = TypeVar("R", bound=Resource)
 
@@ -51,7 +51,7 @@ class Keeper:
     machines: Machines
 
 
-def store(
+def store_resource(
     resource: R,
     supply: Supply,
     parents: Parents,
@@ -75,35 +75,25 @@ def store(
         key=resource.zone_key,
         zrs_same_filesystem=ports.zrs_same_filesystem,
     )
-    zones, alone = sinks(places), independent(places)
+    zones = sinks(places)
     sources = ingest(supply.disks, ports.images)
     if isinstance(resource, ManagedImage):
         for source in sources:
             rules.image_disk_limit(source.virtual_size, source.name)
     resource = annotated(resource, supply.description, sources[0], ports)
     with snapshot(sources, work, ports.pins) as (disks, pin):
-        amounts = measure(disks, ports.images)
-        donors = every_zone(ports.zones) if known else ()
-        check_space(amounts, tuple(zones.values()), parents, ports.work, donors, alone)
+        material = Material(disks, pin, known, parents, places)
+        check_room(material, ports)
         if isinstance(resource, ManagedImage):
             cleaned = clean(disks, plan, work, ports, done=supply.generalized)
-            disks, resource = cleaned.disks, replace(resource, report=cleaned.report)
+            material = replace(material, disks=cleaned.disks)
+            resource = replace(resource, report=cleaned.report)
         with held(zones, ports, known.values()):
-            advance = Completion(resource, disks, keeper).advance
-            images, progress = ports.images, ports.progress
-            # fmt: off
-            if known:
-                stored = share(
-                    known, zones, ports.zones, work, images, progress, advance, independent=alone
-                )
-            else:
-                zone = next(iter(zones.values()))
-                below = bases_below(sources, parents, zone) if plan is None else {}
-                stored = convert(
-                    disks, zones, parents, work, pin, images, progress, advance,
-                    independent=alone, below=below,
-                )
-            # fmt: on
+            if plan is None:
+                below = bases_below(sources, parents, next(iter(zones.values())))
+                material = replace(material, below=below)
+            advance = Completion(resource, material.disks, keeper).advance
+            stored = store(material, work, advance, ports)
             for error in stored.failures.values():
                 raise error
             resource = filled(resource, stored, supply)

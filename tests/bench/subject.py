@@ -46,7 +46,7 @@ from tests.bench.disks import flush
 
 DEFINITION = "corp/disk"
 # in the order of a publication; all that the module of the main job calls by these names
-STAGES = ("ingest", "measure", "check_space", "prepare", "convert", "replicate")
+STAGES = ("ingest", "check_room", "prepare", "store", "replicate")
 LOOK = "prepare"  # readies the guest for an appliance
 
 
@@ -92,7 +92,7 @@ def memory(field: str) -> int:
 class StageClock:
     """Measures the stages of one publication where the main job calls them.
 
-    `prepared`: what `convert` is given instead of the disks as they came, an overlay and free
+    `prepared`: what `store` is given instead of the disks as they came, an overlay and free
     ranges, as if generalization had just left them.
     """
 
@@ -105,8 +105,10 @@ class StageClock:
 
     def _wrap(self, name: str, stage: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
-            if name == "convert" and self._prepared is not None:
-                args = ((_prepared(args[0][0], self._prepared),), *args[1:])
+            if name == "store" and self._prepared is not None:
+                material, *rest = args
+                (disk,) = material.disks
+                args = (replace(material, disks=(_prepared(disk, self._prepared),)), *rest)
             if self._usage is None:
                 self._usage = Usage()
             wall, cpu = time.monotonic(), time.process_time()

@@ -32,7 +32,7 @@ def test_a_row_is_measured_checked_and_reported(tmp_path: Path, repository: Path
     }
     run = cell["timings"]["galleria"][0]
     assert 0 < run["peak"] < 96 << 20
-    assert {"ingest", "convert", "replicate"} <= set(run["profile"]["stages"])
+    assert {"ingest", "store", "replicate"} <= set(run["profile"]["stages"])
     stages = sum(stage["wall"] for stage in run["profile"]["stages"].values())
     assert stages < run["wall"] * 1.01
     # what it read is what the data has, in whole chunks at most
