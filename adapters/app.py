@@ -33,8 +33,8 @@ from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.grants import Grants
 from pipeline.gallery.guard import guarded
 from pipeline.gallery.model import Architecture, ImageVersion, Region
-from pipeline.gallery.names import EDGE
 from pipeline.gallery.service import GalleryService
+from pipeline.gallery.spelling import EDGE
 from pipeline.gallery.subjects import Access
 from pipeline.gallery.views import SharedViews
 from pipeline.outside import Ports

@@ -28,13 +28,8 @@ from pipeline.gallery.model import (
     Subscription,
     Tenant,
 )
-from pipeline.gallery.names import (
-    DefinitionName,
-    GalleryName,
-    VersionName,
-    VersionNumber,
-    region_key,
-)
+from pipeline.gallery.names import DefinitionName, GalleryName, VersionName, VersionNumber
+from pipeline.gallery.spelling import region_key
 from tests.memory_access import AccessState, AccessView
 from tests.memory_resources import ResourceState, ResourceView
 

@@ -25,7 +25,8 @@ from pipeline.gallery.model import (
     Subscription,
     Tenant,
 )
-from pipeline.gallery.names import DefinitionName, GalleryName, region_key
+from pipeline.gallery.names import DefinitionName, GalleryName
+from pipeline.gallery.spelling import region_key
 
 _GALLERY_ID = select(t.galleries.c.id).where(IS_GALLERY)
 

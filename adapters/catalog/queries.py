@@ -31,11 +31,8 @@ from pipeline.gallery.model import (
     Subscription,
     Tenant,
 )
-from pipeline.gallery.names import (
-    DefinitionName,
-    GalleryName,
-    region_key,
-)
+from pipeline.gallery.names import DefinitionName, GalleryName
+from pipeline.gallery.spelling import region_key
 
 T = TypeVar("T")
 

@@ -18,7 +18,8 @@ from pipeline.gallery.model import (
     StorageAccountType,
     TargetRegion,
 )
-from pipeline.gallery.names import EDGE, parse_number, region_key
+from pipeline.gallery.names import parse_number
+from pipeline.gallery.spelling import EDGE, region_key
 
 ALL_SUBSCRIPTIONS = click.option(
     "--all-subscriptions",

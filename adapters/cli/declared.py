@@ -26,7 +26,8 @@ from pipeline.gallery.model import (
     UefiSettings,
     VersionRequest,
 )
-from pipeline.gallery.names import parse_version, region_key
+from pipeline.gallery.names import parse_version
+from pipeline.gallery.spelling import region_key
 
 declared_options = arguments.options(
     arguments.repeated(

@@ -17,7 +17,8 @@ from pipeline.gallery.model import (
     UefiSettings,
     VersionRequest,
 )
-from pipeline.gallery.names import EDGE, DefinitionName, VersionName, parse_gallery, parse_number
+from pipeline.gallery.names import DefinitionName, VersionName, parse_gallery, parse_number
+from pipeline.gallery.spelling import EDGE
 from pipeline.guest.profiles import Plan, select
 from pipeline.publish import PublishRequest, Wait
 

@@ -25,8 +25,8 @@ from pipeline.gallery.model import (
     StorageAccountType,
     TargetRegion,
 )
-from pipeline.gallery.names import EDGE
 from pipeline.gallery.shared_ids import is_shared_reference
+from pipeline.gallery.spelling import EDGE
 from pipeline.gallery.validations import ValidationStatus, validations
 from pipeline.resources.lineage import of_version
 from pipeline.shallow import is_shallow, source_changes

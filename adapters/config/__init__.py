@@ -33,7 +33,7 @@ from adapters.config.values import (
     parse_value,
 )
 from pipeline.errors import Conflict, NotFound
-from pipeline.gallery.names import EDGE, region_key
+from pipeline.gallery.spelling import EDGE, region_key
 
 __all__ = [
     "PARSERS",

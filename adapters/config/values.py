@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adapters.profile import Writing
 from pipeline.errors import InvalidParameter
-from pipeline.gallery.names import EDGE, check_place, region_key
+from pipeline.gallery.spelling import EDGE, check_place, region_key
 
 UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE = re.compile(rf"(\d+)\s*({'|'.join(UNITS)})")

@@ -7,13 +7,8 @@ from pydantic import AfterValidator, Field
 
 from pipeline.errors import GalleriaError
 from pipeline.gallery.documents import parse_date
-from pipeline.gallery.names import (
-    DefinitionName,
-    GalleryName,
-    check_region,
-    parse_gallery,
-    parse_number,
-)
+from pipeline.gallery.names import DefinitionName, GalleryName, parse_gallery, parse_number
+from pipeline.gallery.spelling import check_region
 from pipeline.guest.operations import Operation
 from pipeline.guest.profiles import OPERATIONS, PROFILES, Profile, select
 

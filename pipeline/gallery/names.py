@@ -12,49 +12,13 @@ from dataclasses import dataclass
 
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.spelling import (
-    EDGE,
     LATEST,
     check_channel,
     check_definition,
     check_gallery,
-    check_identifier,
-    check_place,
-    check_region,
     check_resource_group,
     check_subscription,
-    check_tenant,
-    region_key,
 )
-
-__all__ = [
-    "DEFAULT_RESOURCE_GROUP",
-    "DEFAULT_SUBSCRIPTION",
-    "DEFAULT_TENANT",
-    "EDGE",
-    "LATEST",
-    "MAX_NUMBER",
-    "DefinitionName",
-    "GalleryName",
-    "Reference",
-    "VersionName",
-    "VersionNumber",
-    "check_channel",
-    "check_identifier",
-    "check_place",
-    "check_region",
-    "check_resource_group",
-    "check_subscription",
-    "check_tenant",
-    "is_definition",
-    "names_definition",
-    "parse_definition",
-    "parse_gallery",
-    "parse_number",
-    "parse_reference",
-    "parse_version",
-    "qualified",
-    "region_key",
-]
 
 DEFAULT_TENANT = "00000000-0000-0000-0000-000000000000"
 DEFAULT_SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"

@@ -5,13 +5,8 @@ from dataclasses import dataclass
 
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.model import SharingPermissions
-from pipeline.gallery.names import (
-    LATEST,
-    DefinitionName,
-    GalleryName,
-    VersionNumber,
-    parse_number,
-)
+from pipeline.gallery.names import DefinitionName, GalleryName, VersionNumber, parse_number
+from pipeline.gallery.spelling import LATEST
 
 _GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PUBLIC_NAME = re.compile(r"[A-Za-z0-9]{1,40}-[0-9A-Fa-f-]{36}")

@@ -15,8 +15,9 @@ from pipeline.gallery.model import (
     ImageDefinition,
     SharingPermissions,
 )
-from pipeline.gallery.names import GalleryName, region_key
+from pipeline.gallery.names import GalleryName
 from pipeline.gallery.rules import features
+from pipeline.gallery.spelling import region_key
 
 MAX_SUBSCRIPTIONS = 30
 MAX_TENANTS = 5

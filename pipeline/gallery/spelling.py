@@ -1,4 +1,4 @@
-"""How each kind of name may be spelled. Message texts are Azure's."""
+"""How each kind of name may be spelled; `names` has the names. Message texts are Azure's."""
 
 import re
 

@@ -14,7 +14,7 @@ from pipeline.gallery.model import (
     TargetRegion,
     VersionRequest,
 )
-from pipeline.gallery.names import region_key
+from pipeline.gallery.spelling import region_key
 
 _NOT_FINISHED = "The work ended before this region was done."
 

@@ -13,9 +13,10 @@ from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.catalog import CatalogReader
 from pipeline.gallery.latest import latest, usable
 from pipeline.gallery.model import Gallery, ImageDefinition, ImageVersion, SharingPermissions
-from pipeline.gallery.names import DefinitionName, Reference, region_key
+from pipeline.gallery.names import DefinitionName, Reference
 from pipeline.gallery.shared_ids import SharedReference, by_unique_name, parse_shared, unique_name
 from pipeline.gallery.sharing import Sharing
+from pipeline.gallery.spelling import region_key
 from pipeline.gallery.subjects import Access
 
 _GALLERY = {

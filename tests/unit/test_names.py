@@ -14,15 +14,13 @@ from pipeline.gallery.names import (
     GalleryName,
     VersionName,
     VersionNumber,
-    check_identifier,
-    check_region,
     parse_definition,
     parse_gallery,
     parse_number,
     parse_reference,
     parse_version,
-    region_key,
 )
+from pipeline.gallery.spelling import check_identifier, check_region, region_key
 
 ARM = (
     "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/images"

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from pipeline.gallery.model.kinds import SharingPermissions, StorageAccountType
-from pipeline.gallery.names import DEFAULT_TENANT, EDGE, GalleryName
+from pipeline.gallery.names import DEFAULT_TENANT, GalleryName
+from pipeline.gallery.spelling import EDGE
 
 
 @dataclass(frozen=True, slots=True)

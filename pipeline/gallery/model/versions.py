@@ -17,7 +17,8 @@ from pipeline.gallery.model.kinds import (
     StorageAccountStrategy,
     StorageAccountType,
 )
-from pipeline.gallery.names import EDGE, VersionName, VersionNumber, region_key
+from pipeline.gallery.names import VersionName, VersionNumber
+from pipeline.gallery.spelling import EDGE, region_key
 
 
 @dataclass(frozen=True, slots=True)

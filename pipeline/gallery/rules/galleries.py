@@ -2,7 +2,7 @@
 
 from pipeline.errors import Conflict, InvalidParameter
 from pipeline.gallery.model import Gallery, SoftDeletePolicy
-from pipeline.gallery.names import region_key
+from pipeline.gallery.spelling import region_key
 
 
 def gallery_put(new: Gallery, old: Gallery | None) -> None:

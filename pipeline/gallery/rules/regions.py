@@ -12,7 +12,7 @@ from pipeline.gallery.model import (
     TargetRegion,
     VersionRequest,
 )
-from pipeline.gallery.names import region_key
+from pipeline.gallery.spelling import region_key
 
 MAX_REPLICAS = 100
 _PREMIUM = (StorageAccountType.PREMIUM_LRS, StorageAccountType.PREMIUM_V2_LRS)

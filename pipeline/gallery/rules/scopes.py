@@ -2,7 +2,7 @@
 
 from pipeline.errors import Conflict, NotFound
 from pipeline.gallery.model import ResourceGroup, Subscription, Tenant
-from pipeline.gallery.names import region_key
+from pipeline.gallery.spelling import region_key
 
 
 def subscription_put(new: Subscription, old: Subscription | None) -> None:

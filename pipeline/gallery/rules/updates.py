@@ -13,7 +13,6 @@ from pipeline.gallery.model import (
     StorageAccountType,
     TargetRegion,
 )
-from pipeline.gallery.names import region_key
 from pipeline.gallery.rules.regions import (
     known_region,
     replica_count,
@@ -21,6 +20,7 @@ from pipeline.gallery.rules.regions import (
     targets,
 )
 from pipeline.gallery.rules.resources import end_of_life
+from pipeline.gallery.spelling import region_key
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from pipeline.gallery import rules
 from pipeline.gallery.model import Channel
-from pipeline.gallery.names import DefinitionName, VersionName, check_channel
+from pipeline.gallery.names import DefinitionName, VersionName
 from pipeline.gallery.service.base import Operations
+from pipeline.gallery.spelling import check_channel
 
 
 class Channels(Operations):

@@ -12,11 +12,9 @@ from pipeline.gallery.names import (
     DEFAULT_SUBSCRIPTION,
     DEFAULT_TENANT,
     GalleryName,
-    check_resource_group,
-    check_subscription,
-    check_tenant,
 )
 from pipeline.gallery.service.base import Operations
+from pipeline.gallery.spelling import check_resource_group, check_subscription, check_tenant
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 DEFAULT = Subscription(DEFAULT_SUBSCRIPTION, "default", _EPOCH)
