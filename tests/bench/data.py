@@ -38,7 +38,8 @@ MIB = 1 << 20
 GIB = 1 << 30
 TIB = 1 << 40
 BLOCK = 64 << 10  # of digests: what is zero in such a block does not count
-GRAINS = (4 << 10, 64 << 10, 256 << 10, MIB)  # how finely a change is counted
+PAGE = 4096
+GRAINS = (PAGE, 64 << 10, 256 << 10, MIB)  # how finely a change is counted
 
 # beside the test guest's own: the tools of a build server, about 1 GiB in all
 PACKAGES = ("build-essential", "git", "golang-1.19-go", "cmake", "gdb")
@@ -314,6 +315,18 @@ def _noise(tree: Path) -> None:
 
 
 # --- reading without galleria --------------------------------------------------------------------
+
+
+def become(path: Path, other: Path) -> None:
+    """Write to `path`, in place, the blocks in which `other`, of the same length, differs."""
+    with path.open("r+b", buffering=0) as file, other.open("rb", buffering=0) as reading:
+        one, two, length = file.fileno(), reading.fileno(), path.stat().st_size
+        starts = {start for fd in (one, two) for start, _ in data_blocks(fd, length, MIB)}
+        for start in sorted(starts):
+            old, new = os.pread(one, MIB, start), os.pread(two, MIB, start)
+            for at in range(0, len(new) if old != new else 0, PAGE):
+                if old[at : at + PAGE] != new[at : at + PAGE]:
+                    os.pwrite(one, new[at : at + PAGE], start + at)
 
 
 def data_blocks(fd: int, length: int, size: int) -> Iterator[tuple[int, bytes]]:

@@ -135,6 +135,14 @@ ROWS: tuple[Row, ...] = (
         runs.next_version,
     ),
     Row(
+        "next-3-beside",
+        NEXT,
+        "3 % changed, 3 x 2, reflinks, source beside the zones",
+        ("xfs", "btrfs"),
+        (Limit(0.12, "full publish"), Limit(0.05, "full publish", Measure.BYTES)),
+        runs.goes_on,
+    ),
+    Row(
         "next-3-ext4",
         NEXT,
         "3 % changed, 3 x 2, ext4 (delta bases)",

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.ports import Chain, ImageFormat, Layer
 from tests.bench import contenders as c
 from tests.bench.contenders import Galleria, Timing
-from tests.bench.data import Data
+from tests.bench.data import Data, become
 from tests.bench.disks import Volumes, flush, used, volumes
 from tests.bench.generalize import measure as measure_generalizing
 from tests.bench.stores import LIMIT, STORES, Store
@@ -289,6 +289,32 @@ def next_version(bench: Bench) -> Runs:
             with bench.galleria(_regions(place)) as galleria:
                 full, one = _stored(place, lambda: galleria.publish("1.0.0", first, THREE))
                 following, two = _stored(place, lambda: galleria.publish("1.0.1", second, THREE))
+                _check_all(one, first)
+                _check_all(two, second)
+            return {"galleria": following, "full publish": full}
+
+        changed = int(bench.data.facts("v2.raw")["changed"][str(256 << 10)])
+        return bench.interleave({"galleria": ours, "write": _writing(place, changed)})
+
+
+def goes_on(bench: Bench) -> Runs:
+    """The same, of a machine that went on: its disk lies beside the zones, and between the versions
+    it was written to in place. The state is there, too."""
+    first, second = bench.data.chain("v1.raw"), bench.data.chain("v2.raw")
+    with bench.volumes() as place:
+
+        def ours() -> Mapping[str, Timing]:
+            place.renew()
+            disk = place.path / "disk.raw"
+            _copy(first[0].path, disk)
+            chain = (Layer(disk, ImageFormat.RAW),)
+            with bench.galleria(_regions(place), place.path) as galleria:
+                c.warm(disk)
+                full, one = _stored(place, lambda: galleria.publish("1.0.0", chain, THREE))
+                become(disk, second[0].path)
+                flush(place.path)
+                c.warm(disk)
+                following, two = _stored(place, lambda: galleria.publish("1.0.1", chain, THREE))
                 _check_all(one, first)
                 _check_all(two, second)
             return {"galleria": following, "full publish": full}
