@@ -19,7 +19,6 @@ from adapters.text import bytes_text, fields, printable, table
 from pipeline.gallery.documents import encode
 from pipeline.gallery.model import (
     Deployment,
-    ImageDefinition,
     ImageVersion,
     RegionStatus,
     StorageAccountType,
@@ -27,7 +26,7 @@ from pipeline.gallery.model import (
 )
 from pipeline.gallery.shared_ids import is_shared_reference
 from pipeline.gallery.spelling import EDGE
-from pipeline.gallery.validations import ValidationStatus, validations
+from pipeline.gallery.validations import ValidationsProfile, ValidationStatus, validations
 from pipeline.resources.lineage import of_version
 from pipeline.shallow import is_shallow, source_changes
 from pipeline.stages.ingest import disk_name
@@ -76,6 +75,7 @@ def show(
         deployments = [
             item for item in app.gallery.list_deployments() if item.version_uid == version.uid
         ]
+    profile = validations(version, definition, report)
     document = {
         "version": encode(version),
         "definition": encode(definition),
@@ -87,7 +87,7 @@ def show(
         "deployments": encode(deployments),
         "sourceChanges": changed,
         "targetExtendedLocations": [_edge_document(version, item) for item in version.edge_zones],
-        "validationsProfile": encode(validations(version, definition, report)),
+        "validationsProfile": encode(profile),
         "generalizeReport": without_inventory(report),
     }
     kind = f"{definition.os_type.value} {definition.os_state.value}"
@@ -101,7 +101,7 @@ def show(
                 f"{kind} {definition.hyper_v_generation.value} {definition.architecture.value}",
             ),
             ("generalized", _generalized(version, report)),
-            ("validated", _validated(version, definition, report)),
+            ("validated", _validated(profile)),
             ("published", minute(version.published_date)),
             ("end of life", end_of_life(version)),
             ("latest", _exclusions(version)),
@@ -228,13 +228,10 @@ def _generalized(version: ImageVersion, report: Mapping[str, Any] | None) -> str
     return f"yes, {len(done)} operations changed {len(paths)} paths" if done else "yes"
 
 
-def _validated(
-    version: ImageVersion, definition: ImageDefinition, report: Mapping[str, Any] | None
-) -> str:
-    found = validations(version, definition, report).executed_validations
+def _validated(profile: ValidationsProfile) -> str:
     return ", ".join(
         item.type + ("" if item.status is ValidationStatus.SUCCEEDED else f" ({item.status.value})")
-        for item in found
+        for item in profile.executed_validations
     )
 
 

@@ -16,7 +16,7 @@ from pipeline.ports import Source
 
 ESP = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 BIOS_BOOT = uuid.UUID("21686148-6449-6e6f-744e-656564454649")
-MBR_ESP, MBR_PROTECTIVE, MBR_EXTENDED = 0xEF, 0xEE, {0x05, 0x0F, 0x85}
+MBR_ESP, MBR_PROTECTIVE = 0xEF, 0xEE
 MAX_ENTRIES = 256
 SIGNATURE = b"EFI PART"
 LARGE = 4096  # bytes of a sector of a 4Kn disk

@@ -11,7 +11,7 @@ from pipeline.gallery import rules
 from pipeline.gallery.access import Action
 from pipeline.gallery.catalog import Catalog, Owners
 from pipeline.gallery.model import ProvisioningState, Region, StorageAccountType
-from pipeline.resources.model import Disk, ManagedImage, Resource, Snapshot
+from pipeline.resources.model import Disk, Resource, Snapshot
 from pipeline.resources.names import ResourceKind, ResourceName
 
 R = TypeVar("R", bound=Resource)
@@ -228,9 +228,4 @@ def as_disk(resource: Resource) -> Disk:
 
 def as_snapshot(resource: Resource) -> Snapshot:
     assert isinstance(resource, Snapshot)  # noqa: S101
-    return resource
-
-
-def as_image(resource: Resource) -> ManagedImage:
-    assert isinstance(resource, ManagedImage)  # noqa: S101
     return resource

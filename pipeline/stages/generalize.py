@@ -18,7 +18,7 @@ from pipeline.guest.selinux import Labels
 from pipeline.guest.windows import policy
 from pipeline.guest.windows.classify import Classification
 from pipeline.guest.windows.volumes import clean_others
-from pipeline.ports import Chain, Guest, GuestFacts, GuestHost, Progress
+from pipeline.ports import Chain, Guest, GuestHost, Progress
 from pipeline.stages.look import Look, see
 
 REPORT_VERSION = 2
@@ -32,10 +32,6 @@ class Generalized:
     report: dict[str, Any]
     free: tuple[tuple[Range, ...], ...]
     seen: Look
-
-    @property
-    def facts(self) -> GuestFacts:
-        return self.seen.facts
 
 
 def generalize(

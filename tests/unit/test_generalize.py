@@ -594,7 +594,7 @@ def test_stage_reports_every_change_and_free_space(guest: MemoryGuest) -> None:
     host = MemoryHost(guest, free=[[Range(4096, 512)]])
     done = generalize(host, [()], select(), Quiet())
     assert done.free == ((Range(4096, 512),),)
-    assert done.facts.hostname == "oldbox"
+    assert done.seen.facts.hostname == "oldbox"
     by_name = {entry["name"]: entry for entry in done.report["operations"]}
     assert by_name["machine-id"] == {
         "name": "machine-id",
