@@ -208,8 +208,9 @@ _write_lock = threading.Lock()
 
 
 def _write(stream: IO[str], line: str) -> None:
-    # whoever watched has left (`galleria ... 2>&1 | head`): the job is not its hostage
-    with _write_lock, contextlib.suppress(BrokenPipeError):
+    # whoever watched has left (`galleria ... 2>&1 | head`), or its log's disk is full: the job is
+    # not its hostage
+    with _write_lock, contextlib.suppress(OSError):
         stream.write(line + "\n")
         stream.flush()
 

@@ -4,7 +4,9 @@ Results go to stdout, everything else to stderr. Nothing is imported before it i
 `galleria --help` must stay under 0.25 s of CPU.
 """
 
+import contextlib
 import errno
+import io
 import os
 import select
 import signal
@@ -52,7 +54,23 @@ class _Usage(InvalidParameter):
 
 def main() -> None:
     """Run the command line of this process, and exit."""
+    mend_streams()
     sys.exit(run(sys.argv[1:]))
+
+
+def mend_streams() -> None:
+    """Let standard streams that the caller closed lead nowhere: the next file that is opened, the
+    catalog perhaps, would else have the number that errors are written to. Characters that the
+    locale does not have are escaped: they are no reason to fail a job that is done."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def run(args: Sequence[str]) -> int:
@@ -109,7 +127,7 @@ def explain(error: BaseException) -> GalleriaError:
 
 def _report(error: Exception, settings: Settings) -> int:
     if settings.verbose:
-        sys.stderr.write("".join(printable(line) + "\n" for line in _traceback(error)))
+        _say("\n".join(printable(line) for line in _traceback(error)))
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         _say(error.message)
     known = explain(error)
@@ -118,7 +136,11 @@ def _report(error: Exception, settings: Settings) -> int:
         _say(f"hint: {_lines(known.hint)}")
     if settings.json:
         details = {"code": known.reason, "message": known.message, "hint": known.hint}
-        settings.emit_json({"error": details})
+        try:
+            settings.emit_json({"error": details})
+            sys.stdout.flush()
+        except OSError:  # the status says that it failed, and who reads it knows no more
+            _silence()
     return known.exit_status
 
 
@@ -132,7 +154,8 @@ def _lines(text: str) -> str:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody reads it: the status remains
+        print(line, file=sys.stderr)
 
 
 def _stopped(how: str, status: int) -> int:

@@ -216,6 +216,29 @@ def test_a_reader_that_leaves_is_no_error(home: Home) -> None:
     assert said == b""
 
 
+@pytest.mark.parametrize("redirected", ["2>/dev/full", "2>&-", ">/dev/full 2>&1", ">&- 2>&-"])
+def test_an_error_that_nobody_can_read_keeps_its_status(home: Home, redirected: str) -> None:
+    home.run("init")
+    command = f"exec {GALLERIA} show corp/web/1.0.0 --json {redirected}"
+    done = subprocess.run(["sh", "-c", command], env=home.env, stdout=subprocess.DEVNULL)
+    assert done.returncode == 4
+
+
+def test_closed_streams_are_no_files_of_somebody_else(gallery: Home) -> None:
+    """What is opened next must not get the number of stdout or stderr."""
+    command = f"exec {GALLERIA} gallery create other --description {'x' * 4096} <&- >&- 2>&-"
+    subprocess.run(["sh", "-c", command], env=gallery.env, check=True)
+    listed = gallery.json("gallery", "list")["galleries"]
+    assert [item["name"].rpartition("/")[2] for item in listed] == ["corp", "other"]
+
+
+def test_a_locale_without_the_character_is_no_error(home: Home) -> None:
+    home.run("init")
+    home.run("gallery", "create", "corp", "--description", "f\u00fcr alle")
+    home.env["PYTHONIOENCODING"] = "ascii"
+    assert "f\\xfcr alle" in home.run("gallery", "show", "corp").stdout
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_it_in_order(home: Home, number: signal.Signals, status: int) -> None:
     fifo = home.path / "web.yaml"
