@@ -202,7 +202,7 @@ def make_shallow(
             record = zone_record(version, ports, nvram)
             leaning = shallow.leaning_disks(sources, disks, edited=plan is not None)
             status = shallow.publish_leaning(record, leaning, places[version.location][0].zone)
-            return ports.gallery.set_region(version, status)
+            return ports.gallery.set_regions(version, status)
 
 
 def described(request: PublishRequest, sources: Sources) -> VersionRequest:
@@ -284,13 +284,12 @@ def describe(
     ports: Ports,
 ) -> ImageVersion:
     """Record what the version consists of, before anything of it is visible."""
-    version = ports.gallery.record_report(version, report)
     if unverified:
         ports.progress.warn(
             f"{version.name}: nothing shows whether these are as the definition says: "
             f"{', '.join(unverified)}"
         )
-    return ports.gallery.record_disks(version, disks, unverified)
+    return ports.gallery.record_contents(version, disks, report, unverified)
 
 
 def conclude(version: ImageVersion, ports: Ports, record: Record) -> ImageVersion:

@@ -52,7 +52,7 @@ def resize_regions(version: ImageVersion, ports: Ports) -> ImageVersion:
         holding = [zone for zone in zones if zone.find_version(version.zone_key) is not None]
         shares = placed_again(target, version.replica_count, holding)
         if not _as_wanted(version, status, shares):
-            version = ports.gallery.set_region(version, resize(version, status, shares))
+            version = ports.gallery.set_regions(version, resize(version, status, shares))
     return version
 
 

@@ -1,7 +1,7 @@
 """Replicate: copy-on-write replicas of stored bases; a region is Completed or it is not there."""
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ def replicate(
     places: Places,
     gallery: GalleryService,
 ) -> Outcome:
-    """Commit the replicas of every region that holds the bases, each on its own, and record what
-    became of each. When all failed nothing is recorded of it: the caller has the errors."""
+    """Commit the replicas of every region that holds the bases, each on its own, and record at once
+    that it can be used; those that are ready at the same time, in one change. When all failed
+    nothing is recorded of it: the caller has the errors."""
     digests = {disk.lun: disk.digest for disk in stored.disks}
     errors = region_errors(stored, places)
     living = {region: shares for region, shares in places.items() if region not in errors}
@@ -42,15 +43,19 @@ def replicate(
             pool.submit(publish_region, record, digests, shares): region
             for region, shares in living.items()
         }
-        for job in as_completed(jobs):
-            region, problem = jobs[job], job.exception()
-            if isinstance(problem, OSError | GalleriaError):
-                errors[region] = problem
-                continue
-            result = region_result(stored, job.result())
-            status = RegionStatus(region, ReplicationState.COMPLETED, 100, result=result)
-            version = gallery.set_region(version, status)
-    if len(errors) < len(places):
+        while jobs:
+            completed = []
+            for job in wait(jobs, return_when=FIRST_COMPLETED).done:
+                region, problem = jobs.pop(job), job.exception()
+                if isinstance(problem, OSError | GalleriaError):
+                    errors[region] = problem
+                    continue
+                result = region_result(stored, job.result())
+                status = RegionStatus(region, ReplicationState.COMPLETED, 100, result=result)
+                completed.append(status)
+            if completed:
+                version = gallery.set_regions(version, *completed)
+    if errors and len(errors) < len(places):
         version = record_failures(version, errors, gallery)
     return Outcome(version, errors)
 
@@ -58,10 +63,9 @@ def replicate(
 def record_failures(
     version: ImageVersion, errors: Mapping[str, Exception], gallery: GalleryService
 ) -> ImageVersion:
-    for region, error in errors.items():
-        status = RegionStatus(region, ReplicationState.FAILED, details=str(error))
-        version = gallery.set_region(version, status)
-    return version
+    failed = ReplicationState.FAILED
+    statuses = (RegionStatus(name, failed, details=str(error)) for name, error in errors.items())
+    return gallery.set_regions(version, *statuses)
 
 
 def region_errors(stored: Stored, places: Places) -> dict[str, Exception]:

@@ -39,7 +39,7 @@ class RegionMeter:
             self._record(percent)
 
     def _record(self, percent: int) -> None:
-        for region in self._regions:
-            status = RegionStatus(region, ReplicationState.REPLICATING, percent)
-            self._gallery.set_region(self._version, status)
+        state = ReplicationState.REPLICATING
+        statuses = (RegionStatus(region, state, percent) for region in self._regions)
+        self._gallery.set_regions(self._version, *statuses)
         self._shown, self._at = percent, self._clock()

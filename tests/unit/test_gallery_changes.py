@@ -71,13 +71,13 @@ def made(clock: FakeClock, limits: Limits = Limits()) -> GalleryService:  # noqa
 def publish(service: GalleryService, number: str = "1.0.0", **changes: Any) -> ImageVersion:
     """Completed in its target regions, with as many replicas as are wanted."""
     version = service.begin_version(request(f"corp/web/{number}", **changes))
-    version = service.record_disks(version, [disk()])
+    version = service.record_contents(version, [disk()], {})
     for target in version.target_regions:
         replicas = tuple({"index": index} for index in range(version.replicas_in(target)))
         status = RegionStatus(
             target.name, ReplicationState.COMPLETED, 100, result=RegionResult(replicas)
         )
-        version = service.set_region(version, status)
+        version = service.set_regions(version, status)
     return service.finish_version(version)
 
 

@@ -45,7 +45,7 @@ def service(owners: FakeOwners) -> GalleryService:
 
 def done(service: GalleryService, version: ImageVersion, *regions: str) -> ImageVersion:
     for region in regions:
-        version = service.set_region(version, RegionStatus(region, COMPLETED, 100))
+        version = service.set_regions(version, RegionStatus(region, COMPLETED, 100))
     return version
 
 
@@ -53,7 +53,7 @@ def published(
     service: GalleryService, name: str = "corp/web/1.0.0", digest: str = "d0"
 ) -> ImageVersion:
     version = service.begin_version(request(name))
-    version = service.record_disks(version, [disk(digest=digest)])
+    version = service.record_contents(version, [disk(digest=digest)], {})
     return service.finish_version(done(service, version, "eu", "us"))
 
 
@@ -131,10 +131,9 @@ def test_a_version_is_published_region_by_region(service: GalleryService) -> Non
     assert version.generalized
     with pytest.raises(NotFound):
         service.resolve("corp/web")
-    version = service.record_disks(version, [disk()])
-    service.record_report(version, {"removed": ["/etc/machine-id"]})
+    version = service.record_contents(version, [disk()], {"removed": ["/etc/machine-id"]})
     result = RegionResult(({"index": 0},), ("reflink",), 10, 5, 5)
-    version = service.set_region(version, RegionStatus("EU", COMPLETED, 100, result=result))
+    version = service.set_regions(version, RegionStatus("EU", COMPLETED, 100, result=result))
     assert service.resolve("corp/web/latest", "eu") == version  # usable before the rest is done
     assert version.published_date is not None
     with pytest.raises(NotFound, match="is not available in us region") as caught:
@@ -154,7 +153,7 @@ def test_a_version_is_published_region_by_region(service: GalleryService) -> Non
 
 def test_a_failed_region_leaves_the_others_usable(service: GalleryService) -> None:
     version = done(service, service.begin_version(request()), "eu")
-    version = service.set_region(version, RegionStatus("us", FAILED, 30, "no space left"))
+    version = service.set_regions(version, RegionStatus("us", FAILED, 30, "no space left"))
     version = service.finish_version(version)
     assert version.provisioning_state is ProvisioningState.FAILED
     assert service.resolve("corp/web", "eu") == version
@@ -172,7 +171,7 @@ def test_a_region_that_was_not_finished_has_failed(service: GalleryService) -> N
 
 def test_an_abandoned_version_leaves_its_number_free(service: GalleryService) -> None:
     version = service.begin_version(request())
-    service.record_report(version, {"a": 1})
+    version = service.record_contents(version, [disk()], {"a": 1})
     assert service.abandon_version(version, "the disk is full") is None
     with pytest.raises(NotFound):
         service.get_version(V100)
@@ -210,8 +209,7 @@ def test_the_number_of_a_dead_process_is_taken_over(
     service: GalleryService, owners: FakeOwners
 ) -> None:
     old = service.begin_version(request())
-    old = service.record_disks(old, [disk(digest="half")])
-    service.record_report(old, {"half": True})
+    old = service.record_contents(old, [disk(digest="half")], {"half": True})
     owners.dead.add(owners.me)
     assert service.is_interrupted(service.get_version(V100))
     owners.become(5678)
@@ -234,9 +232,8 @@ def test_a_process_that_was_thought_dead_can_change_nothing(
     new = service.begin_version(request())
     before = service.get_version(V100)
     actions: list[Action] = [
-        lambda: service.set_region(old, RegionStatus("eu", COMPLETED, 100)),
-        lambda: service.record_disks(old, [disk()]),
-        lambda: service.record_report(old, {}),
+        lambda: service.set_regions(old, RegionStatus("eu", COMPLETED, 100)),
+        lambda: service.record_contents(old, [disk()], {}),
         lambda: service.finish_version(old),
         lambda: service.abandon_version(old, "x"),
         lambda: service.hand_over(old),
@@ -251,8 +248,7 @@ def test_a_process_that_was_thought_dead_can_change_nothing(
 def test_what_a_dead_process_completed_is_kept_and_the_rest_resumed(
     service: GalleryService, owners: FakeOwners
 ) -> None:
-    old = service.record_disks(service.begin_version(request()), [disk()])
-    service.record_report(old, {"kept": True})
+    old = service.record_contents(service.begin_version(request()), [disk()], {"kept": True})
     old = done(service, old, "us")
     owners.dead.add(owners.me)
     owners.become(5678)
@@ -306,7 +302,7 @@ def test_a_refused_request_takes_no_number(service: GalleryService) -> None:
 def test_a_region_that_is_no_target_has_no_status(service: GalleryService) -> None:
     version = service.begin_version(request())
     with pytest.raises(NotFound):
-        service.set_region(version, RegionStatus("uksouth", COMPLETED, 100))
+        service.set_regions(version, RegionStatus("uksouth", COMPLETED, 100))
 
 
 # --- replicating later --------------------------------------------------------------------------
@@ -401,7 +397,7 @@ def test_a_version_at_work_is_deleted_only_by_force(
         service.finish_delete(version)
     service.finish_delete(service.begin_delete(V100, force=True))
     with pytest.raises(Conflict):
-        service.set_region(version, RegionStatus("eu", COMPLETED, 100))
+        service.set_regions(version, RegionStatus("eu", COMPLETED, 100))
 
 
 def test_deleting_can_be_blocked_until_the_end_of_life(service: GalleryService) -> None:
@@ -443,7 +439,7 @@ def test_parents_are_older_versions_first_then_newer_ones(service: GalleryServic
     for number in ("1.0.0", "1.0.1", "1.0.9", "2.0.0", "3.0.0"):
         version = service.begin_version(request(f"corp/web/{number}"))
         disks = [disk(digest=f"os-{number}"), disk(1, digest="data")]
-        version = service.record_disks(version, disks)
+        version = service.record_contents(version, disks, {})
         if number != "1.0.1":  # not usable: not a parent
             service.finish_version(done(service, version, "eu", "us"))
     assert service.parents_of(parse_version("corp/web/1.0.10")) == {

@@ -109,10 +109,10 @@ class World:
 
 def publish(service: GalleryService, text: str) -> ImageVersion:
     version = service.begin_version(request(text))
-    version = service.record_disks(version, [disk()])
+    version = service.record_contents(version, [disk()], {})
     for region in ("eu", "us"):
         done = RegionStatus(region, ReplicationState.COMPLETED, 100)
-        version = service.set_region(version, done)
+        version = service.set_regions(version, done)
     return service.finish_version(version)
 
 
@@ -513,7 +513,7 @@ def test_what_a_gallery_holds_decides_what_it_can_become(world: World) -> None:
     grants, service = world.owner.grants, world.owner.gallery
     version = service.begin_version(request("corp/web/2.0.0", location="us"))
     service.finish_version(
-        service.set_region(version, RegionStatus("us", ReplicationState.COMPLETED, 100))
+        service.set_regions(version, RegionStatus("us", ReplicationState.COMPLETED, 100))
     )
     for kind in (SharingPermissions.GROUPS, SharingPermissions.COMMUNITY):
         with pytest.raises(Refused, match="has its home in 'us'"):

@@ -29,10 +29,10 @@ def service(owners: FakeOwners) -> GalleryService:
 
 def publish(service: GalleryService, name: str) -> str:
     """A whole version; returns its fingerprint."""
-    version = service.record_disks(service.begin_version(request(name)), [disk()])
+    version = service.record_contents(service.begin_version(request(name)), [disk()], {})
     for target in version.target_regions:
         status = RegionStatus(target.name, ReplicationState.COMPLETED, 100)
-        version = service.set_region(version, status)
+        version = service.set_regions(version, status)
     return service.finish_version(version).fingerprint
 
 

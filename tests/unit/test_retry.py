@@ -54,9 +54,11 @@ def test_it_stays(error: Exception) -> None:
 class Recorder:
     def __init__(self) -> None:
         self.seen: list[RegionStatus] = []
+        self.changes = 0
 
-    def set_region(self, version: object, status: RegionStatus) -> object:
-        self.seen.append(status)
+    def set_regions(self, version: object, *statuses: RegionStatus) -> object:
+        self.seen.extend(statuses)
+        self.changes += 1
         return version
 
 
@@ -73,6 +75,7 @@ def test_progress_is_of_real_bytes_and_recorded_now_and_then() -> None:
     for _ in range(100):
         meter.advance(5)  # half of it, in no time: nothing new for the catalog
     assert len(gallery.seen) == 2
+    assert gallery.changes == 1  # each is a durable transaction
     now[0] = 1.5
     meter.advance(5)
     assert [s.progress for s in gallery.seen[2:]] == [50, 50]

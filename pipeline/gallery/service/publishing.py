@@ -89,12 +89,16 @@ class Publishing(Operations):
         """Refuse a disk that is too large for the version's replication mode."""
         rules.disk_limit(virtual_size, version.replication_mode, disk)
 
-    def set_region(self, version: ImageVersion, status: RegionStatus) -> ImageVersion:
-        """Record how far a region is. Each call is a durable transaction: call it on changes of
+    def set_regions(self, version: ImageVersion, *statuses: RegionStatus) -> ImageVersion:
+        """Record how far regions are. Each call is a durable transaction: call it on changes of
         state and every few per cent, not for every block."""
-        return self._change(
-            version, lambda current: transitions.region_changed(current, status, self._clock())
-        )
+
+        def change(current: ImageVersion) -> ImageVersion:
+            for status in statuses:
+                current = transitions.region_changed(current, status, self._clock())
+            return current
+
+        return self._change(version, change)
 
     def check_source(
         self, version: ImageVersion, facts: SourceFacts, source: SourceProperties
@@ -106,23 +110,22 @@ class Publishing(Operations):
             definition = rules.existing(catalog.definition(name), name)
         return agreement(definition, facts, version.name, source)
 
-    def record_disks(
+    def record_contents(
         self,
         version: ImageVersion,
         disks: Sequence[ImageDisk],
+        report: Mapping[str, Any],
         unverified: tuple[str, ...] = (),
     ) -> ImageVersion:
-        """What the version consists of; before its first region is Completed."""
-        return self._change(
-            version,
-            lambda current: replace(current, disks=tuple(disks), unverified=unverified),
-        )
-
-    def record_report(self, version: ImageVersion, report: Mapping[str, Any]) -> ImageVersion:
-        """Store what was done to the guest and seen in it, and in the version's record its digest,
-        in one transaction."""
+        """What the version consists of, and what was done to the guest and seen in it; before its
+        first region is Completed. The version's record has the report's digest."""
         with self._catalog.write() as catalog:
-            current = replace(self._mine(catalog, version), report_digest=digest(report))
+            current = replace(
+                self._mine(catalog, version),
+                disks=tuple(disks),
+                unverified=unverified,
+                report_digest=digest(report),
+            )
             catalog.put_version(current)
             catalog.put_report(version.name, report)
             return current
