@@ -27,6 +27,7 @@ from pipeline.gallery.model import (
 from pipeline.gallery.names import parse_definition, parse_gallery, parse_version
 from pipeline.publish import PublishRequest, publish
 from pipeline.sources import DiskSource
+from tests.contract.storing import pattern
 
 DURABLE = (
     "sync_file",
@@ -49,7 +50,7 @@ class World:
         with self.source.open("wb") as file:
             for position in range(0, 4 << 20, 1 << 20):
                 file.seek(position)
-                file.write(os.urandom(300_000))
+                file.write(pattern(position, 300_000))
             file.truncate(4 << 20)
         self.config = Config(
             regions={"eu": (ZonePlace(root / "eu"),), "us": (ZonePlace(root / "us"),)},

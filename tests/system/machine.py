@@ -38,6 +38,14 @@ class Machine:
         assert "return" in answer, answer
         return answer["return"]
 
+    def answers(self) -> bool:
+        """Whether it is up. (A socket's file is there before anybody listens.)"""
+        try:
+            self.ask("query-status")
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
+
     def io(self, disk: str, *commands: str) -> None:
         """Write as the guest would, through the device's own backend."""
         for command in commands:
@@ -76,13 +84,14 @@ def machine(directory: Path, *options: str, **disks: Path) -> Iterator[Machine]:
         argv += ["-drive", f"file={path},format={kind},if=none,id={name},cache=writeback"]
         argv += ["-device", f"virtio-blk-pci,drive={name}"]
     with subprocess.Popen([*argv, *options], stderr=subprocess.PIPE) as process:
+        made = Machine(directory, process)
         try:
-            deadline = time.monotonic() + 20
-            while not (directory / "side.sock").exists():
+            deadline = time.monotonic() + 30
+            while not made.answers():
                 assert process.poll() is None, process.stderr and process.stderr.read()
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-            yield Machine(directory, process)
+            yield made
         finally:
             process.terminate()
             process.wait()

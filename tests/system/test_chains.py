@@ -21,6 +21,7 @@ from pipeline.errors import GalleriaError, UnsafeImage
 from pipeline.ports import Chain, ImageFormat
 from pipeline.sources import Backing, DiskSource
 from pipeline.stages.ingest import recognise
+from tests.contract.storing import pattern
 
 pytestmark = pytest.mark.system
 IMAGES = QemuImages(Sandbox())
@@ -56,7 +57,7 @@ class Disk:
 
 
 def base_content() -> bytes:
-    content = bytearray(os.urandom(SIZE))
+    content = bytearray(pattern(1, SIZE))
     content[6 * MIB + 4096 : 7 * MIB] = bytes(MIB - 4096)
     return bytes(content)
 
@@ -247,8 +248,9 @@ def test_a_vmdk_parent_that_was_written_to_is_not_the_parent(tmp_path: Path) -> 
     disk = make("vmdk", tmp_path)
     base = disk.files[2]
     data = base.read_bytes()
-    at = data.index(b"CID=")
-    base.write_bytes(data[: at + 4] + b"0badcafe" + data[at + 12 :])
+    last = data.index(b"\n", data.index(b"CID=")) - 1  # it has eight digits or fewer
+    digit = b"1" if data[last : last + 1] == b"0" else b"0"
+    base.write_bytes(data[:last] + digit + data[last + 1 :])
     with pytest.raises(UnsafeImage, match="identifier"):
         recognise(disk.source(), IMAGES)
 

@@ -7,7 +7,6 @@ import os
 import random
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -204,7 +203,7 @@ def test_a_publication_goes_on_in_the_background(
     watched = home.run("show", "corp/web/1.0.0", "--watch").stdout.splitlines()
     assert watched[-1] == "corp/web/1.0.0: Succeeded, replication Completed"
     assert any("us" in line and "100 %  Completed" in line for line in watched)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while "Completed" not in Path(begun["log"]).read_text() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert "Completed" in Path(begun["log"]).read_text()
@@ -408,21 +407,9 @@ def test_a_vm_in_use_is_not_released(session: Callable[..., Shop], tmp_path: Pat
     )
     assert refused["error"]["message"] == "Parameter 'osProfile' is not allowed."
     (disk,) = (tmp_path / "vms" / "vm").glob("os.*")
-    release = threading.Event()
-
-    def write() -> None:
-        with disk.open("r+b"):
-            release.wait(30)
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        time.sleep(0.1)
+    with disk.open("r+b"):
         refused = home.json("deployed", "release", "vm", status=5)
         assert "is in use" in refused["error"]["message"]
-    finally:
-        release.set()
-        writer.join()
     assert home.json("deploy", "corp/pet", "--region=eu", "--name=vm", "--out=vms", status=5)
     home.run("deployed", "release", "vm")
     assert "no VM is deployed" in home.run("deployed", "list").stdout

@@ -43,6 +43,10 @@ class Libvirt:
         self.path = path
         self.uri = f"qemu:///session?socket={path}/run/libvirt/libvirt-sock"
 
+    def answers(self) -> bool:
+        argv = ["virsh", "--connect", self.uri, "uri"]
+        return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
     def virsh(self, *args: str | Path) -> str:
         argv = ["virsh", "--connect", self.uri, *map(str, args)]
         return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
@@ -66,8 +70,8 @@ def libvirt(require: Callable[..., None]) -> Iterator[Libvirt]:
     made = Libvirt(path)
     with subprocess.Popen(argv, env=env, stderr=subprocess.PIPE) as process:
         try:
-            deadline = time.monotonic() + 20
-            while not (path / "run/libvirt/libvirt-sock").exists():
+            deadline = time.monotonic() + 30
+            while not made.answers():
                 assert process.poll() is None, process.stderr and process.stderr.read()
                 assert time.monotonic() < deadline
                 time.sleep(0.05)

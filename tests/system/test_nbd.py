@@ -110,10 +110,10 @@ def test_nothing_is_left_after_the_with(chain: Chain, tmp_path: Path) -> None:
     before = _children()
     with nbd.serve(SANDBOX, chain):
         assert _children() - before
-    assert _children() == before
+    assert _children() <= before
     with pytest.raises(RuntimeError, match="mine"), nbd.serve(SANDBOX, chain, writable=True):
         raise RuntimeError("mine")
-    assert _children() == before
+    assert _children() <= before
 
 
 @pytest.mark.timeout(120)

@@ -24,6 +24,7 @@ from adapters.sources.machines import open_archive
 from fixtures.chains import differencing_vhd, differencing_vhdx, qemu_child
 from pipeline.sources import ArchiveForm
 from tests.conftest import missing
+from tests.contract.storing import pattern
 from tests.home import Session as InProcess
 from tests.system.conftest import mounted
 from tests.system.machine import machine
@@ -129,8 +130,8 @@ def same(one: Path, other: Path) -> None:
 
 
 def _disks(place: Path) -> None:
-    (place / "base.raw").write_bytes(os.urandom(3 * MIB) + bytes(SIZE - 3 * MIB))
-    (place / "data.raw").write_bytes(os.urandom(MIB) + bytes(SIZE - MIB))
+    (place / "base.raw").write_bytes(pattern(1, 3 * MIB) + bytes(SIZE - 3 * MIB))
+    (place / "data.raw").write_bytes(pattern(2, MIB) + bytes(SIZE - MIB))
     changed = bytearray((place / "base.raw").read_bytes())
     for offset, content in CHANGES.items():
         changed[offset : offset + len(content)] = content
@@ -504,7 +505,7 @@ def test_boxes_that_tar_packed_with_holes(options: tuple[str, ...], tmp_path: Pa
     with disk.open("wb") as file:
         for number in range(30):  # more than fits into one header
             file.seek(number * 3 * MIB + 4096)
-            file.write(os.urandom(70_000))
+            file.write(pattern(number, 70_000))
         file.truncate(100 * MIB)
     (tmp_path / "metadata.json").write_text('{"provider":"libvirt","format":"raw"}')
     names = ("metadata.json", "box.img")
