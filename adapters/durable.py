@@ -169,14 +169,14 @@ class Staging:
     """
 
     def __init__(self, root: Path) -> None:
-        root.mkdir(parents=True, exist_ok=True)
         self._root = root
-        while True:
+        fd = None
+        while fd is None:
+            root.mkdir(parents=True, exist_ok=True)
             self.path = root / secrets.token_hex(16)
             self._lock_path = self.path.with_name(self.path.name + _LOCK_SUFFIX)
-            fd = _locked(self._lock_path, os.O_CREAT)
-            if fd is not None:
-                break
+            with contextlib.suppress(FileNotFoundError):  # an empty root goes with its last user
+                fd = lock(self._lock_path, create=True)
         self._lock: int | None = fd
         try:
             self.path.mkdir()
@@ -220,9 +220,11 @@ class Staging:
 def sweep(root: Path) -> list[Path]:
     """Remove the staging directories whose owners are dead; returns them."""
     removed: list[Path] = []
-    if not root.is_dir():
+    try:
+        found = sorted(root.iterdir())
+    except FileNotFoundError:
         return removed
-    for path in sorted(root.iterdir()):
+    for path in found:
         if path.name.endswith(_LOCK_SUFFIX):
             continue
         lock_path = path.with_name(path.name + _LOCK_SUFFIX)
@@ -242,7 +244,7 @@ def sweep(root: Path) -> list[Path]:
 def _try_lock(path: Path) -> Iterator[bool]:
     """Whether nobody holds this lock (a lock file that is gone is held by nobody); holds it."""
     try:
-        fd = _locked(path, 0)
+        fd = lock(path)
     except FileNotFoundError:
         yield True
         return
@@ -257,9 +259,11 @@ def _try_lock(path: Path) -> Iterator[bool]:
         os.close(fd)
 
 
-def _locked(path: Path, flags: int) -> int | None:
-    """Open and lock a lock file; None when another process holds it, or took it away meanwhile."""
-    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
+def lock(path: Path, *, create: bool = False) -> int | None:
+    """Open and lock a lock file (`create`: made if absent), until the descriptor is closed or the
+    process ends. None when another process holds it, or took it away meanwhile."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    fd = os.open(path, flags, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(fd).st_ino == path.stat().st_ino:

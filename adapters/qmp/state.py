@@ -8,7 +8,6 @@ it.
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -96,17 +95,13 @@ def load(directory: Path) -> CaptureState | None:
 def held(directory: Path) -> Iterator[None]:
     """Own a capture's directory (made if absent). Raises Conflict when another process does."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fd = os.open(
-        directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-    )
+    fd = durable.lock(directory / LOCK_FILE, create=True)
+    if fd is None:
+        raise Conflict(
+            "another process captures this machine under the same name",
+            hint="wait until it has ended",
+        )
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict(
-                "another process captures this machine under the same name",
-                hint="wait until it has ended",
-            ) from None
         yield
     finally:
         os.close(fd)

@@ -8,7 +8,6 @@ is the one that the user gave. qemu never sees a URL.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -99,9 +98,7 @@ class Downloads:
             if not part.resumable:
                 part.discard()
             raise
-        except (KeyboardInterrupt, SystemExit):
-            raise  # the next run continues
-        except BaseException:
+        except Exception:  # an end from outside, a signal's, leaves it: the next run continues
             part.discard()
             raise
         durable.sync_file(part.path)
@@ -280,12 +277,10 @@ def _digest(path: Path) -> str:
 
 @contextmanager
 def _locked(path: Path, what: str) -> Iterator[None]:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = durable.lock(path, create=True)
+    if fd is None:
+        raise Conflict(f"{what[:200]!a} is being downloaded by another process")
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict(f"{what[:200]!a} is being downloaded by another process") from None
         os.utime(fd)
         yield
     finally:

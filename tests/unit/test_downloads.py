@@ -5,6 +5,7 @@ connection that is made is recorded.
 """
 
 import hashlib
+import os
 import re
 import socket
 import threading
@@ -21,7 +22,7 @@ import urllib3.util.connection
 from adapters.progress import Mode, open_progress
 from adapters.sources.addresses import AddressRefused, check, networks
 from adapters.sources.download import Bounds, Downloads, parse_checksum
-from adapters.sources.http import DownloadFailed, Reach, split
+from adapters.sources.http import Answer, DownloadFailed, Reach, split
 from pipeline.errors import (
     Conflict,
     GalleriaError,
@@ -461,6 +462,26 @@ def test_another_run_goes_on_where_the_last_was_cut(
     ranges = [headers.get("Range") for _, headers in world.server.asked]
     assert ranges == [None, "bytes=100000-"]
     assert [Path(name).suffix for name in world.left()] == [".image"]
+
+
+def test_a_run_that_is_ended_leaves_what_it_has(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal is no exception of Python's own: SIGTERM is one of the command line's."""
+
+    class Ended(BaseException):
+        pass
+
+    def ended(_: Downloads, answer: Answer, fd: int, *_rest: object) -> int:
+        os.write(fd, next(answer.pieces())[:1000])
+        raise Ended
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Downloads, "_receive", ended)
+        with pytest.raises(Ended):
+            world.fetch(f"http://{PUBLIC}:PORT/tagged")
+    assert [Path(name).suffix for name in world.left()] == [".json", ".partial"]
+    assert world.fetch(f"http://{PUBLIC}:PORT/tagged") == CONTENT
 
 
 def test_a_part_of_a_content_that_changed_is_begun_again(

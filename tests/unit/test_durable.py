@@ -180,6 +180,22 @@ def test_sweep_takes_the_dead_and_leaves_the_living(tmp_path: Path) -> None:
     assert durable.sweep(tmp_path / "absent") == []
 
 
+def test_an_empty_root_may_go_at_any_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last user removes it, while the next has just made sure that it is there."""
+    root, real = tmp_path / "staging", durable.lock
+
+    def lock(path: Path, *, create: bool = False) -> int | None:
+        monkeypatch.setattr(durable, "lock", real)
+        root.rmdir()
+        return real(path, create=create)
+
+    monkeypatch.setattr(durable, "lock", lock)
+    with durable.Staging(root) as staging:
+        assert staging.path.is_dir()
+
+
 def test_removing_what_is_not_there_is_nothing(tmp_path: Path) -> None:
     durable.remove_tree(tmp_path / "absent")
     (tmp_path / "file").write_text("x")
