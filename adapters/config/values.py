@@ -147,9 +147,12 @@ def _writing(value: Mapping[str, object], where: str) -> Writing | None:
 
 
 def _path(value: object, where: str, base: Path) -> Path:
-    if not isinstance(value, str | Path) or not str(value):
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
         raise _expected(where, "a directory", value)
-    return Path(os.path.normpath(base / Path(value).expanduser()))
+    try:
+        return Path(os.path.normpath(base / Path(value).expanduser()))
+    except RuntimeError:  # ~name of nobody's
+        raise _expected(where, "a directory", value) from None
 
 
 def _boolean(value: object, where: str, base: Path) -> bool:

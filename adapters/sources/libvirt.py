@@ -13,7 +13,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from adapters import command
-from adapters.sources.xml import LIMIT, DescriptionInvalid, parse
+from adapters.sources.xml import LIMIT, DescriptionInvalid, number, parse
 from pipeline.errors import CommandFailed, Conflict, InvalidParameter, NotFound
 from pipeline.ports import ImageFormat
 from pipeline.sources import Backing, Description, DiskSource, VmSource
@@ -166,8 +166,8 @@ def _is_disk(disk: Element) -> bool:
 
 
 def _boot_order(disk: Element) -> int:
-    order = _attribute(disk.find("boot"), "order")
-    return int(order) if order.isascii() and order.isdecimal() else 1 << 30
+    order = number(_attribute(disk.find("boot"), "order"))
+    return 1 << 64 if order is None else order
 
 
 def _disk(disk: Element, lun: int | None, directory: Path) -> DiskSource:
@@ -178,13 +178,13 @@ def _disk(disk: Element, lun: int | None, directory: Path) -> DiskSource:
     # libvirt's own default; it forbids probing
     top = Backing(_file(disk, directory), _format(_attribute(driver, "type") or "raw"))
     below = tuple(_backing(disk, directory))
-    sector = _attribute(disk.find("blockio"), "logical_block_size")
+    sector = number(_attribute(disk.find("blockio"), "logical_block_size"))
     return DiskSource(
         lun,
         top.path,
         declared=top.declared,
         backing=below,
-        sector_size=int(sector) if sector.isascii() and sector.isdecimal() else 512,
+        sector_size=512 if sector is None else sector,
     )
 
 

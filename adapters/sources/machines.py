@@ -78,9 +78,9 @@ def _libvirt_disks(metadata: Mapping[str, Any], contents: Contents) -> tuple[Dis
     for number, item in enumerate(listed):
         if not isinstance(item, dict):
             raise DescriptionInvalid(f"the box's {METADATA} does not list its disks")
-        declared = item.get("format", metadata.get("format", "qcow2"))
+        declared = str(item.get("format", metadata.get("format", "qcow2")))
         if declared not in BOX_FORMATS:
-            raise DescriptionInvalid(f"the box has a disk of the format {str(declared)[:99]!a}")
+            raise DescriptionInvalid(f"the box has a disk of the format {declared[:99]!a}")
         path = _member(contents, str(item.get("path")))
         lun = None if number == 0 else number - 1
         disks.append(DiskSource(lun, path, declared=BOX_FORMATS[declared]))

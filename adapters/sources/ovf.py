@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from adapters.sources.xml import DescriptionInvalid, parse
+from adapters.sources.xml import DescriptionInvalid, number, parse
 from pipeline.sources import Description
 
 # CIM resource types (DMTF DSP1041)
@@ -99,22 +99,20 @@ def _disk(drive: Element, media: dict[str, Element], files: dict[str, Element]) 
     if reference not in files:
         raise DescriptionInvalid("the OVF's machine has a disk without a file: an empty one")
     file = files[reference]
-    size = _get(file, "size")
-    return OvfDisk(_get(file, "href"), int(size) if _number(size) else None, capacity)
+    return OvfDisk(_get(file, "href"), number(_get(file, "size")), capacity)
 
 
 def _capacity(disk: Element) -> int | None:
-    text, unit = _get(disk, "capacity"), _get(disk, "capacityAllocationUnits")
+    count, unit = number(_get(disk, "capacity")), _get(disk, "capacityAllocationUnits")
     match = _UNIT.fullmatch(unit.strip()) if unit else None
-    if not _number(text) or (unit and unit.strip() != "byte" and match is None):
+    if count is None or (unit and unit.strip() != "byte" and match is None):
         return None
-    return int(text) << int(match[1]) if match else int(text)
+    return count << int(match[1]) if match else count
 
 
 def _place(drive: Element) -> tuple[int, int]:
     """Controllers in the order of their ids, and disks in the order of their addresses."""
-    parent, address = _text(drive, "Parent"), _text(drive, "AddressOnParent")
-    return (int(parent) if _number(parent) else 0, int(address) if _number(address) else 0)
+    return number(_text(drive, "Parent")) or 0, number(_text(drive, "AddressOnParent")) or 0
 
 
 def _controller(drive: Element, items: list[Element]) -> str | None:
@@ -156,10 +154,6 @@ def _architecture(system: Element) -> str | None:
     if "arm64" in words or "aarch64" in words:
         return "Arm64"
     return "x64" if "_64" in words or "64-bit" in words or "64guest" in words else None
-
-
-def _number(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) < 20
 
 
 def local(element: Element) -> str:

@@ -16,6 +16,11 @@ class DescriptionInvalid(InvalidParameter):
     code = "DescriptionInvalid"
 
 
+def number(text: str) -> int | None:
+    """A number of up to 19 decimal digits; None for anything else."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
+
+
 def parse(content: bytes, what: str) -> Element:
     """The root element. Raises DescriptionInvalid, naming `what`."""
     if len(content) > LIMIT:

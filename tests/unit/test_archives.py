@@ -299,6 +299,7 @@ HOSTILE: tuple[tuple[str, ArchiveForm, Callable[[], bytes], str], ...] = (
     ("no-object", B, lambda: metadata("[]"), "not an object"),
     ("provider", B, lambda: metadata('{"provider": "vmware_desktop"}'), "provider"),
     ("format", B, lambda: metadata('{"provider": "libvirt", "format": "json:{}"}'), "format"),
+    ("format-list", B, lambda: metadata('{"provider": "libvirt", "format": ["raw"]}'), "format"),
     (
         "elsewhere",
         B,

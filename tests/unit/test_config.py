@@ -108,6 +108,8 @@ def test_the_first_region_is_the_source_region(tmp_path: Path, env: dict[str, st
         ("[regions]\neu = '/a'\nus = '/b/../a'", "the directory /a is two zones"),
         ("source_region = 'us'\n[regions]\neu = '/a'", "expected one of the regions: eu"),
         ("sandbox = ", "not TOML"),
+        ("work = '~nobody-has-this-name/work'", "work is '~nobody"),
+        ('work = "/a\\u0000b"', "expected a directory"),
     ],
 )
 def test_mistakes_name_file_key_and_what_is_expected(

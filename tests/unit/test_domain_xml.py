@@ -90,6 +90,11 @@ def test_without_a_boot_order_the_first_disk_is_the_os_disk() -> None:
     ]
 
 
+def test_an_absurd_boot_order_is_none() -> None:
+    machine = parse(DOMAIN.replace("<boot order='1'/>", f"<boot order='{'9' * 5000}'/>"))
+    assert machine.disks[0].path.name == "data.raw"
+
+
 def test_sectors_are_recorded() -> None:
     block = "<blockio logical_block_size='4096' physical_block_size='4096'/>"
     machine = parse(DOMAIN.replace("<boot order='1'/>", f"<boot order='1'/>{block}"))
