@@ -174,7 +174,8 @@ def _replicate_later(config: Config, version: ImageVersion) -> None:
     """Start a process of its own that finishes the version's regions; its output goes to a log."""
     logs = config.work.parent / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    program = [sys.executable, "-c", "from adapters.cli import main; main()"]
+    # -P: what lies in the user's present directory is no part of the program
+    program = [sys.executable, "-P", "-m", "adapters.cli"]
     options = ["--config", str(config.file)] if config.file else []
     options += ["--as", config.principal] if config.principal else []
     command.detach(

@@ -9,9 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from adapters import app, command
+from adapters.config import Config
+from pipeline.gallery.model import ImageVersion
 from tests.home import DEFINE, GALLERIA, Home, furnished
 
 HELP_CPU_SECONDS = 0.25
@@ -268,6 +273,23 @@ def _wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came to wait"
         time.sleep(0.02)
+
+
+def test_nothing_of_the_present_directory_runs_in_the_background(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever can write where galleria is called (/tmp, a download) gives it no code."""
+    started: list[list[str]] = []
+    monkeypatch.setattr(command, "detach", lambda argv, *, log: started.append(argv))
+    config = Config({}, "", "", home.path / "work", home.path / "cache")
+    version = SimpleNamespace(name="corp/web/1.0.0", zone_key="key")
+    app._replicate_later(config, cast(ImageVersion, version))
+    ((*program, verb, name, _),) = started
+    assert (verb, name) == ("replicate", "corp/web/1.0.0")
+    (home.path / "adapters").mkdir()
+    (home.path / "adapters/__init__.py").write_text("raise SystemExit(99)")
+    found = subprocess.run([*program, "--version"], env=home.env, cwd=home.path, check=False)
+    assert found.returncode == 0
 
 
 def test_it_runs_as_a_module(home: Home) -> None:
