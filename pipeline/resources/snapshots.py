@@ -137,24 +137,23 @@ def create_machine_snapshots(
     written since the last that was kept of it."""
     keeper.resources.require_machine()
     facts = keeper.machines.look(source.socket)
-    begun = [
-        keeper.resources.begin(
-            replace(
+    begun: list[Snapshot] = []
+    with taken_back(begun, keeper), keeper.ports.work.directory() as work:
+        for disk in facts.disks:  # one by one: a name that is taken gives the others back
+            creation = CreationData(
+                CreateOption.IMPORT,
+                source_uri=str(source.socket.absolute()),
+                source_unique_id=machine_id(facts, source),
+                lun=disk.lun,
+            )
+            snapshot = replace(
                 blank(suffixed(name, disk.lun), properties),
-                creation_data=CreationData(
-                    CreateOption.IMPORT,
-                    source_uri=str(source.socket.absolute()),
-                    source_unique_id=machine_id(facts, source),
-                    lun=disk.lun,
-                ),
+                creation_data=creation,
                 incremental=incremental,
                 machine_disk=disk.name,
             )
-        )
-        for disk in facts.disks
-    ]
-    mark = begun[0].unique_id
-    with taken_back(begun, keeper), keeper.ports.work.directory() as work:
+            begun.append(keeper.resources.begin(snapshot))
+        mark = begun[0].unique_id
         last = [
             previous(disk, snapshot, keeper) if incremental else None
             for disk, snapshot in zip(facts.disks, begun, strict=True)
