@@ -34,7 +34,8 @@ MACHINES = {Architecture.X64: "q35", Architecture.ARM64: "virt"}
 EMULATED = {Architecture.X64: "max", Architecture.ARM64: "max,pauth-impdef=on"}
 MEMORY_MIB = 1024
 CONSOLE, AGENT, VARIABLES = "console.log", "agent.sock", "variables.fd"
-CONSOLE_LIMIT = 4 << 20  # bytes that are read; a hostile guest may print for ever
+CONSOLE_LIMIT = 4 << 20  # bytes that are read
+CONSOLE_MOST = 256 << 20  # bytes that are kept: a hostile guest may print until the disk is full
 FORMATS = {found: found.value for found in ImageFormat} | {ImageFormat.VHD: "vpc"}
 
 
@@ -202,7 +203,9 @@ class QemuRunning:
         try:
             status = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            return ""
+            console = self._work / CONSOLE
+            endless = console.exists() and console.stat().st_size > CONSOLE_MOST
+            return f"it has said more than {CONSOLE_MOST >> 20} MiB" if endless else ""
         said = self._errors.read_text(errors="replace").strip()[-1000:]
         return f"the machine has ended (status {status}) {said}".strip()
 

@@ -3,6 +3,7 @@ its serial console read until it asks for a login, or its guest agent answers.
 """
 
 import re
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -115,12 +116,13 @@ def boot(
     )
     machine = Machine(clones, kind)
     with progress.stage("boot check"), boots.start(machine, work) as running:
-        passed, text, by, ended = 0.0, "", "", ""
+        started, passed, text, by, ended = time.monotonic(), 0.0, "", "", ""
         while not by:
             ended = running.wait(1.0)
-            passed += 1.0
+            # a guest that says much takes more time than is waited for it
+            passed = max(passed + 1.0, time.monotonic() - started)
             text = clean_console(running.console())
-            log.write_text(text)
+            log.write_text(text, encoding="utf-8")
             by = said_by(text, running)
             if not by and (ended or passed >= seconds):
                 raise _failed(ended or f"no login prompt within {seconds:.0f} s", text, log)

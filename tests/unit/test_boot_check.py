@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -109,6 +110,35 @@ def test_the_end_of_the_console_is_in_the_error(tmp_path: Path, ends: str, why: 
     assert script.gone
     assert caught.value.message.count("first") == 24
     assert "panic" in (tmp_path / "boot.log").read_text()
+
+
+def test_the_time_that_a_console_takes_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest that prints without end keeps nobody longer than one that says nothing."""
+    clock = iter(range(0, 36_000, 3600))
+    monkeypatch.setattr("pipeline.boot.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    script = Script(*["noise\n"] * 9)
+    with pytest.raises(StageFailed, match="no login prompt within 4000 s"):
+        run(script, tmp_path, seconds=4000)
+    assert len(script.said) == 7
+
+
+def test_a_console_without_end_ends_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emulator, "CONSOLE_MOST", 1 << 20)
+    console = tmp_path / "console.log"
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            running = QemuRunning(process, tmp_path, tmp_path / "err")
+            assert running.wait(0.01) == ""
+            console.write_bytes(bytes(1 << 20))
+            assert running.wait(0.01) == ""
+            console.write_bytes(bytes((1 << 20) + 1))
+            assert running.wait(0.01) == "it has said more than 1 MiB"
+        finally:
+            process.kill()
 
 
 def test_a_word_before_login_is_needed() -> None:
