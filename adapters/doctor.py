@@ -247,8 +247,8 @@ def _zone(name: str, directory: Path, twins: list[str], sandbox: Sandbox) -> Che
     open_zone(directory, sandbox=sandbox)
     profile = probe(directory)
     free = bytes_text(filesystem.free_bytes(directory))
-    kind = "reflinks" if profile.reflink else "no reflinks"
-    found = f"{file_system(directory)}, {kind}, {free} free"
+    clones = "reflinks" if profile.reflink else "no reflinks"
+    found = f"{filesystem.kind(directory)}, {clones}, {free} free"
     if twins:
         advice = f"on one file system with a zone of {', '.join(twins)}: they will fail together"
         return _space(Check(name, Verdict.WARN, found, advice), directory)
@@ -268,17 +268,3 @@ def _space(check: Check, directory: Path) -> Check:
 
 def _together(one: Path, other: Path) -> bool:
     return one.is_dir() and other.is_dir() and filesystem.same_device(one, other)
-
-
-def file_system(directory: Path) -> str:
-    """The type of the file system that a directory lies on (proc(5), mountinfo); for people only,
-    what it can do is found by trying."""
-    target = directory.resolve()
-    best, kind = -1, "unknown file system"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        left, _, right = line.partition(" - ")
-        mount = Path(left.split()[4].encode().decode("unicode_escape"))
-        # of mounts on one place the later covers the earlier
-        if target.is_relative_to(mount) and len(mount.parts) >= best:
-            best, kind = len(mount.parts), right.split()[0]
-    return kind

@@ -1,6 +1,6 @@
 """Maintain: read what is stored again, and say whether it is what was published."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from pipeline.data.extents import Range, data_bytes
 from pipeline.data.manifest import ManifestReader
 from pipeline.data.reading import THREADS
 from pipeline.errors import GalleriaError
-from pipeline.gallery.model import ImageVersion
+from pipeline.gallery.model import ImageDisk, ImageVersion
 from pipeline.guest.report import digest
 from pipeline.ports import (
     Chain,
@@ -20,6 +20,7 @@ from pipeline.ports import (
     Layer,
     Pins,
     Progress,
+    Replica,
     ReplicaDisk,
     StoredBase,
     Zone,
@@ -30,8 +31,7 @@ from pipeline.stages.ingest import disk_name
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What reading one base or replica disk showed. `bad` ranges differ from the manifest;
-    `problem`
-    is why it could not be read or compared at all."""
+    `problem` is why it could not be read or compared at all."""
 
     region: str
     subject: str  # "base os", "replica 0 data-1"
@@ -68,22 +68,28 @@ def verify_version(
     check = partial(_verify, images=images, progress=progress, scrub=scrub)
     for zone in zones:
         replicas = zone.find_version(version.zone_key)
-        if replicas is None:
-            continue
-        for disk in (disk for disk in version.disks if disk.digest):
-            name = disk_name(disk.lun)
-            base = zone.find_base(disk.digest)
-            if base is None:
-                problem = "the zone does not hold this base any more"
-                yield Verdict(zone.region, f"base {name}", zone.path, disk.digest, problem=problem)
-                continue
-            yield check(zone, f"base {name}", base, base.chain)
-            for replica in replicas:
-                for child in replica.disks:
-                    if child.lun == disk.lun:
-                        subject = f"replica {replica.index} {name}"
-                        chain = replica_chain(child, base)
-                        yield check(zone, subject, base, chain)
+        if replicas is not None:
+            for disk in version.disks:
+                if disk.digest:
+                    yield from _verify_disk(disk, zone, replicas, check)
+
+
+def _verify_disk(
+    disk: ImageDisk, zone: Zone, replicas: Sequence[Replica], check: Callable[..., Verdict]
+) -> Iterator[Verdict]:
+    """Its base in a zone, and what each replica has of it."""
+    name = disk_name(disk.lun)
+    base = zone.find_base(disk.digest)
+    if base is None:
+        problem = "the zone does not hold this base any more"
+        yield Verdict(zone.region, f"base {name}", zone.path, disk.digest, problem=problem)
+        return
+    yield check(zone, f"base {name}", base, base.chain)
+    for replica in replicas:
+        for child in replica.disks:
+            if child.lun == disk.lun:
+                subject = f"replica {replica.index} {name}"
+                yield check(zone, subject, base, replica_chain(child, base))
 
 
 def verify_report(

@@ -20,9 +20,10 @@ from pipeline.stages.validate import findings, insist
 
 @dataclass(frozen=True, slots=True)
 class Guarding:
-    """What a guest has to pass. `force` takes one that is not what the definition says, and records
-    it; `azure`: it has to pass the checks for Azure."""
+    """What a guest has to pass: it has to be what the definition says, unless `force`, which
+    records that it is not; `azure`: it has to pass the checks for Azure."""
 
+    definition: ImageDefinition
     force: bool = False
     azure: bool = False
 
@@ -92,10 +93,10 @@ def prepare(
     table: PartitionTable,
     plan: Plan | None,
     supply: Supply,
-    definition: ImageDefinition,
     guarding: Guarding,
     work: Path,
     ports: Ports,
+    *,
     started: Started | None = None,
 ) -> tuple[tuple[Disk, ...], Mapping[str, Any]]:
     """The disks as they are to be stored, and the version's report. Raises Refused for a guest that
@@ -110,6 +111,6 @@ def prepare(
         cleaned = clean(disks, plan, work, ports, started=started, done=done, azure=azure)
         disks, found = cleaned.disks, cleaned.report
         if guarding.azure:
-            checks = findings(disks[0].virtual_size, table, cleaned.seen, definition)
+            checks = findings(disks[0].virtual_size, table, cleaned.seen, guarding.definition)
             found = insist(checks, found, ports.progress)
-    return disks, admit(found, definition.os_state, ports.progress, force=guarding.force)
+    return disks, admit(found, guarding.definition.os_state, ports.progress, force=guarding.force)

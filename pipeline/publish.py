@@ -159,10 +159,8 @@ def ready(
             with ports.timed("estimate space"):
                 check_room(material, ports)
         definition = ports.gallery.get_definition(version.name.definition)
-        guarding = Guarding(request.force, request.validate)
-        disks, report = prepare(
-            disks, table, plan, supply, definition, guarding, work, ports, started
-        )
+        guarding = Guarding(definition, request.force, request.validate)
+        disks, report = prepare(disks, table, plan, supply, guarding, work, ports, started=started)
         unverified = confirm(version, table, report, supply, request, ports)
         yield Ready(replace(material, disks=disks), report, unverified)
 
@@ -187,8 +185,8 @@ def make_shallow(
         places = placed(version, [version.location], ports)
         plan = request.plan if version.generalized else None
         definition = ports.gallery.get_definition(version.name.definition)
-        guarding = Guarding(request.force, request.validate)
-        disks, report = prepare(disks, table, plan, supply, definition, guarding, work, ports)
+        guarding = Guarding(definition, request.force, request.validate)
+        disks, report = prepare(disks, table, plan, supply, guarding, work, ports)
         shallow.zero_free(disks, ports.images)
         unverified = confirm(version, table, report, supply, request, ports)
         if request.boot_check:

@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from adapters.text import printable
 from pipeline.ports import ImageFormat
 
 # the disk where every Windows has a driver for it; no network, so that no update comes between
@@ -30,7 +31,8 @@ def boot_command(disk: Path, format: ImageFormat, generation: str, accelerator: 
 
 def instructions(disk: Path, command: str) -> str:
     return (
-        f"wrote {disk}: its next boot runs sysprep /generalize /oobe /shutdown. Boot it once:\n"
+        f"wrote {printable(str(disk))}: its next boot runs sysprep /generalize /oobe /shutdown. "
+        "Boot it once:\n"
         f"  {command}\n"
         "It restarts, waits two minutes, runs Sysprep and powers off. Then see what came of it:\n"
         f"  galleria generalize {shlex.quote(str(disk))} --check"

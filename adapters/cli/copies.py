@@ -9,7 +9,7 @@ from adapters.cli.context import Settings, configured_region, own_version
 from adapters.cli.files import FORMATS
 from adapters.cli.lazy import Command
 from adapters.cli.versions import region_table
-from adapters.text import bytes_text, fields, table
+from adapters.text import bytes_text, fields, printable, table
 from pipeline.errors import VerificationFailed
 from pipeline.gallery.documents import encode
 from pipeline.maintain import Verdict, verify_report, verify_sources, verify_version
@@ -120,7 +120,8 @@ def export(
             "format": format_name,
             "fileSize": length,
         },
-        f"wrote {disk_name(lun)} of {version.name} to {out} ({format_name}, {bytes_text(length)})",
+        f"wrote {disk_name(lun)} of {version.name} to {printable(str(out))} "
+        f"({format_name}, {bytes_text(length)})",
     )
 
 

@@ -108,7 +108,8 @@ def generalize(
     with settings.app() as app:
         report = generalize_file(parse_disk(file), plan, out, ImageFormat(format_name), app.ports)
     settings.emit(
-        {"file": out, "format": format_name, "report": without_inventory(report)}, f"wrote {out}"
+        {"file": out, "format": format_name, "report": without_inventory(report)},
+        f"wrote {printable(str(out))}",
     )
 
 

@@ -81,7 +81,6 @@ def unpack(
 
     Raises UnsafeImage, and NoSpace when `into` has no room for a disk.
     """
-    contents = Contents()
     with path.open("rb") as raw:
         compressed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
@@ -90,20 +89,7 @@ def unpack(
         try:
             reads = _Reads(file)
             with tarfile.open(fileobj=cast("IO[bytes]", reads), mode="r:") as archive:
-                for member, name in _members(archive, reads, budget):
-                    if is_disk(name):
-                        _refuse_small_room(into, _stored(member))
-                        target = into / f"disk-{len(contents.files)}"
-                        _write(archive, reads, member, target)
-                        contents.files[name] = target
-                        if member.issparse():
-                            contents.sparse.add(name)
-                    elif is_text(name):
-                        contents.texts[name] = _text(archive, reads, member)
-                    else:
-                        raise UnsafeImage(
-                            f"the archive has a member {name!a}, which is no part of a machine"
-                        )
+                contents = _read(archive, reads, budget, into, is_text, is_disk)
             if compressed:
                 _finish(file)
         except DAMAGED as error:
@@ -111,6 +97,30 @@ def unpack(
             raise UnsafeImage(f"the archive is damaged, or none: {reason}") from None
     if not contents.files and not contents.texts:
         raise UnsafeImage("the archive is empty")
+    return contents
+
+
+def _read(
+    archive: tarfile.TarFile,
+    reads: _Reads,
+    budget: int | None,
+    into: Path,
+    is_text: Callable[[str], bool],
+    is_disk: Callable[[str], bool],
+) -> Contents:
+    contents = Contents()
+    for member, name in _members(archive, reads, budget):
+        if is_disk(name):
+            _refuse_small_room(into, _stored(member))
+            target = into / f"disk-{len(contents.files)}"
+            _write(archive, reads, member, target)
+            contents.files[name] = target
+            if member.issparse():
+                contents.sparse.add(name)
+        elif is_text(name):
+            contents.texts[name] = _text(archive, reads, member)
+        else:
+            raise UnsafeImage(f"the archive has a member {name!a}, which is no part of a machine")
     return contents
 
 

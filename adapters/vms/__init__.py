@@ -48,7 +48,7 @@ class HostMachines:
             (directory / parts.SEED).write_bytes(seed(machine.profile, machine.uuid))
         (directory / DOMAIN).write_bytes(domain.domain(machine, start))
         script = directory / SCRIPT
-        script.write_text(line.script(machine, start))
+        script.write_bytes(os.fsencode(line.script(machine, start)))
         script.chmod(0o755)
 
     def place(self, staged: Sequence[Path], homes: Sequence[Path]) -> None:
