@@ -4,20 +4,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import InvalidParameter
-from pipeline.guest import clouds, custom, homes, linux, network, services, ssh, swap
+from pipeline.guest import (
+    clouds,
+    custom,
+    homes,
+    identity,
+    leftovers,
+    network,
+    services,
+    ssh,
+    swap,
+)
 from pipeline.guest.operations import Operation, Policy, Script, Users
 from pipeline.guest.windows import clean
 
+# In the order in which they run: who was provisioned is read before that state goes, homes are
+# found by /etc/passwd before accounts go, and what editing itself leaves goes last.
 OPERATIONS: tuple[Operation, ...] = (
     *homes.OPERATIONS,
-    *linux.IDENTITY,
+    *identity.OPERATIONS,
     *ssh.OPERATIONS,
     *network.OPERATIONS,
     *clouds.OPERATIONS,
     *services.OPERATIONS,
     *swap.OPERATIONS,
     *custom.OPERATIONS,
-    *linux.LEFTOVERS,
+    *leftovers.OPERATIONS,
     *clean.OPERATIONS,
 )
 DEFAULT = "sysprep"

@@ -20,6 +20,7 @@ from pipeline.gallery.model.deployments import (
     OsProfile,
     ScaleSet,
 )
+from pipeline.gallery.model.disks import DiskSource, ImageDisk, Origin, SourceFile
 from pipeline.gallery.model.galleries import (
     Gallery,
     Region,
@@ -45,24 +46,22 @@ from pipeline.gallery.model.kinds import (
     StorageAccountStrategy,
     StorageAccountType,
 )
+from pipeline.gallery.model.security import (
+    SecurityProfile,
+    UefiKey,
+    UefiKeySignatures,
+    UefiSettings,
+)
 from pipeline.gallery.model.versions import (
     AdditionalReplicaSet,
-    DiskSource,
-    ImageDisk,
     ImageVersion,
-    Origin,
     OwnerToken,
     RegionResult,
     RegionStatus,
     SafetyProfile,
-    SecurityProfile,
     SoftDeletion,
-    SourceFile,
     SourceProperties,
     TargetRegion,
-    UefiKey,
-    UefiKeySignatures,
-    UefiSettings,
     VersionRequest,
 )
 

@@ -6,17 +6,17 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.gallery.model.definitions import PurchasePlan
+from pipeline.gallery.model.disks import ImageDisk
 from pipeline.gallery.model.kinds import (
     AggregatedState,
     HostCaching,
     ProvisioningState,
     ReplicationMode,
     ReplicationState,
-    SignatureTemplate,
-    SignatureType,
     StorageAccountStrategy,
     StorageAccountType,
 )
+from pipeline.gallery.model.security import SecurityProfile
 from pipeline.gallery.names import VersionName, VersionNumber
 from pipeline.gallery.spelling import EDGE, region_key
 
@@ -86,54 +86,6 @@ class RegionStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """What content came from. `id` is an ARM id, a path or a URL; `uid` the one life of that name;
-    `digest` the root digest that it had, where it was known before it was read."""
-
-    kind: str
-    id: str
-    uid: str = ""
-    digest: str = ""
-    lun: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """A file that a shallow version leans on, as it was when that was published: times are
-    nanoseconds since 1970."""
-
-    path: str
-    format: str
-    inode: int
-    length: int
-    modification_time: int
-    change_time: int
-
-
-@dataclass(frozen=True, slots=True)
-class DiskSource:
-    """Where a disk's content came from: the path that it was read from, the format found in it, and
-    what it is a copy of. `files` are what a shallow version's disk leans on, top first."""
-
-    path: str
-    format: str
-    origin: Origin | None = None
-    files: tuple[SourceFile, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ImageDisk:
-    """One disk of a version. `lun` None is the OS disk; `digest` is the root digest of the guest's
-    view of `virtual_size` bytes (empty in a shallow version, of which nothing was read)."""
-
-    lun: int | None
-    digest: str
-    virtual_size: int
-    source: DiskSource
-    host_caching: HostCaching | None = None  # what VMs made from it use; None: as the host likes
-
-
-@dataclass(frozen=True, slots=True)
 class SafetyProfile:
     """`allow_deletion_of_replicated_locations`: whether a version may lose a region. True: also by
     leaving it out of a list of regions; None: only by naming it; False: not at all."""
@@ -150,38 +102,6 @@ class SoftDeletion:
     deleted: datetime
     consumption_end_time: datetime
     hard_deletion_target_time: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class UefiKey:
-    """Signatures of one type, in base64: certificates in DER, or digests of 32 bytes."""
-
-    type: SignatureType
-    value: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class UefiKeySignatures:
-    """What is added to the variables of Secure Boot: the platform key (at most one), those that may
-    change the others, those that are trusted, those that are not."""
-
-    pk: UefiKey | None = None
-    kek: tuple[UefiKey, ...] = ()
-    db: tuple[UefiKey, ...] = ()
-    dbx: tuple[UefiKey, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class UefiSettings:
-    """What a Trusted Launch VM starts with."""
-
-    signature_template_names: tuple[SignatureTemplate, ...] = ()
-    additional_signatures: UefiKeySignatures = UefiKeySignatures()
-
-
-@dataclass(frozen=True, slots=True)
-class SecurityProfile:
-    uefi_settings: UefiSettings = UefiSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +149,7 @@ class ImageVersion:
     owned_since: datetime | None = None
     storage_account_type: StorageAccountType | None = None
     storage_account_strategy: StorageAccountStrategy | None = None
-    security_profile: SecurityProfile = SecurityProfile()
+    security_profile: SecurityProfile = field(default_factory=SecurityProfile)
     unverified: tuple[str, ...] = ()
     leaving: tuple[str, ...] = ()
     soft_deleted: SoftDeletion | None = None
@@ -312,5 +232,5 @@ class VersionRequest:
     storage_account_type: StorageAccountType | None = None
     storage_account_strategy: StorageAccountStrategy | None = None
     source: SourceProperties = SourceProperties()
-    security_profile: SecurityProfile = SecurityProfile()
+    security_profile: SecurityProfile = field(default_factory=SecurityProfile)
     host_caching: Mapping[int | None, HostCaching] = field(default_factory=dict)
