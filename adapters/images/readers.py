@@ -17,6 +17,7 @@ import pyvhdi
 
 from adapters import command, qemu
 from adapters.images import chains
+from adapters.pins.writers import qemu_lock
 from adapters.sandbox import Sandbox
 from pipeline.data.extents import Kind
 from pipeline.errors import CommandFailed, UnsafeImage
@@ -131,11 +132,15 @@ def libvhdi(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | 
 def qemu_img(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | None:
     if chains.read_by_us(layer.format, leaning=leaning):
         return None
+    if layer.format is ImageFormat.RAW:  # it would read nothing, and look at the locks
+        if qemu_lock(fd):
+            raise _in_use()
+        return None
     try:
         answer = qemu.info(sandbox, (layer,))
     except CommandFailed as error:
         if "Is another process using the image" in error.stderr:
-            raise UnsafeImage("another program has it open for writing (a running VM?)") from None
+            raise _in_use() from None
         raise
     backing = () if leaning else ("backing-filename", "full-backing-filename")
     for key in (*backing, "encrypted"):
@@ -149,6 +154,10 @@ def qemu_img(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int |
     return int(answer["virtual-size"])
 
 
+def _in_use() -> UnsafeImage:
+    return UnsafeImage("another program has it open for writing (a running VM?)")
+
+
 READERS: tuple[tuple[str, Reader], ...] = (
     ("oslo.utils", oslo),
     ("libvhdi", libvhdi),
@@ -160,9 +169,10 @@ def check_amplification(layer: Layer, virtual_size: int, sandbox: Sandbox, ratio
     """Refuse a disk that unpacks to far more data than its file can honestly hold.
 
     Plain clusters can't be more than the file: some would be used twice. Compressed ones
-    can, `ratio` times. A VHDX's block table has been checked for both by its parser.
+    can, `ratio` times. A VHDX's block table has been checked for both by its parser, and a raw file
+    has no table.
     """
-    if layer.format is ImageFormat.VHDX:
+    if layer.format in (ImageFormat.VHDX, ImageFormat.RAW):
         return
     plain = packed = 0
     file_size = layer.path.stat().st_size
