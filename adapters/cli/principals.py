@@ -6,10 +6,11 @@ from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Group
 from adapters.text import printable, table
-from pipeline.gallery.access import ROLES, Assignment, Principal, PrincipalKind, Role
+from pipeline.gallery.access import Assignment, Principal, PrincipalKind
 from pipeline.gallery.documents import encode
 from pipeline.gallery.grants import parse_scope
 from pipeline.gallery.names import DEFAULT_TENANT
+from pipeline.gallery.roles import ROLES, Role
 
 NAME = click.argument("name", metavar="PRINCIPAL")
 

@@ -10,29 +10,8 @@ from enum import Enum
 
 from pipeline.gallery.model import SharingPermissions
 from pipeline.gallery.names import DEFAULT_SUBSCRIPTION, DEFAULT_TENANT
-from pipeline.gallery.roles import ROLES, Action, Role, permits
+from pipeline.gallery.roles import Action, Role, permits
 from pipeline.gallery.sharing import Sharing
-
-__all__ = [
-    "ROLES",
-    "ROOT",
-    "Action",
-    "Assignment",
-    "Decision",
-    "Principal",
-    "PrincipalKind",
-    "Role",
-    "Subject",
-    "Target",
-    "covers",
-    "decide",
-    "gallery_key",
-    "operator",
-    "permits",
-    "sees",
-    "subject_of",
-    "subscription_of",
-]
 
 ROOT = "/"
 

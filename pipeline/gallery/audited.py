@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from pipeline.gallery.access import Action, Assignment, Principal
+from pipeline.gallery.access import Assignment, Principal
 from pipeline.gallery.audit import Actor, Event, append
 from pipeline.gallery.catalog import Catalog, CatalogHealth, CatalogReader, CatalogWriter
 from pipeline.gallery.model import Deployment, ImageVersion, ScaleSet
 from pipeline.gallery.names import DEFAULT_SUBSCRIPTION
+from pipeline.gallery.roles import Action
 from pipeline.gallery.sharing import Sharing
 
 # Steps are a cache of what was computed, no resource; and the record does not record itself.

@@ -8,15 +8,7 @@ from dataclasses import replace
 
 from pipeline.errors import Conflict, InvalidParameter, NotFound
 from pipeline.gallery import rules, sharing
-from pipeline.gallery.access import (
-    ROOT,
-    Action,
-    Assignment,
-    Principal,
-    PrincipalKind,
-    Role,
-    covers,
-)
+from pipeline.gallery.access import ROOT, Assignment, Principal, PrincipalKind, covers
 from pipeline.gallery.audit import AuditEntry, AuditHead, verify
 from pipeline.gallery.audited import AuditedCatalog, principal_id
 from pipeline.gallery.catalog import CatalogReader
@@ -30,6 +22,7 @@ from pipeline.gallery.names import (
     parse_gallery,
     qualified,
 )
+from pipeline.gallery.roles import Action, Role
 from pipeline.gallery.sharing import Community, Sharing
 from pipeline.gallery.subjects import Access
 

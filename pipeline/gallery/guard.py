@@ -10,9 +10,10 @@ from typing import Any, cast
 
 from pipeline.errors import Conflict, GalleriaError
 from pipeline.gallery import rules
-from pipeline.gallery.access import ROOT, Action
+from pipeline.gallery.access import ROOT
 from pipeline.gallery.model import Deployment, Gallery, ScaleSet
 from pipeline.gallery.names import DefinitionName, Reference, VersionName, parse_reference
+from pipeline.gallery.roles import Action
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.shared_ids import is_shared_reference
 from pipeline.gallery.subjects import Access

@@ -7,7 +7,6 @@ from pipeline.errors import AuthorizationFailed, NotFound
 from pipeline.gallery import rules
 from pipeline.gallery.access import (
     ROOT,
-    Action,
     Assignment,
     Decision,
     Principal,
@@ -23,6 +22,7 @@ from pipeline.gallery.access import (
 from pipeline.gallery.audit import Event
 from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.names import DEFAULT_TENANT
+from pipeline.gallery.roles import Action
 from pipeline.gallery.sharing import Sharing
 
 

@@ -8,12 +8,13 @@ from typing import NoReturn
 
 from pipeline.errors import InvalidParameter, NotFound
 from pipeline.gallery import rules
-from pipeline.gallery.access import Action, gallery_key
+from pipeline.gallery.access import gallery_key
 from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.catalog import CatalogReader
 from pipeline.gallery.latest import latest, usable
 from pipeline.gallery.model import Gallery, ImageDefinition, ImageVersion, SharingPermissions
 from pipeline.gallery.names import DefinitionName, Reference
+from pipeline.gallery.roles import Action
 from pipeline.gallery.shared_ids import SharedReference, by_unique_name, parse_shared, unique_name
 from pipeline.gallery.sharing import Sharing
 from pipeline.gallery.spelling import region_key

@@ -8,9 +8,9 @@ from typing import TypeVar, cast
 
 from pipeline.errors import AuthorizationFailed, Conflict, NotFound
 from pipeline.gallery import rules
-from pipeline.gallery.access import Action
 from pipeline.gallery.catalog import Catalog, Owners
 from pipeline.gallery.model import ProvisioningState, Region, StorageAccountType
+from pipeline.gallery.roles import Action
 from pipeline.resources.model import Disk, Resource, Snapshot
 from pipeline.resources.names import ResourceKind, ResourceName
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from adapters.catalog import open_catalog
 from adapters.catalog.sql import SqlCatalog
 from pipeline.errors import Conflict, GalleriaError, NotFound, VerificationFailed
-from pipeline.gallery.access import Assignment, Principal, PrincipalKind, Role
+from pipeline.gallery.access import Assignment, Principal, PrincipalKind
 from pipeline.gallery.audit import Actor, AuditEntry, AuditHead, Event, append, verify
 from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.catalog import Catalog
@@ -26,6 +26,7 @@ from pipeline.gallery.model import (
     Subscription,
 )
 from pipeline.gallery.names import GalleryName, parse_definition, parse_gallery
+from pipeline.gallery.roles import Role
 from pipeline.gallery.sharing import Community, Sharing
 from pipeline.gallery.subjects import Access
 from pipeline.gallery.views import SharedViews

@@ -9,9 +9,9 @@ import pytest
 
 from adapters.catalog import open_catalog
 from pipeline.errors import Conflict, InvalidParameter, NotFound
-from pipeline.gallery.access import Action
 from pipeline.gallery.catalog import Catalog
 from pipeline.gallery.model import Origin, OwnerToken, ProvisioningState, Region
+from pipeline.gallery.roles import Action
 from pipeline.resources.model import (
     Content,
     CreateOption,

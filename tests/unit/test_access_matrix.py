@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.gallery.access import Action, Assignment, Role, Subject, Target, decide, sees
+from pipeline.gallery.access import Assignment, Subject, Target, decide, sees
 from pipeline.gallery.model import SharingPermissions
 from pipeline.gallery.names import parse_gallery
+from pipeline.gallery.roles import Action, Role
 from pipeline.gallery.sharing import Community, Sharing
 
 # O Owner, C Contributor, R Reader, S Compute Gallery Sharing Admin, P Compute Gallery Artifacts

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import AuthorizationFailed, Conflict, GalleriaError, NotFound, Refused
-from pipeline.gallery.access import Principal, PrincipalKind, Role
+from pipeline.gallery.access import Principal, PrincipalKind
 from pipeline.gallery.audit import Actor, verify
 from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.grants import Grants, parse_scope
@@ -38,6 +38,7 @@ from pipeline.gallery.names import (
     parse_gallery,
     parse_version,
 )
+from pipeline.gallery.roles import Role
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.sharing import Community
 from pipeline.gallery.subjects import Access
