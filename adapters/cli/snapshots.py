@@ -46,7 +46,7 @@ def create(
     **values: Any,
 ) -> None:
     """Keep one point in time of a disk, a file or a VM."""
-    from pipeline.resources import snapshots
+    from pipeline.resources.capturing import create_snapshots
 
     wanted = source or file
     if (wanted is None) == (qmp is None) or (source and file):
@@ -56,18 +56,8 @@ def create(
     target = parse_resource(name, SNAPSHOT)
     with settings.app() as app:
         properties = resources.properties_of(values, app)
-        if qmp is not None:
-            made = snapshots.create_machine_snapshots(
-                target, QemuSource(qmp, qga), properties, app.keeper, incremental=incremental
-            )
-        else:
-            made = snapshots.create_snapshots(
-                target,
-                resources.one_source(wanted or "", app),
-                properties,
-                app.keeper,
-                incremental=incremental,
-            )
+        found = resources.one_source(wanted or "", app) if qmp is None else QemuSource(qmp, qga)
+        made = create_snapshots(target, found, properties, app.keeper, incremental=incremental)
     settings.emit(
         {"snapshots": [resources.document(item) for item in made]},
         "\n\n".join(resources.text(item) for item in made),

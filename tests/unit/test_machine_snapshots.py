@@ -10,9 +10,10 @@ import pytest
 from pipeline.errors import Conflict
 from pipeline.gallery.model import Region, StorageAccountType
 from pipeline.machines import MachineDisk, MachineFacts
+from pipeline.resources.capturing import create_machine_snapshots
 from pipeline.resources.names import ResourceKind, parse_resource
 from pipeline.resources.service import ResourceService
-from pipeline.resources.snapshots import Properties, blank, create_machine_snapshots
+from pipeline.resources.snapshots import Properties, blank
 from pipeline.sources import QemuSource
 from tests.memory_catalog import MemoryCatalog
 from tests.samples import FakeOwners

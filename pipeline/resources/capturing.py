@@ -1,0 +1,151 @@
+"""Snapshots of all disks of a machine: of one that runs, at one point in time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.gallery.model import Origin
+from pipeline.machines import Capture, CaptureRequest, DiskPlan, MachineDisk, MachineFacts
+from pipeline.placement import Parents
+from pipeline.resources.model import CreateOption, CreationData, Snapshot
+from pipeline.resources.names import ResourceName
+from pipeline.resources.opening import chain_files, find_base, tell
+from pipeline.resources.snapshots import Properties, blank, create_snapshot, digests, family_id
+from pipeline.resources.storing import Keeper, home, store_resource, taken_back
+from pipeline.sources import AnySource, DiskKinds, QemuSource, Supply
+from pipeline.stages.ingest import disk_name
+
+
+def create_snapshots(
+    name: ResourceName,
+    source: AnySource,
+    properties: Properties,
+    keeper: Keeper,
+    *,
+    incremental: bool = False,
+) -> list[Snapshot]:
+    """Keep one point in time of whatever a user names. Of a VM that does not run: a snapshot for
+    each of its disks, named as those of a running one."""
+    if isinstance(source, DiskKinds):
+        return [create_snapshot(name, source, properties, keeper, incremental=incremental)]
+    if isinstance(source, QemuSource):
+        return create_machine_snapshots(name, source, properties, keeper, incremental=incremental)
+    with keeper.ports.work.directory() as work, keeper.ports.sources.open(source, work) as supply:
+        return [
+            create_snapshot(
+                suffixed(name, disk.lun), disk, properties, keeper, incremental=incremental
+            )
+            for disk in supply.disks
+        ]
+
+
+def create_machine_snapshots(
+    name: ResourceName,
+    source: QemuSource,
+    properties: Properties,
+    keeper: Keeper,
+    *,
+    incremental: bool = False,
+) -> list[Snapshot]:
+    """Keep one point in time of all disks of a running VM: a snapshot each, the OS disk's under
+    `name`, the others' with their LUN behind it. Incremental ones read from the VM what was
+    written since the last that was kept of it."""
+    keeper.resources.require_machine()
+    facts = keeper.machines.look(source.socket)
+    begun: list[Snapshot] = []
+    with taken_back(begun, keeper), keeper.ports.work.directory() as work:
+        for disk in facts.disks:  # one by one: a name that is taken gives the others back
+            creation = CreationData(
+                CreateOption.IMPORT,
+                source_uri=str(source.socket.absolute()),
+                source_unique_id=machine_id(facts, source),
+                lun=disk.lun,
+            )
+            snapshot = replace(
+                blank(suffixed(name, disk.lun), properties),
+                creation_data=creation,
+                incremental=incremental,
+                machine_disk=disk.name,
+            )
+            begun.append(keeper.resources.begin(snapshot))
+        mark = begun[0].unique_id
+        last = [
+            previous(disk, snapshot, keeper) if incremental else None
+            for disk, snapshot in zip(facts.disks, begun, strict=True)
+        ]
+        request = CaptureRequest(
+            source.socket,
+            mark,
+            tuple(
+                plan(disk, older, snapshot, keeper)
+                for disk, older, snapshot in zip(facts.disks, last, begun, strict=True)
+            ),
+            source.agent,
+            remember=incremental,
+        )
+        with keeper.machines.capture(request, keeper.ports.progress) as capture:
+            tell(capture.stall.seconds, capture.stall.reason, keeper.ports.progress)
+            made = [
+                captured(capture, number, older, replace(snapshot, capture_mark=mark), work, keeper)
+                for number, (snapshot, older) in enumerate(zip(begun, last, strict=True))
+            ]
+            finished = [keeper.resources.finish(snapshot) for snapshot in made]
+            capture.keep()
+        return finished
+
+
+def captured(
+    capture: Capture,
+    number: int,
+    older: Snapshot | None,
+    snapshot: Snapshot,
+    work: Path,
+    keeper: Keeper,
+) -> Snapshot:
+    """Store one captured disk. What was read from the VM is what counts as read."""
+    item = capture.disks[number]
+    origin = Origin("virtualMachine", snapshot.creation_data.source_uri, lun=item.disk.lun)
+    supply = Supply((chain_files(item.chain, None),), origins={None: origin})
+    family = [older] if older is not None else []
+    parents: Parents = {None: digests(family)}
+    snapshot = replace(snapshot, incremental_snapshot_family_id=family_id(snapshot, family))
+    with own_directory(work, number) as directory:
+        made = store_resource(snapshot, supply, parents, None, directory, keeper)
+    return replace(made, bytes_read=item.transferred)
+
+
+@contextmanager
+def own_directory(work: Path, number: int) -> Iterator[Path]:
+    """A place of its own for each disk: stages name files by the disk's LUN."""
+    directory = work / str(number)
+    directory.mkdir()
+    yield directory
+
+
+def suffixed(name: ResourceName, lun: int | None) -> ResourceName:
+    return name if lun is None else replace(name, name=f"{name.name}-{disk_name(lun)}")
+
+
+def machine_id(facts: MachineFacts, source: QemuSource) -> str:
+    return facts.uuid or str(source.socket.absolute())
+
+
+def plan(disk: MachineDisk, older: Snapshot | None, snapshot: Snapshot, keeper: Keeper) -> DiskPlan:
+    if older is None:
+        return DiskPlan(disk.name)
+    base = find_base(older.contents[0].digest, keeper.ports.zones, older.id)
+    return DiskPlan(disk.name, older.capture_mark, base.chain)
+
+
+def previous(disk: MachineDisk, snapshot: Snapshot, keeper: Keeper) -> Snapshot | None:
+    """The newest snapshot since which the machine knows all changes, if its content is here."""
+    for item in keeper.resources.snapshots():
+        if item.capture_mark not in disk.marks or item.machine_disk != disk.name:
+            continue
+        if item.disk_size_bytes != disk.virtual_size:
+            continue
+        zone = home(snapshot.location, {None: digests([item])}, "", keeper.ports)
+        if zone.find_base(item.contents[0].digest) is not None:
+            return item
+    return None
