@@ -142,10 +142,11 @@ def _exchange(
     connection = _connect(parts.scheme, host, port, reach)
     # a server may send a byte a minute, in its headers too: the clock ends it
     left = max(0.0, deadline - time.monotonic())
-    watch = threading.Timer(left, _cut, [connection.sock])
+    over = threading.Event()
+    watch = threading.Timer(left, _cut, [connection.sock, over])
     watch.daemon = True
     watch.start()
-    expired = watch.finished.is_set
+    expired = over.is_set
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     name = f"[{host}]" if ":" in host else host
     own = {
@@ -185,7 +186,8 @@ def _network(host: str, expired: Callable[[], bool]) -> Iterator[None]:
         ) from error
 
 
-def _cut(connected: socket.socket) -> None:
+def _cut(connected: socket.socket, over: threading.Event) -> None:
+    over.set()  # before the reader sees an end that is none of the server's
     with contextlib.suppress(OSError):
         connected.shutdown(socket.SHUT_RDWR)
 
