@@ -53,7 +53,7 @@ def writer(guest: debian.Guest, tmp_path: Path, require: Callable[..., None]) ->
             deadline = time.monotonic() + BOOT_SECONDS
             while len(beats(console)) < 20:
                 assert process.poll() is None, process.stderr and process.stderr.read()
-                assert time.monotonic() < deadline, console.read_text(errors="replace")[-3000:]
+                assert time.monotonic() < deadline, text_of(console)[-3000:]
                 time.sleep(0.5)
             yield Machine(tmp_path, process)
         finally:
@@ -63,10 +63,12 @@ def writer(guest: debian.Guest, tmp_path: Path, require: Callable[..., None]) ->
 
 def beats(console: Path) -> list[float]:
     """The guest's own clock, in seconds, after each piece that it wrote."""
-    if not console.exists():
-        return []
-    found = re.findall(r"load \d+ ([0-9.]+)\s", console.read_text(errors="replace"))
+    found = re.findall(r"load \d+ ([0-9.]+)\s", text_of(console))
     return [float(text) for text in found]
+
+
+def text_of(console: Path) -> str:
+    return console.read_text(errors="replace") if console.exists() else ""
 
 
 def longest_wait(vm: Machine) -> float:
