@@ -6,6 +6,8 @@ conflict,
 6 refused, 7 partial, 8 no space, 130 interrupted.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import ClassVar
 
 
@@ -136,3 +138,15 @@ class NoSpace(GalleriaError):
     code = "NoSpace"
     exit_status = 8
     http_status = 507
+
+
+@contextmanager
+def undone_by(undo: Callable[[], object]) -> Iterator[None]:
+    """Call `undo` when the `with` fails. The first error counts: what can't be undone now is left
+    to the next run, which finds it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(GalleriaError, OSError):
+            undo()
+        raise

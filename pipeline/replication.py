@@ -3,9 +3,10 @@ in order meanwhile."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
-from pipeline.errors import Conflict, GalleriaError, NotFound, PartiallyReplicated
+from pipeline.errors import Conflict, GalleriaError, NotFound, PartiallyReplicated, undone_by
 from pipeline.gallery.documents import encode
 from pipeline.gallery.model import ImageVersion, ReplicationState, TargetRegion
 from pipeline.gallery.names import VersionName
@@ -150,13 +151,11 @@ def held(zones: Mapping[str, Zone], ports: Ports, keep: Iterable[str] = ()) -> I
     """Zones in which bases are safe until versions use them. What killed runs left is removed
     first, but for the bases `keep`, and what this one stored in vain at the end."""
     collect(zones, ports, keep)
-    try:
-        with ExitStack() as stack:
-            for zone in zones.values():
-                stack.enter_context(zone.hold())
-            yield
-    finally:
-        collect(zones, ports)
+    with undone_by(partial(collect, zones, ports)), ExitStack() as stack:
+        for zone in zones.values():
+            stack.enter_context(zone.hold())
+        yield
+    collect(zones, ports)
 
 
 def collect(zones: Mapping[str, Zone], ports: Ports, also: Iterable[str] = ()) -> None:

@@ -9,6 +9,7 @@ so QEMU needs no right to them. https://www.qemu.org/docs/master/interop/bitmaps
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from adapters import durable, filesystem, qemu
@@ -17,7 +18,7 @@ from adapters.qmp import state as records
 from adapters.qmp.client import Monitor, connect
 from adapters.qmp.state import CaptureState, DiskState, Phase
 from adapters.sandbox import Sandbox
-from pipeline.errors import NoSpace, NotFound
+from pipeline.errors import NoSpace, NotFound, undone_by
 from pipeline.machines import (
     Capture,
     CapturedDisk,
@@ -47,12 +48,9 @@ class QemuMachines:
     def capture(self, request: CaptureRequest, progress: Progress) -> Iterator[Capture]:
         directory = self._root / request.mark
         with records.held(directory):
-            try:
+            with undone_by(partial(self._take_back, directory)):
                 made = self._make(request, directory, progress)
                 yield made
-            except BaseException:
-                self._take_back(directory)
-                raise
             if not made.kept:
                 self._take_back(directory)
             durable.remove_tree(directory)
@@ -71,12 +69,9 @@ class QemuMachines:
             self._clean(monitor, socket, directory)
             if state is None or not resumed:
                 state = self._begin(monitor, request, directory)
-            try:
+            with undone_by(partial(jobs.undo, monitor, state)):
                 jobs.follow(monitor, state, progress)
                 jobs.finish(monitor, state)
-            except BaseException:
-                jobs.undo(monitor, state)
-                raise
         for number in range(len(state.disks)):
             durable.sync_file(_file(directory, number))
         state = dataclasses.replace(state, phase=Phase.COMPLETE)
@@ -107,15 +102,12 @@ class QemuMachines:
             ),
         )
         records.save(directory, state)
-        try:
+        with undone_by(lambda: jobs.undo(monitor, state)):
             for number, plan in enumerate(request.disks):
                 self._target(monitor, state, number, plan.below, directory)
             stall = jobs.transaction(monitor, state, [disk for disk, _ in chosen], request.agent)
             state = dataclasses.replace(state, phase=Phase.RUNNING, stall=dataclasses.asdict(stall))
             records.save(directory, state)
-        except BaseException:
-            jobs.undo(monitor, state)
-            raise
         return state
 
     def _check_space(self, disks: Sequence[MachineDisk], directory: Path) -> None:

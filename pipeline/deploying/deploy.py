@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from pipeline.deploying import profile as profiles
@@ -17,7 +18,7 @@ from pipeline.deploying.machine import (
     new_mac_address,
     new_uuid,
 )
-from pipeline.errors import Conflict, InvalidParameter, NotFound
+from pipeline.errors import Conflict, InvalidParameter, NotFound, undone_by
 from pipeline.gallery import rules
 from pipeline.gallery.model import (
     DeployedDisk,
@@ -91,11 +92,8 @@ def deploy(
             for machine, source in zip(made, chosen, strict=True)
         ]
         ports.gallery.record_deployments(version.name, deployments)
-        try:
+        with undone_by(partial(ports.gallery.forget_deployments, version.name, deployments)):
             machines.place(staged, homes)
-        except BaseException:
-            ports.gallery.forget_deployments(version.name, deployments)
-            raise
     return deployments
 
 

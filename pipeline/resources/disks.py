@@ -6,10 +6,11 @@ system, so that it can be a clone), or where the user says. The base stays as lo
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from pipeline.data.extents import SECTOR
-from pipeline.errors import Conflict, InvalidParameter
+from pipeline.errors import Conflict, InvalidParameter, undone_by
 from pipeline.gallery import rules
 from pipeline.placement import every_zone
 from pipeline.ports import Layer, Replica, ReplicaDisk, StoredBase, VersionRecord
@@ -24,7 +25,6 @@ from pipeline.resources.names import ResourceName
 from pipeline.resources.opening import disk_files, find_base, known_as
 from pipeline.resources.places import (
     forget_unfinished,
-    left_tidy,
     refuse_taken,
     settled,
     unmark,
@@ -88,7 +88,7 @@ def create_disk(
     zones = every_zone(keeper.ports.zones)
     if isinstance(left, Disk):  # what a killed run began under the name, perhaps elsewhere
         forget_unfinished(left, zones)
-    with taken_back([begun], keeper), left_tidy(begun, zones):
+    with taken_back([begun], keeper), undone_by(partial(forget_unfinished, begun, zones)):
         refuse_taken(begun)
         made = empty(begun, keeper) if source is None else filled_from(begun, source, keeper)
         finished = keeper.resources.finish(made)

@@ -10,8 +10,7 @@ when it is whole; until the catalog knows the file, a mark in it says whose it i
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import Conflict
@@ -86,16 +85,6 @@ def taken(directory: str) -> Conflict:
     return Conflict(
         f"{directory} exists already", hint="name a directory that is to be made for the disk"
     )
-
-
-@contextmanager
-def left_tidy(disk: Disk, zones: Sequence[Zone]) -> Iterator[None]:
-    """What can't be made leaves nothing behind."""
-    try:
-        yield
-    except BaseException:
-        forget_unfinished(disk, zones)
-        raise
 
 
 def forget_unfinished(disk: Disk, zones: Sequence[Zone]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.errors import Conflict, EnvironmentMissing
+from pipeline.errors import EnvironmentMissing, GalleriaError
 from pipeline.gallery import rules
 from pipeline.gallery.documents import encode
 from pipeline.gallery.model import Architecture, HyperVGeneration, Origin, OsType, TargetRegion
@@ -196,7 +196,8 @@ def taken_back(resources: Sequence[Resource], keeper: Keeper) -> Iterator[None]:
         yield
     except BaseException:
         for resource in resources:
-            with suppress(Conflict):
+            # the first error counts; what stays is taken over with the name by the next run
+            with suppress(GalleriaError, OSError):
                 remove_content(resource, keeper)
                 keeper.resources.forget(resource)
         raise
