@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from adapters.progress import BarProgress, JsonProgress, Mode, PlainProgress, open_progress
+from adapters.progress import JsonProgress, Mode, PlainProgress, open_progress
+from adapters.progress.bars import BarProgress
 
 MIB = 1 << 20
 

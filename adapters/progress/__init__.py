@@ -11,9 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
-from typing import IO, Never
-
-from tqdm import tqdm
+from typing import IO
 
 from adapters.text import bytes_text, printable, seconds_text
 from pipeline.ports import Meter, Progress
@@ -41,6 +39,8 @@ def open_progress(mode: Mode, stream: IO[str] | None = None, *, label: str = "")
     if mode is Mode.AUTO:
         mode = Mode.BAR if stream.isatty() else Mode.PLAIN
     if mode is Mode.BAR:
+        from adapters.progress.bars import BarProgress  # only now: tqdm takes long to load
+
         return BarProgress(stream)
     if mode is Mode.JSON:
         return JsonProgress(stream)
@@ -163,47 +163,6 @@ class JsonProgress:
         )
 
 
-class BarProgress:
-    """A tqdm bar a stage, several at once when regions work at the same time."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-        # tqdm's own default also makes a semaphore for processes, which galleria has no use for
-        tqdm.set_lock(threading.RLock())
-        tqdm.monitor_interval = 0
-
-    @contextmanager
-    def stage(self, name: str, total: int = 0, unit: str = "B") -> Iterator[Meter]:
-        with tqdm(
-            desc=printable(name),
-            total=total or None,
-            unit=unit,
-            unit_scale=unit == "B",
-            unit_divisor=1024,
-            file=self._stream,
-            dynamic_ncols=True,
-            leave=True,
-            miniters=1,
-        ) as bar:
-            yield _Bar(bar)
-
-    def note(self, message: str) -> None:
-        tqdm.write(printable(message), file=self._stream)
-
-    def warn(self, message: str) -> None:
-        tqdm.write(f"galleria: warning: {printable(message)}", file=self._stream)
-
-
-class _Bar:
-    def __init__(self, bar: "tqdm[Never]") -> None:
-        self._bar = bar
-        self._lock = threading.Lock()
-
-    def advance(self, amount: int) -> None:
-        with self._lock:
-            self._bar.update(amount)
-
-
 _write_lock = threading.Lock()
 
 
@@ -229,4 +188,4 @@ def _position(meter: Measured) -> str:
     return f"{share}{bytes_text(done)}{of}, {rate}/s"
 
 
-_adapters: tuple[type[Progress], ...] = (PlainProgress, JsonProgress, BarProgress)
+_adapters: tuple[type[Progress], ...] = (PlainProgress, JsonProgress)
