@@ -15,7 +15,7 @@ from adapters.guestfs import btrfs
 from adapters.guestfs.devices import Device, Devices
 from adapters.guestfs.process import CallFailed, Helper
 from pipeline.errors import StageFailed
-from pipeline.guest.operations import Editor
+from pipeline.guest.operations import Editor, lines_of
 from pipeline.ports import Guest
 
 ROOTS = ("ext2", "ext3", "ext4", "xfs", "btrfs")
@@ -92,7 +92,7 @@ def _candidates(helper: Helper, device: Device, look: Callable[[], Guest]) -> li
 def _is_root(top: Editor, path: str, default: str) -> bool:
     """Whether a system in a subvolume says that its root is there: its snapshots don't."""
     fstab = f"/{path}/etc/fstab" if path else "/etc/fstab"
-    for line in top.text(fstab).splitlines():
+    for line in lines_of(top.text(fstab)):
         fields = line.split()
         if fields[1:2] == ["/"] and not fields[0].startswith("#"):
             own = _subvolume(fields)
@@ -142,7 +142,7 @@ def describe(guest: Guest, name: str, found: Devices) -> Root | None:
 def encrypted(crypttab: str) -> dict[str, str]:
     """crypttab(5): what the guest calls its opened volumes -> what they are called here."""
     names = {}
-    for line in crypttab.splitlines():
+    for line in lines_of(crypttab):
         fields = line.split()
         if len(fields) >= 2 and fields[1].startswith("UUID="):
             names[f"/dev/mapper/{fields[0]}"] = f"/dev/mapper/luks-{fields[1][5:].lower()}"
@@ -154,7 +154,7 @@ def mountpoints(
 ) -> dict[str, str] | None:
     """fstab(5)'s file systems that are on these disks. None: an entry can't be understood."""
     points = {"/": root}
-    for line in fstab.splitlines():
+    for line in lines_of(fstab):
         fields = line.split()
         if len(fields) < 3 or fields[0].startswith("#"):
             continue
@@ -208,7 +208,18 @@ def _device(spec: str, found: Devices) -> Device | None:
 def _same(tag: str | None, value: str, name: str) -> bool:
     if tag is None:
         return False
-    return tag == value if name == "LABEL" else tag.lower() == value.lower()
+    if name in ("LABEL", "PART_ENTRY_NAME"):
+        return tag in (value, _visible(value))
+    return tag.lower() == value.lower()
+
+
+def _visible(name: str) -> str:
+    """A name as blkid(8) prints it: bytes that are no printable ASCII as ^X and M-X."""
+    shown = ""
+    for byte in name.encode("utf-8", "surrogateescape"):
+        high, low = divmod(byte, 128)
+        shown += "M-" * high + (f"^{chr(low ^ 64)}" if low < 32 or low == 127 else chr(low))
+    return shown
 
 
 def _values(release: str) -> dict[str, str]:

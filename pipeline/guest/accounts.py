@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.guest.operations import Action, Editor
+from pipeline.guest.operations import Action, Editor, lines_of
 
 UID_MIN, UID_MAX = 1000, 60000  # login.defs(5) where it says nothing
 NOBODY = ("nobody", "nfsnobody")
@@ -20,20 +20,27 @@ class Account:
 def accounts(edit: Editor) -> list[Account]:
     """Every local account, malformed lines left out."""
     found = []
-    for line in edit.text("/etc/passwd").splitlines():
+    for line in lines_of(edit.text("/etc/passwd")):
         fields = line.split(":")
-        if len(fields) >= 7 and fields[2].isdecimal() and fields[3].isdecimal():
-            found.append(Account(fields[0], int(fields[2]), int(fields[3]), fields[5]))
+        if len(fields) >= 7:
+            uid, gid = _number(fields[2]), _number(fields[3])
+            if uid is not None and gid is not None:
+                found.append(Account(fields[0], uid, gid, fields[5]))
     return found
+
+
+def _number(text: str) -> int | None:
+    """A user's or group's id: 32 bits."""
+    return int(text) if text.isdecimal() and len(text) <= 10 else None
 
 
 def humans(edit: Editor) -> list[Account]:
     """Accounts of people: those that useradd(8) gives to them by login.defs."""
     limits = {"UID_MIN": UID_MIN, "UID_MAX": UID_MAX}
-    for line in edit.text("/etc/login.defs").splitlines():
+    for line in lines_of(edit.text("/etc/login.defs")):
         words = line.split()
-        if len(words) >= 2 and words[0] in limits and words[1].isdecimal():
-            limits[words[0]] = int(words[1])
+        if len(words) >= 2 and words[0] in limits and (limit := _number(words[1])) is not None:
+            limits[words[0]] = limit
     return [
         account
         for account in accounts(edit)
@@ -45,7 +52,7 @@ def change_lines(edit: Editor, path: str, change: Callable[[str], str | None]) -
     """Rewrite a file in place, line by line; None drops a line."""
     if not (text := edit.text(path)):
         return
-    changed = [new for line in text.splitlines() if (new := change(line)) is not None]
+    changed = [new for line in lines_of(text) if (new := change(line)) is not None]
     new_text = "".join(f"{line}\n" for line in changed)
     if new_text.rstrip("\n") != text.rstrip("\n"):
         edit.write_text(path, new_text)
@@ -65,10 +72,10 @@ def remove_accounts(edit: Editor, gone: list[Account]) -> None:
 
     dropped_groups = {
         fields[0]
-        for line in edit.text("/etc/group").splitlines()
+        for line in lines_of(edit.text("/etc/group"))
         if len(fields := line.split(":")) >= 4
         and fields[0] in names
-        and not (fields[2].isdecimal() and int(fields[2]) in kept_groups)
+        and _number(fields[2]) not in kept_groups
     }
 
     def leave_groups(line: str) -> str | None:

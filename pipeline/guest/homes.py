@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from pipeline.guest.accounts import Account, accounts, change_lines, humans, remove_accounts
-from pipeline.guest.operations import SYSTEM, Context, Editor, Operation, Users, below
+from pipeline.guest.operations import SYSTEM, Context, Editor, Operation, Users, below, lines_of
 
 HISTORIES = (
     *(".ash_history", ".bash_history", ".bash_sessions", ".history", ".irb_history"),
@@ -130,7 +130,7 @@ def provisioned(edit: Editor) -> set[str]:
         if tag.rpartition(":")[2].lstrip("<") == "UserName":
             names.add(value.strip())
     for path in ("/etc/sudoers.d/90-cloud-init-users", "/etc/sudoers.d/waagent"):
-        for line in edit.text(path).splitlines():
+        for line in lines_of(edit.text(path)):
             words = line.split()
             if words and not words[0].startswith(("#", "%")):
                 names.add(words[0])
@@ -180,9 +180,9 @@ def _remove_traces(edit: Editor, account: Account) -> None:
     change_lines(edit, "/etc/sudoers", other)
     for leaf in edit.guest.names("/etc/sudoers.d"):
         path = f"/etc/sudoers.d/{leaf}"
-        before = edit.text(path)
-        lines = [line for line in before.splitlines() if other(line) is not None]
-        if len(lines) == len(before.splitlines()):
+        before = lines_of(edit.text(path))
+        lines = [line for line in before if other(line) is not None]
+        if len(lines) == len(before):
             continue
         if any(line.strip() and not line.startswith("#") for line in lines):
             change_lines(edit, path, other)

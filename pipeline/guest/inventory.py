@@ -4,7 +4,7 @@ configuration files' digests, its accounts. `galleria diff` compares two of thes
 
 from typing import Any
 
-from pipeline.guest.operations import Editor
+from pipeline.guest.operations import Editor, lines_of
 from pipeline.guest.packages import installed
 from pipeline.guest.report import printable
 from pipeline.guest.sbom import bill
@@ -34,12 +34,12 @@ def _files(guest: Guest) -> dict[str, str]:
 def _accounts(look: Editor) -> dict[str, dict[str, Any]]:
     """Every account of passwd(5): its ids, home and shell, and the groups that list it."""
     groups: dict[str, list[str]] = {}
-    for line in look.text("/etc/group").splitlines():
+    for line in lines_of(look.text("/etc/group")):
         name, *rest = line.split(":")
         for member in rest[2].split(",") if len(rest) > 2 else ():
             groups.setdefault(member, []).append(printable(name))
     found = {}
-    for line in look.text("/etc/passwd").splitlines():
+    for line in lines_of(look.text("/etc/passwd")):
         fields = line.split(":")
         if len(fields) == 7 and not line.startswith("#"):
             name, _, uid, gid, _, home, shell = fields

@@ -250,6 +250,12 @@ class Editor:
             self._labels.give(self.guest.real(directory))
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of a file as programs see them: Python's splitlines ends one at form feeds and at
+    Unicode's separators, too."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def below(path: str, roots: Sequence[str]) -> bool:
     return any(path == root or path.startswith(f"{root}/") for root in roots)
 

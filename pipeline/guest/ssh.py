@@ -10,7 +10,7 @@ import re
 from pathlib import PurePosixPath
 
 from pipeline.errors import StageFailed
-from pipeline.guest.operations import Context, Editor, Operation
+from pipeline.guest.operations import Context, Editor, Operation, lines_of
 
 KEYGEN = "/usr/bin/ssh-keygen"
 UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
@@ -143,7 +143,7 @@ def _add_init_script(edit: Editor) -> bool:
 
 def _add_to_inittab(edit: Editor) -> bool:
     """busybox's init: its sysinit lines run in their order, each to its end, before all others."""
-    lines = edit.text(INITTAB).splitlines()
+    lines = lines_of(edit.text(INITTAB))
     ours = f"{BUSYBOX}{KEYGEN} -A"
     if ours in lines:
         return True

@@ -1,7 +1,7 @@
 """Swap files: pages of memory, passwords among them, in a file system that calls them used."""
 
 from pipeline.errors import StageFailed
-from pipeline.guest.operations import Context, Editor, Operation
+from pipeline.guest.operations import Context, Editor, Operation, lines_of
 
 COMMON = ("/swapfile", "/swap.img", "/swap/swapfile", "/var/swap", "/var/swapfile", "/.swapfile")
 PAGES = (4096, 8192, 16384, 65536)
@@ -29,7 +29,7 @@ def empty_swap_files(edit: Editor, _: Context) -> None:
 def _files(edit: Editor) -> list[str]:
     """Those of fstab(5), and those that have the usual names."""
     listed = []
-    for line in edit.text("/etc/fstab").splitlines():
+    for line in lines_of(edit.text("/etc/fstab")):
         fields = line.split()
         if len(fields) >= 3 and fields[2] == "swap" and fields[0].startswith("/"):
             path = fields[0]

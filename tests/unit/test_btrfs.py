@@ -63,6 +63,14 @@ def test_what_is_in_no_mounted_subvolume_is_named() -> None:
     assert unseen(found, []) == ["@", "@/srv", "@old"]
 
 
+def test_fstab_names_labels_that_blkid_does_not_print_as_they_are() -> None:
+    """As blkid 2.38 printed the label "f\u00fc r" of an ext4, its escapes taken off."""
+    devices = Devices(1, (Device("/dev/sdb", "/dev/sdb", "ext4", tags={"LABEL": "fM-CM-< r"}),), ())
+    line = "LABEL=f\u00fc\\040r /home ext4 defaults 0 2\n"
+    found = roots.mountpoints(line, "/dev/sda1", devices, {})
+    assert found == {"/": "/dev/sda1", "/home": "/dev/sdb"}
+
+
 @pytest.mark.parametrize(
     ("line", "point", "name"),
     [

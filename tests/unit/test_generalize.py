@@ -374,6 +374,18 @@ def test_homes_of_others_and_of_the_system_are_never_removed(guest: MemoryGuest)
     assert all(guest.stat(path) is not None for path in kept)
 
 
+def test_a_line_ends_where_programs_see_its_end(guest: MemoryGuest) -> None:
+    """Not at what Unicode takes for one, and a number has an end, too."""
+    odd = "gina:x:1006:1006:Gina\u2028\x0cX:/home/gina:/bin/sh\n"
+    kept = f"huge:x:{'9' * 5000}:1:\x85:/:/bin/sh\n"
+    guest.plant("/etc/passwd", ACCOUNTS + odd + kept)
+    guest.plant("/home/gina/file", uid=1006)
+    run(guest, "user-accounts")
+    assert "gina" not in text(guest, "/etc/passwd")
+    assert guest.stat("/home/gina") is None
+    assert text(guest, "/etc/passwd").endswith(kept)
+
+
 def test_provisioned_users_are_those_of_the_agents(guest: MemoryGuest) -> None:
     guest.plant("/var/lib/waagent/ovf-env.xml", "<wa:X><ns1:UserName>alice</ns1:UserName></wa:X>")
     run(guest, "user-accounts", policy=Policy(Users.PROVISIONED))
