@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -27,6 +28,7 @@ from pipeline.gallery.model import (
     HyperVGeneration,
     Identifier,
     ImageShape,
+    ImageVersion,
     OsProfile,
     OsState,
     OsType,
@@ -175,6 +177,43 @@ def test_versions_come_newest_first_by_number(catalog: Catalog) -> None:
         ((n.major, n.minor, n.patch) for n in found), reverse=True
     )
     assert first.number == VersionNumber(2147483647, 0, 0)
+
+
+def test_a_version_that_changes_is_what_was_put_last(catalog: Catalog) -> None:
+    """Regions come, go and change places, disks too; in one transaction, and in one each."""
+
+    def state(names: str, disks: str, **changes: Any) -> ImageVersion:
+        return version(
+            target_regions=tuple(TargetRegion(name) for name in names.split()),
+            regions=tuple(RegionStatus(name) for name in names.split()),
+            disks=tuple(disk(lun or None, digest) for lun, digest in enumerate(disks.split())),
+            **changes,
+        )
+
+    states = [
+        state("eu us", "a b"),
+        state("us eu", "a b"),
+        state("us eu", "a c", attempt=2),
+        state("us asia eu", "c"),
+        state("eu", "c a b", attempt=3),
+        state("asia eu us", ""),
+    ]
+    fill(catalog)
+    for item in states:
+        with catalog.write() as writer:
+            writer.put_version(item)
+        with catalog.read() as reader:
+            assert reader.version(V100) == item
+    with catalog.write() as writer:
+        for item in states:
+            writer.put_version(item)
+            assert writer.version(V100) == item
+            assert list(writer.versions(WEB)) == [item]
+        writer.delete_version(V100)
+        assert writer.version(V100) is None
+        writer.put_version(states[0])
+    with catalog.read() as reader:
+        assert reader.version(V100) == states[0]
 
 
 def test_deleting(catalog: Catalog) -> None:

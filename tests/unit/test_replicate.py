@@ -1,0 +1,78 @@
+"""What replication records of regions, and when."""
+
+import threading
+from pathlib import Path
+from typing import cast
+
+from pipeline.errors import NoSpace
+from pipeline.gallery.model import ImageVersion, RegionStatus, ReplicationState
+from pipeline.gallery.service import GalleryService
+from pipeline.placement import Share
+from pipeline.ports import Replica, VersionRecord, Zone
+from pipeline.stages.convert import Stored
+from pipeline.stages.replicate import replicate
+from tests import samples
+
+DEADLINE = 20.0  # seconds; what waits that long has met the fault that is looked for
+
+
+class Gallery:
+    """Notes the regions of each change; the first one lets `waiting` zones go on."""
+
+    def __init__(self) -> None:
+        self.changes: list[dict[str, ReplicationState]] = []
+        self.recorded = threading.Event()
+
+    def set_regions(self, version: ImageVersion, *statuses: RegionStatus) -> ImageVersion:
+        self.changes.append({status.region: status.state for status in statuses})
+        self.recorded.set()
+        return version
+
+
+class FakeZone:
+    def __init__(
+        self, name: str, after: threading.Event | None = None, error: Exception | None = None
+    ) -> None:
+        self.name, self.path = name, Path(name)
+        self._after, self._error = after, error
+
+    def publish(self, *_: object) -> tuple[Replica, ...]:
+        if self._after is not None:
+            assert self._after.wait(DEADLINE)
+        if self._error is not None:
+            raise self._error
+        return ()
+
+
+def outcome(gallery: Gallery, **zones: FakeZone) -> dict[str, Exception]:
+    places = {name: (Share(cast(Zone, zone), 1),) for name, zone in zones.items()}
+    version, record = samples.version(), VersionRecord("k", {})
+    found = replicate(version, record, Stored(), places, cast(GalleryService, gallery))
+    return dict(found.errors)
+
+
+def test_a_region_is_recorded_before_slower_ones_are_ready() -> None:
+    gallery = Gallery()
+    slow = {name: FakeZone(name, gallery.recorded) for name in ("us", "asia")}
+    assert outcome(gallery, eu=FakeZone("eu"), **slow) == {}
+    assert gallery.changes[0] == {"eu": ReplicationState.COMPLETED}
+    rest = [name for change in gallery.changes[1:] for name in change]
+    assert sorted(rest) == ["asia", "us"]
+
+
+def test_failures_are_recorded_together_at_the_end() -> None:
+    gallery, error = Gallery(), NoSpace("full")
+    broken = {name: FakeZone(name, error=error) for name in ("us", "asia")}
+    errors = outcome(gallery, eu=FakeZone("eu"), **broken)
+    assert errors == {"us": error, "asia": error}
+    failed = ReplicationState.FAILED
+    assert gallery.changes == [
+        {"eu": ReplicationState.COMPLETED},
+        {"us": failed, "asia": failed},
+    ]
+
+
+def test_nothing_is_recorded_when_every_region_failed() -> None:
+    gallery = Gallery()
+    assert set(outcome(gallery, eu=FakeZone("eu", error=OSError("x")))) == {"eu"}
+    assert gallery.changes == []
