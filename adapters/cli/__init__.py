@@ -94,7 +94,9 @@ def run(args: Sequence[str]) -> int:
         return _stopped("terminated", TERMINATED)
     except (PipeBroken, BrokenPipeError) as error:
         return OUTPUT_CLOSED if _output_closed() else _report(error, settings)
-    except SystemExit:
+    except SystemExit as ended:
+        if not ended.code:  # the shell was told what completes a line
+            return 0
         # click's own help could not be written, and it has made stdout deaf
         _silence()
         return OUTPUT_CLOSED

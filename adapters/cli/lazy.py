@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from adapters.cli.completion import type_of
 from adapters.cli.context import Settings
 from adapters.text import printable
 from pipeline.gallery.names import DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, qualified
@@ -58,6 +59,10 @@ class Command(click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params = [*self.params, *global_options(hidden=True)]
+        for parameter in self.params:
+            completed = type_of(parameter.metavar)
+            if completed is not None and parameter.type is click.STRING:
+                parameter.type = completed
 
     def invoke(self, ctx: click.Context) -> Any:
         self._qualify(ctx)
