@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 from adapters import command
@@ -26,7 +27,7 @@ from adapters.sources import HostSources
 from adapters.usage import cpu_seconds
 from adapters.vms import firmware
 from adapters.work import WorkDirectory
-from adapters.zones import DirectoryZone, create_zone, open_zone
+from adapters.zones import DirectoryZone, create_zone, open_zone, zone_name
 from pipeline.errors import GalleriaError
 from pipeline.gallery.audit import Actor
 from pipeline.gallery.audited import AuditedCatalog
@@ -82,13 +83,14 @@ def open_app(config: Config, progress: Progress, *, keys: Sequence[Key] = ()) ->
         )
         machines = QemuMachines(config.work.parent / "captures", sandbox)
         downloads = partial(_downloads, config, progress)
-        files = HostSources(FilePins(), downloads, config.libvirt)
+        pins = FilePins()
+        files = HostSources(pins, downloads, config.libvirt)
         guests = GuestfsHost(sandbox, config.cache, keys=tuple(keys))
         ports = Ports(
             gallery=whole,
-            sources=StoredSources(files, whole, resources, machines, zones, progress),
+            sources=StoredSources(files, whole, resources, machines, zones, pins, progress),
             images=QemuImages(sandbox, Policy(virtual_size=config.max_virtual_size)),
-            pins=FilePins(),
+            pins=pins,
             guests=guests,
             boots=QemuBoots(sandbox, lambda: guests.accelerator().kind, _firmware),
             zones=zones,
@@ -129,12 +131,18 @@ def _downloads(config: Config, progress: Progress) -> "Downloads":
 
 
 def create_zones(config: Config) -> None:
-    """Make the directories of all regions zones; those that are stay as they are."""
+    """Make the directories of all regions zones; those that are stay as they are, and keep their
+    names. Raises Conflict when one is a zone of another region, or holds something else."""
     sandbox = Sandbox(enabled=config.sandbox)
     for region, places in config.regions.items():
-        for index, place in enumerate(places):
-            plain = region.replace(EDGE, "-")
-            name = plain if len(places) == 1 else f"{plain}-{index + 1}"
+        plain = region.replace(EDGE, "-")
+        named = {place.path: zone_name(place.path) for place in places}
+        for index, place in enumerate(places, 1):
+            name = named[place.path]
+            if name is None:
+                choices = [plain] if len(places) == 1 else (f"{plain}-{n}" for n in count(index))
+                name = next(choice for choice in choices if choice not in named.values())
+                named[place.path] = name
             create_zone(place.path, name=name, region=region, sandbox=sandbox)
 
 
@@ -161,7 +169,8 @@ def _zones(
             )
             zones.append(zone)
         except (GalleriaError, OSError) as error:
-            progress.warn(f"region {region}: {error}")
+            hint = error.hint if isinstance(error, GalleriaError) else ""
+            progress.warn(f"region {region}: {error}" + f" ({hint})" * bool(hint))
     return tuple(zones)
 
 

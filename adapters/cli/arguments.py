@@ -59,6 +59,9 @@ class _Choice(click.Choice[str]):
     def get_metavar(self, *args: Any, **kwargs: Any) -> str:
         return f"[{'|'.join(self.choices)}]"
 
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        return f"{value!r} is not one of {', '.join(self.choices)}"
+
 
 def enum_choice(kind: type[Enum]) -> click.Choice[str]:
     """The values of an enum, without regard to case."""
@@ -158,7 +161,8 @@ def _target(item: str, option: str) -> TargetRegion:
     if rest and rest[0].isascii() and rest[0].isdecimal():
         count = int(rest.pop(0))
     if rest:
-        kind = enum_value(StorageAccountType, rest.pop(0), f"{option}: {item!r}")
+        where = f"{option}: {item!r}" if count is not None else f"{option}: no number in {item!r}"
+        kind = enum_value(StorageAccountType, rest.pop(0), where)
     if rest or not name.strip():
         raise click.UsageError(f"{option}: {item!r} is not REGION[=REPLICAS][=SKU]")
     return TargetRegion(name, count, kind)

@@ -47,18 +47,25 @@ def init(
     catalog: str | None,
     force: bool,
 ) -> None:
-    """Write the configuration and make the catalog and zones."""
+    """Write the configuration and make the catalog and zones.
+
+    Without --region and the like, a configuration that exists stays as it is: the catalog and those
+    of its zones are made that are not there yet.
+    """
     from adapters.app import create_zones
     from adapters.catalog import open_catalog
 
     named = settings.config or os.environ.get("GALLERIA_CONFIG") or user_config(os.environ)
     path = Path(named).absolute()
-    config = describe(regions, source_region, catalog)
-    refuse_existing(path, force=force)
-    dropped = _dropped(path, config)
+    kept = path.exists() and not (regions or source_region or catalog or force)
+    config = load_config(path, os.environ) if kept else describe(regions, source_region, catalog)
+    if not kept:
+        refuse_existing(path, force=force)
+    dropped = {} if kept else _dropped(path, config)
     create_zones(config)
     open_catalog(config.catalog).close()
-    write_config(config, path, force=force)  # last: what it names is there
+    if not kept:
+        write_config(config, path, force=force)  # last: what it names is there
     lines = [
         f"configuration  {path}",
         f"catalog        {_without_password(config.catalog)}",

@@ -155,7 +155,8 @@ def refuse_existing(path: Path, *, force: bool) -> None:
     if path.exists() and not force:
         raise Conflict(
             f"the configuration {path} exists already",
-            hint="give --force to replace it, or --config FILE to write another",
+            hint="give --force to replace it, or --config FILE to write another; a region that is"
+            " added to the file itself is made by galleria init alone",
         )
 
 

@@ -16,7 +16,15 @@ from adapters.zones import bases, deployed, layout, versions
 from pipeline.errors import Busy, Conflict, NotFound
 from pipeline.ports import Leaning, Replica, ReplicaDisk, StoredBase, VersionRecord, Zone
 
-__all__ = ["DirectoryZone", "create_zone", "open_zone"]
+__all__ = ["DirectoryZone", "create_zone", "open_zone", "zone_name"]
+
+
+def zone_name(path: Path) -> str | None:
+    """The name of the zone that a directory is; None when it is none."""
+    try:
+        return str(layout.decode(path / layout.ZONE_FILE)["name"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def create_zone(

@@ -12,16 +12,18 @@ from blake3 import blake3
 
 from pipeline.errors import NotFound
 from pipeline.gallery import rules
-from pipeline.gallery.model import ImageVersion, Origin, OsState
+from pipeline.gallery.model import ImageDisk, ImageVersion, Origin, OsState
 from pipeline.gallery.service import GalleryService
-from pipeline.gallery.shared_ids import shared_name
+from pipeline.gallery.shared_ids import is_shared_reference, shared_name
 from pipeline.guest.report import digest, inherited
 from pipeline.machines import CaptureRequest, MachineFacts, Machines, whole
 from pipeline.placement import Zones
-from pipeline.ports import Chain, ImageFormat, Progress, StoredBase
+from pipeline.ports import Chain, ImageFormat, Pins, Progress, StoredBase
+from pipeline.replication import find_donor
 from pipeline.resources.model import Disk, ManagedImage, Resource
 from pipeline.resources.names import ResourceKind, parse_resource, resource_of
 from pipeline.resources.service import ResourceService, as_disk
+from pipeline.shallow import check_sources, is_shallow, replica_chain
 from pipeline.sources import (
     AnySource,
     ArchiveSource,
@@ -53,6 +55,7 @@ class StoredSources:
         resources: ResourceService,
         machines: Machines,
         zones: Zones,
+        pins: Pins,
         progress: Progress,
     ) -> None:
         self._inner = inner
@@ -60,6 +63,7 @@ class StoredSources:
         self._resources = resources
         self._machines = machines
         self._zones = zones
+        self._pins = pins
         self._progress = progress
 
     def identity(self, source: AnySource) -> tuple[object, ...]:
@@ -141,7 +145,7 @@ class StoredSources:
         id = known_as(version, reference)
         disks, origins = [], {}
         for disk in version.disks:
-            disks.append(base_files(find_base(disk.digest, self._zones, id), disk.lun))
+            disks.append(chain_files(self._chain(version, disk, id), disk.lun))
             origins[disk.lun] = Origin("version", id, version.uid, disk.digest, disk.lun)
         description = Description(
             generation=definition.hyper_v_generation.value,
@@ -159,6 +163,14 @@ class StoredSources:
             report = {}  # galleria verify tells of one that is not what it was
         report = inherited(report, id)
         return Supply(tuple(disks), description, origins, generalized, report)
+
+    def _chain(self, version: ImageVersion, disk: ImageDisk, id: str) -> Chain:
+        """Where a disk of a version can be read: its base; of a shallow one, which has none, its
+        overlay and the source's files, if those are what they were."""
+        if not is_shallow(version):
+            return find_base(disk.digest, self._zones, id).chain
+        check_sources(version, self._pins, id if is_shared_reference(id) else "")
+        return replica_chain(version, disk.lun, find_donor(version, self._zones))
 
     def _nvram(self, version: ImageVersion) -> bytes | None:
         for zones in self._zones.values():

@@ -110,7 +110,7 @@ def home(region: str, parents: Parents, key: str, ports: Ports) -> Zone:
     if not zones:
         raise EnvironmentMissing(
             f"region {region} has no zone on this host",
-            hint="name a directory for it in the configuration; galleria doctor shows all",
+            hint="galleria doctor says which of its directories can't be used, and why",
         )
     return choose_zone(region, parents, zones, key=key)
 

@@ -31,6 +31,12 @@ def known_region(
     for region in regions:
         if region_key(region.name) == region_key(name):
             return region
+    if not regions:
+        raise InvalidParameter(
+            "there is no region in the configuration",
+            hint="galleria init makes one, or those that --region names",
+            code="LocationNotAvailableForResourceType",
+        )
     available = ", ".join(sorted(region.name for region in regions))
     raise InvalidParameter(
         f"The provided location {name!r} is not available for resource type "
