@@ -70,7 +70,9 @@ def plan_cascade(ports: Ports, name: GalleryName | DefinitionName) -> Cascade:
 
 def delete_cascade(plan: Cascade, ports: Ports) -> None:
     """Delete all of a plan, for good: versions, then definitions, then the gallery. Nothing is
-    deleted if one of the versions may not be."""
+    deleted if one of the versions, or the gallery, may not be."""
+    if plan.gallery is not None:
+        ports.gallery.check_gallery_deletable(plan.gallery)
     ports.gallery.check_deletable(plan.versions)
     for channel in plan.channels:
         ports.gallery.remove_channel(channel.definition, channel.name)

@@ -63,6 +63,7 @@ OPERATIONS: Mapping[str, object] = {
     "update_gallery": Action.GALLERY_WRITE,
     "get_gallery": Action.GALLERY_READ,
     "list_galleries": _SHOWN,
+    "check_gallery_deletable": Action.GALLERY_DELETE,
     "delete_gallery": Action.GALLERY_DELETE,
     "create_definition": Action.DEFINITION_WRITE,
     "update_definition": Action.DEFINITION_WRITE,

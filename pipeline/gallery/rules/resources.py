@@ -33,7 +33,7 @@ def deletable(name: object, nested: Sequence[object]) -> None:
         raise Conflict(
             f"Cannot delete resource '{name}' while nested resources exist. Some existing nested "
             f"resource IDs include: {listed}.",
-            hint="delete versions first, then definitions, then the gallery",
+            hint="delete versions first, then definitions, then the gallery; or all with --cascade",
             code="CannotDeleteResource",
         )
 

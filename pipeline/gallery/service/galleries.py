@@ -74,6 +74,11 @@ class Galleries(Operations):
         with self._catalog.read() as catalog:
             return catalog.galleries(subscription)
 
+    def check_gallery_deletable(self, name: GalleryName) -> None:
+        """Refuse unless it may be deleted once it is empty."""
+        with self._catalog.read() as catalog:
+            sharing.deletable(catalog.sharing(name))
+
     def delete_gallery(self, name: GalleryName) -> None:
         with self._catalog.write() as catalog:
             rules.existing(catalog.gallery(name), name)
