@@ -238,7 +238,7 @@ def _zones(config: Config, sandbox: Sandbox) -> Iterator[Check]:
     for region, places in config.regions.items():
         for directory in (place.path for place in places):
             name = f"zone {region}: {directory}"
-            twins = [other for other, path in seen if _together(path, directory)]
+            twins = sorted({other for other, path in seen if _together(path, directory)})
             yield _attempt(name, partial(_zone, name, directory, twins, sandbox))
             seen.append((region, directory))
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import click
 
-from adapters.cli.context import Settings
+from adapters.cli.context import Settings, short_id
 from adapters.cli.lazy import Group
 from adapters.text import table
 from pipeline.gallery.audit import parse_head
-from pipeline.gallery.names import GalleryName
 
 
 @click.group(cls=Group)
@@ -46,8 +45,8 @@ def list_audit(
             entry["actor"],
             "done" if entry["allowed"] else "DENIED",
             entry["action"],
-            _short(entry["object"]),
-            entry["details"],
+            short_id(entry["object"]),
+            " ".join(map(short_id, entry["details"].split(" "))),
         )
         for entry in found
     ]
@@ -69,13 +68,3 @@ def verify(settings: Settings, *, head: str | None) -> None:
         {"entries": found.seq, "head": str(found)},
         f"the record of {found.seq} entries is whole\nhead  {found}",
     )
-
-
-_DEFAULT = GalleryName("x").arm_id.removesuffix("x")
-
-
-def _short(id: str) -> str:
-    """The short name of what is in the default subscription and resource group."""
-    if not id.lower().startswith(_DEFAULT.lower()):
-        return id
-    return "/".join(id[len(_DEFAULT) :].split("/")[::2])

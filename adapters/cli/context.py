@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.gallery.documents import camel
-from pipeline.gallery.names import DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION
+from pipeline.gallery.names import DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, GalleryName
 
 if TYPE_CHECKING:
     from adapters.app import App
@@ -104,6 +104,14 @@ def own_version(app: "App", reference: str, region: str | None = None) -> "Image
             hint="galleria show, deploy, disk create and publish --image-version take shared names",
         )
     return app.gallery.resolve(reference, region)
+
+
+def short_id(id: str) -> str:
+    """The short name of what is in the default subscription and resource group."""
+    default = GalleryName("x").arm_id.removesuffix("galleries/x")
+    if not id.lower().startswith(default.lower()):
+        return id
+    return "/".join(id[len(default) :].split("/")[1::2])
 
 
 def plain(value: object) -> object:

@@ -91,7 +91,7 @@ def verify(context: click.Context, *, reference: str, region: str | None, scrub:
 
 @click.command(cls=Command)
 @REFERENCE
-@click.option("--format", "format_name", required=True, type=FORMATS)
+@click.option("--to", "--format", "format_name", required=True, type=FORMATS)
 @click.option("--out", required=True, metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--lun", type=int, metavar="N", help="A data disk. Default: the OS disk.")
 @click.option("--subformat", default="", help="For vhd: fixed (default) or dynamic.")

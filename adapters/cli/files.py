@@ -62,7 +62,7 @@ def inspect(context: click.Context, *, file: str, backing: tuple[str, ...], gues
     " and why; exit 1 when it is not.",
 )
 @click.option("--dry-run", is_flag=True, help="Do it, print the report, keep nothing.")
-@click.option("--to", "format_name", type=FORMATS, default="qcow2", show_default=True)
+@click.option("--to", "--format", "format_name", type=FORMATS, default="qcow2", show_default=True)
 @click.option(
     "--arm-sysprep",
     is_flag=True,
@@ -135,7 +135,7 @@ def _arm(
 @FILE
 @BACKING
 @OUT
-@click.option("--to", "format_name", required=True, type=FORMATS)
+@click.option("--to", "--format", "format_name", required=True, type=FORMATS)
 @click.option("--subformat", default="", help="For vhd: fixed (default) or dynamic.")
 @click.pass_obj
 def convert(

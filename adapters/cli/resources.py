@@ -166,9 +166,11 @@ def text(resource: Resource, state: str = "") -> str:
     ]
     if creation is not None:
         source = creation.gallery_image_reference or creation.source_resource_id
-        rows.append(("from", f"{creation.create_option.value} {source or creation.source_uri}"))
-    if isinstance(resource, Snapshot):
-        rows.append(("incremental", resource.incremental_snapshot_family_id))
+        rows.append(
+            ("from", f"{creation.create_option.value} {source or creation.source_uri}".rstrip())
+        )
+    if isinstance(resource, Snapshot) and resource.incremental:
+        rows.append(("family", resource.incremental_snapshot_family_id))
     if isinstance(resource, Disk):
         rows += [("disk state", state), ("file", resource.file and resource.file.path)]
     if isinstance(resource, ManagedImage):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapters.cli.context import Settings
+from adapters.cli.context import Settings, short_id
 from adapters.cli.lazy import Command
-from adapters.cli.lineage import lineage_of
+from adapters.cli.lineage import WORDS, lineage_of
 from adapters.cli.proof import report_text, without_inventory
 from adapters.cli.shared import show_view
 from adapters.cli.timing import stats_text
@@ -19,6 +19,7 @@ from adapters.text import bytes_text, fields, printable, table
 from pipeline.gallery.documents import encode
 from pipeline.gallery.model import (
     Deployment,
+    DiskSource,
     ImageVersion,
     RegionStatus,
     StorageAccountType,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from adapters.app import App
 
 USERS = 5  # that are shown by name
+STORED = ("version", "snapshot", "disk", "managedImage")  # kinds of origin that galleria keeps
 
 
 @click.command(cls=Command)
@@ -160,12 +162,20 @@ def _disks(version: ImageVersion) -> Iterable[str]:
             bytes_text(disk.virtual_size),
             disk.digest[:16],
             disk.host_caching.value if disk.host_caching else "",
-            f"{Path(disk.source.path).name} ({disk.source.format})",
+            _source(disk.source),
         )
         for disk in version.disks
     ]
     header = ("DISK", "VIRTUAL SIZE", "DIGEST", "HOST CACHING", "SOURCE")
     return [table(header, rows)] if rows else []
+
+
+def _source(source: DiskSource) -> str:
+    """The file that was read; or the version, snapshot, disk or image whose content it is."""
+    origin = source.origin
+    if origin is None or origin.kind not in STORED:
+        return f"{Path(source.path).name} ({source.format})"
+    return printable(f"{WORDS.get(origin.kind, origin.kind)} {short_id(origin.id)}")
 
 
 def _edge_document(version: ImageVersion, target: TargetRegion) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def delete(settings: Settings, *, name: str) -> None:
 @snapshot.command()
 @NAME
 @OUT
-@click.option("--to", "format_name", type=FORMATS, default="qcow2", show_default=True)
+@click.option("--to", "--format", "format_name", type=FORMATS, default="qcow2", show_default=True)
 @click.option("--subformat", default="", help="For vhd: fixed (default) or dynamic.")
 @click.pass_obj
 def export(settings: Settings, *, name: str, out: Path, format_name: str, subformat: str) -> None:

@@ -81,6 +81,15 @@ def unpack(
 
     Raises UnsafeImage, and NoSpace when `into` has no room for a disk.
     """
+    try:
+        return _unpack(path, into, is_text, is_disk)
+    except UnsafeImage as error:
+        raise UnsafeImage(f"{str(path)!a} is refused: {error.message}", hint=error.hint) from None
+
+
+def _unpack(
+    path: Path, into: Path, is_text: Callable[[str], bool], is_disk: Callable[[str], bool]
+) -> Contents:
     with path.open("rb") as raw:
         compressed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)

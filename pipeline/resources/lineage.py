@@ -126,7 +126,7 @@ def of_deployment(deployment: Deployment) -> Thing:
         )
         for disk in deployment.disks
     )
-    return Thing("deployment", f"{deployment.directory}/{deployment.name}", "", parts)
+    return Thing("deployment", deployment.directory, "", parts)
 
 
 def document(lineage: Lineage) -> list[dict[str, object]]:

@@ -286,7 +286,7 @@ HOSTILE: tuple[tuple[str, ArchiveForm, Callable[[], bytes], str], ...] = (
     # the archive itself
     ("empty", B, lambda: b"", "empty file"),
     ("no-archive", B, lambda: DISK, "damaged"),
-    ("no-members", B, lambda: packed(), "empty"),
+    ("no-members", B, lambda: packed(), "is refused: the archive is empty"),
     ("cut", B, lambda: box()[:-600], "ended before"),
     ("gzip-damaged", B, lambda: damaged(box(), 200), "damaged"),
     ("gzip-checksum", B, lambda: damaged(box(), len(box()) - 6), "CRC"),
