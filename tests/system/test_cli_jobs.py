@@ -112,6 +112,9 @@ def test_a_version_from_source_to_vm(home: Home) -> None:
         same(Path(disk["path"]), disk["format"], home.path / "web.raw", "raw")
     home.json("deploy", "corp/web", "--region", "eu", "--name", "vm1", "--out", "vms", status=5)
     assert home.json("show", "corp/web")["deployments"] == [vm["deployment"]]
+    lineage = home.run("show", "corp/web", "--lineage").stdout
+    assert f"into deployed disk {vm['deployment']['directory']}, " in lineage
+    assert "from corp/web/1.0.0" in home.run("audit", "list", "--limit", "1").stdout
 
     home.run("export", "corp/web", "--lun", "3", "--format", "vhdx", "--out", "out.vhdx")
     same_content(home.path / "out.vhdx", "vhdx", home.path / "web.raw", "raw")

@@ -232,8 +232,16 @@ def test_a_shallow_version_leans_on_its_source(
     home.run("export", "corp/pet/1.0.0", "--format=raw", "--out=export.raw")
     assert (tmp_path / "export.raw").read_bytes() == (tmp_path / "os.raw").read_bytes()
     home.run("verify", "corp/pet/1.0.0")
+    copy = ("--image-version", "corp/pet/1.0.0")
+    home.run("publish", "corp/pet/1.0.1", *copy)
+    assert "version corp/pet/1.0.0" in home.run("show", "corp/pet/1.0.1").stdout
+    home.run("export", "corp/pet/1.0.1", "--lun=3", "--to=raw", "--out=copy.raw")
+    assert (tmp_path / "copy.raw").read_bytes() == (tmp_path / "data.raw").read_bytes()
     with (tmp_path / "data.raw").open("r+b") as file:
         file.write(b"changed")
+    assert (
+        home.json("publish", "corp/pet/1.0.2", *copy, status=5)["error"]["code"] == "SourceChanged"
+    )
     refused = home.json(
         "deploy", "corp/pet/1.0.0", "--region=eu", "--name=b", "--out=vms", status=5
     )

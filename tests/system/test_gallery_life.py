@@ -205,6 +205,13 @@ def test_deleting_undeleting_and_a_cascade(home: Home) -> None:
     assert error(home, *cascade, "--yes", status=5) == code
     assert len(numbers(home.json("list", "corp"))) == 3  # nothing was deleted
     home.run("version", "update", "corp/web/1.0.0", block[0], "false")
+    about = ("--publisher-uri", "https://v.example", "--eula", "https://v.example/eula")
+    contact = ("--publisher-email", "images@v.example", "--public-name-prefix", "corp")
+    home.run("share", "set-permissions", "corp", "Community")
+    home.run("share", "enable-community", "corp", *about, *contact)
+    assert error(home, *cascade, "--yes", status=5) == "OperationNotAllowed"
+    assert len(numbers(home.json("list", "corp"))) == 3
+    home.run("share", "reset", "corp")
     plan = home.json(*cascade, "--dry-run")["plan"]
     assert (len(plan["versions"]), len(plan["definitions"])) == (3, 1)
     home.run(*cascade, status=6)  # nobody is there to say yes

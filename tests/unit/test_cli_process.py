@@ -86,6 +86,56 @@ def test_init_refuses_to_overwrite(home: Home) -> None:
     assert home.json("gallery", "create", "corp")["gallery"]["location"] == "us"
 
 
+def test_init_makes_what_was_added_to_the_configuration(home: Home) -> None:
+    home.run("init", "--region", "eu=eu")
+    config = home.path / "config/galleria/config.toml"
+    written = config.read_text().replace('/eu"]', f'/eu", "{home.path}/eu2"]')
+    config.write_text(f'{written}asia = ["{home.path}/asia"]\n')
+    said = home.run("list").stderr
+    assert f"region asia: {home.path}/asia is not a zone" in said
+    assert "make it a zone with galleria init" in said
+    before = config.read_bytes()
+    assert list(home.json("init")["config"]["regions"]) == ["eu", "asia"]
+    assert config.read_bytes() == before
+    assert home.run("list").stderr == ""
+    names = [json.loads((home.path / zone / "galleria-zone.json").read_text())["name"]
+             for zone in ("eu", "eu2", "asia")]  # fmt: skip
+    assert names == ["eu", "eu-2", "asia"]
+
+
+def test_without_a_region_there_is_no_gallery(home: Home) -> None:
+    error = home.json("gallery", "create", "corp", status=2)["error"]
+    assert error["message"] == "there is no region in the configuration"
+    assert "galleria init" in error["hint"]
+
+
+def test_choices_are_told_as_the_help_has_them(home: Home) -> None:
+    wrong = ("--os-type", "BeOS", "--publisher", "a", "--offer", "b", "--sku", "c")
+    said = home.run("definition", "create", "corp/x", *wrong, status=2).stderr
+    assert "'BeOS' is not one of Linux, Windows" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("publish --target-reg", ["--target-region", "--target-regions"]),
+        ("gallery show ", ["corp"]),
+        ("publish corp/w", ["corp/web"]),
+        ("show other/", []),
+        ("inspect sma", ["sma"]),
+    ],
+)
+def test_the_shell_completes(unchanged: Home, line: str, expected: list[str]) -> None:
+    words = {"COMP_WORDS": f"galleria {line}", "COMP_CWORD": str(len(f"{line}.".split()))}
+    home = Home(unchanged.path)
+    home.env |= {"_GALLERIA_COMPLETE": "bash_complete"} | words
+    completed = home.run().stdout.split()
+    kind = "file" if line.startswith("inspect") else "plain"
+    assert [item for item in completed if "encryption" not in item] == [
+        f"{kind},{item}" for item in expected
+    ]
+
+
 def test_another_configuration(home: Home) -> None:
     home.run("init", "--config", "mine.toml", "--region", "eu=zones/eu",
              "--catalog", f"sqlite:///{home.path}/mine.db")  # fmt: skip
