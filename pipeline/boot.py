@@ -18,12 +18,13 @@ from pipeline.stages.ingest import Disk
 
 TAIL_LINES = 25
 SECONDS = 600.0  # 85 s measured for a Debian by its own boot loader under software emulation
-# other messages may stand before it on its line
-LOGIN = re.compile(r"(\S+) login: ")
+# Other messages may stand before it on its line. A guest chooses the text: no pattern may take
+# longer than the text is long, times a constant.
+LOGIN = re.compile(r"(?<!\S)(\S+) login: ")
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[()][0-9A-B]|[@-_])")
 FIRST_BOOT = ("Detected first boot", "Initializing machine ID")
 KEYS = re.compile(r"\b(SHA256:[A-Za-z0-9+/]{43})")
-FAILED = re.compile(r"\[FAILED\] Failed to start (.+?)\.?\s*$", re.MULTILINE)
+FAILED = re.compile(r"\[FAILED\] Failed to start (.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ def read_console(text: str, by: str, seconds: int) -> Booted:
         names[-1] if names else "",
         any(mark in text for mark in FIRST_BOOT),
         tuple(dict.fromkeys(KEYS.findall(text))),
-        tuple(dict.fromkeys(FAILED.findall(text))),
+        tuple(dict.fromkeys(unit.rstrip().removesuffix(".") for unit in FAILED.findall(text))),
     )
 
 

@@ -135,7 +135,8 @@ def _configured(look: Editor, version: str, option: str) -> str:
 
 def _blacklisted(look: Editor) -> dict[str, list[str]]:
     rule = re.compile(
-        r"(?m)^\s*(?:blacklist\s+(\S+)|install\s+(\S+)\s+/(?:usr/)?s?bin/(?:true|false))"
+        r"(?m)^[ \t]*(?:blacklist[ \t]+(\S+)"
+        r"|install[ \t]+(\S+)[ \t]+/(?:usr/)?s?bin/(?:true|false))"
     )
     found: dict[str, list[str]] = {}
     for directory in ("/etc/modprobe.d", "/lib/modprobe.d", "/usr/lib/modprobe.d"):

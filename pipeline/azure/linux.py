@@ -10,19 +10,23 @@ from pipeline.guest.report import printable
 from pipeline.ports import Guest, GuestFacts
 
 BY_NAME = re.compile(r"/dev/(?:sd|hd|vd|xvd|nvme)[a-z0-9]")
+# In lines, blanks are no line breaks: a file of nothing else would be gone through again for each.
+IFCFG = re.compile(r"(?mi)^[ \t]*BOOTPROTO=\"?(static|none)\b")
+INTERFACES = re.compile(r"(?m)^[ \t]*iface[ \t]+(?!lo\b)\S+[ \t]+inet[ \t]+static")
+KEYFILE = re.compile(r"(?mis)^\[ipv4\](?:(?!^\[).)*?^method=manual")
 STATIC = {
-    "/etc/sysconfig/network-scripts/ifcfg-*": re.compile(r"(?mi)^\s*BOOTPROTO=\"?(static|none)\b"),
-    "/etc/network/interfaces": re.compile(r"(?m)^\s*iface\s+(?!lo\b)\S+\s+inet\s+static"),
-    "/etc/network/interfaces.d/*": re.compile(r"(?m)^\s*iface\s+(?!lo\b)\S+\s+inet\s+static"),
-    "/etc/netplan/*.yaml": re.compile(r"(?m)^\s*addresses\s*:\s*(\[|$)"),
-    "/etc/NetworkManager/system-connections/*": re.compile(r"(?mis)^\[ipv4\].*?^method=manual"),
-    "/etc/systemd/network/*.network": re.compile(r"(?mi)^\s*Address\s*="),
+    "/etc/sysconfig/network-scripts/ifcfg-*": IFCFG,
+    "/etc/network/interfaces": INTERFACES,
+    "/etc/network/interfaces.d/*": INTERFACES,
+    "/etc/netplan/*.yaml": re.compile(r"(?m)^[ \t]*addresses[ \t]*:[ \t\r]*(\[|$)"),
+    "/etc/NetworkManager/system-connections/*": KEYFILE,
+    "/etc/systemd/network/*.network": re.compile(r"(?mi)^[ \t]*Address[ \t]*="),
 }
 BOUND = {
-    "/etc/sysconfig/network-scripts/ifcfg-*": re.compile(r"(?mi)^\s*HWADDR="),
-    "/etc/netplan/*.yaml": re.compile(r"(?m)^\s*macaddress\s*:"),
+    "/etc/sysconfig/network-scripts/ifcfg-*": re.compile(r"(?mi)^[ \t]*HWADDR="),
+    "/etc/netplan/*.yaml": re.compile(r"(?m)^[ \t]*macaddress[ \t]*:"),
     "/etc/NetworkManager/system-connections/*": re.compile(r"(?mi)^mac-address="),
-    "/etc/systemd/network/*": re.compile(r"(?mi)^\s*(Permanent)?MACAddress\s*="),
+    "/etc/systemd/network/*": re.compile(r"(?mi)^[ \t]*(Permanent)?MACAddress[ \t]*="),
     "/etc/udev/rules.d/*persistent-net.rules": re.compile(r"(?m)^[^#\n]*ATTR\{address\}"),
 }
 SSH_UNITS = ("ssh.service", "sshd.service", "ssh.socket", "sshd.socket")

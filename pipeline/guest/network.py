@@ -7,7 +7,7 @@ from pipeline.guest.operations import Context, Editor, Operation
 
 MAC = re.compile(r"(?i)\b(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}\b")
 HOSTNAME = "localhost"
-ONE_NAME = re.compile(r"(\s*#.*\n)*\s*[\w.-]*\s*")  # hostname(5)
+ONE_NAME = re.compile(r"(\s*+#.*\n)*+\s*+[\w.-]*+\s*+")  # hostname(5); never tried twice
 
 # contents of directories in which DHCP clients keep leases and nothing else
 LEASE_DIRECTORIES = (

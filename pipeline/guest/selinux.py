@@ -84,5 +84,5 @@ def _matches(pattern: str, path: str) -> bool:
         return False
     try:
         return re.fullmatch(pattern, path) is not None
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         return False

@@ -121,6 +121,10 @@ def test_a_sound_guest_passes_every_check() -> None:
          "network by DHCP", "fail"),
         ({"/etc/network/interfaces": "iface lo inet static\niface eth0 inet static\n"},
          "network by DHCP", "fail"),
+        ({"/etc/NetworkManager/system-connections/a": "[ipv4]\nx=1\nmethod=manual\n[ipv6]\n"},
+         "network by DHCP", "fail"),
+        ({"/etc/NetworkManager/system-connections/a": "[ipv4]\nx=1\n[ipv6]\nmethod=manual\n"},
+         "network by DHCP", "ok"),
         ({"/etc/netplan/50-cloud-init.yaml": "a:\n  match:\n    macaddress: 00:15:5d:01:02:03\n"},
          "no configuration bound to a MAC address", "fail"),
     ],
@@ -136,6 +140,17 @@ def test_facts_of_the_disks_count() -> None:
     assert checked({}, swap)["no swap on the OS disk"].result == "warn"
     volumes = replace(FACTS, mountpoints=(("/", "/dev/vg/root"), ("/boot/efi", "/dev/sda1")))
     assert checked({}, volumes)["no LVM on the OS disk"].result == "warn"
+
+
+def test_hostile_files_take_no_time() -> None:
+    blank = "\n" * (1 << 19)
+    paths = (
+        "network/interfaces",
+        "netplan/a.yaml",
+        "systemd/network/a.network",
+        "modprobe.d/a.conf",
+    )
+    assert len(checked({f"/etc/{path}": blank for path in paths})) >= 17
 
 
 def test_hostile_names_are_escaped() -> None:

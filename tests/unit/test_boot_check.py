@@ -141,6 +141,11 @@ def test_a_console_without_end_ends_the_machine(
             process.kill()
 
 
+@pytest.mark.parametrize("text", ["a" * (4 << 20), "[FAILED] Failed to start " + " " * (4 << 20)])
+def test_a_hostile_console_takes_no_time(text: str) -> None:
+    assert read_console(f"{text}x", "", 1).hostname == ""
+
+
 def test_a_word_before_login_is_needed() -> None:
     assert read_console("last login: never", "", 1).hostname == "last"
     assert read_console("please login", "", 1).hostname == ""

@@ -471,6 +471,13 @@ def test_cloud_init_writes_the_new_network_files_itself(guest: MemoryGuest) -> N
     assert guest.names("/etc/systemd/network") == []
 
 
+def test_a_hostile_hostname_takes_no_time(guest: MemoryGuest) -> None:
+    guest.plant("/srv/name", "\n" * (1 << 19) + "!")
+    guest.symlink("/srv/name", "/etc/mailname")
+    run(guest, "hostname")
+    assert text(guest, "/etc/mailname") == "localhost\n"
+
+
 def test_hostname_goes_from_hosts_and_mailname_too(guest: MemoryGuest) -> None:
     guest.plant("/etc/hostname", "oldbox.corp.example\n")
     guest.plant(

@@ -233,6 +233,10 @@ def test_passwords_in_answers(answers: str, holds: bool) -> None:
     assert unattend.holds_password(answers) is holds
 
 
+def test_a_hostile_answer_file_takes_no_time() -> None:
+    assert not unattend.holds_password("<" + "a" * (1 << 20))
+
+
 @pytest.mark.parametrize(
     "state",
     [state for state in VISIBLE if state.verdict != "generalized" or state.obstacles],

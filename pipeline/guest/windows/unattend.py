@@ -20,7 +20,7 @@ WINLOGON = "Microsoft\\Windows NT\\CurrentVersion\\Winlogon"
 AUTO_LOGON = "DefaultPassword"
 OPERATION = "windows-unattend"  # removes them
 LIMIT = 4 << 20  # bytes of a file that are looked at
-TAG = re.compile(r"<(/?)([^<>\s/]*)[^<>]*>")
+TAG = re.compile(r"<(/?)([^<>\s/]*+)[^<>]*+>")
 CDATA = "![cdata["
 DELETED = "*SENSITIVE*DATA*DELETED*"  # what Windows Setup puts in the place of one that it used
 
