@@ -63,7 +63,7 @@ def create_machine_snapshots(
                 lun=disk.lun,
             )
             snapshot = replace(
-                blank(suffixed(name, disk.lun), properties),
+                blank(Snapshot, suffixed(name, disk.lun), properties),
                 creation_data=creation,
                 incremental=incremental,
                 machine_disk=disk.name,

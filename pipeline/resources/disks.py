@@ -5,7 +5,6 @@ system, so that it can be a clone), or where the user says. The base stays as lo
 """
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from pipeline.resources.places import (
     workplace,
 )
 from pipeline.resources.service import as_disk
-from pipeline.resources.snapshots import Properties, at_os, creation_of
+from pipeline.resources.snapshots import Properties, at_os, blank, creation_of
 from pipeline.resources.storing import Keeper, document, home, remove, store_resource, taken_back
 from pipeline.shallow import refuse_needed
 from pipeline.sources import DiskKinds, Supply, VersionSource
@@ -70,16 +69,8 @@ def create_disk(
         raise InvalidParameter(f"a disk can't have {virtual_size} bytes")
     left = next((item for item in keeper.resources.everything() if item.name == name), None)
     begun = keeper.resources.begin(
-        Disk(
-            name.arm_id,
-            properties.location,
-            datetime.now(UTC),
-            "",
-            os_type=properties.os_type,
-            hyper_v_generation=properties.hyper_v_generation,
-            supported_capabilities=properties.capabilities,
-            purchase_plan=properties.purchase_plan,
-            tags=properties.tags,
+        replace(
+            blank(Disk, name, properties),
             creation_data=origin_of(source, keeper),
             disk_size=virtual_size,
             directory=str(directory.absolute()) if directory else "",

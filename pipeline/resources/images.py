@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 from pipeline.errors import InvalidParameter
 from pipeline.gallery import rules
@@ -11,7 +10,7 @@ from pipeline.guest.profiles import Plan
 from pipeline.resources.model import ManagedImage
 from pipeline.resources.names import ResourceName
 from pipeline.resources.opening import label_of
-from pipeline.resources.snapshots import Properties
+from pipeline.resources.snapshots import Properties, blank
 from pipeline.resources.storing import Keeper, store_resource, taken_back
 from pipeline.sources import (
     AnySource,
@@ -80,16 +79,8 @@ def create_image(
         keeper.ports.sources.identity(source)
     machine = next((s for s in sources if s.kind is SourceKind.VIRTUAL_MACHINE), None)
     begun = keeper.resources.begin(
-        ManagedImage(
-            name.arm_id,
-            properties.location,
-            datetime.now(UTC),
-            "",
-            os_type=properties.os_type,
-            hyper_v_generation=properties.hyper_v_generation,
-            supported_capabilities=properties.capabilities,
-            purchase_plan=properties.purchase_plan,
-            tags=properties.tags,
+        replace(
+            blank(ManagedImage, name, properties),
             os_state=OsState.GENERALIZED,
             source_virtual_machine=label_of(machine) if machine else "",
             storage_account_type=storage.kind,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.errors import NotFound
 from pipeline.gallery.model import Architecture, HyperVGeneration, Origin, OsType, PurchasePlan
@@ -34,6 +35,8 @@ from pipeline.sources import (
     Supply,
 )
 
+R = TypeVar("R", bound=Resource)
+
 FAMILY = 16  # members of a family that a new one may start from
 
 
@@ -57,9 +60,9 @@ class Properties:
         )
 
 
-def blank(name: ResourceName, properties: Properties) -> Snapshot:
-    """A snapshot to begin with."""
-    return Snapshot(
+def blank(kind: type[R], name: ResourceName, properties: Properties) -> R:
+    """A resource to begin with."""
+    return kind(
         name.arm_id,
         properties.location,
         datetime.now(UTC),
@@ -85,7 +88,7 @@ def create_snapshot(
     ports.sources.identity(source)  # it is there, and may be used
     creation = creation_of(source, keeper)
     begun = keeper.resources.begin(
-        replace(blank(name, properties), creation_data=creation, incremental=incremental)
+        replace(blank(Snapshot, name, properties), creation_data=creation, incremental=incremental)
     )
     with taken_back([begun], keeper), ports.work.directory() as work:
         family = relatives(creation, keeper) if incremental else []

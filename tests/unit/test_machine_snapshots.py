@@ -13,6 +13,7 @@ from pipeline.machines import MachineDisk, MachineFacts
 from pipeline.ports import Zone
 from pipeline.replication import held
 from pipeline.resources.capturing import create_machine_snapshots
+from pipeline.resources.model import Snapshot
 from pipeline.resources.names import ResourceKind, parse_resource
 from pipeline.resources.service import ResourceService
 from pipeline.resources.snapshots import Properties, blank
@@ -47,7 +48,7 @@ def test_a_name_that_is_taken_leaves_the_others_free(keeper: Any) -> None:
     name = parse_resource("web", ResourceKind.SNAPSHOT)
     other = parse_resource("web-data-1", ResourceKind.SNAPSHOT)
     properties = Properties("eu")
-    keeper.resources.finish(keeper.resources.begin(blank(other, properties)))
+    keeper.resources.finish(keeper.resources.begin(blank(Snapshot, other, properties)))
     with pytest.raises(Conflict, match="exists already"):
         create_machine_snapshots(name, QemuSource(Path("q")), properties, keeper)
     assert [item.name for item in keeper.resources.everything()] == [other]
@@ -61,7 +62,7 @@ def test_the_first_error_counts(keeper: Any) -> None:
 
     keeper.ports.zones = {"eu": (SimpleNamespace(path=Path("eu"), remove_version=fails),)}
     begun = keeper.resources.begin(
-        blank(parse_resource("web", ResourceKind.SNAPSHOT), Properties("eu"))
+        blank(Snapshot, parse_resource("web", ResourceKind.SNAPSHOT), Properties("eu"))
     )
     with pytest.raises(Conflict, match="first"), taken_back([begun], keeper):
         raise Conflict("first")
