@@ -27,7 +27,7 @@ settings.register_profile(
 settings.load_profile("ci" if os.environ.get("REQUIRE_TOOLS") == "1" else "galleria")
 
 # The first test that asks for the guest pays for its build: mmdebstrap and two disks.
-BUILD_TIMEOUT = 1800
+BUILD_TIMEOUT, OWN_TIMEOUT = 1800, 60
 SLOW_FIXTURES = {"guest", "guest_v2", "demonstration"}
 
 
@@ -39,11 +39,12 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests that may have to build a guest the time for it."""
+    """Give tests that may have to build a guest the time for it, beside their own."""
     for item in items:
-        names = set(getattr(item, "fixturenames", ()))
-        if names & SLOW_FIXTURES and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(BUILD_TIMEOUT))
+        if set(getattr(item, "fixturenames", ())) & SLOW_FIXTURES:
+            marked = item.get_closest_marker("timeout")
+            own = OWN_TIMEOUT if marked is None else marked.args[0]
+            item.add_marker(pytest.mark.timeout(own + BUILD_TIMEOUT), append=False)
 
 
 def missing(reason: str) -> NoReturn:

@@ -19,6 +19,8 @@ from adapters.config import Config
 from pipeline.gallery.model import ImageVersion
 from tests.home import DEFINE, GALLERIA, Home, furnished
 
+pytestmark = pytest.mark.timeout(180)  # each starts several processes
+
 HELP_CPU_SECONDS = 0.25
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline.errors import Conflict, GalleriaError, InvalidParameter, NotFound
+from pipeline.errors import Conflict, InvalidParameter, NotFound
 from pipeline.gallery.model import (
     Identifier,
     ImageVersion,
@@ -294,7 +294,7 @@ def test_generalize_follows_the_definition_and_can_be_declined(service: GalleryS
 
 def test_a_refused_request_takes_no_number(service: GalleryService) -> None:
     refused = request(target_regions=(TargetRegion("us"),))
-    with pytest.raises(GalleriaError):
+    with pytest.raises(InvalidParameter, match="must contain the location"):
         service.begin_version(refused)
     assert service.list_versions(WEB) == []
 
