@@ -20,7 +20,7 @@ class Account:
 def accounts(edit: Editor) -> list[Account]:
     """Every local account, malformed lines left out."""
     found = []
-    for line in lines_of(edit.text("/etc/passwd")):
+    for line in lines_of(edit.whole_text("/etc/passwd")):
         fields = line.split(":")
         if len(fields) >= 7:
             uid, gid = _number(fields[2]), _number(fields[3])
@@ -50,7 +50,7 @@ def humans(edit: Editor) -> list[Account]:
 
 def change_lines(edit: Editor, path: str, change: Callable[[str], str | None]) -> None:
     """Rewrite a file in place, line by line; None drops a line."""
-    if not (text := edit.text(path)):
+    if not (text := edit.whole_text(path)):
         return
     changed = [new for line in lines_of(text) if (new := change(line)) is not None]
     new_text = "".join(f"{line}\n" for line in changed)
@@ -72,7 +72,7 @@ def remove_accounts(edit: Editor, gone: list[Account]) -> None:
 
     dropped_groups = {
         fields[0]
-        for line in lines_of(edit.text("/etc/group"))
+        for line in lines_of(edit.whole_text("/etc/group"))
         if len(fields := line.split(":")) >= 4
         and fields[0] in names
         and _number(fields[2]) not in kept_groups

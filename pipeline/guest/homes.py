@@ -180,7 +180,7 @@ def _remove_traces(edit: Editor, account: Account) -> None:
     change_lines(edit, "/etc/sudoers", other)
     for leaf in edit.guest.names("/etc/sudoers.d"):
         path = f"/etc/sudoers.d/{leaf}"
-        before = lines_of(edit.text(path))
+        before = lines_of(edit.whole_text(path))
         lines = [line for line in before if other(line) is not None]
         if len(lines) == len(before):
             continue

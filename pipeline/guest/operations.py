@@ -11,6 +11,8 @@ from pipeline.guest.report import printable
 from pipeline.guest.selinux import Labels
 from pipeline.ports import Guest, GuestFacts
 
+LOOK_LIMIT = 1 << 20  # bytes of a file that is only looked into
+EDIT_LIMIT = 64 << 20  # bytes; lists of blocked hosts in /etc/hosts have several MiB
 LINK_LIMIT = 40  # what Linux follows (path_resolution(7))
 # what a link must not lead to from elsewhere when something is removed: it is the system itself
 SYSTEM = (
@@ -154,11 +156,21 @@ class Editor:
             path = _normal(str(PurePosixPath(parent, self.guest.readlink(path))))
         return path
 
-    def text(self, path: str) -> str:
-        """A configuration file's text; empty when it is absent or not a file. Bytes that are no
-        UTF-8 survive a round trip through `write_text`."""
+    def text(self, path: str, limit: int = LOOK_LIMIT) -> str:
+        """A configuration file's text, the first `limit` bytes of it; empty when it is absent or
+        not a file."""
         real = self.follow(path)
-        return self.guest.read(real).decode(errors="surrogateescape") if self.is_file(real) else ""
+        if not self.is_file(real):
+            return ""
+        return self.guest.read(real, limit).decode(errors="surrogateescape")
+
+    def whole_text(self, path: str) -> str:
+        """All of a file that is going to be written again: bytes that are no UTF-8 survive a round
+        trip through `write_text`. Raises Refused when it is larger than EDIT_LIMIT."""
+        found = self.guest.stat(self.follow(path))
+        if found is not None and found.length > EDIT_LIMIT:
+            raise Refused(f"{printable(path)} has {found.length} bytes: too many to be edited")
+        return self.text(path, EDIT_LIMIT)
 
     def write_text(self, path: str, text: str, mode: int | None = None) -> None:
         """Replace the content; through a link its target is written, and recorded."""

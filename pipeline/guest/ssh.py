@@ -143,7 +143,7 @@ def _add_init_script(edit: Editor) -> bool:
 
 def _add_to_inittab(edit: Editor) -> bool:
     """busybox's init: its sysinit lines run in their order, each to its end, before all others."""
-    lines = lines_of(edit.text(INITTAB))
+    lines = lines_of(edit.whole_text(INITTAB))
     ours = f"{BUSYBOX}{KEYGEN} -A"
     if ours in lines:
         return True

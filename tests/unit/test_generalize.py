@@ -471,6 +471,17 @@ def test_cloud_init_writes_the_new_network_files_itself(guest: MemoryGuest) -> N
     assert guest.names("/etc/systemd/network") == []
 
 
+def test_a_long_file_keeps_its_end(guest: MemoryGuest) -> None:
+    """/etc/hosts may be a list of a hundred thousand hosts that are not to be reached."""
+    blocked = "".join(f"0.0.0.0 ads{number}.example\n" for number in range(100_000))
+    guest.plant("/etc/hosts", f"127.0.1.1 oldbox\n{blocked}")
+    run(guest, "hostname")
+    assert guest.read("/etc/hosts", 1 << 24).decode() == blocked
+    guest.plant("/etc/hosts", "127.0.1.1 oldbox\n" + "#" * (65 << 20))
+    with pytest.raises(Refused, match="too many to be edited"):
+        run(guest, "hostname")
+
+
 def test_a_hostile_hostname_takes_no_time(guest: MemoryGuest) -> None:
     guest.plant("/srv/name", "\n" * (1 << 19) + "!")
     guest.symlink("/srv/name", "/etc/mailname")
