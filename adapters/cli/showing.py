@@ -173,9 +173,12 @@ def _disks(version: ImageVersion) -> Iterable[str]:
 def _source(source: DiskSource) -> str:
     """The file that was read; or the version, snapshot, disk or image whose content it is."""
     origin = source.origin
-    if origin is None or origin.kind not in STORED:
-        return f"{Path(source.path).name} ({source.format})"
-    return printable(f"{WORDS.get(origin.kind, origin.kind)} {short_id(origin.id)}")
+    if origin is not None and origin.kind in STORED:
+        return printable(f"{WORDS.get(origin.kind, origin.kind)} {short_id(origin.id)}")
+    # what was downloaded was read under another name
+    named = origin.id if origin is not None and origin.kind == "vhd" else source.path
+    machine = f" of {Path(origin.id).name}" if origin is not None and origin.id != named else ""
+    return printable(f"{Path(named).name} ({source.format}){machine}")
 
 
 def _edge_document(version: ImageVersion, target: TargetRegion) -> dict[str, Any]:

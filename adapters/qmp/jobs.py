@@ -27,6 +27,17 @@ def facts(monitor: Monitor) -> MachineFacts:
     return MachineFacts(uuid if uuid.strip("0-") else "", name, running, disks)
 
 
+def check_running(monitor: Monitor) -> None:
+    """Refuse a machine that is paused: QEMU (7.2: monitor_fdset_cleanup) closes the descriptors
+    that it was given only while the guest runs; the files of a capture would stay open for
+    writing."""
+    if not monitor.execute("query-status")["running"]:
+        raise Conflict(
+            "the machine is paused: QEMU would not let go of what is captured",
+            hint="let it run on (cont, virsh resume), or end it and publish its disks",
+        )
+
+
 def devices(monitor: Monitor) -> list[tuple[MachineDisk, str]]:
     """The disks of a machine in the order of its command line, and the nodes that they read from.
 

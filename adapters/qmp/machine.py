@@ -80,6 +80,7 @@ class QemuMachines:
 
     def _begin(self, monitor: Monitor, request: CaptureRequest, directory: Path) -> CaptureState:
         """Prepare the files, then take the point in time."""
+        jobs.check_running(monitor)
         known = {disk.name: (disk, node) for disk, node in jobs.devices(monitor)}
         chosen = [jobs.known_disk(known, plan.name) for plan in request.disks]
         self._check_space([disk for disk, _ in chosen], directory)

@@ -228,6 +228,10 @@ def test_refusals_say_why(
     with pytest.raises(NoSpace, match="may need"), machines.capture(request, progress):
         pass
     monkeypatch.undo()
+    vm.ask("stop")
+    with pytest.raises(Conflict, match="is paused"), machines.capture(request, progress):
+        pass
+    vm.ask("cont")
     with machines.capture(request, progress), pytest.raises(Conflict, match="another process"):
         machines.capture(request, progress).__enter__()
     assert vm.debris() == []
