@@ -260,12 +260,13 @@ def test_a_version_from_each_kind(session: Session) -> None:
 
     # a VHD behind a URL, and another kind of disk beside it
     with served(at) as url:
-        session.check(
+        name = session.check(
             *("--os-vhd-uri", f"{url}/base.vhd", "--checksum", checksum(at / "base.vhd")),
             *("--data-disk", "0=data.raw", "--data-vhd-uri", f"1={url}/data.vmdk"),
             *("--checksum", f"1={checksum(at / 'data.vmdk')}"),
             expected=("base.raw", "data.raw", "data.raw"),
         )
+    assert " base.vhd (vhd)" in session.run("show", name).stdout
 
     # a VM: described by libvirt, with its firmware's variables; in archives; running
     name = session.check("--vm", "web.xml", expected=both)
@@ -273,7 +274,8 @@ def test_a_version_from_each_kind(session: Session) -> None:
     deployed = (at / "vms" / "vm1").iterdir()
     kept = [path.read_bytes() for path in deployed if path.stat().st_size == 540672]
     assert kept == [(at / "VARS.fd").read_bytes()]
-    session.check("--box", "libvirt.box")
+    name = session.check("--box", "libvirt.box")
+    assert "(qcow2) of libvirt.box" in session.run("show", name).stdout
     session.check("--box", "virtualbox.box", expected=both)
     session.check("--ova", "web.ova", expected=both)
     with machine(at, os=at / "live-os.qcow2", data=at / "live-data.qcow2") as vm:
