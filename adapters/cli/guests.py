@@ -10,6 +10,7 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
+from adapters.text import fields
 from pipeline.errors import InvalidParameter, NotFound
 from pipeline.guest.operations import Operation, Script
 from pipeline.guest.profiles import DEFAULT, OPERATIONS, PROFILES, Plan, select
@@ -108,13 +109,36 @@ def own_script(path: Path) -> Script:
 
 
 @click.command(cls=Command)
+@click.argument("name", required=False, metavar="[OPERATION]")
+@click.option(
+    "--profile",
+    type=click.Choice([profile.name for profile in PROFILES]),
+    help="Those of this profile alone.",
+)
 @click.pass_obj
-def operations(settings: Settings) -> None:
-    """List what generalizing a guest does."""
-    _emit_operations(settings)
+def operations(settings: Settings, *, name: str | None, profile: str | None) -> None:
+    """List what generalizing a guest does; of one operation why, for whom and where."""
+    if name is None:
+        _emit_operations(settings, profile)
+        return
+    found = next((item for item in OPERATIONS if item.name == name), None)
+    if found is None:
+        raise NotFound(f"there is no operation {name!r}", hint="galleria operations lists all")
+    inside = [item.name for item in PROFILES if name in item.operations]
+    rows = [
+        ("operation", found.name),
+        ("does", _heading(found)),
+        ("why", found.why),
+        ("guests", ", ".join(found.families)),
+        ("profiles", ", ".join(inside)),
+        *(("path", path) for path in found.paths),
+    ]
+    settings.emit({"operation": _document(found) | {"profiles": inside}}, fields(rows))
 
 
-def _emit_operations(settings: Settings) -> None:
+def _emit_operations(settings: Settings, of: str | None = None) -> None:
+    chosen = next((set(item.operations) for item in PROFILES if item.name == of), None)
+    shown = [item for item in OPERATIONS if chosen is None or item.name in chosen]
     profiles = [
         {
             "name": profile.name,
@@ -126,12 +150,12 @@ def _emit_operations(settings: Settings) -> None:
         for profile in PROFILES
     ]
     width = max(len(item.name) for item in OPERATIONS)
-    lines = [_wrapped(f"{item.name:{width}}  ", _heading(item), width + 2) for item in OPERATIONS]
+    lines = [_wrapped(f"{item.name:{width}}  ", _heading(item), width + 2) for item in shown]
     lines.append("")
-    for profile in PROFILES:
+    for profile in (item for item in PROFILES if of in (None, item.name)):
         mark = " (default)" if profile.name == DEFAULT else ""
         lines.append(_wrapped(f"profile {profile.name}{mark}: ", profile.description, 4))
-    document = {"operations": [_document(item) for item in OPERATIONS], "profiles": profiles}
+    document = {"operations": [_document(item) for item in shown], "profiles": profiles}
     settings.emit(document, "\n".join(lines))
 
 

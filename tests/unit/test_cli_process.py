@@ -248,6 +248,14 @@ def test_what_generalizing_does_is_listed_everywhere(home: Home) -> None:
     text = home.run("operations").stdout
     assert all(name in text for name in names)
     assert max(map(len, text.splitlines())) <= 100
+    of_minimal = home.json("operations", "--profile", "minimal")
+    (minimal,) = of_minimal["profiles"]
+    assert [item["name"] for item in of_minimal["operations"]] == minimal["operations"]
+    (found,) = (item for item in listed["operations"] if item["name"] == "machine-id")
+    text = home.run("operations", "machine-id").stdout
+    assert "minimal" in text
+    assert text.splitlines()[-1] == f"path       {found['paths'][-1]}"
+    home.run("operations", "nope", status=4)
 
 
 def test_the_schema_is_printed(home: Home) -> None:
