@@ -155,20 +155,20 @@ def same(before: Sequence[boot.Identity], after: Sequence[boot.Identity]) -> Non
         assert one == other
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2000)
 def test_machines_without_cloud_init_are_their_own_and_stay_so(
     demonstration: Demonstration, guest: debian.Guest, tmp_path: Path
 ) -> None:
     """Two machines from one version, each booted twice to a login prompt."""
     machines = [deployed(demonstration, guest, tmp_path, name) for name in ("vm1", "vm2")]
-    first = boot.boot(machines)
+    first = boot.boot(machines, timeout=900)
     own(first)
     assert [identity.hostname for identity in first] == ["localhost"] * 2
     assert [identity.users for identity in first] == [()] * 2
-    same(first, boot.boot(machines))
+    same(first, boot.boot(machines, timeout=900))
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2000)
 def test_machines_with_cloud_init_are_who_their_seed_says(
     demonstration: Demonstration, guest: debian.Guest, tmp_path: Path
 ) -> None:
@@ -182,7 +182,7 @@ def test_machines_with_cloud_init_are_who_their_seed_says(
             *(*options, "--ssh-key", KEY.format(name)),
         )
         machines.append(replace(made, cloud_init=True))
-    first = boot.boot(machines)
+    first = boot.boot(machines, timeout=900)
     own(first)
     for machine, identity in zip(machines, first, strict=True):
         name = machine.name

@@ -106,14 +106,18 @@ def test_a_change_is_small_and_sound(guest: debian.Guest, tmp_path: Path) -> Non
     assert 0 < changed_bytes(guest.os_disk, changed) < before.st_blocks * 512 // 20
 
 
-def test_the_cache_is_used_and_cleaned(guest: debian.Guest) -> None:
-    abandoned = guest.directory.parent / "staging-killed"
-    abandoned.mkdir()
+def test_the_cache_is_used_and_cleaned(guest: debian.Guest, tmp_path: Path) -> None:
+    """In a cache of its own: other processes use the user's."""
+    store = tmp_path / "fixtures"
+    abandoned, forgotten = store / "staging-killed", store / "guest-v1-0000000000000000"
+    abandoned.mkdir(parents=True)
     (abandoned / "half").write_text("half")
-    forgotten = guest.directory.parent / "guest-v1-0000000000000000"
     forgotten.mkdir()
     os.utime(forgotten, (0, 0))
-    assert debian.build("V1") == guest
+    (store / guest.directory.name).symlink_to(guest.directory)
+    found = debian.build("V1", tmp_path)
+    assert found.directory == store / guest.directory.name
+    assert found.os_disk.samefile(guest.os_disk)
     assert not abandoned.exists()
     assert not forgotten.exists()
 
@@ -125,7 +129,7 @@ def test_an_ordinary_user_assembles_it(
 ) -> None:
     """From the same tree, under fakeroot: owners and modes are as root makes them."""
     require("fakeroot")
-    tree = next(guest.directory.parent.glob("tree-*.tar"))
+    tree = debian.pristine_tree(())
     # not below pytest's own directory: that one is closed to other users
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)

@@ -152,7 +152,7 @@ def test_a_specialized_guest_is_not_taken_for_a_generalized_one(tmp_path: Path) 
     disk = debian_disk(tmp_path / "disk.raw", tmp_path / "tree")
     home = Home(tmp_path / "home")
     home.path.mkdir()
-    home.env["XDG_CACHE_HOME"] = str(debian.default_cache().parent)
+    home.env["GALLERIA_CACHE"] = str(debian.default_cache())
     home.run("init", "--region", f"eu={home.path}/eu")
     home.run("gallery", "create", "corp")
     home.run(
@@ -170,14 +170,14 @@ def test_a_specialized_guest_is_not_taken_for_a_generalized_one(tmp_path: Path) 
     assert "osState" in shown["version"]["unverified"]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_check_and_dry_run(tmp_path: Path) -> None:
     """One phony guest, used: first looked at, then generalized for nothing, then as it was."""
     disk = debian_disk(tmp_path / "disk.raw", tmp_path / "tree")
     before = disk.read_bytes()
     home = Home(tmp_path / "home")
     home.path.mkdir()
-    home.env["XDG_CACHE_HOME"] = str(debian.default_cache().parent)
+    home.env["GALLERIA_CACHE"] = str(debian.default_cache())
     home.run("init", "--region", f"eu={home.path}/eu")
     looked = home.json("generalize", "--check", str(disk), status=1)
     assert looked["generalized"] is False
@@ -216,6 +216,7 @@ def no_firmware(architecture: Architecture, length: int | None) -> Firmware:
     raise AssertionError
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("confined", [True, False])
 def test_a_real_emulator(tmp_path: Path, require: Callable[..., None], *, confined: bool) -> None:
     require("qemu-system-x86_64", "bwrap", "qemu-img")
@@ -261,7 +262,7 @@ def host_firmware(architecture: Architecture, length: int | None) -> Firmware:
     return Firmware(found.code, found.template)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_an_arm_machine(tmp_path: Path, require: Callable[..., None]) -> None:
     """By UEFI firmware, from an EFI system partition."""
     require("bwrap", "qemu-img", "mkfs.vfat", "mcopy", "sfdisk")
@@ -291,23 +292,30 @@ def test_an_arm_machine(tmp_path: Path, require: Callable[..., None]) -> None:
     assert (booted.by, booted.hostname) == ("login prompt", "arm64")
 
 
+@pytest.mark.timeout(180)
 def test_a_machine_that_says_nothing_is_ended(tmp_path: Path, require: Callable[..., None]) -> None:
     require("qemu-system-x86_64", "bwrap", "qemu-img")
     sandbox = Sandbox()
     boots = QemuBoots(sandbox, lambda: "tcg", no_firmware)
     source = boot_sector(tmp_path / "mute.raw", b"kernel panic")
     log = tmp_path / "boot.log"
-    with pytest.raises(StageFailed, match=r"no login prompt within 6 s(?s:.*)kernel panic"):
-        boot(boots, QemuImages(sandbox), [source], tmp_path, log, Quiet(), BIOS, seconds=6)
+    for seconds in (6, 60):  # on a busy host it may take long to say even that
+        with pytest.raises(StageFailed, match=f"no login prompt within {seconds} s") as caught:
+            boot(
+                boots, QemuImages(sandbox), [source], tmp_path, log, Quiet(), BIOS, seconds=seconds
+            )
+        if said := "kernel panic" in caught.value.message:
+            break
+    assert said
     assert log.exists()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_publish_with_a_boot_check(tmp_path: Path, require: Callable[..., None]) -> None:
     """What does not boot is not published, and its number stays free."""
     require("qemu-system-x86_64", "bwrap", "qemu-img", "libguestfs-make-fixed-appliance")
     home = Home(tmp_path)
-    home.env["XDG_CACHE_HOME"] = str(debian.default_cache().parent)
+    home.env["GALLERIA_CACHE"] = str(debian.default_cache())
     home.run("init", "--region", f"eu={home.path}/eu")
     home.run("gallery", "create", "corp")
     home.run(*DEFINE, "--hyper-v-generation", "V1")

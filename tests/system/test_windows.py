@@ -58,7 +58,7 @@ def guests(require: Callable[..., None]) -> windows.Guests:
 @pytest.fixture(scope="module")
 def home(guests: windows.Guests, tmp_path_factory: pytest.TempPathFactory) -> Home:
     made = Home(tmp_path_factory.mktemp("home"))
-    made.env["XDG_CACHE_HOME"] = str(default_cache().parent)
+    made.env["GALLERIA_CACHE"] = str(default_cache())
     made.run("init")
     return made
 
@@ -276,7 +276,7 @@ def check_boot_command(line: str) -> None:
     argv = [*shlex.split(line), "-S", "-display", "none", "-monitor", "stdio"]
     assert any("if=pflash" in word for word in argv)
     assert any("armed,,1.raw" in word for word in argv)
-    done = subprocess.run(argv, input=b"quit\n", capture_output=True, timeout=50, check=False)
+    done = subprocess.run(argv, input=b"quit\n", capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
 
 
