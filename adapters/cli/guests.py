@@ -139,6 +139,7 @@ def operations(settings: Settings, *, name: str | None, profile: str | None) -> 
 def _emit_operations(settings: Settings, of: str | None = None) -> None:
     chosen = next((set(item.operations) for item in PROFILES if item.name == of), None)
     shown = [item for item in OPERATIONS if chosen is None or item.name in chosen]
+    told = [item for item in PROFILES if of in (None, item.name)]
     profiles = [
         {
             "name": profile.name,
@@ -147,12 +148,12 @@ def _emit_operations(settings: Settings, of: str | None = None) -> None:
             "users": profile.users,
             "default": profile.name == DEFAULT,
         }
-        for profile in PROFILES
+        for profile in told
     ]
     width = max(len(item.name) for item in OPERATIONS)
     lines = [_wrapped(f"{item.name:{width}}  ", _heading(item), width + 2) for item in shown]
     lines.append("")
-    for profile in (item for item in PROFILES if of in (None, item.name)):
+    for profile in told:
         mark = " (default)" if profile.name == DEFAULT else ""
         lines.append(_wrapped(f"profile {profile.name}{mark}: ", profile.description, 4))
     document = {"operations": [_document(item) for item in shown], "profiles": profiles}
