@@ -6,14 +6,21 @@ can't be had, a new file is labelled as the directory that it is in: what the ke
 """
 
 import re
+import time
 from pathlib import PurePosixPath
 
+from pipeline.errors import StageFailed
 from pipeline.ports import FileStat, Guest
 
 CONFIG = "/etc/selinux/config"
 LIMIT = 16 << 20  # bytes; a targeted policy's list has half a megabyte
 LISTS = ("file_contexts", "file_contexts.homedirs", "file_contexts.local")
 KINDS = {"--": "file", "-d": "directory", "-l": "symlink"}
+# What a pattern may have, as it is the guest's, and Python's matcher tries one way after the other:
+# so many repetitions, and of groups only that of suffixes (libx.so.1.2)
+REPETITIONS, SUFFIXES = 4, r"(\.[^/]*)*"
+REPEATED_GROUP = re.compile(r"\)[*+{]")
+SECONDS = 30.0  # a targeted policy takes milliseconds
 SPECIAL = re.compile(r"[.^$?*+|\[({\\]")
 
 
@@ -37,8 +44,12 @@ class Labels:
     def _look_up(self, path: str, found: FileStat) -> str:
         if self._lines is None:
             self._lines = self._read()
-        chosen = ""
+        chosen, started = "", time.monotonic()
         for pattern, kind, label in self._lines:
+            if time.monotonic() - started > SECONDS:
+                raise StageFailed(
+                    "the guest's list of SELinux labels takes too long to look through"
+                )
             if kind in ("", found.kind) and _matches(pattern, path):
                 if not SPECIAL.search(pattern):
                     return label
@@ -80,9 +91,16 @@ def _matches(pattern: str, path: str) -> bool:
         return path == pattern
     if "|" in pattern and "(" not in pattern:
         stem = ""
-    if not path.startswith(stem):
+    if not path.startswith(stem) or _endless(pattern):
         return False
     try:
         return re.fullmatch(pattern, path) is not None
     except (re.error, OverflowError, RecursionError):
         return False
+
+
+def _endless(pattern: str) -> bool:
+    """Whether it could keep the matcher busy for ever."""
+    plain = pattern.replace(SUFFIXES, "")
+    count = sum(plain.count(mark) for mark in "*+{")
+    return count > REPETITIONS or REPEATED_GROUP.search(plain) is not None

@@ -19,6 +19,7 @@ from pipeline.guest.operations import (
     families_of,
 )
 from pipeline.guest.profiles import OPERATIONS, PROFILES, Plan, select
+from pipeline.guest.selinux import Labels
 from pipeline.ports import GuestFacts, Meter
 from pipeline.stages.generalize import generalize
 from tests import table
@@ -683,6 +684,22 @@ def test_new_files_get_the_labels_that_the_guest_says(guest: MemoryGuest) -> Non
     run(guest, "ssh-host-keys")
     assert guest.label(unit) == "system_u:object_r:unit_t:s0"
     assert guest.label(f"{unit}/50-galleria-host-keys.conf") == "system_u:object_r:drop_in_t:s0"
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(.*)*x", "([^/]+)+x", "(.*/)*x", ".*.*.*.*.*.*.*.*x", "(a|m)*{9}"]
+)
+def test_hostile_lists_of_labels_take_no_time(guest: MemoryGuest, pattern: str) -> None:
+    guest.plant_directory("/etc")
+    guest.set_label("/etc", "etc_t")
+    name = "/etc/selinux/targeted/contexts/files/file_contexts"
+    guest.plant(name, f"/etc/{pattern} hostile_t\n/etc/.* any_t\n")
+    guest.plant("/usr/lib/systemd/systemd")
+    labels = Labels(guest)
+    made = f"/etc/{'a-long-name-' * 12}"
+    guest.plant(made)
+    labels.give(made)
+    assert guest.label(made) == "any_t"
 
 
 def test_without_a_list_a_new_file_is_labelled_as_its_directory(guest: MemoryGuest) -> None:
