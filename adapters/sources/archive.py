@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
-from adapters import durable
+from adapters import durable, rawfile
 from pipeline.errors import NoSpace, UnsafeImage
 
 MEMBERS = 64
@@ -249,10 +249,7 @@ def _write(archive: tarfile.TarFile, reads: _Reads, member: tarfile.TarInfo, tar
             for start in range(0, len(piece), HOLE):
                 part = piece[start : start + HOLE]
                 if part.strip(b"\0"):
-                    file.seek(position + start)
-                    view = memoryview(part)
-                    while view:
-                        view = view[file.write(view) :]
+                    rawfile.write_exactly(file.fileno(), memoryview(part), position + start)
         file.truncate(member.size)
 
 

@@ -174,9 +174,12 @@ class Downloads:
         for lock in self._directory.glob("*.lock"):
             with contextlib.suppress(Conflict, FileNotFoundError):
                 if time.time() - lock.stat().st_mtime > KEEP_SECONDS:
-                    with _locked(lock, lock.name):
-                        for file in self._directory.glob(f"{lock.stem}.*"):
-                            file.unlink(missing_ok=True)
+                    self._forget(lock)
+
+    def _forget(self, lock: Path) -> None:
+        with _locked(lock, lock.name):
+            for file in self._directory.glob(f"{lock.stem}.*"):
+                file.unlink(missing_ok=True)
 
 
 class _Part:
