@@ -1,5 +1,6 @@
 """What an OS profile must be, and when there must be one (the texts are Azure's)."""
 
+import base64
 import re
 from dataclasses import replace
 
@@ -36,10 +37,10 @@ def check(definition: ImageDefinition, profile: OsProfile | None) -> None:
             hint="a small letter, then small letters, digits, '-' and '_', at most 32; not root",
         )
     for key in profile.ssh_keys:
-        if not _SSH_KEY.fullmatch(key):
+        if not _is_public_key(key):
             raise InvalidParameter(
                 "The value of parameter linuxConfiguration.ssh.publicKeys.keyData is invalid.",
-                hint="give a line of a .pub file: ssh-ed25519 AAAA... comment",
+                hint="give the whole line of a .pub file: ssh-ed25519 AAAA... comment",
             )
     length = len(profile.custom_data.encode())
     if length > CUSTOM_DATA_LIMIT:
@@ -47,6 +48,25 @@ def check(definition: ImageDefinition, profile: OsProfile | None) -> None:
             f"Custom data in OSProfile must have at most {CUSTOM_DATA_LIMIT} bytes; it has "
             f"{length}."
         )
+
+
+def _is_public_key(line: str) -> bool:
+    """Whether it is whole: a key that was cut would be found out when nobody can log in. In base64
+    are strings with their lengths (RFC 4253, 6.6), of which the first names the type again."""
+    if not _SSH_KEY.fullmatch(line):
+        return False
+    kind, encoded = line.split(" ")[:2]
+    try:
+        blob = base64.b64decode(encoded, validate=True)
+    except ValueError:
+        return False
+    fields = []
+    at = 0
+    while at < len(blob):
+        start = at + 4
+        at = start + int.from_bytes(blob[at:start], "big")
+        fields.append(blob[start:at])
+    return at == len(blob) and len(fields) > 1 and fields[0] == kind.encode()
 
 
 def _computer_name(name: str, os_type: OsType) -> None:

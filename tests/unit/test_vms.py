@@ -26,7 +26,7 @@ from pipeline.gallery.model import (
 from pipeline.ports import ImageFormat, ReplicaDisk
 from tests import samples
 
-KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ ada@contoso"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGd1ZXN0IGtleSBvZiBhIGJvb3QgdGVzdCBvbmx5ISEh ada"
 HOME = Path("/srv/v,ms/web1")
 
 
@@ -243,6 +243,8 @@ def test_generalized_needs_a_profile_and_specialized_takes_none() -> None:
         OsProfile("web", "Ada Lovelace"),
         OsProfile("web", "ada", ("-----BEGIN OPENSSH PRIVATE KEY-----",)),
         OsProfile("web", "ada", (f"{KEY}\n{KEY}",)),
+        OsProfile("web", "ada", (KEY.replace("ISEh ", " "),)),  # cut
+        OsProfile("web", "ada", (KEY.replace("ssh-ed25519", "ssh-rsa"),)),
         OsProfile("web", custom_data="ä" * 40000),
     ],
 )
