@@ -386,7 +386,7 @@ def test_qemu_takes_the_command_line(
     home = session("eu=eu")
     home.define("corp/x", "--hyper-v-generation", generation)
     home.publish("corp/x/1.0.0")
-    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ ada"
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGd1ZXN0IGtleSBvZiBhIGJvb3QgdGVzdCBvbmx5ISEh ada"
     profile = ("--admin-username=ada", f"--ssh-key={key}")
     home.run("deploy", "corp/x", "--region=eu", "--name=vm", "--out=it's, a dir", *profile)
     directory = tmp_path / "it's, a dir" / "vm"
