@@ -17,7 +17,6 @@ import pyvhdi
 
 from adapters import command, qemu
 from adapters.images import chains
-from adapters.pins.writers import qemu_lock
 from adapters.sandbox import Sandbox
 from pipeline.data.extents import Kind
 from pipeline.errors import CommandFailed, UnsafeImage
@@ -132,15 +131,15 @@ def libvhdi(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | 
 def qemu_img(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | None:
     if chains.read_by_us(layer.format, leaning=leaning):
         return None
-    if layer.format is ImageFormat.RAW:  # it would read nothing, and look at the locks
-        if qemu_lock(fd):
-            raise _in_use()
+    if (
+        layer.format is ImageFormat.RAW
+    ):  # it would read nothing; who writes to it is the pin's to ask
         return None
     try:
         answer = qemu.info(sandbox, (layer,))
     except CommandFailed as error:
         if "Is another process using the image" in error.stderr:
-            raise _in_use() from None
+            raise UnsafeImage("another program has it open for writing (a running VM?)") from None
         raise
     backing = () if leaning else ("backing-filename", "full-backing-filename")
     for key in (*backing, "encrypted"):
@@ -152,10 +151,6 @@ def qemu_img(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int |
     if answer.get("format") != qemu.DRIVERS[layer.format]:
         raise UnsafeImage(f"it reports the format {answer.get('format')!r}")
     return int(answer["virtual-size"])
-
-
-def _in_use() -> UnsafeImage:
-    return UnsafeImage("another program has it open for writing (a running VM?)")
 
 
 READERS: tuple[tuple[str, Reader], ...] = (

@@ -207,10 +207,10 @@ def test_a_guest_that_holds_a_hostile_image_is_harmless(sample: Sample, tmp_path
             layer.path.unlink()
 
 
-@pytest.mark.parametrize("kind", ["raw", "qcow2"])
-def test_an_image_in_use_is_noticed(kind: str, sample: Sample, tmp_path: Path) -> None:
-    layer = VARIANTS[kind].build(sample.raw, tmp_path, "used")
-    argv = ["qemu-io", "-f", kind, str(layer.path)]
+def test_an_image_in_use_is_noticed(sample: Sample, tmp_path: Path) -> None:
+    """(A raw one's writers are its pin's to notice: test_sources.)"""
+    layer = VARIANTS["qcow2"].build(sample.raw, tmp_path, "used")
+    argv = ["qemu-io", "-f", "qcow2", str(layer.path)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
         assert writer.stdin is not None
         assert writer.stdout is not None
