@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import pytest
 
 from adapters import cli
 
@@ -71,7 +73,23 @@ class Home:
 
 class Session(Home):
     """A home whose commands run in this process: starting one for each would take most of the
-    time (tests/unit/test_cli_process.py does). The environment is for the test to set."""
+    time (tests/unit/test_cli_process.py does)."""
+
+    @classmethod
+    @contextlib.contextmanager
+    def begun(cls, path: Path, **settings: str) -> Iterator[Self]:
+        """This process is that user, in that directory and with these settings, as long as the
+        `with`."""
+        made = cls(path)
+        made.env |= settings
+        with pytest.MonkeyPatch.context() as patch:
+            for name in os.environ.keys() - made.env.keys():
+                patch.delenv(name)
+            for name, value in made.env.items():
+                patch.setenv(name, value)
+            patch.chdir(path)
+            yield made
+        deletable(path)
 
     def run(self, *args: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         out, err = io.StringIO(), io.StringIO()
@@ -79,6 +97,11 @@ class Session(Home):
             found = cli.run(args)
         assert found == status, (args, out.getvalue(), err.getvalue())
         return subprocess.CompletedProcess(args, found, out.getvalue(), err.getvalue())
+
+
+def deletable(path: Path) -> None:
+    """Let what was published below be deleted: where root runs the tests it is immutable."""
+    subprocess.run(["chattr", "-R", "-f", "-i", path], check=False, capture_output=True)
 
 
 def furnished(home: Home) -> Home:

@@ -3,6 +3,7 @@ again makes the disk, and a deletion instead of it leaves nothing."""
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,17 +19,13 @@ FILLED = ("disk", "create", "-n", "d", "--source", "s", "--out", "vms/d")
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
-    made = Session(tmp_path)
-    made.env |= {"GALLERIA_IMMUTABLE": "false"}
-    for name, value in made.env.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    made.run("init", "--region", f"eu={tmp_path}/eu")
+def home(tmp_path: Path) -> Iterator[Session]:
     (tmp_path / "disk.raw").write_bytes(b"content" * 512 + bytes(1 << 20))
-    made.run("snapshot", "create", "disk.raw", "-n", "s")
     (tmp_path / "vms").mkdir()
-    return made
+    with Session.begun(tmp_path, GALLERIA_IMMUTABLE="false") as made:
+        made.run("init", "--region", f"eu={tmp_path}/eu")
+        made.run("snapshot", "create", "disk.raw", "-n", "s")
+        yield made
 
 
 def dies(home: Session, args: tuple[str, ...], step: int) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.home import Home, furnished
+from tests.home import Home, deletable, furnished
 
 pytestmark = pytest.mark.system
 
@@ -34,8 +34,7 @@ def home(tmp_path: Path, require: Callable[..., None]) -> Iterator[Home]:
     ):
         qemu("convert", "-f", "raw", *options, tmp_path / "web.raw", tmp_path / f"web.{name}")
     yield made
-    # what is published is immutable where root runs the tests
-    subprocess.run(["chattr", "-R", "-f", "-i", tmp_path], check=False, capture_output=True)
+    deletable(tmp_path)
 
 
 def write_disk(path: Path, seed: int) -> None:

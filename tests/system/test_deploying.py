@@ -4,7 +4,6 @@ and retry, shallow, background work, many VMs, scale sets. Judged by qemu, qemu-
 import contextlib
 import json
 import os
-import random
 import socket
 import subprocess
 import time
@@ -24,6 +23,7 @@ from pipeline.gallery.model import TargetRegion
 from pipeline.gallery.names import parse_version
 from pipeline.replication import replicate_version
 from tests.conftest import missing
+from tests.contract.storing import pattern
 from tests.faults import Faulty
 from tests.home import Home, Session
 from tests.system.conftest import Mount
@@ -53,18 +53,11 @@ class Shop(Session):
 
 
 @pytest.fixture
-def session(
-    tmp_path: Path, require: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Shop]]:
+def session(tmp_path: Path, require: Callable[..., None]) -> Iterator[Callable[..., Shop]]:
     """`session("eu=DIR,DIR", ...)`: a gallery over these regions, with two disks of patterns."""
     require("qemu-img", "bwrap")
-    made = Shop(tmp_path)
-    for name, value in made.env.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    noise = random.Random(7)  # noqa: S311 - a pattern
-    (tmp_path / "os.raw").write_bytes(noise.randbytes(2 * MIB) + bytes(2 * MIB))
-    (tmp_path / "data.raw").write_bytes(noise.randbytes(MIB))
+    (tmp_path / "os.raw").write_bytes(pattern(1, 2 * MIB) + bytes(2 * MIB))
+    (tmp_path / "data.raw").write_bytes(pattern(2, MIB))
 
     def begin(*regions: str) -> Shop:
         made.run("init", *(f"--region={region}" for region in regions))
@@ -73,8 +66,8 @@ def session(
         made.define("corp/pet", "--os-state", "Specialized", "--hyper-v-generation", "V1")
         return made
 
-    yield begin
-    subprocess.run(["chattr", "-R", "-f", "-i", tmp_path], check=False, capture_output=True)
+    with Shop.begun(tmp_path) as made:
+        yield begin
 
 
 def same(path: str, format: str, other: str) -> bool:

@@ -2,7 +2,6 @@
 regions, the bin, retention, cascade; what lies in the zones is judged by qemu-img and the eye."""
 
 import json
-import random
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.storing import pattern
 from tests.home import Home, Session
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
@@ -19,23 +19,14 @@ TEAM = "11111111-2222-3333-4444-555555555555"
 
 
 @pytest.fixture
-def home(
-    tmp_path: Path, require: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Home]:
+def home(tmp_path: Path, require: Callable[..., None]) -> Iterator[Home]:
     """Three regions and a gallery; two disks that differ in half of their content."""
     require("qemu-img", "bwrap")
-    made = Session(tmp_path)
-    for name, value in made.env.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    regions = [f"--region={name}={tmp_path / name}" for name in ("eu", "us", "asia")]
-    made.run("init", *regions)
-    first, second = random.Random(1), random.Random(2)  # noqa: S311 - patterns
-    common = first.randbytes(MIB)
-    (tmp_path / "one.raw").write_bytes(common + first.randbytes(MIB))
-    (tmp_path / "two.raw").write_bytes(common + second.randbytes(MIB))
-    yield made
-    subprocess.run(["chattr", "-R", "-f", "-i", tmp_path], check=False, capture_output=True)
+    (tmp_path / "one.raw").write_bytes(pattern(1, MIB) + pattern(2, MIB))
+    (tmp_path / "two.raw").write_bytes(pattern(1, MIB) + pattern(3, MIB))
+    with Session.begun(tmp_path) as made:
+        made.run("init", *(f"--region={name}={tmp_path / name}" for name in ("eu", "us", "asia")))
+        yield made
 
 
 def define(home: Home, name: str, sku: str, *options: str, status: int = 0) -> dict[str, Any]:

@@ -38,21 +38,14 @@ def same(one: Path | str, other: Path | str, work: Path) -> bool:
 
 
 @pytest.fixture
-def home(
-    tmp_path: Path, require: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Home]:
+def home(tmp_path: Path, require: Callable[..., None]) -> Iterator[Home]:
     require("qemu-img", "qemu-io", "bwrap")
-    made = Session(tmp_path)
-    for name, value in made.env.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    furnished(made)
     for name, pattern in (("os", 1), ("data", 2)):
         path = tmp_path / f"{name}.qcow2"
         qemu("qemu-img", "create", "-q", "-f", "qcow2", path, "16M")
         qemu("qemu-io", "-f", "qcow2", "-c", f"write -P {pattern} 1M 4M", path)
-    yield made
-    subprocess.run(["chattr", "-R", "-f", "-i", tmp_path], check=False, capture_output=True)
+    with Session.begun(tmp_path) as made:
+        yield furnished(made)
 
 
 def replica(home: Home, version: str, lun: int | None = None) -> Path:

@@ -108,13 +108,15 @@ def replica(home: Session, version: str) -> list[Path]:
     return [Path(disk["path"]) for disk in status["result"]["replicas"][0]["disks"]]
 
 
-def test_a_machine_of_libvirt(
-    libvirt: Libvirt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home, at = Session(tmp_path), libvirt.path
-    home.env |= {"GALLERIA_LIBVIRT": libvirt.uri, "GALLERIA_IMMUTABLE": "false"}
-    for name, value in home.env.items():
-        monkeypatch.setenv(name, value)
+@pytest.fixture
+def home(tmp_path: Path, libvirt: Libvirt) -> Iterator[Session]:
+    settings = {"GALLERIA_LIBVIRT": libvirt.uri, "GALLERIA_IMMUTABLE": "false"}
+    with Session.begun(tmp_path, **settings) as made:
+        yield made
+
+
+def test_a_machine_of_libvirt(home: Session, libvirt: Libvirt, tmp_path: Path) -> None:
+    at = libvirt.path
     home.run("init", "--region", f"eu={tmp_path}/eu")
     home.run("gallery", "create", "corp")
     home.run(*DEFINE)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.home import Home
+from tests.home import Home, deletable
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -36,7 +36,7 @@ def home(tmp_path: Path, require: Callable[..., None]) -> Iterator[Home]:
         file.write(random.Random(7).randbytes(MIB))  # noqa: S311 - a pattern
         file.truncate(8 * MIB)
     yield made
-    subprocess.run(["chattr", "-R", "-f", "-i", tmp_path], check=False, capture_output=True)
+    deletable(tmp_path)
 
 
 def define(home: Home, name: str, *more: str) -> None:

@@ -1,7 +1,6 @@
 """Properties of a version in the zones, and in what is deployed from it: storage strategy,
 additional replicas, edge zones, host caching."""
 
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.home import DEFINE, Home
+from tests.home import DEFINE, Home, deletable
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
@@ -122,7 +121,7 @@ def test_where_a_version_lies_and_how_its_disks_are_cached(
         )
         assert missing["error"]["code"] == "GalleryImageNotFound"
     finally:
-        subprocess.run(["chattr", "-R", "-f", "-i", tmp_path], check=False, capture_output=True)
+        deletable(tmp_path)
 
 
 def check_images(home: Home) -> None:

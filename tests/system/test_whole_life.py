@@ -7,7 +7,6 @@ by qemu-img, what lies in the zones by the eye.
 """
 
 import os
-import random
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.storing import pattern
 from tests.home import Session
 from tests.system.conftest import Mount
 
@@ -63,24 +63,17 @@ class Life(Session):
 
 
 @pytest.fixture
-def life(
-    tmp_path: Path, mount: Mount, require: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Life]:
+def life(tmp_path: Path, mount: Mount, require: Callable[..., None]) -> Iterator[Life]:
     """Three regions, one of them on a small file system of its own, and three disks."""
     require("qemu-img", "bwrap")
-    made = Life(tmp_path)
-    for name, value in made.env.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    noise = random.Random(3)  # noqa: S311 - a pattern
-    first = noise.randbytes(4 * MIB)
-    Path("one.raw").write_bytes(first + bytes(4 * MIB))
-    Path("two.raw").write_bytes(first[: 3 * MIB] + noise.randbytes(MIB) + bytes(4 * MIB))
-    Path("data.raw").write_bytes(noise.randbytes(MIB))
-    Path("asia").symlink_to(mount("ext4", size_mib=32))
-    made.run("init", *(f"--region={name}={tmp_path / name}" for name in ("eu", "us", "asia")))
-    yield made
-    subprocess.run(["chattr", "-R", "-f", "-i", tmp_path, tmp_path / "asia/"], capture_output=True)
+    first = pattern(1, 4 * MIB)
+    (tmp_path / "one.raw").write_bytes(first + bytes(4 * MIB))
+    (tmp_path / "two.raw").write_bytes(first[: 3 * MIB] + pattern(2, MIB) + bytes(4 * MIB))
+    (tmp_path / "data.raw").write_bytes(pattern(3, MIB))
+    (tmp_path / "asia").symlink_to(mount("ext4", size_mib=32))
+    with Life.begun(tmp_path) as made:
+        made.run("init", *(f"--region={name}={tmp_path / name}" for name in ("eu", "us", "asia")))
+        yield made
 
 
 def test_the_whole_life_of_a_gallery(life: Life) -> None:
@@ -115,7 +108,7 @@ def versions_and_latest(life: Life) -> None:
     assert (life.latest("--region", "eu"), life.latest("--region", "us")) == ("1.0.10", "1.0.9")
     life.run(*update, "--include-in-latest-in", "us", "--exclude-from-latest", "true")
     assert life.latest() == "1.0.9"
-    soon = datetime.now(UTC) + timedelta(seconds=1)
+    soon = datetime.now(UTC) + timedelta(seconds=5)  # when it is past, it is not taken
     end = ("--end-of-life-date", soon.isoformat())
     life.run(*update, "--exclude-from-latest", "false", *end)
     while datetime.now(UTC) < soon:
