@@ -131,9 +131,8 @@ def libvhdi(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | 
 def qemu_img(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | None:
     if chains.read_by_us(layer.format, leaning=leaning):
         return None
-    if (
-        layer.format is ImageFormat.RAW
-    ):  # it would read nothing; who writes to it is the pin's to ask
+    # of a raw file it would read nothing; that somebody writes to it is noticed by its pin
+    if layer.format is ImageFormat.RAW:
         return None
     try:
         answer = qemu.info(sandbox, (layer,))
