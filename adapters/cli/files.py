@@ -9,7 +9,7 @@ from adapters.cli.arming import boot_command, instructions
 from adapters.cli.context import Settings
 from adapters.cli.guests import plan_of, plan_options
 from adapters.cli.lazy import Command
-from adapters.cli.proof import check_guest, try_guest, without_inventory
+from adapters.cli.proof import check_guest, guest_name, try_guest, without_inventory
 from adapters.cli.sources import over
 from adapters.text import bytes_text, fields, printable
 from pipeline.data.chunks import LEAF, leaf_length
@@ -90,6 +90,8 @@ def generalize(
     **values: Any,
 ) -> None:
     """Write a generalized copy of a disk."""
+    from adapters.images.export import check_target
+
     settings = context.ensure_object(Settings)
     if check:
         check_guest(context, file)
@@ -99,6 +101,7 @@ def generalize(
         return
     if out is None or dry_run:
         raise click.UsageError("one of --out FILE, --check and --dry-run is needed")
+    check_target(out)  # the guest takes a while
     if arm_sysprep:
         _arm(settings, file, out, ImageFormat(format_name), unattend, force=values["force"])
         return
@@ -217,8 +220,7 @@ def _format(facts: ImageFacts) -> str:
 def _os_text(guest: GuestFacts) -> str:
     if guest.os_type == "unknown":
         return "none that is known"  # a data disk, say
-    words = (guest.os_type, guest.distribution, guest.version)
-    name = " ".join(word for word in words if word not in ("", "unknown"))
+    name = guest_name(guest.os_type, guest.distribution, guest.version)
     product = guest.product_name if guest.product_name not in name else ""
     architecture = "" if guest.architecture == "unknown" else guest.architecture
     return ", ".join(filter(None, (name, product, architecture)))

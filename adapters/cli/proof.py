@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from adapters.app import App
 
 REFERENCE = "GALLERY/DEFINITION[/VERSION]"
+NOT_FOR_IT = "not applicable"  # the result of an operation that is for other guests
 SHOWN_PATHS = 3  # of an operation, on one line
 NOT_GENERALIZED = 1
 
@@ -100,12 +101,14 @@ def sbom(settings: Settings, *, reference: str) -> None:
 
 
 def report_text(report: Mapping[str, Any] | None) -> str:
-    """A report, readable: each operation with its result and paths, then what the guest is."""
+    """A report, readable: each operation that is for such a guest, with its result and paths, then
+    what the guest is."""
     if report is None:
         return "there is no report"
     rows = [
         (item["name"], item["result"], len(item["changes"]) or "", _paths(item["changes"]))
         for item in report.get("operations", ())
+        if item["result"] != NOT_FOR_IT
     ]
     parts = [table(("OPERATION", "RESULT", "PATHS", ""), rows)] if rows else []
     parts.append(fields(_report_fields(report)))
@@ -121,8 +124,10 @@ def without_inventory(report: Mapping[str, Any] | None) -> dict[str, Any] | None
 
 def _report_fields(report: Mapping[str, Any]) -> list[tuple[str, object]]:
     check, inventory = report.get("check", {}), report.get("inventory") or {}
+    other = sum(item["result"] == NOT_FOR_IT for item in report.get("operations", ()))
     found: list[tuple[str, object]] = [
         ("profile", report.get("profile", "")),
+        (NOT_FOR_IT, f"{other} operations" if other else ""),
         ("guest", _guest_text(report.get("guest", {}))),
         ("looks", check.get("verdict", "") + (", taken by --force" * bool(check.get("forced")))),
         *(("  because", reason) for reason in check.get("reasons", ())),
@@ -172,7 +177,13 @@ def _look(found: Look) -> dict[str, Any]:
 
 def _guest_text(guest: Mapping[str, str]) -> str:
     names = (guest.get("os_type", ""), guest.get("distribution", ""), guest.get("version", ""))
-    return " ".join(name for name in names if name and name != "unknown") or "unknown"
+    return guest_name(*names) or "unknown"
+
+
+def guest_name(*words: str) -> str:
+    """OS type, distribution and version, as far as they are known. (Windows is its own
+    distribution.)"""
+    return " ".join(word for word in dict.fromkeys(words) if word not in ("", "unknown"))
 
 
 def diff_text(before: ImageVersion, after: ImageVersion, found: Difference) -> str:

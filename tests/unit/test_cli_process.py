@@ -15,6 +15,7 @@ from typing import cast
 import pytest
 
 from adapters import app, command
+from adapters.cli.proof import report_text
 from adapters.config import Config
 from pipeline.gallery.model import ImageVersion
 from tests.home import DEFINE, GALLERIA, Home, furnished
@@ -256,6 +257,25 @@ def test_what_generalizing_does_is_listed_everywhere(home: Home) -> None:
     assert "minimal" in text
     assert text.splitlines()[-1] == f"path       {found['paths'][-1]}"
     home.run("operations", "nope", status=4)
+
+
+def test_where_a_generalized_copy_can_t_go_is_told_at_once(unchanged: Home) -> None:
+    error = unchanged.json("generalize", "small.raw", "--out", "small.raw", status=5)["error"]
+    assert "exists already" in error["message"]
+    unchanged.run("generalize", "small.raw", "--out", "nowhere/x.raw", status=2)
+
+
+def test_a_report_is_of_what_was_for_the_guest() -> None:
+    operations = [
+        {"name": "machine-id", "result": "not applicable", "changes": []},
+        {"name": "windows-paging", "result": "nothing to do", "changes": []},
+    ]
+    guest = {"os_type": "windows", "distribution": "windows", "version": "10.0"}
+    text = report_text({"operations": operations, "guest": guest})
+    assert "machine-id" not in text
+    assert "windows-paging  nothing to do" in text
+    assert "not applicable  1 operations" in text
+    assert "guest           windows 10.0" in text
 
 
 def test_the_schema_is_printed(home: Home) -> None:
