@@ -28,16 +28,36 @@ def mounted(kind: str, image: Path, directory: Path, size_mib: int) -> Iterator[
     with image.open("wb") as file:
         file.truncate(max(size_mib, XFS_MINIMUM if kind == "xfs" else 0) << 20)
     subprocess.run([*MAKE[kind], str(image)], check=True, stdout=subprocess.DEVNULL)
+    with loop_mounted(image, at=directory):
+        yield directory
+    image.unlink()
+
+
+@contextlib.contextmanager
+def loop_mounted(image: Path, options: str = "loop", *, at: Path | None = None) -> Iterator[Path]:
+    """The file system in `image`, mounted beside it or `at` a directory that is made for it."""
+    directory = at or image.with_suffix(".mnt")
     directory.mkdir()
     # the loop device goes with the mount (autoclear), even if that is lazy
-    subprocess.run(["mount", "-o", "loop", str(image), str(directory)], check=True)
+    subprocess.run(["mount", "-o", options, str(image), str(directory)], check=True)
     try:
         yield directory
     finally:
         if subprocess.run(["umount", str(directory)]).returncode:
             subprocess.run(["umount", "--lazy", str(directory)], check=True)
         directory.rmdir()
-        image.unlink()
+
+
+def settle(directory: Path) -> None:
+    """Write a file system to its disk: not all of the host's, which may take long."""
+    subprocess.run(["sync", "-f", str(directory)], check=True)
+
+
+def used(directory: Path) -> int:
+    """What a file system itself says is used, in bytes, when all is on the disk."""
+    settle(directory)
+    facts = os.statvfs(directory)
+    return (facts.f_blocks - facts.f_bfree) * facts.f_frsize
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The main job over every format and file system, judged by qemu-img, sha256sum and the kernel."""
 
 import hashlib
-import os
 import re
 import subprocess
 import tempfile
@@ -37,6 +36,7 @@ from pipeline.replication import replicate_version
 from pipeline.single import hash_file
 from pipeline.sources import DiskSource
 from tests.contract.storing import pattern
+from tests.system.conftest import used
 
 pytestmark = pytest.mark.system
 
@@ -112,12 +112,6 @@ def compare(one: Path, format: str, other: Path, other_format: str) -> None:
 
 def qemu_img(*arguments: str | Path) -> None:
     subprocess.run(["qemu-img", *arguments], check=True, stdout=subprocess.DEVNULL)
-
-
-def used(directory: Path) -> int:
-    subprocess.run(["sync", "-f", directory], check=True)  # all the host's disks may take long
-    found = os.statvfs(directory)
-    return (found.f_blocks - found.f_bfree) * found.f_frsize
 
 
 def random_disk(path: Path, data_mib: int, size_mib: int) -> Path:

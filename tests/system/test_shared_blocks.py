@@ -29,8 +29,8 @@ from pipeline.publish import publish
 from pipeline.sources import DiskSource
 from tests.contract.storing import pattern
 from tests.faults import Faulty
-from tests.system.conftest import Mount
-from tests.system.test_publish import Lab, compare, replicas, used
+from tests.system.conftest import Mount, used
+from tests.system.test_publish import Lab, compare, replicas
 
 pytestmark = pytest.mark.system
 

@@ -14,7 +14,7 @@ from pipeline.data.chunks import LEAF
 from pipeline.resources.names import ResourceKind, ResourceName
 from pipeline.resources.snapshots import Properties, create_snapshot, delete_resource
 from pipeline.sources import DiskSource
-from tests.system.test_zones_on_filesystems import used
+from tests.system.conftest import used
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 

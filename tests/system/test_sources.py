@@ -26,9 +26,8 @@ from pipeline.sources import ArchiveForm
 from tests.conftest import missing
 from tests.contract.storing import pattern
 from tests.home import Session as InProcess
-from tests.system.conftest import mounted
+from tests.system.conftest import mounted, used
 from tests.system.machine import machine
-from tests.system.test_zones_on_filesystems import used
 from tests.unit.test_large_sectors import gpt_disk
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -81,9 +80,9 @@ class Session(InProcess):
     """A home with galleries, and the same two disks in every form. Its two regions lie on one file
     system, that clones files."""
 
-    def __init__(self, path: Path, zones: Path) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.zones = zones
+        self.zones = path / "zones"
         self.count = 0
 
     def publish(self, *args: str, to: str = "corp/web", by: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -181,16 +180,11 @@ def session(
         missing("only root can mount file systems")
     place = tmp_path_factory.mktemp("sources")
     image = tmp_path_factory.mktemp("zones") / "zones.img"
+    settings = {"GALLERIA_ALLOW_PRIVATE_SOURCES": "127.0.0.1/32", "GALLERIA_IMMUTABLE": "false"}
     with (
         mounted("xfs", image, place / "zones", 512) as zones,
-        pytest.MonkeyPatch.context() as patch,
+        Session.begun(place, **settings) as made,
     ):
-        made = Session(place, zones)
-        made.env |= {"GALLERIA_ALLOW_PRIVATE_SOURCES": "127.0.0.1/32"}
-        made.env |= {"GALLERIA_IMMUTABLE": "false"}
-        for name, value in made.env.items():
-            patch.setenv(name, value)
-        patch.chdir(place)
         made.run("init", "--region", f"eu={zones}/eu", "--region", f"us={zones}/us")
         for gallery, region in (("corp", "eu"), ("vendor", "eu"), ("public", "eu"), ("lab", "us")):
             made.run("gallery", "create", gallery, "--location", region)

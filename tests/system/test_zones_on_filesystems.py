@@ -22,7 +22,7 @@ from pipeline.data.extents import Range
 from pipeline.errors import NoSpace
 from pipeline.ports import Chain, ImageFormat, Layer, VersionRecord
 from tests.contract.storing import changed, files, pattern, store
-from tests.system.conftest import REFLINK, Mount
+from tests.system.conftest import REFLINK, Mount, used
 
 pytestmark = pytest.mark.system
 
@@ -36,17 +36,6 @@ Make = Callable[..., Path]
 
 def make_zone(directory: Path) -> DirectoryZone:
     return create_zone(directory / "zone", name="z", region="eu", sandbox=Sandbox())
-
-
-def used(directory: Path) -> int:
-    """What the file system itself says is used, when all is on the disk."""
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        subprocess.run(["sync", "-f", str(directory)], check=True)
-        facts = os.statvfs(directory)
-    finally:
-        os.close(fd)
-    return (facts.f_blocks - facts.f_bfree) * facts.f_frsize
 
 
 def same(path: Path, format: ImageFormat, content: bytes, work: Path) -> bool:
