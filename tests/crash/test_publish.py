@@ -1,6 +1,7 @@
 """A publish that dies, or whose disk fails, at every durable step: nothing half-visible, and the
 same command finishes the job (SQLite's way of testing: fail the k-th operation, for every k)."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pipeline.errors import Conflict, GalleriaError
 from pipeline.gallery.model import ProvisioningState
 from pipeline.gallery.names import parse_definition
 from pipeline.maintain import verify_version
-from tests.crash.world import DIED, ERRORS, World, die_at, fail_at, interpose
+from tests.crash.world import DIED, ERRORS, FailAt, World, die_at, interpose
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -99,15 +100,14 @@ def finished(world: World) -> bool:
 @pytest.mark.parametrize("number", ERRORS, ids=os.strerror)
 def test_failing_at_every_durable_step(tmp_path: Path, number: int) -> None:
     for k, world in worlds(tmp_path):
-        failed = False
-        with pytest.MonkeyPatch.context() as patch:
-            interpose(patch, fail_at(k, number))
-            try:
-                world.publish("1.0.0")
-            except (GalleriaError, OSError):
-                failed = True
-        if not failed and finished(world) and k > 20:
+        step = FailAt(k, number)
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(GalleriaError, OSError):
+            interpose(patch, step)
+            world.publish("1.0.0")
+        if not step.failed:
             break
         check_visible(world)
         again(world)
         check_finished(world)
+    assert finished(world)
+    assert k > 20, "the publish has too few durable steps to be true"

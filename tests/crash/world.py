@@ -139,18 +139,20 @@ def die_at(k: int) -> Step:
     return step
 
 
-def fail_at(k: int, number: int) -> Step:
+class FailAt:
     """A step that fails once with an OSError, at the k-th call (before steps only: what has been
-    done can't fail any more)."""
-    calls = 0
+    done can't fail any more); `failed` says whether it came to that."""
 
-    def step(name: str) -> None:
-        nonlocal calls
-        calls += name.startswith("before")
-        if name.startswith("before") and calls == k:
-            raise OSError(number, os.strerror(number))
+    def __init__(self, k: int, number: int) -> None:
+        self._left = k
+        self._number = number
+        self.failed = False
 
-    return step
+    def __call__(self, name: str) -> None:
+        self._left -= name.startswith("before")
+        if name.startswith("before") and self._left == 0:
+            self.failed = True
+            raise OSError(self._number, os.strerror(self._number))
 
 
 ERRORS = (errno.ENOSPC, errno.EIO)

@@ -7,8 +7,7 @@ and none of the kept ones, and leave file systems that their checkers call clean
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from adapters.sandbox import Sandbox
 from fixtures.debian import default_cache
 from pipeline.guest.checks import looks_generalized
 from pipeline.ports import Chain, FreeSpace, GuestFacts, ImageFormat, Layer
+from tests.system.conftest import loop_mounted, settle
 from tests.system.phony import MIB, debian_disk, flatten, run
 
 pytestmark = [
@@ -54,18 +54,6 @@ class Survey:
     zeroed: dict[str, Path]  # each disk as it reads after the session, free ranges as zero
 
 
-@contextmanager
-def mounted(image: Path, options: str = "loop") -> Iterator[Path]:
-    point = image.with_suffix(".mnt")
-    point.mkdir()
-    run("mount", "-o", options, image, point)
-    try:
-        yield point
-    finally:
-        run("umount", point)
-        point.rmdir()
-
-
 def filled(path: Path, kind: str) -> Path:
     """A file system with small kept and deleted files in turn, then filled up by a deleted one."""
     with path.open("wb") as file:
@@ -86,12 +74,12 @@ def plant(directory: Path) -> None:
 
 
 def fill_mounted(path: Path, options: str) -> None:
-    with mounted(path, options) as point:
+    with loop_mounted(path, options) as point:
         plant(point)
         with suppress(OSError), (point / "filler").open("wb", buffering=0) as file:
             while True:  # until it is full
                 file.write(GONE * 512)
-        os.sync()
+        settle(point)
         for victim in [*point.glob("gone*"), *point.glob("filler")]:
             victim.unlink()
 
@@ -114,7 +102,7 @@ def kept_files(image: Path, kind: str) -> list[bytes]:
         target.mkdir()
         run("mcopy", "-i", image, "::kept*", target)
         return [path.read_bytes() for path in target.iterdir()]
-    with mounted(image, "loop,ro") as point:
+    with loop_mounted(image, "loop,ro") as point:
         return [path.read_bytes() for path in point.glob("kept*")]
 
 

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from fixtures.debian import default_cache
 from fixtures.phony import FAMILIES, Family
 from pipeline.guest.operations import Action, Change, Script
 from pipeline.ports import Chain, GuestFacts, ImageFormat, Layer
+from tests.system.conftest import loop_mounted, settle
 from tests.system.disks import MARK, disk, ext, mark, plant, tree
 from tests.system.phony import MIB, flatten, performed, run
 from tests.table import everything
@@ -84,18 +84,6 @@ MOUNTPOINTS = {
 }
 
 
-@contextmanager
-def mounted(image: Path, options: str = "loop") -> Iterator[Path]:
-    point = image.with_suffix(".mnt")
-    point.mkdir()
-    run("mount", "-o", options, image, point)
-    try:
-        yield point
-    finally:
-        run("umount", point)
-        point.rmdir()
-
-
 def copy(source: Path, target: Path) -> None:
     run("cp", "-a", f"{source}/.", target)
 
@@ -115,7 +103,7 @@ def install_shell(root: Path) -> None:
 def leave(point: Path, family: str) -> None:
     """Residue of a deleted file."""
     (point / "residue").write_bytes(mark(family, "deleted") * 10)
-    os.sync()
+    settle(point)
     (point / "residue").unlink()
 
 
@@ -140,7 +128,7 @@ def xfs(path: Path, root: Path) -> None:
         path, "8M")  # fmt: skip
     disk(part, 310 * MIB)
     run("mkfs.xfs", "-q", "-L", "rootfs", part)
-    with mounted(part) as point:
+    with loop_mounted(part) as point:
         copy(root, point)
         leave(point, "xfs")
     run("dd", f"if={part}", f"of={path}", "bs=1M", "seek=17", "conv=notrunc,sparse")
@@ -148,7 +136,7 @@ def xfs(path: Path, root: Path) -> None:
 
 def btrfs(path: Path, root: Path) -> None:
     run("mkfs.btrfs", "-q", "-L", "btrfs", disk(path, 160 * MIB))
-    with mounted(path) as top:
+    with loop_mounted(path) as top:
         for name in ("@", "@home", NOBODYS):
             run("btrfs", "subvolume", "create", top / name)
         shutil.move(root / "home", root.with_name("btrfs-home.tree"))
@@ -167,7 +155,7 @@ def btrfs(path: Path, root: Path) -> None:
 
 def snapper(path: Path, root: Path) -> None:
     run("mkfs.btrfs", "-q", "-L", "snapper", disk(path, 160 * MIB))
-    with mounted(path) as top:
+    with loop_mounted(path) as top:
         for name in ("@", "@/var", "@/.snapshots"):
             run("btrfs", "subvolume", "create", top / name)
         for number in (1, 2, 3):
@@ -294,7 +282,7 @@ def test_own_scripts_run_in_the_guest_without_a_network(
 ) -> None:
     assert [c.action for c in outcomes["btrfs"].changes["scripts"]] == [Action.RAN]
     path = Path(shutil.copy(outcomes["btrfs"].disks[0], tmp_path / "copy"))
-    with mounted(path, "loop,ro") as point:
+    with loop_mounted(path, "loop,ro") as point:
         output = (point / "@/root/own-output").read_text()
         inside = [entry.name for entry in (point / "@").iterdir()]
     path.unlink()
@@ -327,7 +315,7 @@ def test_file_systems_are_sound(outcomes: Mapping[str, Outcome], tmp_path: Path)
     for name in ("btrfs", "snapper"):
         path = Path(shutil.copy(outcomes[name].disks[0], tmp_path / name))
         run("btrfs", "check", "--readonly", path)
-        with mounted(path, "loop,ro") as point:
+        with loop_mounted(path, "loop,ro") as point:
             assert (point / "@" if name == "btrfs" else point).joinpath("etc/os-release").exists()
         path.unlink()
     part, esp = tmp_path / "part", tmp_path / "esp"
