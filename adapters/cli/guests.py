@@ -117,7 +117,10 @@ def own_script(path: Path) -> Script:
 )
 @click.pass_obj
 def operations(settings: Settings, *, name: str | None, profile: str | None) -> None:
-    """List what generalizing a guest does; of one operation why, for whom and where."""
+    """List what generalizing a guest does.
+
+    Of one OPERATION: why it is done, in which guests, by which profiles, and where.
+    """
     if name is None:
         _emit_operations(settings, profile)
         return
