@@ -2,9 +2,9 @@
 same command finishes the job."""
 
 import contextlib
-import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from pipeline.gallery.rules import VersionChange
 from pipeline.maintain import verify_version
 from pipeline.removal import delete_version
 from pipeline.update import update_version
-from tests.crash.world import DIED, World, die_at, interpose
+from tests.crash.world import DIED, World, in_child
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -36,20 +36,6 @@ def update(world: World) -> None:
 def delete(world: World) -> None:
     with world.app() as app:
         delete_version(V100, app.ports)
-
-
-def in_child(world: World, job: Job, k: int) -> int:
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            with pytest.MonkeyPatch.context() as patch:
-                interpose(patch, die_at(k))
-                job(world)
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def check_usable(world: World) -> None:
@@ -73,7 +59,7 @@ def at_every_step(root: Path, job: Job, check: Callable[[World], None]) -> int:
     world.publish("1.0.0")
     shutil.copytree(live, kept, symlinks=True)
     for k in range(1, LIMIT):
-        status = in_child(world, job, k)
+        status = in_child(partial(job, world), k)
         assert status in (0, DIED), f"step {k} ended with {status}"
         check_usable(world)
         if status == DIED:

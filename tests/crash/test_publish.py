@@ -4,6 +4,7 @@ same command finishes the job (SQLite's way of testing: fail the k-th operation,
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,26 +13,11 @@ from pipeline.errors import Conflict, GalleriaError
 from pipeline.gallery.model import ProvisioningState
 from pipeline.gallery.names import parse_definition
 from pipeline.maintain import verify_version
-from tests.crash.world import DIED, ERRORS, FailAt, World, die_at, interpose
+from tests.crash.world import DIED, ERRORS, FailAt, World, in_child, interpose
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LIMIT = 1000  # more durable steps than a publish has
-
-
-def in_child(world: World, k: int) -> int:
-    """Publish in a forked process that dies at its k-th step; its exit status."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            with pytest.MonkeyPatch.context() as patch:
-                interpose(patch, die_at(k))
-                world.publish("1.0.0")
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def check_visible(world: World) -> None:
@@ -72,7 +58,7 @@ def worlds(root: Path) -> Iterator[tuple[int, World]]:
 
 def test_killed_at_every_durable_step(tmp_path: Path) -> None:
     for k, world in worlds(tmp_path):
-        status = in_child(world, k)
+        status = in_child(partial(world.publish, "1.0.0"), k)
         if status == 0:
             break
         assert status == DIED, f"step {k} ended with {status}"

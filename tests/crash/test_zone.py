@@ -16,18 +16,11 @@ from pipeline.data.chunks import LEAF
 from pipeline.data.manifest import ManifestReader
 from pipeline.ports import VersionRecord
 from tests.contract.storing import changed, files, pattern, store
+from tests.crash.world import DURABLE
 from tests.system.conftest import mounted
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
-PRIMITIVES = (
-    "sync_file",
-    "sync_directory",
-    "sync_file_system",
-    "rename_new",
-    "replace",
-    "remove_tree",
-)
 CRASHED = 86
 FIRST = pattern(1, 5 * LEAF)
 SECOND = changed(FIRST, 2)
@@ -50,7 +43,7 @@ def crash_at(number: int, *, after: bool) -> None:
 
         return call
 
-    for name in PRIMITIVES:
+    for name in DURABLE:
         setattr(durable, name, patched(getattr(durable, name)))
 
 

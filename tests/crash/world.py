@@ -139,6 +139,22 @@ def die_at(k: int) -> Step:
     return step
 
 
+def in_child(job: Callable[[], object], k: int) -> int:
+    """Do a job in a forked process that dies at its k-th step; its exit status: DIED, or 0 if it
+    came to its end."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                interpose(patch, die_at(k))
+                job()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 class FailAt:
     """A step that fails once with an OSError, at the k-th call (before steps only: what has been
     done can't fail any more); `failed` says whether it came to that."""
