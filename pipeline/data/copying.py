@@ -60,6 +60,13 @@ class Task:
     olds: tuple[Old, ...]
     leaves: Leaves | None = None
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is to be read, and nothing to be written."""
+        if self.work.parts:
+            return self.leaves is not None
+        return not any(old.ranges for old in self.olds)
+
 
 def copy(
     source: Source,
@@ -102,7 +109,8 @@ def copy(
         return leaves
 
     tasks = _tasks(plan(source, request_size), source, writers, known)
-    with closing(in_order(tasks, transfer, threads, request_size)) as results:
+    results = in_order(tasks, transfer, threads, request_size, lambda task: task.settled)
+    with closing(results):
         for task, leaves in results:
             work = task.work
             for writer in writers:

@@ -24,6 +24,8 @@ from pipeline.ports import Source
 REQUEST_SIZE = 1 << 20  # measured: best with two threads; 4 MiB and 256 KiB are no faster
 THREADS = max(2, min(8, os.cpu_count() or 2))
 
+# Works ahead of the first that is not done, most of them settled: a few hundred bytes each.
+WINDOW = 1024
 _ZEROS = bytes(LEAF)
 
 Task = TypeVar("Task")
@@ -142,16 +144,19 @@ def in_order(
     perform: Callable[[Task, memoryview], Leaves],
     threads: int = THREADS,
     request_size: int = REQUEST_SIZE,
+    settled: Callable[[Task], bool] = lambda _: False,
 ) -> Generator[tuple[Task, Leaves], None, None]:
     """Perform tasks on threads, a bounded number ahead; yield their results in order.
 
-    `perform` gets a buffer of `request_size` bytes for as long as it runs. When an error is raised,
-    here or by the consumer (who has to close the generator), nothing new starts and every thread is
+    `perform` gets a buffer of `request_size` bytes for as long as it runs. A task that is `settled`
+    needs none: it is performed here, and does not wait for a thread. When an error is raised, here
+    or by the consumer (who has to close the generator), nothing new starts and every thread is
     joined.
     """
     buffers: SimpleQueue[memoryview] = SimpleQueue()
     for _ in range(threads):
         buffers.put(memoryview(mmap.mmap(-1, request_size)))  # page-aligned
+    nothing = memoryview(b"")
 
     def one(task: Task) -> Leaves:
         buf = buffers.get()
@@ -160,16 +165,24 @@ def in_order(
         finally:
             buffers.put(buf)
 
-    window: deque[tuple[Task, Future[Leaves]]] = deque()
+    window: deque[tuple[Task, Future[Leaves] | Leaves]] = deque()
+    running = 0
     pool = ThreadPoolExecutor(threads, thread_name_prefix="copy")
     try:
         for task in tasks:
-            window.append((task, pool.submit(one, task)))
-            if len(window) >= 2 * threads + 2:
-                done, future = window.popleft()
-                yield done, future.result()
+            if settled(task):
+                window.append((task, perform(task, nothing)))
+            else:
+                window.append((task, pool.submit(one, task)))
+                running += 1
+            while window and (running > 2 * threads + 1 or len(window) > WINDOW):
+                done, leaves = window.popleft()
+                if isinstance(leaves, Future):
+                    running -= 1
+                    leaves = leaves.result()
+                yield done, leaves
         while window:
-            done, future = window.popleft()
-            yield done, future.result()
+            done, leaves = window.popleft()
+            yield done, leaves.result() if isinstance(leaves, Future) else leaves
     finally:
         pool.shutdown(cancel_futures=True)

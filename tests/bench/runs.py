@@ -298,29 +298,43 @@ def next_version(bench: Bench) -> Runs:
 
 
 def goes_on(bench: Bench) -> Runs:
-    """The same, of a machine that went on: its disk lies beside the zones, and between the versions
-    it was written to in place. The state is there, too."""
+    """The next version of a machine that went on: its disk lies beside the zones, as the state
+    does, and between the versions it was written to in place. The peer converts what it then is."""
     first, second = bench.data.chain("v1.raw"), bench.data.chain("v2.raw")
     with bench.volumes() as place:
 
-        def ours() -> Mapping[str, Timing]:
+        def source() -> Chain:
             place.renew()
             disk = place.path / "disk.raw"
             _copy(first[0].path, disk)
-            chain = (Layer(disk, ImageFormat.RAW),)
+            return (Layer(disk, ImageFormat.RAW),)
+
+        def went_on(chain: Chain) -> None:
+            become(chain[0].path, second[0].path)
+            flush(place.path)
+            c.warm(*_paths(chain))
+
+        def ours() -> Mapping[str, Timing]:
+            chain = source()
             with bench.galleria(_regions(place), place.path) as galleria:
-                c.warm(disk)
-                full, one = _stored(place, lambda: galleria.publish("1.0.0", chain, THREE))
-                become(disk, second[0].path)
-                flush(place.path)
-                c.warm(disk)
-                following, two = _stored(place, lambda: galleria.publish("1.0.1", chain, THREE))
-                _check_all(one, first)
-                _check_all(two, second)
-            return {"galleria": following, "full publish": full}
+                galleria.publish("1.0.0", chain, THREE)
+                went_on(chain)
+                timing, made = _stored(place, lambda: galleria.publish("1.0.1", chain, THREE))
+                _check_all(made, second)
+            return {"galleria": timing}
+
+        def theirs() -> Mapping[str, Timing]:
+            chain = source()
+            went_on(chain)
+            target = place.path / "out.raw"
+            timing = c.qemu_img(chain, target)
+            c.check((Layer(target, ImageFormat.RAW),), second)
+            return {"qemu-img": timing}
 
         changed = int(bench.data.facts("v2.raw")["changed"][str(256 << 10)])
-        return bench.interleave({"galleria": ours, "write": _writing(place, changed)})
+        return bench.interleave(
+            {"galleria": ours, "qemu-img": theirs, "write": _writing(place, changed)}
+        )
 
 
 def against_stores(bench: Bench) -> Runs:

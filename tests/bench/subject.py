@@ -9,6 +9,7 @@ until all of it is on the disks.
 """
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -22,6 +23,7 @@ from types import ModuleType
 from typing import Any, Never
 
 from adapters.app import App, create_zones, open_app
+from adapters.cli import GARBAGE
 from adapters.config import load_config
 from adapters.progress import Mode, open_progress
 from pipeline import publish as publishing
@@ -251,6 +253,7 @@ class Subject:
 
 
 def main() -> None:
+    gc.set_threshold(GARBAGE)  # as galleria's own `main` does
     # whatever prints, only results go to the one who asked
     answers = io.TextIOWrapper(os.fdopen(os.dup(1), "wb"), line_buffering=True)
     os.dup2(2, 1)
