@@ -16,6 +16,7 @@ from fixtures import boot, debian
 from fixtures.disk import stable_uuid
 from pipeline.machines import CaptureRequest, DiskPlan, whole
 from pipeline.ports import ImageFormat, Layer
+from tests.system.conftest import settle
 from tests.system.machine import Machine
 from tests.system.test_machines import flat, qemu, same
 
@@ -48,6 +49,7 @@ def writer(guest: debian.Guest, tmp_path: Path, require: Callable[..., None]) ->
     argv += ["-kernel", str(guest.kernel), "-initrd", str(guest.initrd), "-append", append]
     for name in ("qmp", "side"):
         argv += ["-qmp", f"unix:{tmp_path}/{name}.sock,server=on,wait=off"]
+    settle(tmp_path)  # what other tests have written is not for this guest to wait for
     with subprocess.Popen(argv, stderr=subprocess.PIPE) as process:
         try:
             deadline = time.monotonic() + BOOT_SECONDS
