@@ -39,7 +39,6 @@ class _State(AccessState, ResourceState):
     definitions: dict[DefinitionName, ImageDefinition] = field(default_factory=dict)
     versions: dict[VersionName, ImageVersion] = field(default_factory=dict)
     reports: dict[VersionName, Mapping[str, Any]] = field(default_factory=dict)
-    steps: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     deployments: dict[tuple[str, str], Deployment] = field(default_factory=dict)
     scale_sets: dict[str, ScaleSet] = field(default_factory=dict)
     channel_map: dict[tuple[DefinitionName, str], Channel] = field(default_factory=dict)
@@ -148,9 +147,6 @@ class _View(AccessView, ResourceView):
     def report(self, name: VersionName) -> Mapping[str, Any] | None:
         return self._state.reports.get(name)
 
-    def step(self, key: str) -> Mapping[str, Any] | None:
-        return self._state.steps.get(key)
-
     def deployments(self) -> list[Deployment]:
         return sorted(
             self._state.deployments.values(), key=lambda item: (item.name, item.directory)
@@ -218,9 +214,6 @@ class _View(AccessView, ResourceView):
         if report is not None:
             rules.parent(self.version(name), name)
             self._state.reports[name] = report
-
-    def put_step(self, key: str, output: Mapping[str, Any]) -> None:
-        self._state.steps[key] = output
 
     def put_deployment(self, deployment: Deployment) -> None:
         self._state.deployments[deployment.name, deployment.directory] = deployment

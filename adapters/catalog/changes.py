@@ -112,9 +112,6 @@ class Writer(Reader, VersionChanges, AccessChanges, ResourceChanges):
         self._connection.execute(delete(t.resource_groups).where(condition))
         self.forget_roles(group.arm_id)
 
-    def put_step(self, key: str, output: Mapping[str, Any]) -> None:
-        self._put(t.steps, {"key": key}, {"output": output})
-
     def put_deployment(self, deployment: Deployment) -> None:
         where = {"name": deployment.name, "directory": deployment.directory}
         values = {"version_uid": deployment.version_uid, "document": encode(deployment)}

@@ -66,7 +66,6 @@ _COUNTS = select(
 _CHANNELS = (
     select(t.channels.c.document).select_from(t.channels.join(DEFINITIONS)).where(IS_DEFINITION)
 )
-_STEP = select(t.steps.c.output).where(t.steps.c.key == bindparam("wanted"))
 
 
 class Reader(VersionQueries, AccessQueries, ResourceQueries):
@@ -124,10 +123,6 @@ class Reader(VersionQueries, AccessQueries, ResourceQueries):
         c = t.resource_groups.c
         query = select(c.document).where(c.subscription_key == subscription.lower())
         return sorted(self._all(ResourceGroup, query), key=lambda item: item.name.lower())
-
-    def step(self, key: str) -> Mapping[str, Any] | None:
-        document: Mapping[str, Any] | None = self._connection.scalar(_STEP, {"wanted": key})
-        return document
 
     def deployments(self) -> list[Deployment]:
         found = self._all(Deployment, select(t.deployments.c.document))

@@ -20,7 +20,7 @@ from sqlalchemy import (
     false,
 )
 
-SCHEMA = "0006"  # the newest migration
+SCHEMA = "0007"  # the newest migration
 
 metadata = MetaData(
     naming_convention={
@@ -132,13 +132,6 @@ version_reports = Table(
     metadata,
     Column("version_id", ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True),
     Column("document", JSON, nullable=False),
-)
-
-steps = Table(
-    "steps",
-    metadata,
-    Column("key", String(128), primary_key=True),
-    Column("output", JSON, nullable=False),
 )
 
 # no foreign key: deployed disks outlive their version

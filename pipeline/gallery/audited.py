@@ -17,9 +17,6 @@ from pipeline.gallery.names import DEFAULT_SUBSCRIPTION
 from pipeline.gallery.roles import Action
 from pipeline.gallery.sharing import Sharing
 
-# Steps are a cache of what was computed, no resource; and the record does not record itself.
-_SILENT = frozenset({"put_step", "append_audit"})
-
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
@@ -76,7 +73,7 @@ class _Recorder:
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._writer, name)
         verb, _, kind = name.partition("_")
-        if verb not in ("put", "delete") or name in _SILENT:
+        if verb not in ("put", "delete"):
             return method
 
         def call(subject: Any, *arguments: Any, **options: Any) -> Any:

@@ -107,8 +107,6 @@ OPERATIONS: Mapping[str, object] = {
     "hand_over": _OWN,
     "abandon_version": _OWN,
     "finish_delete": _OWN,
-    "step": _OWN,
-    "record_step": _OWN,
 }
 
 # What may be done with what was resolved by its shared name.

@@ -77,7 +77,6 @@ def test_an_empty_catalog_has_nothing(catalog: Catalog) -> None:
         assert reader.version(V100) is None
         assert list(reader.versions(WEB)) == []
         assert reader.report(V100) is None
-        assert reader.step("k") is None
         assert reader.deployments() == []
 
 
@@ -254,25 +253,22 @@ def test_a_transaction_that_fails_leaves_nothing(catalog: Catalog) -> None:
     fill(catalog)
     with contextlib.suppress(ZeroDivisionError), catalog.write() as writer:
         writer.put_version(version())
-        writer.put_step("k", {"a": 1})
+        writer.put_deployment(Deployment("vm1", "/srv", V100, "u1", "eu", NOW))
         raise ZeroDivisionError
     with catalog.read() as reader:
         assert reader.version(V100) is None
-        assert reader.step("k") is None
+        assert reader.deployments() == []
     fill(catalog, "1.0.0")  # and the catalog still works
 
 
-def test_steps_and_deployments(catalog: Catalog) -> None:
+def test_deployments_come_back_in_order(catalog: Catalog) -> None:
     os_disk = DeployedDisk(None, "/srv/ä/os.qcow2", "qcow2", "d0")
     first = Deployment("vm1", "/srv/ä", V100, "u1", "eu", NOW, (os_disk,))
     second = replace(first, directory="/srv/b", region="us")
     with catalog.write() as writer:
-        writer.put_step("k", {"digest": "d", "n": [1, None]})
-        writer.put_step("k", {"digest": "e"})
         for item in (second, first, replace(second, region="UK South")):
             writer.put_deployment(item)
     with catalog.read() as reader:
-        assert reader.step("k") == {"digest": "e"}
         assert reader.deployments() == [replace(second, region="UK South"), first]
 
 
@@ -303,16 +299,17 @@ def test_deployments_end_and_scale_sets_are_kept(catalog: Catalog) -> None:
 def test_writers_take_turns(catalog: Catalog) -> None:
     """No update is lost: each adds one to what it has read."""
     with catalog.write() as writer:
-        writer.put_step("n", {"n": 0})
+        writer.put_gallery(gallery(tags={"n": "0"}))
     failures: list[BaseException] = []
 
     def add() -> None:
         try:
             for _ in range(5):
                 with catalog.write() as writer:
-                    step = writer.step("n")
-                    assert step is not None
-                    writer.put_step("n", {"n": step["n"] + 1})
+                    found = writer.gallery(CORP)
+                    assert found is not None
+                    count = int(found.tags["n"]) + 1
+                    writer.put_gallery(replace(found, tags={"n": str(count)}))
         except BaseException as error:
             failures.append(error)
 
@@ -323,7 +320,7 @@ def test_writers_take_turns(catalog: Catalog) -> None:
         thread.join()
     assert failures == []
     with catalog.read() as reader:
-        assert reader.step("n") == {"n": 20}
+        assert reader.gallery(CORP) == gallery(tags={"n": "20"})
 
 
 def test_a_sound_catalog_has_no_problems(catalog: Catalog) -> None:

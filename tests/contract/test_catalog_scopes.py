@@ -186,7 +186,7 @@ def test_columns_are_filled_when_an_old_catalog_is_brought_up_to_date(tmp_path: 
         connection.execute(sa.text("ALTER TABLE versions DROP COLUMN soft_deleted"))
         for table in _added_since_the_second_schema(connection):
             connection.execute(sa.text(f"DROP TABLE {table}"))
-        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0002'"))
+        _put_back(connection, "0002")
     engine.dispose()
     with contextlib.closing(open_catalog(url)) as made, made.read() as reader:
         assert reader.counts(CORP.subscription, "eu") == Counts(1, 1, 1)
@@ -195,7 +195,7 @@ def test_columns_are_filled_when_an_old_catalog_is_brought_up_to_date(tmp_path: 
 
 def _added_since_the_second_schema(connection: sa.Connection) -> list[str]:
     kept = {"galleries", "definitions", "versions", "version_regions", "version_disks"}
-    kept |= {"version_reports", "steps", "deployments", "alembic_version"}
+    kept |= {"version_reports", "deployments", "alembic_version"}
     kept |= {"principals", "role_assignments", "gallery_shares", "audit", "audit_head"}
     return [name for name in sa.inspect(connection).get_table_names() if name not in kept]
 
@@ -212,12 +212,35 @@ def test_tenants_of_a_catalog_of_the_fifth_schema_are_there(url: str) -> None:
     engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.begin() as connection:
         connection.execute(sa.text("DROP TABLE tenants"))
-        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0005'"))
+        _put_back(connection, "0005")
     engine.dispose()
     with contextlib.closing(open_catalog(url)) as made, made.read() as reader:
         assert reader.tenants() == [Tenant(team.tenant, team.tenant, NOW)]
         assert reader.version(version().name) == version()
         assert len(reader.subscriptions()) == 3
+
+
+def test_a_catalog_of_the_sixth_schema_loses_its_steps_alone(url: str) -> None:
+    with contextlib.closing(open_catalog(url)) as made:
+        fill(made, "1.0.0")
+    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        _put_back(connection, "0006")
+        connection.execute(sa.text("INSERT INTO steps VALUES ('k', '{}')"))
+    with contextlib.closing(open_catalog(url)) as made, made.read() as reader:
+        assert reader.version(version().name) == version()
+        assert made.check().problems == ()
+    with engine.connect() as connection:
+        assert not sa.inspect(connection).has_table("steps")
+    engine.dispose()
+
+
+def _put_back(connection: sa.Connection, schema: str) -> None:
+    """Let it be of a schema before the seventh, which has a table that is no more."""
+    connection.execute(sa.text("CREATE TABLE steps (key VARCHAR(128) PRIMARY KEY, output JSON)"))
+    connection.execute(
+        sa.text("UPDATE alembic_version SET version_num = :schema"), {"schema": schema}
+    )
 
 
 # --- 10,000 versions ----------------------------------------------------------------------------

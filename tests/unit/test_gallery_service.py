@@ -456,10 +456,3 @@ def test_only_the_nearest_versions_are_parents(service: GalleryService) -> None:
     expected = [*range(PARENTS, 0, -1), *range(middle + 1, middle + 1 + PARENTS)]
     found = service.parents_of(parse_version(f"corp/web/1.0.{middle}"))
     assert found == {None: tuple(map(str, expected))}
-
-
-def test_steps_are_remembered_by_key(service: GalleryService) -> None:
-    assert service.step("k") is None
-    service.record_step("k", {"digest": "d"})
-    service.record_step("k", {"digest": "e"})
-    assert service.step("k") == {"digest": "e"}

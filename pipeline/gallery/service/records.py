@@ -1,7 +1,6 @@
-"""Steps that were done, and disks that were deployed."""
+"""VMs and scale sets that were made from versions."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from pipeline.errors import Conflict, NotFound
 from pipeline.gallery.model import Deployment, ScaleSet
@@ -10,15 +9,6 @@ from pipeline.gallery.service.base import Operations
 
 
 class Records(Operations):
-    def step(self, key: str) -> Mapping[str, Any] | None:
-        """What the step of that content-addressed key gave, if it was done."""
-        with self._catalog.read() as catalog:
-            return catalog.step(key)
-
-    def record_step(self, key: str, output: Mapping[str, Any]) -> None:
-        with self._catalog.write() as catalog:
-            catalog.put_step(key, output)
-
     def record_deployments(self, version: VersionName, deployments: Sequence[Deployment]) -> None:
         """VMs that are made from a version: all of them, or none. Refuses names that other VMs
         have in the same directory."""

@@ -1,0 +1,12 @@
+"""Steps of a publish are not kept: nothing reads them."""
+
+from alembic import op
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.drop_table("steps")
