@@ -8,6 +8,7 @@ from pathlib import Path
 from adapters import nbd, qemu
 from adapters.images import export, inspect, source
 from adapters.images.inspect import Policy
+from adapters.images.maps import Maps
 from adapters.sandbox import Sandbox
 from pipeline.data.extents import Range
 from pipeline.errors import Conflict
@@ -24,22 +25,25 @@ class QemuImages:
 
     def __init__(self, sandbox: Sandbox, policy: Policy | None = None) -> None:
         self._sandbox = sandbox
+        self._maps = Maps(sandbox)
         self._policy = policy or Policy()
 
     def inspect(self, path: Path, *, declared: ImageFormat | None = None) -> ImageFacts:
-        return inspect.inspect(path, self._sandbox, self._policy, declared=declared)
+        return inspect.inspect(path, self._sandbox, self._policy, self._maps, declared=declared)
 
     def inspect_chain(
         self, layers: Sequence[tuple[Path, ImageFormat | None]]
     ) -> tuple[ImageFacts, ...]:
-        return inspect.inspect_chain(layers, self._sandbox, self._policy)
+        return inspect.inspect_chain(layers, self._sandbox, self._policy, self._maps)
 
     @contextlib.contextmanager
     def open(
         self, chain: Chain, *, free: Sequence[Range] = (), cached: bool = True
     ) -> Iterator[Source]:
         """Leave the `with` in the thread that entered it, which has to live as long."""
-        with source.open_disk(chain, self._sandbox, self._policy, free=free, cached=cached) as disk:
+        with source.open_disk(
+            chain, self._sandbox, self._policy, self._maps, free=free, cached=cached
+        ) as disk:
             yield disk
 
     def create_overlay(self, chain: Chain, path: Path) -> Chain:

@@ -21,6 +21,7 @@ from adapters import rawfile
 from adapters.formats import PARSERS, Findings, Window
 from adapters.formats.raw import lookalikes
 from adapters.images import chains, readers
+from adapters.images.maps import Maps
 from adapters.sandbox import Sandbox
 from pipeline.errors import GalleriaError, UnsafeImage
 from pipeline.ports import ImageFacts, ImageFormat, Layer
@@ -84,14 +85,17 @@ class _File:
 
 
 def inspect(
-    path: Path, sandbox: Sandbox, policy: Policy, *, declared: ImageFormat | None = None
+    path: Path, sandbox: Sandbox, policy: Policy, maps: Maps, *, declared: ImageFormat | None = None
 ) -> ImageFacts:
     """Inspect one file. Raises NotFound, and UnsafeImage when it is no regular or an empty file."""
-    return inspect_chain([(path, declared)], sandbox, policy)[0]
+    return inspect_chain([(path, declared)], sandbox, policy, maps)[0]
 
 
 def inspect_chain(
-    layers: Sequence[tuple[Path, ImageFormat | None]], sandbox: Sandbox, policy: Policy
+    layers: Sequence[tuple[Path, ImageFormat | None]],
+    sandbox: Sandbox,
+    policy: Policy,
+    maps: Maps,
 ) -> tuple[ImageFacts, ...]:
     """Inspect every declared layer by itself, top first, and whether each means the next."""
     with contextlib.ExitStack() as stack:
@@ -107,7 +111,7 @@ def inspect_chain(
             else:
                 findings.refusals += findings.references
             if not findings.refusals:
-                _agree(file.fd, file.layer, findings, sandbox, policy)
+                _agree(file.fd, file.layer, findings, sandbox, policy, maps)
         return tuple(_facts(file) for file in files)
 
 
@@ -143,7 +147,9 @@ def _facts(file: _File) -> ImageFacts:
     )
 
 
-def _agree(fd: int, layer: Layer, findings: Findings, sandbox: Sandbox, policy: Policy) -> None:
+def _agree(
+    fd: int, layer: Layer, findings: Findings, sandbox: Sandbox, policy: Policy, maps: Maps
+) -> None:
     """Ask the other readers, one after the other; the first contradiction ends it."""
     for name, reader in readers.READERS:
         try:
@@ -159,6 +165,6 @@ def _agree(fd: int, layer: Layer, findings: Findings, sandbox: Sandbox, policy: 
             return
     try:
         if not chains.read_by_us(layer.format, leaning=bool(findings.references)):
-            readers.check_amplification(layer, findings.virtual_size, sandbox, policy.ratio)
+            readers.check_amplification(fd, layer, findings.virtual_size, maps, policy.ratio)
     except GalleriaError as error:
         findings.refusals.append(error.message)

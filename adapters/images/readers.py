@@ -17,6 +17,7 @@ import pyvhdi
 
 from adapters import command, qemu
 from adapters.images import chains
+from adapters.images.maps import Maps
 from adapters.sandbox import Sandbox
 from pipeline.data.extents import Kind
 from pipeline.errors import CommandFailed, UnsafeImage
@@ -159,7 +160,7 @@ READERS: tuple[tuple[str, Reader], ...] = (
 )
 
 
-def check_amplification(layer: Layer, virtual_size: int, sandbox: Sandbox, ratio: int) -> None:
+def check_amplification(fd: int, layer: Layer, virtual_size: int, maps: Maps, ratio: int) -> None:
     """Refuse a disk that unpacks to far more data than its file can honestly hold.
 
     Plain clusters can't be more than the file: some would be used twice. Compressed ones
@@ -170,7 +171,7 @@ def check_amplification(layer: Layer, virtual_size: int, sandbox: Sandbox, ratio
         return
     plain = packed = 0
     file_size = layer.path.stat().st_size
-    with qemu.map_extents(sandbox, (layer,)) as output:
+    with maps.of((layer,), [fd]) as output:
         for extent in qemu.parse_map(output, virtual_size):
             if extent.kind is not Kind.DATA:
                 continue

@@ -19,6 +19,7 @@ from adapters.formats.window import Findings
 from adapters.images import chains, inspect
 from adapters.images.inflating import inflating
 from adapters.images.inspect import Policy
+from adapters.images.maps import Maps
 from adapters.sandbox import Sandbox
 from pipeline.data.extents import Extent, Kind, Range, mask_free
 from pipeline.errors import InvalidParameter, NotFound, StageFailed, UnsafeImage
@@ -142,6 +143,7 @@ def open_disk(
     chain: Chain,
     sandbox: Sandbox,
     policy: Policy,
+    maps: Maps,
     *,
     free: Sequence[Range] = (),
     cached: bool = True,
@@ -160,7 +162,7 @@ def open_disk(
             extents: Extents = device.extents
             reader = _served(device)
         else:
-            extents = _extents(chain, sandbox, size, fds, stack)
+            extents = _extents(chain, maps, size, fds, stack)
             # now, and not at first need: they live and die with this thread
             if indirect := _validate(extents(), fds, size):
                 layouts = {
@@ -207,7 +209,7 @@ def _own_extents(chain: Chain, size: int, fds: Sequence[int]) -> Extents:
 
 
 def _extents(
-    chain: Chain, sandbox: Sandbox, size: int, fds: Sequence[int], stack: contextlib.ExitStack
+    chain: Chain, maps: Maps, size: int, fds: Sequence[int], stack: contextlib.ExitStack
 ) -> Extents:
     if is_ours(chain):
         return _own_extents(chain, size, fds)
@@ -219,7 +221,7 @@ def _extents(
         blocks = vhdx.layout(Window(fds[-1]), Findings(ImageFormat.VHDX))
         if len(chain) == 1:
             return blocks.extents
-    output = stack.enter_context(qemu.map_extents(sandbox, chain))
+    output = stack.enter_context(maps.of(chain, fds))
     if blocks is None:
         return lambda: qemu.parse_map(output, size)
     table, depth = blocks, len(chain) - 1

@@ -6,14 +6,17 @@ import mmap
 import os
 import struct
 import subprocess
+import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from adapters import vhd
-from adapters.images import Policy, QemuImages
+from adapters import qemu, vhd
+from adapters.images import Policy, QemuImages, maps
+from adapters.images.maps import KEPT
 from adapters.sandbox import Sandbox
 from fixtures.images import MIB, SAMPLE_SIZE, SNAPSHOT, VARIANTS, write_sample
 from pipeline.data.extents import Kind, Range
@@ -219,6 +222,62 @@ def test_an_image_in_use_is_noticed(sample: Sample, tmp_path: Path) -> None:
         writer.stdin.close()
     assert "another program has it open" in refusal
     assert IMAGES.inspect(layer.path).refusals == ()
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_map_is_asked_for_once_and_again_when_the_file_changed(
+    sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Chain] = []
+    ask = qemu.map_extents
+
+    def counted(sandbox: Sandbox, chain: Chain) -> IO[bytes]:
+        asked.append(chain)
+        return ask(sandbox, chain)
+
+    monkeypatch.setattr(qemu, "map_extents", counted)
+    images = QemuImages(Sandbox())
+    layer = VARIANTS["qcow2"].build(sample.raw, tmp_path, "mapped")
+    time.sleep(0.1)
+    assert images.inspect(layer.path).refusals == ()
+    before = [digest_of((layer,), images) for _ in range(3)]
+    assert len(asked) == 1
+    facts = layer.path.stat()
+    tool("qemu-io", "-f", "qcow2", "-c", "write -q -P 0x77 9M 1M", layer.path)
+    os.utime(layer.path, ns=(facts.st_atime_ns, facts.st_mtime_ns))  # the change time tells
+    assert digest_of((layer,), images) not in before
+    assert digest_of((layer,), images) == oracle((layer,), tmp_path)
+    # what is kept is little, and goes with its keeper
+    others = [VARIANTS["qcow2"].build(sample.raw, tmp_path, f"m{n}") for n in range(6)]
+    time.sleep(0.1)
+    open_files = descriptors()
+    for other in others:
+        digest_of((other,), images)
+    assert descriptors() <= open_files + KEPT
+    del images
+    assert descriptors() < open_files
+
+
+def test_a_file_that_was_changed_just_now_is_mapped_again(
+    sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its next change may come within the same tick of the clock."""
+    asked: list[Chain] = []
+    ask = qemu.map_extents
+
+    def counted(sandbox: Sandbox, chain: Chain) -> IO[bytes]:
+        asked.append(chain)
+        return ask(sandbox, chain)
+
+    monkeypatch.setattr(qemu, "map_extents", counted)
+    monkeypatch.setattr(maps, "TICKS", 1000.0)
+    layer = VARIANTS["qcow2"].build(sample.raw, tmp_path, "fresh")
+    images = QemuImages(Sandbox())
+    assert digest_of((layer,), images) == digest_of((layer,), images)
+    assert len(asked) == 2
 
 
 def test_limits_come_from_the_policy(sample: Sample) -> None:
