@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import GalleriaError, NotFound, VerificationFailed
+from pipeline.errors import GalleriaError, NotFound, VerificationFailed, undone_by
 from pipeline.gallery.model import ImageVersion, RegionResult, RegionStatus, ReplicationState
 from pipeline.gallery.service import GalleryService
 from pipeline.placement import Places, Share, independent, sink_name, sinks
@@ -84,13 +86,10 @@ def publish_region(
 ) -> Made:
     """All zones of a region, or none."""
     made: list[tuple[Zone, tuple[Replica, ...]]] = []
-    try:
+    with ExitStack() as undo:
         for share in shares:
             made.append((share.zone, share.zone.publish(record, digests, share.replicas)))
-    except BaseException:
-        for zone, _ in made:
-            zone.remove_version(record.key)
-        raise
+            undo.enter_context(undone_by(partial(share.zone.remove_version, record.key)))
     return made
 
 

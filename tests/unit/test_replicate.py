@@ -1,8 +1,11 @@
 """What replication records of regions, and when."""
 
+import errno
 import threading
 from pathlib import Path
 from typing import cast
+
+import pytest
 
 from pipeline.errors import NoSpace
 from pipeline.gallery.model import ImageVersion, RegionStatus, ReplicationState
@@ -10,7 +13,7 @@ from pipeline.gallery.service import GalleryService
 from pipeline.placement import Share
 from pipeline.ports import Replica, VersionRecord, Zone
 from pipeline.stages.convert import Stored
-from pipeline.stages.replicate import replicate
+from pipeline.stages.replicate import publish_region, replicate
 from tests import samples
 
 DEADLINE = 20.0  # seconds; what waits that long has met the fault that is looked for
@@ -31,10 +34,16 @@ class Gallery:
 
 class FakeZone:
     def __init__(
-        self, name: str, after: threading.Event | None = None, error: Exception | None = None
+        self,
+        name: str,
+        after: threading.Event | None = None,
+        error: Exception | None = None,
+        *,
+        stuck: bool = False,
     ) -> None:
         self.name, self.path = name, Path(name)
-        self._after, self._error = after, error
+        self._after, self._error, self._stuck = after, error, stuck
+        self.removed: list[str] = []
 
     def publish(self, *_: object) -> tuple[Replica, ...]:
         if self._after is not None:
@@ -42,6 +51,11 @@ class FakeZone:
         if self._error is not None:
             raise self._error
         return ()
+
+    def remove_version(self, key: str) -> None:
+        self.removed.append(key)
+        if self._stuck:
+            raise OSError(errno.EIO, "the zone is gone")
 
 
 def outcome(gallery: Gallery, **zones: FakeZone) -> dict[str, Exception]:
@@ -76,3 +90,14 @@ def test_nothing_is_recorded_when_every_region_failed() -> None:
     gallery = Gallery()
     assert set(outcome(gallery, eu=FakeZone("eu", error=OSError("x")))) == {"eu"}
     assert gallery.changes == []
+
+
+def test_the_error_of_a_region_is_the_first_and_every_zone_is_undone() -> None:
+    """That a zone can't take its replicas back does not hide why it should."""
+    error = NoSpace("full")
+    zones = [FakeZone("a"), FakeZone("b", stuck=True), FakeZone("c", error=error)]
+    shares = [Share(cast(Zone, zone), 1) for zone in zones]
+    with pytest.raises(NoSpace) as caught:
+        publish_region(VersionRecord("k", {}), {}, shares)
+    assert caught.value is error
+    assert [zone.removed for zone in zones] == [["k"], ["k"], []]
