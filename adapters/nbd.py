@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import queue
+import socket
 import subprocess
 import tempfile
 import threading
@@ -42,6 +43,7 @@ class NbdDevice:
         self._idle: queue.LifoQueue[nbd.NBD] = queue.LifoQueue()
         self._lock = threading.Lock()
         self._opened: list[nbd.NBD] = []
+        self._silent = False  # a request was not answered in time
         first = self._connect()
         self._idle.put(first)
         self.size: int = first.get_size()
@@ -95,7 +97,17 @@ class NbdDevice:
         while not handle.aio_command_completed(cookie):
             left = deadline - time.monotonic()
             if left <= 0:
-                raise StageFailed(f"qemu-nbd did not answer within {REQUEST_SECONDS:.0f} s")
+                self._silent = True
+                _hang_up(handle)
+                # libnbd gives up what it was asked, and with it the caller's memory
+                with contextlib.suppress(nbd.Error):
+                    while not handle.aio_command_completed(cookie):
+                        handle.poll(1000)
+                raise StageFailed(
+                    f"qemu-nbd did not answer within {REQUEST_SECONDS:.0f} s",
+                    hint="the storage of the disk hangs or is far too slow: look at it (dmesg, "
+                    "iostat), then run the same command again",
+                )
             handle.poll(int(left * 1000) + 1)
 
     def _check(self, length: int, offset: int) -> None:
@@ -168,11 +180,24 @@ class NbdDevice:
     def close(self) -> None:
         """Disconnect. Does not flush: a writer has called `flush`, and heard of its failure."""
         for handle in self._opened:
+            if self._silent:
+                # `shutdown` waits, without end, for a server that does not answer
+                _hang_up(handle)
+                continue
             with contextlib.suppress(nbd.Error):
                 handle.shutdown()
         # the binding has no close: a handle ends with its last reference
         self._opened.clear()
         self._idle = queue.LifoQueue()
+
+
+def _hang_up(handle: nbd.NBD) -> None:
+    """Let a connection end now, whatever the server does."""
+    with (
+        contextlib.suppress(nbd.Error, OSError),  # it has ended
+        socket.fromfd(handle.aio_get_fd(), socket.AF_UNIX, socket.SOCK_STREAM) as connection,
+    ):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _collector(runs: list[int]) -> Callable[[str, int, Sequence[int], int], int]:

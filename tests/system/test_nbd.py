@@ -1,5 +1,6 @@
 """qemu-nbd in the sandbox: reading, writing an overlay, and how it ends."""
 
+import mmap
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters import nbd, qemu
+from adapters import command, nbd, qemu
 from adapters.sandbox import Sandbox
 from pipeline.data.extents import Kind
 from pipeline.errors import StageFailed
@@ -129,6 +130,29 @@ def test_a_server_that_dies_is_an_error(chain: Chain) -> None:
 
     with pytest.raises(StageFailed):
         die()
+
+
+@pytest.mark.parametrize("writing", [False, True])
+def test_a_server_that_never_answers_is_an_error_that_says_what_to_do(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch, *, writing: bool
+) -> None:
+    """The caller has its memory back, and nobody waits for the server again."""
+    monkeypatch.setattr(nbd, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(command, "GRACE_SECONDS", 0.2)
+    before, memory = _children(), mmap.mmap(-1, 1 << 20)
+
+    def ask() -> None:
+        with nbd.serve(Sandbox(enabled=False), chain, writable=True) as device:
+            (server,) = _children() - before
+            os.kill(server, signal.SIGSTOP)
+            with memoryview(memory) as buf:
+                (device.write if writing else device.read_into)(buf, 0)
+
+    with pytest.raises(StageFailed, match="did not answer") as caught:
+        ask()
+    assert "storage" in caught.value.hint
+    memory.close()  # raises BufferError while a request could still touch it
+    assert _children() <= before
 
 
 def test_a_broken_image_is_an_error_that_says_why(tmp_path: Path) -> None:
