@@ -11,6 +11,7 @@ from adapters.cli.context import Settings, short_id
 from adapters.cli.lazy import Command
 from adapters.cli.lineage import WORDS, lineage_of
 from adapters.cli.proof import report_text, without_inventory
+from adapters.cli.properties import settled
 from adapters.cli.shared import show_view
 from adapters.cli.timing import stats_text
 from adapters.cli.versions import end_of_life, marks, minute, region_table
@@ -80,7 +81,7 @@ def show(
     profile = validations(version, definition, report)
     document = {
         "version": encode(version),
-        "definition": encode(definition),
+        "definition": settled(definition),
         "aggregatedState": version.aggregated_state.value,
         "interrupted": interrupted,
         "channels": [item.name for item in channels if item.version == version.number],

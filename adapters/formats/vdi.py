@@ -10,7 +10,7 @@ SIGNATURE = b"\x7f\x10\xda\xbe"  # at byte 64
 HEADER_SIZE = 512
 VERSION = 0x00010001
 TYPES = {1: "dynamic", 2: "fixed", 3: "undo", 4: "differencing"}
-UNALLOCATED, DISCARDED = 0xFFFFFFFF, 0xFFFFFFFE
+DISCARDED = 0xFFFFFFFE  # that, and 0xFFFFFFFF for "never allocated", are no blocks
 
 
 def parse(window: Window, findings: Findings) -> None:

@@ -14,7 +14,13 @@ from xml.etree.ElementTree import Element
 
 from adapters import command
 from adapters.sources.xml import LIMIT, DescriptionInvalid, number, parse
-from pipeline.errors import CommandFailed, Conflict, InvalidParameter, NotFound
+from pipeline.errors import (
+    CommandFailed,
+    Conflict,
+    EnvironmentMissing,
+    InvalidParameter,
+    NotFound,
+)
 from pipeline.ports import ImageFormat
 from pipeline.sources import Backing, Description, DiskSource, VmSource
 
@@ -40,6 +46,7 @@ LINUX_HOSTS = (
 )
 NVRAM_LIMIT = 64 << 20  # AArch64's flash; x86's has half a MiB
 NAME = re.compile(r"[A-Za-z0-9_.+:][A-Za-z0-9_.+: -]{0,199}")
+UNKNOWN_DOMAIN = "failed to get domain"  # what virsh says, in English, of a name that libvirt lacks
 SESSION = ("HOME", "XDG_RUNTIME_DIR")  # where virsh finds a user's own libvirt
 
 
@@ -56,7 +63,8 @@ class Machine:
 
 def read_machine(source: VmSource, uri: str) -> Machine:
     """The domain of an XML file, or the one of that name of the libvirt at `uri`. Raises NotFound,
-    and DescriptionInvalid for what galleria does not know to read."""
+    DescriptionInvalid for what galleria does not know to read, and EnvironmentMissing when libvirt
+    does not answer."""
     path = Path(source.name)
     if path.is_file():
         return parse_domain(_content(path), path.parent)
@@ -118,7 +126,8 @@ def _virsh(uri: str, *arguments: str) -> bytes:
     try:
         return command.run(["virsh", "--connect", uri, *arguments], timeout=30, env=env).stdout
     except CommandFailed as error:
-        raise NotFound(
+        kind = NotFound if UNKNOWN_DOMAIN in error.stderr else EnvironmentMissing
+        raise kind(
             f"libvirt does not tell: {error.message}", hint="a file of domain XML works as well"
         ) from error
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from adapters import command
 from adapters.sources import libvirt
 from adapters.sources.libvirt import parse_domain
 from adapters.sources.xml import DescriptionInvalid
-from pipeline.errors import InvalidParameter, NotFound
+from pipeline.errors import EnvironmentMissing, GalleriaError, InvalidParameter, NotFound
 from pipeline.ports import ImageFormat
 from pipeline.sources import Backing, Description, DiskSource, VmSource
 
@@ -160,3 +161,22 @@ def test_names_are_not_options() -> None:
         libvirt.read_machine(VmSource("-rf"), URI)
     with pytest.raises(NotFound, match="no domain XML"):
         libvirt.read_machine(VmSource("/nowhere/vm.xml"), URI)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("error: failed to get domain 'web'", NotFound),
+        ("error: failed to connect to the hypervisor", EnvironmentMissing),
+    ],
+)
+def test_a_libvirt_that_does_not_answer_is_no_machine_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, kind: type[GalleriaError]
+) -> None:
+    virsh = tmp_path / "virsh"
+    virsh.write_text(f'#!/bin/sh\necho "{said}" >&2\nexit 1\n')
+    virsh.chmod(0o755)
+    monkeypatch.setattr(command, "PATH", str(tmp_path))
+    with pytest.raises(kind, match="libvirt does not tell") as caught:
+        libvirt.read_machine(VmSource("web"), URI)
+    assert type(caught.value) is kind

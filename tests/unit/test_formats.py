@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.formats import Window
+from adapters.formats import Window, vdi
 from adapters.formats.raw import lookalikes
+from adapters.formats.window import Findings
 from adapters.images.inspect import Policy, examine, recognise
 from fixtures.hostile.vhdx import crc32c
 from pipeline.errors import UnsafeImage
@@ -93,3 +94,27 @@ def test_crc32c_of_the_standard() -> None:
     """RFC 3720 B.4; the fixtures seal their lies with this one, so it has to be right."""
     assert crc32c(b"123456789") == 0xE3069283
     assert crc32c(bytes(32)) == 0x8A9136AA
+
+
+@pytest.mark.parametrize(
+    ("entries", "refusals"),
+    [
+        ((0, 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFE), 0),  # never allocated; given back, twice
+        ((0, 0xFFFFFFFD, 0xFFFFFFFE, 0xFFFFFFFF), 1),  # a block that is nowhere
+        ((0, 0, 0xFFFFFFFE, 0xFFFFFFFF), 1),
+    ],
+)
+def test_blocks_that_a_vdi_does_not_have(entries: tuple[int, ...], refusals: int) -> None:
+    """Places from qemu's block/vdi.c (VdiHeader, VDI_IS_ALLOCATED)."""
+    head = bytearray(HEADS[ImageFormat.VDI].ljust(512, b"\0"))
+    struct.pack_into("<I", head, 76, 1)
+    struct.pack_into("<II", head, 340, 512, 1024)
+    struct.pack_into("<I", head, 360, 512)
+    struct.pack_into("<QIIII", head, 368, 4 << 20, 1 << 20, 0, 4, 1)
+    fd = fd_of(bytes(head) + struct.pack("<4I", *entries).ljust(512, b"\0") + bytes(1 << 20))
+    findings = Findings(ImageFormat.VDI)
+    try:
+        vdi.parse(Window(fd), findings)
+    finally:
+        os.close(fd)
+    assert len(findings.refusals) == refusals, findings.refusals
