@@ -129,8 +129,10 @@ def test_what_is_declared_of_the_source(home: Home) -> None:
     made = home.json("publish", "corp/fast/1.0.0", *options)["version"]
     assert [item["excludeFromLatest"] for item in made["targetRegions"]] == [False, True]
     assert made["unverified"] == ["hyperVGeneration", "osType", "architecture"]
-    cautions = home.json("show", "corp/fast/1.0.0")["cautions"]
-    assert "not verified when published: hyperVGeneration" in cautions[0]
+    shown = home.json("show", "corp/fast/1.0.0")
+    assert "not verified when published: hyperVGeneration" in shown["cautions"][0]
+    alone = home.json("definition", "show", "corp/fast")
+    assert shown["definition"] == alone["definition"]
 
 
 def test_latest_channels_and_retention(home: Home) -> None:
