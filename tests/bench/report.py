@@ -97,18 +97,18 @@ def _facts(records: Sequence[Cell]) -> str:
         "in brackets its extremes. Every output was compared with its source by `qemu-img compare`,"
         " outside the timed part. *write* is the time of writing the same bytes by themselves on "
         "the same file system in the same rounds, and its part of the peer's: what the disk "
-        "allowed. The file systems are made afresh for every run, on loop devices with direct I/O "
-        "over one preallocated file."
+        "allowed; *hash* the time of reading the source and computing both digests, with nothing "
+        "written: what the processor allowed. The file systems are made afresh for every run, on "
+        "loop devices with direct I/O over one preallocated file."
     )
 
 
 def _table_of(
     names: Sequence[str], by_name: Mapping[str, Cell], judged: Mapping[str, Sequence[Figure]]
 ) -> str:
-    lines = [
-        "| row | on | cache | peer | galleria | peer | result | target | met | write | CPU s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    heads = ("row", "on", "cache", "peer", "galleria", "peer", "result", "target", "met")
+    heads += ("write", "hash", "CPU s")
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for name in names:
         cell = by_name[name]
         for figure in judged[name]:
@@ -123,7 +123,7 @@ def _table_of(
                 f"| {_amount(figure.ours, limit.measure)} | {theirs} "
                 f"| {figure.value:.2f} ({figure.low:.2f}-{figure.high:.2f}) "
                 f"| {sign} {limit.target:.2f} | {'yes' if figure.met else '**no**'} "
-                f"| {_floor(cell, limit.peer)} "
+                f"| {_floor(cell, 'write', limit.peer)} | {_floor(cell, 'hash', limit.peer)} "
                 f"| {_processor(cell)} |"
             )
         lines += [
@@ -132,13 +132,13 @@ def _table_of(
     return "\n".join(lines)
 
 
-def _floor(cell: Cell, peer: str) -> str:
-    """Seconds of writing alone, and what part of the peer's time that is."""
-    writes = [run["wall"] for run in cell["timings"].get("write", ())]
+def _floor(cell: Cell, part: str, peer: str) -> str:
+    """Seconds of writing, or hashing, alone, and what part of the peer's time that is."""
+    alone = [run["wall"] for run in cell["timings"].get(part, ())]
     theirs = [run["wall"] for run in cell["timings"].get(peer, ())]
-    if not writes or not theirs:
+    if not alone or not theirs:
         return ""
-    return f"{median(writes):.2f} s = {median(writes) / median(theirs):.2f}"
+    return f"{median(alone):.2f} s = {median(alone) / median(theirs):.2f}"
 
 
 def _processor(cell: Cell) -> str:

@@ -151,6 +151,7 @@ def one_base(name: str, *, beside: bool = False) -> Run:
                     "galleria": ours,
                     "qemu-img": theirs,
                     "write": _writing(place, _amount(bench, expected[0].path.name)),
+                    "hash": _hashing(bench, place, source),
                 }
             )
 
@@ -174,6 +175,17 @@ def _writing(place: Volumes, amount: int) -> Once:
         place.renew()
         parts = [c.write_only(path, amount) for path in place.paths]
         return {"write": Timing(sum(p.wall for p in parts), sum(p.cpu for p in parts))}
+
+    return run
+
+
+def _hashing(bench: Bench, place: Volumes, source: Callable[[], Chain]) -> Once:
+    """How long the source takes to be read and its digests to be computed; nothing is written."""
+
+    def run() -> Mapping[str, Timing]:
+        chain = source()
+        with bench.galleria({"eu": place.path / "eu"}) as galleria:
+            return {"hash": galleria.hash(chain)}
 
     return run
 
@@ -293,8 +305,19 @@ def next_version(bench: Bench) -> Runs:
                 _check_all(two, second)
             return {"galleria": following, "full publish": full}
 
+        def source() -> Chain:
+            place.renew()
+            c.warm(*_paths(second))
+            return second
+
         changed = int(bench.data.facts("v2.raw")["changed"][str(256 << 10)])
-        return bench.interleave({"galleria": ours, "write": _writing(place, changed)})
+        return bench.interleave(
+            {
+                "galleria": ours,
+                "write": _writing(place, changed),
+                "hash": _hashing(bench, place, source),
+            }
+        )
 
 
 def goes_on(bench: Bench) -> Runs:

@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,8 +41,9 @@ from pipeline.gallery.model import (
 )
 from pipeline.gallery.names import parse_definition, parse_gallery, parse_version
 from pipeline.maintain import verify_version
-from pipeline.ports import ImageFormat, Layer
+from pipeline.ports import Chain, ImageFormat, Layer
 from pipeline.sources import Backing, DiskSource
+from pipeline.stages.convert import hash_disk
 from pipeline.stages.ingest import Disk
 from tests.bench.disks import flush
 
@@ -155,9 +156,13 @@ class NoAppliance:
 
 
 def _prepared(disk: Disk, given: Mapping[str, Any]) -> Disk:
-    chain = tuple(Layer(Path(path), ImageFormat(kind)) for path, kind in given["chain"])
+    chain = _chain(given["chain"])
     free = tuple(Range(start, length) for start, length in given["free"])
     return replace(disk, chain=chain, free=free)
+
+
+def _chain(layers: Iterable[Sequence[str]]) -> Chain:
+    return tuple(Layer(Path(path), ImageFormat(kind)) for path, kind in layers)
 
 
 class Subject:
@@ -237,6 +242,15 @@ class Subject:
                 "shared": sum(result.bytes_shared for result in results),
             },
         }
+
+    def hash(self, chain: list[tuple[str, str]]) -> dict[str, Any]:
+        """Read a disk (its files, top first, and their formats) and compute its digests."""
+        disk = Disk(None, _chain(chain), 0)
+        resident, usage = memory("VmRSS"), Usage()
+        ports = self._app.ports
+        with ports.work.directory() as work:
+            hash_disk(disk, work / "manifest", ports.images, ports.progress)
+        return {**usage.since(), "resident": resident}
 
     def verify(self, number: str, subject: str, *, scrub: bool) -> dict[str, Any]:
         """Read one base or replica of a version and compare every chunk with the manifest."""

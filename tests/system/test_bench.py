@@ -34,6 +34,7 @@ def test_a_row_is_measured_checked_and_reported(tmp_path: Path, repository: Path
         "galleria": 2,
         "qemu-img": 2,
         "write": 2,
+        "hash": 2,
     }
     run = cell["timings"]["galleria"][0]
     assert 0 < run["peak"] < 96 << 20
