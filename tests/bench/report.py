@@ -57,6 +57,12 @@ def document_of(figure: Figure) -> dict[str, Any]:
 # --- Markdown ------------------------------------------------------------------------------------
 
 
+HEADS = (
+    *("row", "on", "cache", "peer", "galleria", "peer", "result", "target", "met"),
+    *("write", "hash", "CPU s"),
+)
+
+
 def markdown(records: Sequence[Cell], judged: Mapping[str, Sequence[Figure]]) -> str:
     if not records:
         return "Nothing was measured.\n"
@@ -106,9 +112,7 @@ def _facts(records: Sequence[Cell]) -> str:
 def _table_of(
     names: Sequence[str], by_name: Mapping[str, Cell], judged: Mapping[str, Sequence[Figure]]
 ) -> str:
-    heads = ("row", "on", "cache", "peer", "galleria", "peer", "result", "target", "met")
-    heads += ("write", "hash", "CPU s")
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    lines = [f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS)]
     for name in names:
         cell = by_name[name]
         for figure in judged[name]:
