@@ -5,7 +5,7 @@ import io
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -279,6 +279,79 @@ def forged(content: bytes, *, xxh3: bool, blake: bool) -> ManifestReader:
         writer.add(Leaf(leaf.xxh3 if xxh3 else bytes(16), leaf.blake3 if blake else b"f" * 32))
     writer.finish()
     return ManifestReader(file)
+
+
+class Beside(MemorySource):
+    """All of its data lies in one file, in the same place."""
+
+    def __init__(self, disk: Disk) -> None:
+        super().__init__(
+            disk.raw,
+            [
+                replace(extent, offset=extent.start) if extent.kind is Kind.DATA else extent
+                for extent in disk.extents
+            ],
+        )
+
+    def file(self, layer: int) -> int | None:
+        return 7
+
+
+class Twin(MemorySink):
+    """What is the same bytes, is the same blocks; what is zero, is a hole."""
+
+    def __init__(self, parent: bytes, file: bytes) -> None:
+        super().__init__(len(file), parent)
+        self._file = file
+
+    def holds(self, file: int | None, area: Range, offset: int) -> bool:
+        wanted = bytes(area.length) if file is None else self._file[area.start : area.end]
+        return self.content[offset : offset + area.length] == wanted
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@given(pairs(), st.sampled_from([1, 2, 4]))
+def test_what_is_in_blocks_of_the_parent_too_is_not_read(
+    pair: tuple[Disk, Disk], request_leaves: int
+) -> None:
+    parent, disk = pair
+    source, sink = Beside(disk), Twin(parent.content, disk.raw)
+    target = Target("twin", sink, manifest_of(parent.content))
+    result, _ = copied(source, [target], request_size=request_leaves * LEAF)
+    assert bytes(sink.content) == disk.content
+    assert result.root == copied(MemorySource(disk.content), [])[0].root
+    assert result.stats.read == source.bytes_read
+    if parent.content == disk.content:
+        assert source.bytes_read == 0
+
+
+def test_of_a_disk_that_changed_or_grew_the_rest_is_not_read() -> None:
+    old = pattern(1, 3 * LEAF) + pattern(2, 1024)
+    grown, changed = old + bytes(SECTOR), bytearray(old)
+    changed[LEAF + 7] ^= 1
+    for content, read in ((old, 0), (bytes(changed), LEAF), (grown, len(grown))):
+        disk = Disk([Extent(0, len(content), Kind.DATA)], content, content)
+        source, sink = Beside(disk), Twin(old, content)
+        target = Target("twin", sink, manifest_of(old))
+        result, _ = copied(source, [target], request_size=LEAF)
+        assert source.bytes_read == read
+        assert bytes(sink.content) == content
+        assert result.root == copied(MemorySource(content), [])[0].root
+
+
+@pytest.mark.parametrize("hole", [Range(0, 1024), Range(2048, 512), Range(LEAF - 512, 512)])
+def test_a_hole_where_the_parent_has_blocks_is_a_change(hole: Range) -> None:
+    """Before, between and after data that is in blocks of both."""
+    old = pattern(1, LEAF)
+    content = old[: hole.start] + bytes(hole.length) + old[hole.end :]
+    data = [Range(0, hole.start), Range(hole.end, LEAF - hole.end)]
+    extents = [Extent(area.start, area.length, Kind.DATA) for area in data if area.length]
+    extents.append(Extent(hole.start, hole.length, Kind.ZERO))
+    disk = Disk(sorted(extents, key=lambda extent: extent.start), content, content)
+    sink = Twin(old, content)
+    result, _ = copied(Beside(disk), [Target("twin", sink, manifest_of(old))])
+    assert bytes(sink.content) == content
+    assert result.root == copied(MemorySource(content), [])[0].root
 
 
 def test_an_equal_xxh3_never_keeps_a_leaf() -> None:
