@@ -20,8 +20,8 @@ from pipeline.guest.windows.inventory import windows_inventory
 from pipeline.ports import Guest, GuestFacts, GuestHost, GuestSession, Images, Progress
 from pipeline.stages.ingest import Disk
 
-# verdicts that a Generalized definition does not take
 NO_FACTS = GuestFacts("unknown")
+# verdicts that a Generalized definition does not take
 CONTRADICTIONS = ("specialized", "half-way")
 
 

@@ -228,17 +228,23 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_a_map_is_asked_for_once_and_again_when_the_file_changed(
-    sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[Chain] = []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Chain]:
+    """The disks that qemu has been asked to map."""
+    chains: list[Chain] = []
     ask = qemu.map_extents
 
     def counted(sandbox: Sandbox, chain: Chain) -> IO[bytes]:
-        asked.append(chain)
+        chains.append(chain)
         return ask(sandbox, chain)
 
     monkeypatch.setattr(qemu, "map_extents", counted)
+    return chains
+
+
+def test_a_map_is_asked_for_once_and_again_when_the_file_changed(
+    sample: Sample, tmp_path: Path, asked: list[Chain]
+) -> None:
     images = QemuImages(Sandbox())
     layer = VARIANTS["qcow2"].build(sample.raw, tmp_path, "mapped")
     time.sleep(0.1)
@@ -262,17 +268,9 @@ def test_a_map_is_asked_for_once_and_again_when_the_file_changed(
 
 
 def test_a_file_that_was_changed_just_now_is_mapped_again(
-    sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sample: Sample, tmp_path: Path, asked: list[Chain], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its next change may come within the same tick of the clock."""
-    asked: list[Chain] = []
-    ask = qemu.map_extents
-
-    def counted(sandbox: Sandbox, chain: Chain) -> IO[bytes]:
-        asked.append(chain)
-        return ask(sandbox, chain)
-
-    monkeypatch.setattr(qemu, "map_extents", counted)
     monkeypatch.setattr(maps, "TICKS", 1000.0)
     layer = VARIANTS["qcow2"].build(sample.raw, tmp_path, "fresh")
     images = QemuImages(Sandbox())
