@@ -249,7 +249,8 @@ def caching(values: Iterable[str], option: str) -> dict[int | None, HostCaching]
     found: dict[int | None, HostCaching] = {}
     for lun, texts in of_disks(values, option).items():
         if len(texts) > 1:
-            raise click.UsageError(f"{option}: {'a disk' if lun is None else lun} has it twice")
+            disk = "a disk" if lun is None else f"LUN {lun}"
+            raise click.UsageError(f"{option}: {disk} has it twice")
         found[lun] = enum_value(HostCaching, texts[0], option)
     return found
 

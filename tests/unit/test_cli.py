@@ -208,6 +208,17 @@ def test_json_has_a_schema_version(
 # --- arguments ------------------------------------------------------------------------------------
 
 
+def test_a_disk_has_one_host_caching() -> None:
+    assert {
+        lun: kind.value for lun, kind in arguments.caching(["None", "0=ReadOnly"], "-x").items()
+    } == {
+        None: "None",
+        0: "ReadOnly",
+    }
+    with pytest.raises(click.UsageError, match="-x: LUN 0 has it twice"):
+        arguments.caching(["0=None", "0=ReadOnly"], "-x")
+
+
 def test_target_regions_are_those_of_az() -> None:
     found = arguments.target_regions(
         ["eu=2", "'UK South' us=1=standard_zrs", "asia=premium_lrs"], ()
