@@ -485,6 +485,37 @@ def test_the_window_is_bounded() -> None:
     assert 0 < ahead <= 2 * reading.THREADS + 2
 
 
+def test_what_is_settled_goes_ahead_of_a_slow_request_but_not_without_end() -> None:
+    slow = threading.Event()
+    taken: list[int] = []
+
+    def tasks() -> Iterator[int]:
+        for number in range(3 * reading.WINDOW):
+            taken.append(number)
+            yield number
+
+    def perform(number: int, _: memoryview) -> reading.Leaves:
+        if number == 0:
+            slow.wait()
+        return ()
+
+    results = reading.in_order(tasks(), perform, settled=lambda number: number > 0)
+    done: list[int] = []
+    thread = threading.Thread(target=lambda: done.extend(number for number, _ in results))
+    thread.start()
+    try:
+        deadline = time.monotonic() + 30
+        while len(taken) <= reading.WINDOW and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        ahead = len(taken)
+    finally:
+        slow.set()
+        thread.join()
+    assert ahead == reading.WINDOW + 1
+    assert done == list(range(3 * reading.WINDOW))
+
+
 @pytest.mark.parametrize(
     "extents",
     [
