@@ -102,10 +102,10 @@ def _facts(records: Sequence[Cell]) -> str:
         "include flushing the target's file system; a ratio is the median of the rounds' ratios, "
         "in brackets its extremes. Every output was compared with its source by `qemu-img compare`,"
         " outside the timed part. *write* is the time of writing the same bytes by themselves on "
-        "the same file system in the same rounds, and its part of the peer's: what the disk "
-        "allowed; *hash* the time of reading the source and computing both digests, with nothing "
-        "written: what the processor allowed. The file systems are made afresh for every run, on "
-        "loop devices with direct I/O over one preallocated file."
+        "the same file system in the same rounds, plainly, and its part of the peer's: a "
+        "scale of what the disk did; *hash* the time of reading the source and computing both "
+        "digests, with nothing written: what the processor allowed. The file systems are made "
+        "afresh for every run, on loop devices with direct I/O over one preallocated file."
     )
 
 
