@@ -12,38 +12,38 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
-from adapters import command
 from adapters.catalog import open_catalog
 from adapters.config import Config
-from adapters.emulator import Firmware, QemuBoots
+from adapters.filesystem.work import WorkDirectory
 from adapters.guestfs.client import GuestfsHost
 from adapters.guestfs.luks import Key
 from adapters.images import Policy, QemuImages
-from adapters.owners import ProcessOwners
 from adapters.pins import FilePins
+from adapters.process import command
+from adapters.process.owners import ProcessOwners
+from adapters.process.sandbox import Sandbox
+from adapters.process.usage import cpu_seconds
+from adapters.qemu.emulator import Firmware, QemuBoots
 from adapters.qmp.machine import QemuMachines
-from adapters.sandbox import Sandbox
 from adapters.sources import HostSources
-from adapters.usage import cpu_seconds
 from adapters.vms import firmware
-from adapters.work import WorkDirectory
 from adapters.zones import DirectoryZone, create_zone, open_zone, zone_name
 from pipeline.errors import GalleriaError
-from pipeline.gallery.audit import Actor
+from pipeline.gallery.access.grants import Grants
+from pipeline.gallery.access.guard import guarded
+from pipeline.gallery.access.subjects import Access
+from pipeline.gallery.access.views import SharedViews
 from pipeline.gallery.audited import AuditedCatalog
-from pipeline.gallery.grants import Grants
-from pipeline.gallery.guard import guarded
-from pipeline.gallery.model import Architecture, ImageVersion, Region
 from pipeline.gallery.service import GalleryService
-from pipeline.gallery.spelling import EDGE
-from pipeline.gallery.subjects import Access
-from pipeline.gallery.views import SharedViews
-from pipeline.outside import Ports
-from pipeline.placement import storage_types
+from pipeline.jobs.context import Ports
+from pipeline.model import Architecture, ImageVersion, Region
+from pipeline.model.audit import Actor
+from pipeline.model.spelling import EDGE
 from pipeline.ports import Progress, Zone
 from pipeline.resources.opening import StoredSources
 from pipeline.resources.service import ResourceService
 from pipeline.resources.storing import Keeper
+from pipeline.storage.placement import storage_types
 
 if TYPE_CHECKING:
     from adapters.sources.download import Downloads

@@ -11,12 +11,13 @@ from enum import Enum
 from functools import partial
 from pathlib import Path
 
-from adapters import command, filesystem
 from adapters.catalog import open_catalog
 from adapters.config import Config
+from adapters.filesystem import calls
+from adapters.filesystem.profile import probe
 from adapters.guestfs import accelerator, fixed
-from adapters.profile import probe
-from adapters.sandbox import Sandbox
+from adapters.process import command
+from adapters.process.sandbox import Sandbox
 from adapters.text import bytes_text, printable
 from adapters.zones import open_zone
 from pipeline.errors import GalleriaError
@@ -246,9 +247,9 @@ def _zones(config: Config, sandbox: Sandbox) -> Iterator[Check]:
 def _zone(name: str, directory: Path, twins: list[str], sandbox: Sandbox) -> Check:
     open_zone(directory, sandbox=sandbox)
     profile = probe(directory)
-    free = bytes_text(filesystem.free_bytes(directory))
+    free = bytes_text(calls.free_bytes(directory))
     clones = "reflinks" if profile.reflink else "no reflinks"
-    found = f"{filesystem.kind(directory)}, {clones}, {free} free"
+    found = f"{calls.kind(directory)}, {clones}, {free} free"
     if twins:
         advice = f"on one file system with a zone of {', '.join(twins)}: they will fail together"
         return _space(Check(name, Verdict.WARN, found, advice), directory)
@@ -259,7 +260,7 @@ def _zone(name: str, directory: Path, twins: list[str], sandbox: Sandbox) -> Che
 
 
 def _space(check: Check, directory: Path) -> Check:
-    free = filesystem.free_bytes(directory)
+    free = calls.free_bytes(directory)
     if free >= LITTLE_SPACE:
         return check
     advice = f"only {bytes_text(free)} free: little room for images"
@@ -267,4 +268,4 @@ def _space(check: Check, directory: Path) -> Check:
 
 
 def _together(one: Path, other: Path) -> bool:
-    return one.is_dir() and other.is_dir() and filesystem.same_device(one, other)
+    return one.is_dir() and other.is_dir() and calls.same_device(one, other)

@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
-from adapters import command
+from adapters.process import command
 from fixtures import debian
 from fixtures.demonstration import Demonstration, begin_afresh
 from fixtures.demonstration import run as run_demonstration

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.errors import Conflict
 from pipeline.gallery import rules
-from pipeline.gallery.access import Assignment, Principal, covers
-from pipeline.gallery.audit import AuditEntry, AuditHead
-from pipeline.gallery.model import Gallery
-from pipeline.gallery.names import GalleryName
-from pipeline.gallery.sharing import Sharing
+from pipeline.gallery.access.decide import covers
+from pipeline.model import Gallery
+from pipeline.model.access import Assignment, Principal
+from pipeline.model.audit import AuditEntry, AuditHead
+from pipeline.model.names import GalleryName
+from pipeline.model.sharing import Sharing
 
 
 @dataclass

@@ -8,15 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.gallery import rules
-from pipeline.gallery.catalog import (
-    Catalog,
-    CatalogHealth,
-    CatalogReader,
-    CatalogWriter,
-    Counts,
-)
 from pipeline.gallery.latest import newest_first
-from pipeline.gallery.model import (
+from pipeline.model import (
     Channel,
     Deployment,
     Gallery,
@@ -28,8 +21,9 @@ from pipeline.gallery.model import (
     Subscription,
     Tenant,
 )
-from pipeline.gallery.names import DefinitionName, GalleryName, VersionName, VersionNumber
-from pipeline.gallery.spelling import region_key
+from pipeline.model.names import DefinitionName, GalleryName, VersionName, VersionNumber
+from pipeline.model.spelling import region_key
+from pipeline.ports.catalog import Catalog, CatalogHealth, CatalogReader, CatalogWriter, Counts
 from tests.memory_access import AccessState, AccessView
 from tests.memory_resources import ResourceState, ResourceView
 

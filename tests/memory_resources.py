@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from pipeline.resources.model import Resource
-from pipeline.resources.names import ResourceKind, ResourceName
+from pipeline.model.resource_names import ResourceKind, ResourceName
+from pipeline.model.resources import Resource
 
 
 @dataclass

@@ -5,8 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipeline.gallery.catalog import Owners
-from pipeline.gallery.model import (
+from pipeline.model import (
     DiskSource,
     Gallery,
     Identifier,
@@ -23,7 +22,8 @@ from pipeline.gallery.model import (
     TargetRegion,
     VersionRequest,
 )
-from pipeline.gallery.names import parse_definition, parse_gallery, parse_version
+from pipeline.model.names import parse_definition, parse_gallery, parse_version
+from pipeline.ports.owners import Owners
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 REGIONS = (Region("eu"), Region("us"), Region("UK South"))

@@ -12,13 +12,13 @@ from adapters.catalog import tables as t
 from adapters.catalog.conditions import IS_GALLERY, gallery_keys
 from pipeline.errors import Conflict
 from pipeline.gallery import rules
-from pipeline.gallery.access import Assignment, Principal
-from pipeline.gallery.access_catalog import AccessReader, AccessWriter
-from pipeline.gallery.audit import AuditEntry, AuditHead
 from pipeline.gallery.documents import decode, encode
-from pipeline.gallery.model import Gallery
-from pipeline.gallery.names import GalleryName
-from pipeline.gallery.sharing import Sharing
+from pipeline.model import Gallery
+from pipeline.model.access import Assignment, Principal
+from pipeline.model.audit import AuditEntry, AuditHead
+from pipeline.model.names import GalleryName
+from pipeline.model.sharing import Sharing
+from pipeline.ports.access_catalog import AccessReader, AccessWriter
 
 PAGE = 500  # entries of the audit record that are fetched at a time
 

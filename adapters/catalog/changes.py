@@ -13,9 +13,8 @@ from adapters.catalog.queries import Reader
 from adapters.catalog.resources import ResourceChanges
 from adapters.catalog.versions import VersionChanges
 from pipeline.gallery import rules
-from pipeline.gallery.catalog import CatalogWriter
 from pipeline.gallery.documents import encode
-from pipeline.gallery.model import (
+from pipeline.model import (
     Channel,
     Deployment,
     Gallery,
@@ -25,8 +24,9 @@ from pipeline.gallery.model import (
     Subscription,
     Tenant,
 )
-from pipeline.gallery.names import DefinitionName, GalleryName
-from pipeline.gallery.spelling import region_key
+from pipeline.model.names import DefinitionName, GalleryName
+from pipeline.model.spelling import region_key
+from pipeline.ports.catalog import CatalogWriter
 
 _GALLERY_ID = select(t.galleries.c.id).where(IS_GALLERY)
 

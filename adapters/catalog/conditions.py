@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import and_, bindparam
 
 from adapters.catalog import tables as t
-from pipeline.gallery.names import DefinitionName, GalleryName, VersionName
+from pipeline.model.names import DefinitionName, GalleryName, VersionName
 
 # Parameters must not be called as columns are: in an UPDATE those are what is set.
 IN_SUBSCRIPTION = and_(

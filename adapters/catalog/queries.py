@@ -18,9 +18,8 @@ from adapters.catalog.conditions import (
 )
 from adapters.catalog.resources import ResourceQueries
 from adapters.catalog.versions import VersionQueries
-from pipeline.gallery.catalog import CatalogReader, Counts
 from pipeline.gallery.documents import decode
-from pipeline.gallery.model import (
+from pipeline.model import (
     Channel,
     Deployment,
     Gallery,
@@ -31,8 +30,9 @@ from pipeline.gallery.model import (
     Subscription,
     Tenant,
 )
-from pipeline.gallery.names import DefinitionName, GalleryName
-from pipeline.gallery.spelling import region_key
+from pipeline.model.names import DefinitionName, GalleryName
+from pipeline.model.spelling import region_key
+from pipeline.ports.catalog import CatalogReader, Counts
 
 T = TypeVar("T")
 

@@ -5,9 +5,9 @@ from sqlalchemy.sql import ColumnElement
 
 from adapters.catalog.resource_tables import resources
 from pipeline.gallery.documents import decode, encode
-from pipeline.resources.catalog import ResourceReader, ResourceWriter
-from pipeline.resources.model import KINDS, Resource
-from pipeline.resources.names import ResourceKind, ResourceName
+from pipeline.model.resource_names import ResourceKind, ResourceName
+from pipeline.model.resources import KINDS, Resource
+from pipeline.ports.resource_catalog import ResourceReader, ResourceWriter
 
 
 class ResourceQueries:

@@ -26,7 +26,7 @@ from pipeline.errors import (
     VerificationFailed,
 )
 from pipeline.gallery import audit
-from pipeline.gallery.catalog import Catalog, CatalogHealth, CatalogReader, CatalogWriter
+from pipeline.ports.catalog import Catalog, CatalogHealth, CatalogReader, CatalogWriter
 
 BUSY_SECONDS = 30.0
 WRITERS_LOCK = 0x67616C6C  # PostgreSQL advisory lock: writers take turns, as they do in SQLite

@@ -34,9 +34,9 @@ from adapters.catalog.conditions import (
 )
 from pipeline.gallery import rules
 from pipeline.gallery.documents import decode, encode
-from pipeline.gallery.model import ImageVersion
-from pipeline.gallery.names import DefinitionName, VersionName, VersionNumber
-from pipeline.gallery.spelling import region_key
+from pipeline.model import ImageVersion
+from pipeline.model.names import DefinitionName, VersionName, VersionNumber
+from pipeline.model.spelling import region_key
 
 PAGES = (1, 16)  # versions that are fetched at a time, first: `latest` mostly needs one
 PAGE = 100  # and then

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from pipeline.gallery.documents import parse_date
-from pipeline.gallery.model import (
+from pipeline.model import (
     AdditionalReplicaSet,
     Feature,
     HostCaching,
@@ -18,8 +18,8 @@ from pipeline.gallery.model import (
     StorageAccountType,
     TargetRegion,
 )
-from pipeline.gallery.names import parse_number
-from pipeline.gallery.spelling import EDGE, region_key
+from pipeline.model.names import parse_number
+from pipeline.model.spelling import EDGE, region_key
 
 ALL_SUBSCRIPTIONS = click.option(
     "--all-subscriptions",

@@ -8,8 +8,8 @@ import click
 from adapters.cli.context import Settings, cased, configured_region, own_version
 from adapters.cli.lazy import Command
 from adapters.text import fields, printable, seconds_text
-from pipeline.boot import SECONDS
-from pipeline.bootcheck import boot_version, console_log
+from pipeline.guest.boot import SECONDS
+from pipeline.jobs.boot_check import boot_version, console_log
 
 
 @click.command("boot-check", cls=Command)

@@ -18,11 +18,12 @@ from adapters.cli.publishing import background_text, in_background, published_te
 from adapters.cli.requests import spec_request
 from pipeline.errors import GalleriaError
 from pipeline.gallery.documents import encode
-from pipeline.gallery.model import ImageVersion
-from pipeline.gallery.names import DefinitionName
-from pipeline.outside import Ports
-from pipeline.preview import Action, find_version, judge, next_patch, preview
-from pipeline.publish import PublishRequest, Wait, described, publish
+from pipeline.jobs.context import Ports
+from pipeline.jobs.plan import Action, find_version, judge, next_patch, preview
+from pipeline.jobs.request import PublishRequest, Wait, described
+from pipeline.model import ImageVersion
+from pipeline.model.names import DefinitionName
+from pipeline.publish import publish
 
 if TYPE_CHECKING:
     from adapters.app import App
@@ -79,8 +80,8 @@ def _at_once(
 ) -> dict[int, Built]:
     """Each group in a process of its own, with appliances of its own: a hostile file system that
     took one over would reach no other guest's disk. Raises the first error when all have ended."""
-    from adapters.batch import together
     from adapters.cli import explain
+    from adapters.process.batch import together
 
     def task(indexes: Sequence[int]) -> dict[int, Built]:
         names = ", ".join(str(plans[index].path) for index in indexes)

@@ -9,8 +9,8 @@ import click
 from adapters.cli import arguments
 from adapters.text import bytes_text, printable, table
 from pipeline.errors import Refused
-from pipeline.gallery.names import DefinitionName, GalleryName
-from pipeline.removal import Cascade, delete_cascade, plan_cascade
+from pipeline.jobs.delete import Cascade, delete_cascade, plan_cascade
+from pipeline.model.names import DefinitionName, GalleryName
 
 if TYPE_CHECKING:
     from adapters.app import App

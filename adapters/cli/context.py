@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.gallery.documents import camel
-from pipeline.gallery.names import DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, GalleryName
+from pipeline.model.names import DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, GalleryName
 
 if TYPE_CHECKING:
     from adapters.app import App
     from adapters.config import Config
-    from pipeline.gallery.model import ImageVersion
+    from pipeline.model import ImageVersion
     from pipeline.ports import Progress
 
 SCHEMA_VERSION = 1
@@ -86,8 +86,8 @@ class Settings:
 def configured_region(app: "App", name: str) -> str:
     """A region, or an edge zone, in the spelling of the configuration; raises InvalidParameter if
     it is not there."""
-    from pipeline.gallery.model import Region
     from pipeline.gallery.rules import known_region
+    from pipeline.model import Region
 
     return known_region(name, [Region(known) for known in app.zones], edge_zones=True).name
 
@@ -96,7 +96,7 @@ def own_version(app: "App", reference: str, region: str | None = None) -> "Image
     """The version of a gallery in which the user has a role; raises InvalidParameter for a shared
     name: its users may deploy and copy it, and are told nothing else of it."""
     from pipeline.errors import InvalidParameter
-    from pipeline.gallery.shared_ids import is_shared_reference
+    from pipeline.gallery.access.shared_ids import is_shared_reference
 
     if is_shared_reference(reference):
         raise InvalidParameter(

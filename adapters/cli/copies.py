@@ -12,11 +12,11 @@ from adapters.cli.versions import region_table
 from adapters.text import bytes_text, fields, printable, table
 from pipeline.errors import VerificationFailed
 from pipeline.gallery.documents import encode
-from pipeline.maintain import Verdict, verify_report, verify_sources, verify_version
+from pipeline.jobs.files import export_version
+from pipeline.jobs.replicate import replicate_version
+from pipeline.jobs.verify import Verdict, verify_report, verify_sources, verify_version
 from pipeline.ports import ImageFormat
-from pipeline.replication import replicate_version
-from pipeline.single import export_version
-from pipeline.stages.ingest import disk_name
+from pipeline.sources.ingest import disk_name
 
 REFERENCE = click.argument("reference", metavar="GALLERY/DEFINITION[/VERSION]")
 

@@ -5,8 +5,8 @@ import click
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
 from adapters.text import bytes_text, table
-from pipeline.cost import cost
-from pipeline.gallery.names import parse_gallery
+from pipeline.jobs.cost import cost
+from pipeline.model.names import parse_gallery
 
 
 @click.command("cost", cls=Command)

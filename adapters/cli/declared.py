@@ -13,7 +13,7 @@ from adapters.cli import arguments
 from pipeline.errors import InvalidParameter
 from pipeline.gallery import rules
 from pipeline.gallery.documents import decode
-from pipeline.gallery.model import (
+from pipeline.model import (
     ReplicationMode,
     SafetyProfile,
     SecurityProfile,
@@ -26,8 +26,8 @@ from pipeline.gallery.model import (
     UefiSettings,
     VersionRequest,
 )
-from pipeline.gallery.names import parse_version
-from pipeline.gallery.spelling import region_key
+from pipeline.model.names import parse_version
+from pipeline.model.spelling import region_key
 
 declared_options = arguments.options(
     arguments.repeated(

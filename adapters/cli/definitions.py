@@ -13,7 +13,7 @@ from adapters.cli.lazy import Group
 from adapters.cli.properties import SET, assigned, settled
 from adapters.text import fields, printable, table
 from pipeline.gallery.documents import encode
-from pipeline.gallery.model import (
+from pipeline.model import (
     Architecture,
     Disallowed,
     Feature,
@@ -26,7 +26,7 @@ from pipeline.gallery.model import (
     Recommended,
     ResourceRange,
 )
-from pipeline.gallery.names import parse_definition, parse_gallery
+from pipeline.model.names import parse_definition, parse_gallery
 
 NAME = click.argument("name", metavar="GALLERY/DEFINITION")
 _RECOMMENDED = arguments.options(

@@ -12,11 +12,11 @@ from adapters.text import fields, printable, table
 from pipeline.deploying.deploy import DeployRequest, deploy, vm_names
 from pipeline.deploying.release import find, release
 from pipeline.errors import InvalidParameter
+from pipeline.gallery.access.shared_ids import shared_name
 from pipeline.gallery.documents import encode
-from pipeline.gallery.model import Deployment, ImageDefinition, OsProfile, OsState
-from pipeline.gallery.names import names_definition, parse_definition
-from pipeline.gallery.shared_ids import shared_name
-from pipeline.stages.ingest import disk_name
+from pipeline.model import Deployment, ImageDefinition, OsProfile, OsState
+from pipeline.model.names import names_definition, parse_definition
+from pipeline.sources.ingest import disk_name
 
 profile_options = arguments.options(
     click.option("--hostname", metavar="NAME", help="Computer name. Default: the VM's."),

@@ -8,7 +8,7 @@ import click
 from adapters.cli import resources
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Group
-from pipeline.resources.names import ResourceKind, parse_resource
+from pipeline.model.resource_names import ResourceKind, parse_resource
 
 NAME = click.argument("name", metavar="NAME|ID")
 DISK = ResourceKind.DISK

@@ -15,9 +15,7 @@ from adapters.text import bytes_text, fields, printable
 from pipeline.data.chunks import LEAF, leaf_length
 from pipeline.data.manifest import Run
 from pipeline.errors import UnsafeImage
-from pipeline.gallery.model import Architecture
-from pipeline.ports import GuestFacts, ImageFacts, ImageFormat
-from pipeline.single import (
+from pipeline.jobs.files import (
     Examination,
     arm_file,
     convert_file,
@@ -25,7 +23,9 @@ from pipeline.single import (
     generalize_file,
     hash_file,
 )
-from pipeline.sources import parse_disk
+from pipeline.model import Architecture
+from pipeline.ports import GuestFacts, ImageFacts, ImageFormat
+from pipeline.sources.supply import parse_disk
 
 FORMATS = click.Choice(["raw", "vhd", "vhdx", "qcow2"])
 FILE = click.argument("file", metavar="FILE[@SNAPSHOT]")

@@ -14,9 +14,9 @@ from adapters.cli.lazy import Group
 from adapters.cli.properties import SET, assigned, settled
 from adapters.text import fields, table
 from pipeline.errors import InvalidParameter
-from pipeline.gallery.model import Gallery, SharingPermissions, SoftDeletePolicy
-from pipeline.gallery.names import parse_gallery
-from pipeline.gallery.shared_ids import unique_name
+from pipeline.gallery.access.shared_ids import unique_name
+from pipeline.model import Gallery, SharingPermissions, SoftDeletePolicy
+from pipeline.model.names import parse_gallery
 
 NAME = click.argument("name", metavar="GALLERY")
 

@@ -10,8 +10,8 @@ from adapters.cli.context import Settings
 from adapters.cli.guests import plan_of, plan_options
 from adapters.cli.lazy import Group
 from adapters.cli.sources import source_options, sources_of
-from pipeline.gallery.model import HostCaching, StorageAccountType
-from pipeline.resources.names import ResourceKind, parse_resource
+from pipeline.model import HostCaching, StorageAccountType
+from pipeline.model.resource_names import ResourceKind, parse_resource
 
 if TYPE_CHECKING:
     from pipeline.resources.images import Storage

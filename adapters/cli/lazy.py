@@ -11,7 +11,7 @@ import click
 from adapters.cli.completion import type_of
 from adapters.cli.context import Settings
 from adapters.text import printable
-from pipeline.gallery.names import DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, qualified
+from pipeline.model.names import DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, qualified
 
 PROGRESS_MODES = ("auto", "bar", "plain", "json", "none")
 

@@ -9,9 +9,9 @@ from adapters.cli.context import Settings, own_version
 from adapters.cli.lazy import Command, Group
 from adapters.text import table
 from pipeline.gallery.documents import encode
-from pipeline.gallery.names import parse_definition, parse_reference
 from pipeline.gallery.rules.retention import Retention
-from pipeline.removal import apply_retention
+from pipeline.jobs.delete import apply_retention
+from pipeline.model.names import parse_definition, parse_reference
 
 _UNITS = {"d": 1, "w": 7, "m": 30, "y": 365}
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.text import printable
 from pipeline.resources.lineage import Family, Lineage, Step, Thing, document
-from pipeline.stages.ingest import disk_name
+from pipeline.sources.ingest import disk_name
 
 if TYPE_CHECKING:
     from adapters.app import App

@@ -3,8 +3,8 @@
 from typing import Any
 
 from adapters.text import bytes_text, fields, table
-from pipeline.preview import Action, Preview
-from pipeline.publish import PublishRequest
+from pipeline.jobs.plan import Action, Preview
+from pipeline.jobs.request import PublishRequest
 
 _ACTIONS = {
     Action.PUBLISH: "publish a new version",

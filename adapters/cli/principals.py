@@ -6,11 +6,11 @@ from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Group
 from adapters.text import printable, table
-from pipeline.gallery.access import Assignment, Principal, PrincipalKind
+from pipeline.gallery.access.grants import parse_scope
+from pipeline.gallery.access.roles import ROLES
 from pipeline.gallery.documents import encode
-from pipeline.gallery.grants import parse_scope
-from pipeline.gallery.names import DEFAULT_TENANT
-from pipeline.gallery.roles import ROLES, Role
+from pipeline.model.access import Assignment, Principal, PrincipalKind, Role
+from pipeline.model.names import DEFAULT_TENANT
 
 NAME = click.argument("name", metavar="PRINCIPAL")
 

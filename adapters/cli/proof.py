@@ -10,15 +10,15 @@ import click
 from adapters.cli.context import Settings, cased, own_version
 from adapters.cli.lazy import Command
 from adapters.text import bytes_text, fields, seconds_text, table
-from pipeline.diff import Difference, Names, difference
 from pipeline.errors import NotFound
 from pipeline.gallery.documents import camel
-from pipeline.gallery.model import ImageVersion
 from pipeline.guest.profiles import Plan
-from pipeline.proof import check, file_disks, try_generalize, version_disks
-from pipeline.sources import parse_disk
-from pipeline.stages.ingest import Disk, disk_name
-from pipeline.stages.look import Look
+from pipeline.guest.survey import Look
+from pipeline.jobs.diff import Difference, Names, difference
+from pipeline.jobs.dry_run import check, file_disks, try_generalize, version_disks
+from pipeline.model import ImageVersion
+from pipeline.sources.ingest import Disk, disk_name
+from pipeline.sources.supply import parse_disk
 
 if TYPE_CHECKING:
     from adapters.app import App

@@ -9,7 +9,7 @@ import click
 
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.documents import decode, encode
-from pipeline.gallery.model import Gallery, ImageDefinition, ProvisioningState
+from pipeline.model import Gallery, ImageDefinition, ProvisioningState
 
 T = TypeVar("T")
 

@@ -19,11 +19,12 @@ from adapters.cli.timing import stats_text
 from adapters.cli.versions import region_table
 from adapters.text import printable, seconds_text
 from pipeline.gallery.documents import encode
-from pipeline.gallery.model import ImageVersion
-from pipeline.gallery.names import parse_version
-from pipeline.outside import Ports
-from pipeline.proof import try_publish
-from pipeline.publish import PublishRequest, Wait, publish
+from pipeline.jobs.context import Ports
+from pipeline.jobs.dry_run import try_publish
+from pipeline.jobs.request import PublishRequest, Wait
+from pipeline.model import ImageVersion
+from pipeline.model.names import parse_version
+from pipeline.publish import publish
 
 
 @click.command("publish", cls=Command)
@@ -87,7 +88,7 @@ def request_of(name: str, values: Mapping[str, Any], regions: Iterable[str]) -> 
 def in_background(settings: Settings, job: Callable[[Ports], ImageVersion]) -> dict[str, Any]:
     """Publish in a process of its own. Returns, with what it says of itself, when the rules have
     passed and the number is taken; what is refused is refused here. The child never returns."""
-    from adapters.background import split
+    from adapters.process.background import split
 
     side = split()
     if isinstance(side, int):

@@ -10,10 +10,10 @@ from adapters.cli.lazy import Group
 from adapters.cli.showing import show
 from adapters.cli.versions import list_versions, region_table
 from pipeline.gallery.documents import encode
-from pipeline.gallery.names import parse_definition, parse_version
 from pipeline.gallery.rules import VersionChange
-from pipeline.removal import delete_version, purge_expired
-from pipeline.update import update_version
+from pipeline.jobs.delete import delete_version, purge_expired
+from pipeline.jobs.update import update_version
+from pipeline.model.names import parse_definition, parse_version
 
 NAME = click.argument("name", metavar="GALLERY/DEFINITION/VERSION")
 

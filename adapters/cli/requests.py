@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 from adapters.cli.guests import own_script
 from adapters.cli.sources import spec_sources
 from pipeline.gallery.documents import decode, parse_date
-from pipeline.gallery.model import (
+from pipeline.guest.profiles import Plan, select
+from pipeline.jobs.request import PublishRequest, Wait
+from pipeline.model import (
     AdditionalReplicaSet,
     PurchasePlan,
     SafetyProfile,
@@ -17,10 +19,8 @@ from pipeline.gallery.model import (
     UefiSettings,
     VersionRequest,
 )
-from pipeline.gallery.names import DefinitionName, VersionName, parse_gallery, parse_number
-from pipeline.gallery.spelling import EDGE
-from pipeline.guest.profiles import Plan, select
-from pipeline.publish import PublishRequest, Wait
+from pipeline.model.names import DefinitionName, VersionName, parse_gallery, parse_number
+from pipeline.model.spelling import EDGE
 
 if TYPE_CHECKING:
     from adapters.spec import Generalize, SourceMachine, Spec, SpecRegion

@@ -12,18 +12,12 @@ from adapters.text import bytes_text, fields, table
 from pipeline.errors import NotFound
 from pipeline.gallery import rules
 from pipeline.gallery.documents import encode
-from pipeline.gallery.model import Architecture, HyperVGeneration, OsType
-from pipeline.resources.model import Disk, DiskControllerTypes, ManagedImage, Resource, Snapshot
-from pipeline.resources.names import ResourceKind, ResourceName, resource_of
-from pipeline.sources import (
-    AnySource,
-    DiskKinds,
-    SnapshotSource,
-    StoredDiskSource,
-    VmSource,
-    parse_disk,
-)
-from pipeline.stages.ingest import disk_name
+from pipeline.model import Architecture, HyperVGeneration, OsType
+from pipeline.model.resource_names import ResourceKind, ResourceName, resource_of
+from pipeline.model.resources import Disk, DiskControllerTypes, ManagedImage, Resource, Snapshot
+from pipeline.model.sources import AnySource, DiskKinds, SnapshotSource, StoredDiskSource, VmSource
+from pipeline.sources.ingest import disk_name
+from pipeline.sources.supply import parse_disk
 
 if TYPE_CHECKING:
     from adapters.app import App

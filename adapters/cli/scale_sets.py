@@ -15,9 +15,9 @@ from adapters.cli.deploying import (
 from adapters.cli.lazy import Group
 from adapters.text import fields, table
 from pipeline.deploying import scale_sets as jobs
+from pipeline.gallery.access.shared_ids import is_shared_reference, shared_name
 from pipeline.gallery.documents import encode
-from pipeline.gallery.model import Deployment, ScaleSet
-from pipeline.gallery.shared_ids import is_shared_reference, shared_name
+from pipeline.model import Deployment, ScaleSet
 
 COUNT = click.option("--count", required=True, type=int, metavar="N", help="How many VMs.")
 IMAGE = click.option(

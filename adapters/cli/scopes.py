@@ -9,7 +9,7 @@ from adapters.cli.context import Settings
 from adapters.cli.lazy import Group
 from adapters.text import fields, table
 from pipeline.gallery.documents import encode
-from pipeline.gallery.names import DEFAULT_TENANT
+from pipeline.model.names import DEFAULT_TENANT
 
 ID = click.argument("identity", metavar="SUBSCRIPTION")
 NAME = click.argument("name", metavar="GROUP")

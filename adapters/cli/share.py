@@ -8,10 +8,10 @@ from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Group
 from adapters.text import fields
-from pipeline.gallery.model import SharingPermissions
-from pipeline.gallery.names import parse_gallery
-from pipeline.gallery.shared_ids import unique_name
-from pipeline.gallery.sharing import Community, Sharing
+from pipeline.gallery.access.shared_ids import unique_name
+from pipeline.model import SharingPermissions
+from pipeline.model.names import parse_gallery
+from pipeline.model.sharing import Community, Sharing
 
 GALLERY = click.argument("name", metavar="GALLERY")
 

@@ -10,10 +10,10 @@ from adapters.cli import arguments
 from adapters.cli.context import Settings, configured_region
 from adapters.cli.lazy import Command
 from adapters.text import bytes_text, fields, printable, table
+from pipeline.gallery.access.shared_ids import parse_shared
+from pipeline.gallery.access.views import SharedGallery, SharedTo, SharedViews
 from pipeline.gallery.documents import encode
-from pipeline.gallery.model import ImageDefinition, ImageVersion, SharingPermissions
-from pipeline.gallery.shared_ids import parse_shared
-from pipeline.gallery.views import SharedGallery, SharedTo, SharedViews
+from pipeline.model import ImageDefinition, ImageVersion, SharingPermissions
 
 PAGE = 100  # galleries
 LOCATION = click.option("--location", "-l", metavar="REGION", help="Those of this region alone.")

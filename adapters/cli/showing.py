@@ -17,8 +17,11 @@ from adapters.cli.timing import stats_text
 from adapters.cli.versions import end_of_life, marks, minute, region_table
 from adapters.cli.watch import watch
 from adapters.text import bytes_text, fields, printable, table
+from pipeline.gallery.access.shared_ids import is_shared_reference
 from pipeline.gallery.documents import encode
-from pipeline.gallery.model import (
+from pipeline.gallery.validations import ValidationsProfile, ValidationStatus, validations
+from pipeline.jobs.shallow import is_shallow, source_changes
+from pipeline.model import (
     Deployment,
     DiskSource,
     ImageVersion,
@@ -26,12 +29,9 @@ from pipeline.gallery.model import (
     StorageAccountType,
     TargetRegion,
 )
-from pipeline.gallery.shared_ids import is_shared_reference
-from pipeline.gallery.spelling import EDGE
-from pipeline.gallery.validations import ValidationsProfile, ValidationStatus, validations
+from pipeline.model.spelling import EDGE
 from pipeline.resources.lineage import of_version
-from pipeline.shallow import is_shallow, source_changes
-from pipeline.stages.ingest import disk_name
+from pipeline.sources.ingest import disk_name
 
 if TYPE_CHECKING:
     from adapters.app import App

@@ -11,9 +11,9 @@ from adapters.cli.context import Settings
 from adapters.cli.files import FORMATS, OUT
 from adapters.cli.lazy import Group
 from adapters.text import bytes_text, printable
+from pipeline.model.resource_names import ResourceKind, ResourceName, parse_resource
+from pipeline.model.sources import QemuSource
 from pipeline.ports import ImageFormat
-from pipeline.resources.names import ResourceKind, ResourceName, parse_resource
-from pipeline.sources import QemuSource
 
 NAME = click.argument("name", metavar="NAME|ID")
 SNAPSHOT = ResourceKind.SNAPSHOT

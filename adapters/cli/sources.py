@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adapters.cli import arguments
-from pipeline.resources.names import ResourceKind, parse_resource, resource_of
-from pipeline.sources import (
+from pipeline.model.resource_names import ResourceKind, parse_resource, resource_of
+from pipeline.model.sources import (
     AnySource,
     ArchiveForm,
     ArchiveSource,
@@ -23,8 +23,8 @@ from pipeline.sources import (
     VersionSource,
     VmSource,
     WholeKinds,
-    parse_disk,
 )
+from pipeline.sources.supply import parse_disk
 
 if TYPE_CHECKING:
     from adapters.spec import DataDisk, SourceDisks

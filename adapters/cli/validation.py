@@ -5,12 +5,12 @@ import click
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
 from adapters.cli.proof import is_version
+from adapters.formats.vhd_footer import azure_upload_problems
 from adapters.text import fields, table
-from adapters.vhd import azure_upload_problems
-from pipeline.azure.findings import Finding, failed
 from pipeline.errors import GalleriaError
-from pipeline.proof import validate_file, validate_version
-from pipeline.sources import parse_disk
+from pipeline.guest.findings import Finding, failed
+from pipeline.jobs.dry_run import validate_file, validate_version
+from pipeline.sources.supply import parse_disk
 
 
 @click.command("validate", cls=Command)

@@ -11,21 +11,16 @@ from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
 from adapters.cli.shared import list_view
 from adapters.text import bytes_text, printable, table
+from pipeline.gallery.access.shared_ids import is_shared_reference
 from pipeline.gallery.documents import encode
-from pipeline.gallery.model import (
-    Channel,
-    ImageVersion,
-    RegionStatus,
-    ReplicationState,
-)
-from pipeline.gallery.names import (
+from pipeline.model import Channel, ImageVersion, RegionStatus, ReplicationState
+from pipeline.model.names import (
     DefinitionName,
     is_definition,
     parse_definition,
     parse_gallery,
     parse_number,
 )
-from pipeline.gallery.shared_ids import is_shared_reference
 
 if TYPE_CHECKING:
     from adapters.app import App

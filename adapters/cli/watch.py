@@ -7,7 +7,7 @@ from adapters.cli.context import Settings, own_version
 from adapters.text import printable
 from pipeline.errors import PartiallyReplicated
 from pipeline.gallery.documents import encode
-from pipeline.gallery.model import ImageVersion, ProvisioningState, ReplicationState
+from pipeline.model import ImageVersion, ProvisioningState, ReplicationState
 
 SECONDS = 0.5
 GRACE_SECONDS = 10.0  # in which a background process takes a version over

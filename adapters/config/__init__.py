@@ -22,7 +22,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from adapters import durable
 from adapters.config.values import (
     PARSERS,
     ConfigurationInvalid,
@@ -32,8 +31,9 @@ from adapters.config.values import (
     parse_regions,
     parse_value,
 )
+from adapters.filesystem import durable
 from pipeline.errors import Conflict, NotFound
-from pipeline.gallery.spelling import EDGE, region_key
+from pipeline.model.spelling import EDGE, region_key
 
 __all__ = [
     "PARSERS",

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.profile import Writing
+from adapters.filesystem.profile import Writing
 from pipeline.errors import InvalidParameter
-from pipeline.gallery.spelling import EDGE, check_place, region_key
+from pipeline.model.spelling import EDGE, check_place, region_key
 
 UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE = re.compile(rf"(\d+)\s*({'|'.join(UNITS)})")

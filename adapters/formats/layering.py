@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from pipeline.data.extents import SECTOR, Extent, Kind
+from pipeline.data.extents import SECTOR
+from pipeline.ports.extents import Extent, Kind
 
 
 class Held(Enum):

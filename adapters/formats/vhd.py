@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from adapters import vhd
+from adapters.formats import vhd_footer
 from adapters.formats.layering import Held, Piece, sectors
 from adapters.formats.window import (
     TABLE_LIMIT,
@@ -70,32 +70,36 @@ def parse(window: Window, findings: Findings) -> None:
 
 def layout(window: Window, findings: Findings) -> Layout:
     """Parse all of it. Raises UnsafeImage when there is no sense in going on."""
-    tail = window.read(window.size - vhd.FOOTER_SIZE, vhd.FOOTER_SIZE, "the VHD footer")
+    tail = window.read(
+        window.size - vhd_footer.FOOTER_SIZE, vhd_footer.FOOTER_SIZE, "the VHD footer"
+    )
     try:
-        footer = vhd.parse(tail)
+        footer = vhd_footer.parse(tail)
     except ValueError as error:
         raise UnsafeImage(f"{error}: it is truncated or damaged") from None
     findings.virtual_size = footer.current_size
     findings.refuse_unless(
-        footer.version == vhd.VERSION, f"it has an unknown VHD version {footer.version:#x}"
+        footer.version == vhd_footer.VERSION, f"it has an unknown VHD version {footer.version:#x}"
     )
     findings.refuse_unless(
         footer.current_size % SECTOR == 0,
         f"its Current Size of {footer.current_size} bytes is not whole sectors of 512",
     )
-    if footer.geometry != vhd.LARGEST_GEOMETRY and (footer.geometry_size != footer.current_size):
+    if footer.geometry != vhd_footer.LARGEST_GEOMETRY and (
+        footer.geometry_size != footer.current_size
+    ):
         findings.notes.append(
             f"its CHS geometry says {footer.geometry_size} bytes; Current Size counts"
         )
     if footer.saved_state:
         findings.notes.append("its virtual machine was suspended when it was written")
     findings.identifier = str(footer.identifier)
-    if footer.disk_type == vhd.DiskType.FIXED.value:
+    if footer.disk_type == vhd_footer.DiskType.FIXED.value:
         _fixed(window, findings, footer)
         return Layout(window, footer.current_size)
-    if footer.disk_type == vhd.DiskType.DYNAMIC.value:
+    if footer.disk_type == vhd_footer.DiskType.DYNAMIC.value:
         findings.variant = "dynamic"
-    elif footer.disk_type == vhd.DiskType.DIFFERENCING.value:
+    elif footer.disk_type == vhd_footer.DiskType.DIFFERENCING.value:
         findings.variant = "differencing"
         findings.references.append("it is a differencing VHD: it leans on a parent disk")
     else:
@@ -103,9 +107,9 @@ def layout(window: Window, findings: Findings) -> Layout:
     return _dynamic(window, findings, footer, tail)
 
 
-def _fixed(window: Window, findings: Findings, footer: vhd.Footer) -> None:
+def _fixed(window: Window, findings: Findings, footer: vhd_footer.Footer) -> None:
     findings.variant = "fixed"
-    held = window.size - vhd.FOOTER_SIZE
+    held = window.size - vhd_footer.FOOTER_SIZE
     findings.refuse_unless(
         footer.current_size == held,
         f"its footer says {footer.current_size} bytes, but the file holds {held}",
@@ -116,27 +120,27 @@ def _fixed(window: Window, findings: Findings, footer: vhd.Footer) -> None:
     start = window.read(0, min(8, held), "the first sector")
     # qemu looks there first and would read the same file as a dynamic disk
     findings.refuse_unless(
-        start != vhd.COOKIE, "its footer is fixed, but it begins as a dynamic VHD"
+        start != vhd_footer.COOKIE, "its footer is fixed, but it begins as a dynamic VHD"
     )
 
 
-def _dynamic(window: Window, findings: Findings, footer: vhd.Footer, tail: bytes) -> Layout:
-    head = window.read(0, vhd.FOOTER_SIZE, "the copy of the VHD footer")
+def _dynamic(window: Window, findings: Findings, footer: vhd_footer.Footer, tail: bytes) -> Layout:
+    head = window.read(0, vhd_footer.FOOTER_SIZE, "the copy of the VHD footer")
     # readers differ in which of the two they take
     findings.refuse_unless(head == tail, "its footer and the copy at its beginning differ")
     header = window.read(footer.data_offset, HEADER_SIZE, "the dynamic disk header")
     if not header.startswith(HEADER_COOKIE):
         raise UnsafeImage("its dynamic disk header has no cookie `cxsparse`")
     findings.refuse_unless(
-        be32(header, 36) == vhd.checksum(header, 36),
+        be32(header, 36) == vhd_footer.checksum(header, 36),
         "the checksum of its dynamic disk header is wrong",
     )
     findings.refuse_unless(
-        be32(header, 24) == vhd.VERSION, "its dynamic disk header has an unknown version"
+        be32(header, 24) == vhd_footer.VERSION, "its dynamic disk header has an unknown version"
     )
     findings.refuse_unless(be64(header, 8) == NOWHERE, "its dynamic disk header points further on")
     locators = header[576 : 576 + LOCATORS * LOCATOR_SIZE]
-    differencing = footer.disk_type == vhd.DiskType.DIFFERENCING.value
+    differencing = footer.disk_type == vhd_footer.DiskType.DIFFERENCING.value
     if differencing:
         findings.parent = _parent(window, header, locators)
     elif any(header[40:56]) or any(locators):

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 from adapters.formats.layering import Held, Piece, sectors
 from adapters.formats.window import Window
-from pipeline.data.extents import SECTOR, Extent, Kind
+from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
+from pipeline.ports.extents import Extent, Kind
 
 MIB = 1 << 20
 

@@ -15,9 +15,9 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from adapters import command
 from adapters.guestfs.process import printable
-from adapters.sandbox import Sandbox
+from adapters.process import command
+from adapters.process.sandbox import Sandbox
 from pipeline.errors import EnvironmentMissing
 
 KVM = Path("/dev/kvm")

@@ -8,7 +8,8 @@ import re
 import struct
 from collections.abc import Iterable
 
-from pipeline.data.extents import SECTOR, Range
+from pipeline.data.extents import SECTOR
+from pipeline.ports.extents import Range
 
 PAIR = re.compile(r"(\d+)(?:-(\d+))?")
 # "(0-8191):131072-139263", "(0-11)[u]:600-611"; indirect and tree blocks have names: "(IND):612"

@@ -13,7 +13,8 @@ from adapters.guestfs.devices import Devices
 from adapters.guestfs.process import CallFailed, Helper
 from adapters.guestfs.shell import quote, run_script
 from adapters.guestfs.walk import Stat, is_directory
-from pipeline.data.extents import SECTOR, Range
+from pipeline.data.extents import SECTOR
+from pipeline.ports.extents import Range
 
 SYSROOT = "/sysroot"  # where the appliance mounts the guest
 MAPPED_FILES = ("ext2", "ext3", "ext4", "xfs")  # what filefrag says is where it lies

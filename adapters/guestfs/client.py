@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapters import command, usage
 from adapters.guestfs import accelerator, ext, fixed, free, luks, rpm, scratch, touch, volumes
 from adapters.guestfs import helper as helper_module
 from adapters.guestfs.devices import Devices, survey
 from adapters.guestfs.facts import System, device_of, examine, mountable
 from adapters.guestfs.guest import GuestfsGuest
 from adapters.guestfs.process import CallFailed, Helper, printable
-from adapters.sandbox import Sandbox
+from adapters.process import command, usage
+from adapters.process.sandbox import Sandbox
 from pipeline.errors import InvalidParameter, StageFailed
 from pipeline.ports import (
     Chain,

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from adapters.guestfs.process import Helper
 from adapters.guestfs.shell import run_script
-from pipeline.data.extents import Range
 from pipeline.errors import StageFailed
+from pipeline.ports.extents import Range
 
 SECTOR = 512  # of sysfs's start and size, whatever the disk's own sectors are
 MIB = 1 << 20

@@ -11,7 +11,8 @@ import struct
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from pipeline.data.extents import SECTOR, Range
+from pipeline.data.extents import SECTOR
+from pipeline.ports.extents import Range
 
 Read = Callable[[int, int], bytes]  # offset in the file system, length
 Write = Callable[[int, bytes], None]

@@ -15,9 +15,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from adapters import command
 from adapters.guestfs import quick
 from adapters.guestfs.process import printable
+from adapters.process import command
 from pipeline.errors import CommandFailed, EnvironmentMissing
 
 PROGRAM = "libguestfs-make-fixed-appliance"

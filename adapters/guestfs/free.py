@@ -12,9 +12,10 @@ from adapters.guestfs.devices import ENCRYPTED, Device, Devices, project
 from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.guestfs.shell import quote, run_script
 from adapters.guestfs.touch import Touch, in_appliance
-from pipeline.data.extents import SECTOR, Range
+from pipeline.data.extents import SECTOR
 from pipeline.errors import StageFailed
 from pipeline.ports import FreeSpace
+from pipeline.ports.extents import Range
 
 ZERO_SECONDS = 3600.0
 # why two runs on the same source differ in a few blocks of these

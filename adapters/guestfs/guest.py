@@ -11,8 +11,8 @@ from adapters.guestfs.paths import Paths, join, plain
 from adapters.guestfs.process import CallFailed, Helper
 from adapters.guestfs.shell import quote, run_script
 from pipeline.errors import StageFailed
-from pipeline.guest.hives import Hive
 from pipeline.ports import FileStat, Guest
+from pipeline.ports.hives import Hive
 
 PART = 1 << 20  # bytes of one message; libguestfs's limit is 4 MiB
 SCRIPT_SECONDS = 1800.0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from adapters.guestfs.process import CallFailed, Helper, printable
 from pipeline.errors import Refused, StageFailed
-from pipeline.guest.hives import Hive, RegistryValue
+from pipeline.ports.hives import Hive, RegistryValue
 
 BASE = 0x1000  # of offsets in a hive
 CELL = struct.Struct("<i")  # a cell's length, negative while it is in use

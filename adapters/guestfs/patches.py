@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from adapters.guestfs.process import Helper
 from adapters.guestfs.shell import quote, run_script
-from pipeline.data.extents import Range
+from pipeline.ports.extents import Range
 
 BLOCK = 1024  # the smallest block of ext: none of its blocks ends behind the device
 MESSAGE = 90_000  # characters of packed blocks in a script; Linux ends one argument at 128 KiB

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from adapters import command
+from adapters.process import command
 
 SECONDS = 120.0
 # In place of libguestfs's /init: no udev events but those of disks and of the daemon's channel, no

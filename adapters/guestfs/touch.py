@@ -10,14 +10,14 @@ import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from adapters import nbd
 from adapters.guestfs import ext
 from adapters.guestfs.devices import Device, project
 from adapters.guestfs.patches import Patches
 from adapters.guestfs.process import Helper
-from adapters.sandbox import Sandbox
-from pipeline.data.extents import Range
+from adapters.process.sandbox import Sandbox
+from adapters.qemu import nbd
 from pipeline.ports import Chain
+from pipeline.ports.extents import Range
 
 
 @dataclass(frozen=True, slots=True)

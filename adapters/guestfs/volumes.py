@@ -4,8 +4,8 @@ from adapters.guestfs import blocks, ntfs
 from adapters.guestfs.devices import Device, Devices
 from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.guestfs.shell import quote, run_script
-from pipeline.data.extents import Range
 from pipeline.ports import VolumeState
+from pipeline.ports.extents import Range
 
 READ_PART = 2 << 20
 WIPE_SECONDS = 3600.0

@@ -5,14 +5,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from adapters import nbd, qemu
 from adapters.images import export, inspect, source
 from adapters.images.inspect import Policy
 from adapters.images.maps import Maps
-from adapters.sandbox import Sandbox
-from pipeline.data.extents import Range
+from adapters.process.sandbox import Sandbox
+from adapters.qemu import img, nbd
 from pipeline.errors import Conflict
 from pipeline.ports import Chain, ImageFacts, ImageFormat, Images, Layer, Source
+from pipeline.ports.extents import Range
 
 # An overlay gets small scattered edits (configuration files, logs, deletions): 64 KiB clusters,
 # each filled up by one copied cluster on first write. Smaller ones copy less, but make the map
@@ -59,12 +59,12 @@ class QemuImages:
             chain = self._materialise(chain, path.with_name(f"{path.name}.snapshot"))
         chain = self._readable(chain, path.with_name(f"{path.name}.flat"))
         virtual_size = source.virtual_size(chain, self._policy)
-        qemu.create_qcow2(
+        img.create_qcow2(
             self._sandbox,
             path,
             virtual_size,
-            backing=qemu.backing_name(chain, self._sandbox),
-            backing_format=qemu.DRIVERS[chain[0].format],
+            backing=img.backing_name(chain, self._sandbox),
+            backing_format=img.DRIVERS[chain[0].format],
             cluster_size=OVERLAY_CLUSTER,
         )
         return (Layer(path, ImageFormat.QCOW2), *chain)

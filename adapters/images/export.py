@@ -12,11 +12,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from adapters import command, durable, qemu, rawfile, vhd
+from adapters.filesystem import durable, rawfile
+from adapters.formats import vhd_footer
 from adapters.images import gpt, inspect, source
 from adapters.images.inspect import Policy
-from adapters.sandbox import Sandbox
-from pipeline.data.extents import Kind
+from adapters.process import command
+from adapters.process.sandbox import Sandbox
+from adapters.qemu import img
 from pipeline.errors import (
     CommandFailed,
     Conflict,
@@ -26,6 +28,7 @@ from pipeline.errors import (
     VerificationFailed,
 )
 from pipeline.ports import Chain, ImageFormat, Source
+from pipeline.ports.extents import Kind
 
 BUFFER = 1 << 20
 # headers, block maps and sector bitmaps of any format, per disk and per byte of data
@@ -108,16 +111,16 @@ def convert(
     options, compressed = recipe
     size = source.virtual_size(chain, policy)
     limits = command.Limits(
-        address_space=qemu.WORKING.address_space,
+        address_space=img.WORKING.address_space,
         # what was inspected bounds what may be written: a bomb ends here
         file_size=size + size // OVERHEAD_SHARE + OVERHEAD_FIXED,
     )
     with committed(path) as temporary:
-        qemu.convert(
+        img.convert(
             sandbox,
             chain,
             temporary,
-            qemu.DRIVERS[format],
+            img.DRIVERS[format],
             options=options,
             compressed=compressed,
             limits=limits,
@@ -142,7 +145,7 @@ def _verify(path: Path, format: ImageFormat, size: int, policy: Policy) -> None:
 def write_plain(disk: Source, path: Path, *, footer: bool) -> None:
     """Write a raw file, or with `footer` a fixed VHD, sparsely; one read of the disk."""
     size = disk.virtual_size
-    length = -(-size // vhd.MIB) * vhd.MIB if footer else size
+    length = -(-size // vhd_footer.MIB) * vhd_footer.MIB if footer else size
     with committed(path) as temporary:
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -151,7 +154,7 @@ def write_plain(disk: Source, path: Path, *, footer: bool) -> None:
             if length != size:
                 gpt.move_backup(fd, size, length)
             if footer:
-                rawfile.write_exactly(fd, memoryview(vhd.make_fixed(length)), length)
+                rawfile.write_exactly(fd, memoryview(vhd_footer.make_fixed(length)), length)
         finally:
             os.close(fd)
         if footer and (problems := _footer_problems(temporary, length)):
@@ -160,12 +163,12 @@ def write_plain(disk: Source, path: Path, *, footer: bool) -> None:
 
 def _footer_problems(path: Path, length: int) -> str:
     with path.open("rb") as file:
-        file.seek(-vhd.FOOTER_SIZE, os.SEEK_END)
+        file.seek(-vhd_footer.FOOTER_SIZE, os.SEEK_END)
         try:
-            written = vhd.parse(file.read())
+            written = vhd_footer.parse(file.read())
         except ValueError as error:
             return str(error)
-    right = (vhd.DiskType.FIXED.value, length, path.stat().st_size - vhd.FOOTER_SIZE)
+    right = (vhd_footer.DiskType.FIXED.value, length, path.stat().st_size - vhd_footer.FOOTER_SIZE)
     found = (written.disk_type, written.current_size, written.current_size)
     return "" if found == right else f"its footer says {found}, not {right}"
 

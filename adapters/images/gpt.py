@@ -7,7 +7,7 @@ import os
 import struct
 import zlib
 
-from adapters.rawfile import write_exactly
+from adapters.filesystem.rawfile import write_exactly
 from pipeline.data.extents import SECTOR
 
 SIGNATURE = b"EFI PART"

@@ -19,15 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from adapters import command, rawfile
+from adapters.filesystem import rawfile
 from adapters.formats.packed import Codec, Packed, PackedLayout
 from adapters.formats.window import printable
 from adapters.images import inflater
-from adapters.sandbox import Sandbox
-from pipeline.data.extents import Extent
+from adapters.process import command
+from adapters.process.sandbox import Sandbox
 from pipeline.data.reading import REQUEST_SIZE, THREADS
 from pipeline.errors import StageFailed, UnsafeImage
 from pipeline.ports import Chain
+from pipeline.ports.extents import Extent
 
 REQUEST_SECONDS = 300.0  # one message; an inflater that needs longer is gone
 END_SECONDS = 5.0

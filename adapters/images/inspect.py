@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters import rawfile
+from adapters.filesystem import rawfile
 from adapters.formats import PARSERS, Findings, Window
 from adapters.formats.raw import lookalikes
 from adapters.images import chains, readers
 from adapters.images.maps import Maps
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
 from pipeline.errors import GalleriaError, UnsafeImage
 from pipeline.ports import ImageFacts, ImageFormat, Layer
 

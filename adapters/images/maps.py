@@ -8,8 +8,8 @@ import weakref
 from collections.abc import Sequence
 from typing import IO
 
-from adapters import qemu
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
+from adapters.qemu import img
 from pipeline.ports import Chain
 
 KEPT = 4
@@ -35,7 +35,7 @@ class Maps:
         with self._lock:
             if key in self._kept:
                 return os.fdopen(os.dup(self._kept[key]), "rb")
-        output = qemu.map_extents(self._sandbox, chain)
+        output = img.map_extents(self._sandbox, chain)
         if _at_rest(fds) and _key(chain, fds) == key:
             with self._lock:
                 if key not in self._kept:

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import pyvhdi
 
-from adapters import command, qemu
 from adapters.images import chains
 from adapters.images.maps import Maps
-from adapters.sandbox import Sandbox
-from pipeline.data.extents import Kind
+from adapters.process import command
+from adapters.process.sandbox import Sandbox
+from adapters.qemu import img
 from pipeline.errors import CommandFailed, UnsafeImage
 from pipeline.ports import ImageFormat, Layer
+from pipeline.ports.extents import Kind
 
 if TYPE_CHECKING:
     from oslo_utils.imageutils import format_inspector
@@ -136,7 +137,7 @@ def qemu_img(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int |
     if layer.format is ImageFormat.RAW:
         return None
     try:
-        answer = qemu.info(sandbox, (layer,))
+        answer = img.info(sandbox, (layer,))
     except CommandFailed as error:
         if "Is another process using the image" in error.stderr:
             raise UnsafeImage("another program has it open for writing (a running VM?)") from None
@@ -148,7 +149,7 @@ def qemu_img(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int |
     details = answer.get("format-specific", {}).get("data", {})
     if details.get("data-file") or details.get("corrupt"):
         raise UnsafeImage("it reports a data file or corruption")
-    if answer.get("format") != qemu.DRIVERS[layer.format]:
+    if answer.get("format") != img.DRIVERS[layer.format]:
         raise UnsafeImage(f"it reports the format {answer.get('format')!r}")
     return int(answer["virtual-size"])
 
@@ -172,7 +173,7 @@ def check_amplification(fd: int, layer: Layer, virtual_size: int, maps: Maps, ra
     plain = packed = 0
     file_size = layer.path.stat().st_size
     with maps.of((layer,), [fd]) as output:
-        for extent in qemu.parse_map(output, virtual_size):
+        for extent in img.parse_map(output, virtual_size):
             if extent.kind is not Kind.DATA:
                 continue
             if extent.offset is None:

@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from adapters import nbd, qemu, rawfile
+from adapters.filesystem import rawfile
 from adapters.formats import Window, packed, vhd, vhdx
 from adapters.formats.layering import Layered, combine
 from adapters.formats.vhdx_blocks import Layout
@@ -20,10 +20,12 @@ from adapters.images import chains, inspect
 from adapters.images.inflating import inflating
 from adapters.images.inspect import Policy
 from adapters.images.maps import Maps
-from adapters.sandbox import Sandbox
-from pipeline.data.extents import Extent, Kind, Range, mask_free
+from adapters.process.sandbox import Sandbox
+from adapters.qemu import img, nbd
+from pipeline.data.extents import mask_free
 from pipeline.errors import InvalidParameter, NotFound, StageFailed, UnsafeImage
 from pipeline.ports import Chain, ImageFormat, Source
+from pipeline.ports.extents import Extent, Kind, Range
 
 Extents = Callable[[], Iterable[Extent]]
 Reader = Callable[[memoryview, Extent], None]  # of extents without an offset
@@ -223,9 +225,9 @@ def _extents(
             return blocks.extents
     output = stack.enter_context(maps.of(chain, fds))
     if blocks is None:
-        return lambda: qemu.parse_map(output, size)
+        return lambda: img.parse_map(output, size)
     table, depth = blocks, len(chain) - 1
-    return lambda: _with_blocks(qemu.parse_map(output, size), table, depth)
+    return lambda: _with_blocks(img.parse_map(output, size), table, depth)
 
 
 def _with_blocks(mapped: Iterable[Extent], table: Layout, depth: int) -> Iterator[Extent]:

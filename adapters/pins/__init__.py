@@ -17,11 +17,11 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from adapters import filesystem
+from adapters.filesystem import calls
 from adapters.pins.leases import Leases, WriterPresent, open_noatime
 from adapters.pins.writers import qemu_lock, writers
 from pipeline.errors import Conflict, InvalidParameter, NotFound, SourceChanged
-from pipeline.gallery.model import SourceFile
+from pipeline.model import SourceFile
 from pipeline.ports import Chain, Layer, Pin, Pins
 
 SAMPLES = 64
@@ -233,11 +233,11 @@ def _clone(paths: Sequence[Path], work: Path, stack: contextlib.ExitStack) -> di
     """Clone what can be cloned into the work directory, for as long as the pin is held."""
     clones: dict[Path, Path] = {}
     for number, path in enumerate(paths):
-        if not filesystem.same_device(path, work):
+        if not calls.same_device(path, work):
             continue
         target = work / f"pin-{number}"
         stack.callback(target.unlink, missing_ok=True)
-        if filesystem.clone(path, target):
+        if calls.clone(path, target):
             target.chmod(0o400)
             clones[path] = target
     return clones

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from adapters import command
+from adapters.process import command
 from pipeline.errors import EnvironmentMissing, GalleriaError, NotFound, StageFailed
 
 CALL_SECONDS = 60.0

@@ -11,8 +11,8 @@ from adapters.qmp.client import Monitor, Refused
 from adapters.qmp.state import CaptureState, Phase
 from pipeline.errors import Conflict, InvalidParameter, StageFailed
 from pipeline.errors import Refused as Forbidden
-from pipeline.machines import MachineDisk, MachineFacts, Stall
 from pipeline.ports import Meter, Progress
+from pipeline.ports.machines import MachineDisk, MachineFacts, Stall
 
 POLL_SECONDS = 0.05
 CANCEL_SECONDS = 30.0

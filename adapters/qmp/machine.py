@@ -12,14 +12,16 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from adapters import durable, filesystem, qemu
+from adapters.filesystem import calls, durable
+from adapters.process.sandbox import Sandbox
+from adapters.qemu import img
 from adapters.qmp import jobs
 from adapters.qmp import state as records
 from adapters.qmp.client import Monitor, connect
 from adapters.qmp.state import CaptureState, DiskState, Phase
-from adapters.sandbox import Sandbox
 from pipeline.errors import NoSpace, NotFound, undone_by
-from pipeline.machines import (
+from pipeline.ports import Chain, ImageFormat, Layer, Progress
+from pipeline.ports.machines import (
     Capture,
     CapturedDisk,
     CaptureRequest,
@@ -28,7 +30,6 @@ from pipeline.machines import (
     Machines,
     Stall,
 )
-from pipeline.ports import Chain, ImageFormat, Layer, Progress
 
 RESERVE = 64 << 20  # bytes that a file system is left with
 
@@ -113,7 +114,7 @@ class QemuMachines:
 
     def _check_space(self, disks: Sequence[MachineDisk], directory: Path) -> None:
         need = RESERVE + sum(min(disk.data_bytes, disk.virtual_size) for disk in disks)
-        free = filesystem.free_bytes(directory)
+        free = calls.free_bytes(directory)
         if free < need:
             raise NoSpace(
                 f"{directory.parent} has {free / 2**30:.1f} GiB free and a capture may need "
@@ -129,12 +130,12 @@ class QemuMachines:
         its header tells only galleria what the changes are changes of."""
         path = _file(directory, number)
         path.unlink(missing_ok=True)
-        qemu.create_qcow2(
+        img.create_qcow2(
             self._sandbox,
             path,
             state.disks[number].virtual_size,
             backing=str(below[0].path.absolute()) if below else None,
-            backing_format=qemu.DRIVERS[below[0].format] if below else None,
+            backing_format=img.DRIVERS[below[0].format] if below else None,
             cluster_size=jobs.CLUSTER,
         )
         monitor.add_fd(path, state.fdset(number))

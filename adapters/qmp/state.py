@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from adapters import durable
+from adapters.filesystem import durable
 from pipeline.errors import Conflict
 
 STATE_FILE = "capture.json"

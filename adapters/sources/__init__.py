@@ -8,20 +8,18 @@ from typing import TYPE_CHECKING
 
 from adapters.sources import archive, libvirt, machines
 from pipeline.errors import InvalidParameter
-from pipeline.machines import MachineFacts
-from pipeline.ports import ImageFormat, Layer, Pins
-from pipeline.sources import (
+from pipeline.model.sources import (
     AnySource,
     ArchiveSource,
     DiskSource,
     QemuSource,
-    Sources,
-    Supply,
     UrlSource,
     VmSource,
-    disk_identity,
-    file_identity,
 )
+from pipeline.ports import ImageFormat, Layer, Pins
+from pipeline.ports.machines import MachineFacts
+from pipeline.ports.sources import Sources, Supply
+from pipeline.sources.supply import disk_identity, file_identity
 
 if TYPE_CHECKING:
     from adapters.sources.download import Downloads

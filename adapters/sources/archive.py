@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
-from adapters import durable, rawfile
+from adapters.filesystem import durable, rawfile
 from pipeline.errors import NoSpace, UnsafeImage
 
 MEMBERS = 64

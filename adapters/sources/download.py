@@ -18,12 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters import durable
+from adapters.filesystem import durable
 from adapters.sources.http import Answer, DownloadFailed, Reach, get, split
 from pipeline.errors import Conflict, InvalidParameter, NoSpace, NotFound, Refused, UnsafeImage
 from pipeline.gallery import rules
+from pipeline.model.sources import UrlSource
 from pipeline.ports import Meter, Progress
-from pipeline.sources import UrlSource, public_url
+from pipeline.sources.supply import public_url
 
 ATTEMPTS = 4  # a connection that breaks off is taken up again at once, so often
 SPARE = 64 << 20

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from adapters import command
+from adapters.process import command
 from adapters.sources.xml import LIMIT, DescriptionInvalid, number, parse
 from pipeline.errors import (
     CommandFailed,
@@ -21,8 +21,9 @@ from pipeline.errors import (
     InvalidParameter,
     NotFound,
 )
+from pipeline.model.sources import Backing, DiskSource, VmSource
 from pipeline.ports import ImageFormat
-from pipeline.sources import Backing, Description, DiskSource, VmSource
+from pipeline.ports.sources import Description
 
 FORMATS = {
     "raw": ImageFormat.RAW,

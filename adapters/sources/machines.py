@@ -17,8 +17,9 @@ from adapters.sources.archive import Contents, check_manifest, unpack
 from adapters.sources.ovf import parse_ovf
 from adapters.sources.xml import DescriptionInvalid
 from pipeline.errors import UnsafeImage
+from pipeline.model.sources import ArchiveForm, DiskSource
 from pipeline.ports import ImageFormat
-from pipeline.sources import ArchiveForm, Description, DiskSource, Supply
+from pipeline.ports.sources import Description, Supply
 
 METADATA = "metadata.json"
 DISK_SUFFIXES = (".img", ".qcow2", ".vmdk", ".vhd", ".vdi", ".raw")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from adapters.sources.xml import DescriptionInvalid, number, parse
-from pipeline.sources import Description
+from pipeline.ports.sources import Description
 
 # CIM resource types (DMTF DSP1041)
 DISK_DRIVE = "17"

@@ -29,14 +29,14 @@ from adapters.spec.texts import (
     RegionText,
     VersionText,
 )
-from pipeline.gallery.model import (
+from pipeline.guest.profiles import DEFAULT
+from pipeline.model import (
     HostCaching,
     ReplicationMode,
     SignatureTemplate,
     StorageAccountStrategy,
     StorageAccountType,
 )
-from pipeline.guest.profiles import DEFAULT
 
 SCHEMA_FILE = Path(__file__).with_name("spec.schema.json")
 

@@ -7,10 +7,10 @@ from pydantic import AfterValidator, Field
 
 from pipeline.errors import GalleriaError
 from pipeline.gallery.documents import parse_date
-from pipeline.gallery.names import DefinitionName, GalleryName, parse_gallery, parse_number
-from pipeline.gallery.spelling import check_region
 from pipeline.guest.operations import Operation
 from pipeline.guest.profiles import OPERATIONS, PROFILES, Profile, select
+from pipeline.model.names import DefinitionName, GalleryName, parse_gallery, parse_number
+from pipeline.model.spelling import check_region
 
 NEXT_PATCH = "next-patch"
 

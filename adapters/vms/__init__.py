@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from adapters import durable
-from adapters.filesystem import clone
+from adapters.filesystem import durable
+from adapters.filesystem.calls import clone
 from adapters.pins.writers import qemu_lock, writers
 from adapters.vms import domain, line, parts
 from adapters.vms.parts import Start

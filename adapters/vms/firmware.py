@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import EnvironmentMissing
-from pipeline.gallery.model import Architecture
+from pipeline.model import Architecture
 
 # in the order of precedence: a file of an earlier directory hides its namesakes
 DIRECTORIES = (Path("/etc/qemu/firmware"), Path("/usr/share/qemu/firmware"))

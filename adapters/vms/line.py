@@ -6,7 +6,7 @@ from typing import Any
 
 from adapters.vms.parts import Disk, Start
 from pipeline.deploying.machine import Machine
-from pipeline.gallery.model import HostCaching
+from pipeline.model import HostCaching
 
 _HEAD = """#!/bin/sh
 # Starts {name}, from {title}: its console is this terminal; more arguments go to qemu. ACCEL=tcg

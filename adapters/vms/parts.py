@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adapters.vms import firmware
 from pipeline.deploying.machine import Machine
-from pipeline.gallery.model import Architecture, HostCaching, HyperVGeneration, OsType
+from pipeline.model import Architecture, HostCaching, HyperVGeneration, OsType
 from pipeline.ports import ImageFormat
 
 SATA_PORTS = 6  # of one controller (ICH9)

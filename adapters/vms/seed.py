@@ -12,7 +12,7 @@ from typing import Any
 
 from pycdlib.pycdlib import PyCdlib
 
-from pipeline.gallery.model import OsProfile
+from pipeline.model import OsProfile
 
 LABEL = "CIDATA"
 

@@ -8,9 +8,9 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from adapters import command
+from adapters.process import command
 from pipeline.errors import EnvironmentMissing
-from pipeline.gallery.model import SignatureType, UefiKey, UefiKeySignatures
+from pipeline.model import SignatureType, UefiKey, UefiKeySignatures
 
 TOOL = "virt-fw-vars"
 # who signatures in a variable belong to, as the tool wants it of each; firmware does not ask

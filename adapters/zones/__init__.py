@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adapters import durable, fiemap, filesystem
-from adapters.profile import Writing, ZoneProfile, probe
-from adapters.sandbox import Sandbox
+from adapters.filesystem import calls, durable, fiemap
+from adapters.filesystem.profile import Writing, ZoneProfile, probe
+from adapters.process.sandbox import Sandbox
 from adapters.zones import bases, deployed, layout, versions
 from pipeline.errors import Busy, Conflict, NotFound
 from pipeline.ports import Leaning, Replica, ReplicaDisk, StoredBase, VersionRecord, Zone
@@ -150,10 +150,10 @@ class DirectoryZone:
 
     @property
     def file_system(self) -> str:
-        return filesystem.identity(self._path)
+        return calls.identity(self._path)
 
     def free_bytes(self) -> int:
-        return filesystem.free_bytes(self._path)
+        return calls.free_bytes(self._path)
 
     def allocated_bytes(self, keys: Iterable[str] | None = None) -> int:
         parts = [self._path / layout.BASES, self._path / layout.VERSIONS]

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from adapters import durable, filesystem
-from adapters.profile import ZoneProfile
-from adapters.sandbox import Sandbox
-from adapters.sinks import RawSink
+from adapters.filesystem import calls, durable
+from adapters.filesystem.profile import ZoneProfile
+from adapters.filesystem.sinks import RawSink
+from adapters.process.sandbox import Sandbox
 from adapters.zones import layout
 from adapters.zones.opening import Opened, ZoneSink, open_delta
 from pipeline.data.manifest import ManifestReader
@@ -83,7 +83,7 @@ def stage(
         with layout.room(zone):
             if parent is not None and profile.reflink and len(parent.chain) == 1:
                 path = staging.path / "base.raw"
-                if filesystem.clone(parent.chain[0].path, path):
+                if calls.clone(parent.chain[0].path, path):
                     sink = RawSink(path, virtual_size, profile.writing)
                     opened = Opened(sink, ImageFormat.RAW, "reflink")
                     return StagedBase(
@@ -122,7 +122,7 @@ def take_over(zone: Path, base: StoredBase, *, immutable: bool) -> StoredBase | 
         path = staging.path / top.path.name
         if parent is not None:
             shutil.copyfile(top.path, path)
-        elif not filesystem.clone(top.path, path):
+        elif not calls.clone(top.path, path):
             staging.close()
             return None
         sink = RawSink(path, path.stat().st_size)
@@ -231,7 +231,7 @@ class StagedBase:
 def freeze(directory: Path, *, on: bool) -> None:
     """Make the files of a base immutable where rights allow, or lift that."""
     for path in sorted(directory.iterdir()):
-        filesystem.set_immutable(path, on=on)
+        calls.set_immutable(path, on=on)
 
 
 def needed(zone: Path, keep: Iterable[str]) -> set[str]:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from adapters import filesystem, qemu
-from adapters.sandbox import Sandbox
+from adapters.filesystem import calls
+from adapters.process.sandbox import Sandbox
+from adapters.qemu import img
 from adapters.zones import bases, layout
 from pipeline.errors import NotFound
 from pipeline.ports import Chain, ImageFormat, ReplicaDisk, StoredBase
@@ -46,7 +47,7 @@ def make(
 def again(disk: ReplicaDisk, directory: Path) -> ReplicaDisk:
     """A copy of an overlay, backing reference and all, in another directory."""
     path = directory / disk.path.name
-    if not filesystem.clone(disk.path, path):
+    if not calls.clone(disk.path, path):
         shutil.copyfile(disk.path, path)
     return replace(disk, path=path)
 
@@ -58,20 +59,20 @@ def lean(
     disk, `path` has its content: what was edited."""
     backing, driver = _reference(chain)
     if overlay is None:
-        qemu.create_qcow2(sandbox, path, virtual_size, backing=backing, backing_format=driver)
+        img.create_qcow2(sandbox, path, virtual_size, backing=backing, backing_format=driver)
         return
-    if not filesystem.clone(overlay, path):
+    if not calls.clone(overlay, path):
         shutil.copyfile(overlay, path)
-    qemu.rebase(sandbox, path, backing=backing, backing_format=driver)
+    img.rebase(sandbox, path, backing=backing, backing_format=driver)
 
 
 def _reference(chain: Chain) -> tuple[str, str]:
     """What an overlay's header says of source files: a plain path where that says it all."""
     top = chain[0]
-    driver = qemu.DRIVERS[top.format]
+    driver = img.DRIVERS[top.format]
     if len(chain) == 1 and top.format in (ImageFormat.RAW, ImageFormat.QCOW2):
         return str(top.path.absolute()), driver
-    return qemu.backing_name(chain, Sandbox(enabled=False)), driver
+    return img.backing_name(chain, Sandbox(enabled=False)), driver
 
 
 def _child(
@@ -81,7 +82,7 @@ def _child(
     top = base.chain[0]
     if top.format is ImageFormat.RAW:
         path = directory / f"{name}.raw"
-        if filesystem.clone(top.path, path):
+        if calls.clone(top.path, path):
             if path.stat().st_size != base.virtual_size:
                 raise layout.damaged(top.path, f"it has {path.stat().st_size} bytes")
             return ReplicaDisk(
@@ -89,11 +90,11 @@ def _child(
             )
         path.unlink()
     path = directory / f"{name}.qcow2"
-    qemu.create_qcow2(
+    img.create_qcow2(
         sandbox,
         path,
         base.virtual_size,
         backing=backing + top.path.name,
-        backing_format=qemu.DRIVERS[top.format],
+        backing_format=img.DRIVERS[top.format],
     )
     return ReplicaDisk(lun, path, ImageFormat.QCOW2, "overlay", base.digest, base.virtual_size)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from adapters import durable
-from adapters.sandbox import Sandbox
+from adapters.filesystem import durable
+from adapters.process.sandbox import Sandbox
 from adapters.zones import children
 from pipeline.errors import Conflict
 from pipeline.ports import Replica, ReplicaDisk

@@ -3,13 +3,13 @@
 import contextlib
 from pathlib import Path
 
-from adapters import nbd, qemu
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
+from adapters.qemu import img, nbd
 from adapters.zones import layout
 from pipeline.data.chunks import LEAF
-from pipeline.data.extents import Range
 from pipeline.errors import GalleriaError
 from pipeline.ports import ImageFormat, Layer, Sink, StoredBase
+from pipeline.ports.extents import Range
 
 
 class Opened:
@@ -51,12 +51,12 @@ class _Dropped(GalleriaError):
 def open_delta(sandbox: Sandbox, path: Path, virtual_size: int, parent: StoredBase) -> Opened:
     """A qcow2 over the parent's base. Its clusters are leaves: no write is half of one."""
     below = parent.chain[0]
-    qemu.create_qcow2(
+    img.create_qcow2(
         sandbox,
         path,
         virtual_size,
         backing=f"../{parent.digest}/{below.path.name}",
-        backing_format=qemu.DRIVERS[below.format],
+        backing_format=img.DRIVERS[below.format],
         cluster_size=LEAF,
     )
     with contextlib.ExitStack() as server:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters import durable
-from adapters.sandbox import Sandbox
+from adapters.filesystem import durable
+from adapters.process.sandbox import Sandbox
 from adapters.zones import children, layout
 from pipeline.errors import Conflict, NotFound, VerificationFailed
 from pipeline.ports import ImageFormat, Leaning, Replica, ReplicaDisk, VersionRecord

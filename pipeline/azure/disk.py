@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.azure.findings import Finding, Severity, verdict
-from pipeline.gallery.model import HyperVGeneration, OsState
 from pipeline.guest.checks import Evidence
+from pipeline.guest.findings import Finding, Severity, verdict
 from pipeline.guest.partitions import PartitionTable
+from pipeline.model import HyperVGeneration, OsState
 from pipeline.ports import GuestFacts, ImageFacts, ImageFormat
 
 MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40

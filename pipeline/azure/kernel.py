@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from pipeline.azure.findings import Finding, Severity, verdict
+from pipeline.guest.findings import Finding, Severity, verdict
 from pipeline.guest.operations import Editor
 from pipeline.guest.report import printable
 

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from pipeline.azure.findings import Finding, Severity, verdict
 from pipeline.azure.kernel import boot_arguments, driver_findings
+from pipeline.guest.findings import Finding, Severity, verdict
 from pipeline.guest.operations import Editor
 from pipeline.guest.report import printable
 from pipeline.ports import Guest, GuestFacts

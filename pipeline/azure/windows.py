@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 
-from pipeline.azure.findings import Finding, Severity, verdict
 from pipeline.errors import Refused
-from pipeline.guest.hives import Hive
+from pipeline.guest.findings import Finding, Severity, verdict
 from pipeline.guest.windows import registry
 from pipeline.guest.windows.tree import Tree, shown
 from pipeline.ports import Guest, GuestFacts
+from pipeline.ports.hives import Hive
 
 # Start of a service (winsvc.h): 0 boot, 1 system, 2 automatic, 3 on demand, 4 disabled
 BOOT, SYSTEM, AUTOMATIC, DEMAND, DISABLED = 0, 1, 2, 3, 4

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from pipeline.data.chunks import LEAF
-from pipeline.data.extents import Range, join
+from pipeline.data.extents import join
 from pipeline.data.manifest import Cursor, ManifestReader, ManifestWriter
 from pipeline.data.reading import (
     REQUEST_SIZE,
@@ -28,6 +28,7 @@ from pipeline.data.reading import (
 from pipeline.data.sharing import Sharing
 from pipeline.data.targets import Old, Target, Writer, filled
 from pipeline.ports import Source, TransferStats
+from pipeline.ports.extents import Range
 
 # A zero run over a parent is handled in pieces, so that its list of ranges stays small.
 ZERO_LEAVES = (1 << 30) // LEAF

@@ -17,9 +17,9 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from pipeline.data.chunks import LEAF, Leaf, digest, leaf_count
-from pipeline.data.extents import Extent, Kind, Range
 from pipeline.errors import StageFailed
 from pipeline.ports import Source
+from pipeline.ports.extents import Extent, Kind, Range
 
 REQUEST_SIZE = 1 << 20  # measured: best with two threads; 4 MiB and 256 KiB are no faster
 THREADS = max(2, min(8, os.cpu_count() or 2))

@@ -9,8 +9,8 @@ file, is left to be written.
 from collections.abc import Sequence
 from typing import Protocol
 
-from pipeline.data.extents import Extent, Range
 from pipeline.ports import Source
+from pipeline.ports.extents import Extent, Range
 
 
 class Sharer(Protocol):

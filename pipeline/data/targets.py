@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from threading import Lock
 
 from pipeline.data.chunks import LEAF
-from pipeline.data.extents import Range, common, join, without
+from pipeline.data.extents import common, join, without
 from pipeline.data.manifest import Cursor, ManifestReader
 from pipeline.data.reading import Leaves, Work
 from pipeline.errors import GalleriaError
 from pipeline.ports import Sink, Source
+from pipeline.ports.extents import Range
 
 
 @dataclass(frozen=True, slots=True)

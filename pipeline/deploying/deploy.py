@@ -20,7 +20,9 @@ from pipeline.deploying.machine import (
 )
 from pipeline.errors import Conflict, InvalidParameter, NotFound, undone_by
 from pipeline.gallery import rules
-from pipeline.gallery.model import (
+from pipeline.jobs.context import Ports
+from pipeline.jobs.shallow import check_sources
+from pipeline.model import (
     DeployedDisk,
     Deployment,
     ImageDefinition,
@@ -28,9 +30,7 @@ from pipeline.gallery.model import (
     OsProfile,
     OsState,
 )
-from pipeline.outside import Ports
 from pipeline.ports import Replica, ReplicaDisk, Zone
-from pipeline.shallow import check_sources
 
 MAX_COUNT = 1000
 

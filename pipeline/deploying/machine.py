@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import InvalidParameter
-from pipeline.gallery.model import (
+from pipeline.model import (
     Architecture,
     HostCaching,
     HyperVGeneration,

@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 from pipeline.errors import InvalidParameter
-from pipeline.gallery.model import ImageDefinition, OsProfile, OsState, OsType
+from pipeline.model import ImageDefinition, OsProfile, OsState, OsType
 
 CUSTOM_DATA_LIMIT = 65535  # bytes; Azure's
 _NAME_LIMIT = {OsType.LINUX: 64, OsType.WINDOWS: 15}

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from pipeline.deploying.machine import Machines
 from pipeline.errors import Conflict, NotFound, Refused
-from pipeline.gallery.model import Deployment
-from pipeline.outside import Ports
+from pipeline.jobs.context import Ports
+from pipeline.jobs.replicate import collect
+from pipeline.jobs.shallow import refuse_needed
+from pipeline.model import Deployment
 from pipeline.ports import ImageFormat
-from pipeline.replication import collect
-from pipeline.shallow import refuse_needed
 
 
 def find(name: str, directory: str | None, deployments: Iterable[Deployment]) -> Deployment:

@@ -10,15 +10,9 @@ from pipeline.deploying.deploy import MAX_COUNT, DeployRequest, deploy
 from pipeline.deploying.machine import Machines, check_name
 from pipeline.deploying.release import release
 from pipeline.errors import InvalidParameter, NotFound
-from pipeline.gallery.model import (
-    Deployment,
-    ImageShape,
-    ImageVersion,
-    OsProfile,
-    ScaleSet,
-)
-from pipeline.gallery.shared_ids import shared_name
-from pipeline.outside import Ports
+from pipeline.gallery.access.shared_ids import shared_name
+from pipeline.jobs.context import Ports
+from pipeline.model import Deployment, ImageShape, ImageVersion, OsProfile, ScaleSet
 
 
 def create(

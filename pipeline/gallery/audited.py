@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from pipeline.gallery.access import Assignment, Principal
-from pipeline.gallery.audit import Actor, Event, append
-from pipeline.gallery.catalog import Catalog, CatalogHealth, CatalogReader, CatalogWriter
-from pipeline.gallery.model import Deployment, ImageVersion, ScaleSet
-from pipeline.gallery.names import DEFAULT_SUBSCRIPTION
-from pipeline.gallery.roles import Action
-from pipeline.gallery.sharing import Sharing
+from pipeline.gallery.audit import append
+from pipeline.model import Deployment, ImageVersion, ScaleSet
+from pipeline.model.access import Action, Assignment, Principal
+from pipeline.model.audit import Actor, Event
+from pipeline.model.names import DEFAULT_SUBSCRIPTION
+from pipeline.model.sharing import Sharing
+from pipeline.ports.catalog import Catalog, CatalogHealth, CatalogReader, CatalogWriter
 
 
 def _utc_now() -> datetime:

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any, TypeVar, cast
 
 from pipeline.errors import InvalidParameter
-from pipeline.gallery import names
+from pipeline.model import names
 
 T = TypeVar("T")
 

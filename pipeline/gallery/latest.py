@@ -7,7 +7,7 @@ region. End of life never changes it.
 
 from collections.abc import Iterable, Iterator
 
-from pipeline.gallery.model import ImageVersion, ProvisioningState
+from pipeline.model import ImageVersion, ProvisioningState
 
 
 def newest_first(versions: Iterable[ImageVersion]) -> list[ImageVersion]:

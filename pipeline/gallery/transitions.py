@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from pipeline.gallery import rules
-from pipeline.gallery.model import (
+from pipeline.model import (
     ImageVersion,
     OwnerToken,
     ProvisioningState,
@@ -14,7 +14,7 @@ from pipeline.gallery.model import (
     TargetRegion,
     VersionRequest,
 )
-from pipeline.gallery.spelling import region_key
+from pipeline.model.spelling import region_key
 
 _NOT_FINISHED = "The work ended before this region was done."
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from pipeline.gallery.model import ImageDefinition, ImageVersion
+from pipeline.model import ImageDefinition, ImageVersion
 
 
 class ValidationStatus(Enum):

@@ -11,8 +11,8 @@ import struct
 import uuid
 from dataclasses import dataclass
 
-from pipeline.data.extents import Extent, Kind
 from pipeline.ports import Source
+from pipeline.ports.extents import Extent, Kind
 
 ESP = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 BIOS_BOOT = uuid.UUID("21686148-6449-6e6f-744e-656564454649")

@@ -2,12 +2,9 @@
 record.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
-
-from blake3 import blake3
 
 # Names of files and directories may be what was taken out: journal directories are named by the
 # machine's id, leases by a connection's, profiles by a network card's address.
@@ -19,13 +16,6 @@ IDENTITY = re.compile(
     r")(?![0-9A-Fa-f])"
 )
 REDACTED = "<id>"
-
-
-def digest(report: Mapping[str, Any]) -> str:
-    """BLAKE3 of the report's canonical form, in hexadecimal: it is the same after any way through
-    JSON (RFC 8785's rules for what occurs here: sorted keys, no blanks, UTF-8; no fractions)."""
-    text = json.dumps(report, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return blake3(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def redacted(path: str) -> str:

@@ -5,6 +5,7 @@ Sizes and offsets are bytes. A call either does all it was asked or raises a Gal
 OSError.
 """
 
+from pipeline.model.images import ImageFormat
 from pipeline.ports.guests import (
     FileStat,
     FreeSpace,
@@ -16,17 +17,7 @@ from pipeline.ports.guests import (
     VolumeState,
 )
 from pipeline.ports.host import Meter, Progress, TransferStats, Work
-from pipeline.ports.images import (
-    Chain,
-    ImageFacts,
-    ImageFormat,
-    Images,
-    Layer,
-    Pin,
-    Pins,
-    Sink,
-    Source,
-)
+from pipeline.ports.images import Chain, ImageFacts, Images, Layer, Pin, Pins, Sink, Source
 from pipeline.ports.zones import (
     BaseStaging,
     Leaning,

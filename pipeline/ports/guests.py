@@ -5,8 +5,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.data.extents import Range
-from pipeline.guest.hives import Hive
+from pipeline.ports.extents import Range
+from pipeline.ports.hives import Hive
 from pipeline.ports.images import Chain
 
 

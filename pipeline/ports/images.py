@@ -3,23 +3,12 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.data.extents import Extent, Range
-from pipeline.gallery.model import SourceFile
-
-
-class ImageFormat(Enum):
-    """Formats of image files that galleria reads. `VHD` is qemu's vpc."""
-
-    RAW = "raw"
-    QCOW2 = "qcow2"
-    VHD = "vhd"
-    VHDX = "vhdx"
-    VMDK = "vmdk"
-    VDI = "vdi"
+from pipeline.model import SourceFile
+from pipeline.model.images import ImageFormat
+from pipeline.ports.extents import Extent, Range
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.ports.images import (
-    Chain,
-    ImageFormat,
-    Sink,
-)
+from pipeline.model.images import ImageFormat
+from pipeline.ports.images import Chain, Sink
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.gallery.model import Origin
-from pipeline.machines import Capture, CaptureRequest, DiskPlan, MachineDisk, MachineFacts
-from pipeline.placement import Parents
-from pipeline.resources.model import CreateOption, CreationData, Snapshot
-from pipeline.resources.names import ResourceName
+from pipeline.model import Origin
+from pipeline.model.resource_names import ResourceName
+from pipeline.model.resources import CreateOption, CreationData, Snapshot
+from pipeline.model.sources import AnySource, DiskKinds, QemuSource
+from pipeline.ports.machines import Capture, CaptureRequest, DiskPlan, MachineDisk, MachineFacts
+from pipeline.ports.sources import Supply
 from pipeline.resources.opening import chain_files, find_base, tell
 from pipeline.resources.snapshots import Properties, blank, create_snapshot, digests, family_id
 from pipeline.resources.storing import Keeper, home, store_resource, taken_back
-from pipeline.sources import AnySource, DiskKinds, QemuSource, Supply
-from pipeline.stages.ingest import disk_name
+from pipeline.sources.ingest import disk_name
+from pipeline.storage.placement import Parents
 
 
 def create_snapshots(

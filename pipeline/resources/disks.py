@@ -11,16 +11,12 @@ from pathlib import Path
 from pipeline.data.extents import SECTOR
 from pipeline.errors import Conflict, InvalidParameter, undone_by
 from pipeline.gallery import rules
-from pipeline.placement import every_zone
+from pipeline.jobs.shallow import refuse_needed
+from pipeline.model.resource_names import ResourceName
+from pipeline.model.resources import CreateOption, CreationData, Disk, DiskFile, DiskState
+from pipeline.model.sources import DiskKinds, VersionSource
 from pipeline.ports import Layer, Replica, ReplicaDisk, StoredBase, VersionRecord
-from pipeline.resources.model import (
-    CreateOption,
-    CreationData,
-    Disk,
-    DiskFile,
-    DiskState,
-)
-from pipeline.resources.names import ResourceName
+from pipeline.ports.sources import Supply
 from pipeline.resources.opening import disk_files, find_base, known_as
 from pipeline.resources.places import (
     forget_unfinished,
@@ -32,8 +28,7 @@ from pipeline.resources.places import (
 from pipeline.resources.service import as_disk
 from pipeline.resources.snapshots import Properties, at_os, blank, creation_of
 from pipeline.resources.storing import Keeper, document, home, remove, store_resource, taken_back
-from pipeline.shallow import refuse_needed
-from pipeline.sources import DiskKinds, Supply, VersionSource
+from pipeline.storage.placement import every_zone
 
 LIMIT = 32 << 40  # bytes, Azure's largest managed disk is 32,767 GiB
 

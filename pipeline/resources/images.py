@@ -5,21 +5,15 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.errors import InvalidParameter
 from pipeline.gallery import rules
-from pipeline.gallery.model import HostCaching, OsState, StorageAccountType
 from pipeline.guest.profiles import Plan
-from pipeline.resources.model import ManagedImage
-from pipeline.resources.names import ResourceName
+from pipeline.model import HostCaching, OsState, StorageAccountType
+from pipeline.model.resource_names import ResourceName
+from pipeline.model.resources import ManagedImage
+from pipeline.model.sources import AnySource, ManagedImageSource, SourceKind, VersionSource
 from pipeline.resources.opening import label_of
 from pipeline.resources.snapshots import Properties, blank
 from pipeline.resources.storing import Keeper, store_resource, taken_back
-from pipeline.sources import (
-    AnySource,
-    ManagedImageSource,
-    SourceKind,
-    VersionSource,
-    check_combination,
-    supplied,
-)
+from pipeline.sources.supply import check_combination, supplied
 
 _STANDARD = StorageAccountType.STANDARD_LRS
 

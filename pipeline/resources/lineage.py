@@ -7,10 +7,10 @@ digest that it had. What the caller may not see is shown as what the disk rememb
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.gallery.model import Deployment, ImageVersion, Origin
 from pipeline.gallery.service import GalleryService
-from pipeline.resources.model import Resource
-from pipeline.resources.names import ResourceKind
+from pipeline.model import Deployment, ImageVersion, Origin
+from pipeline.model.resource_names import ResourceKind
+from pipeline.model.resources import Resource
 from pipeline.resources.service import ResourceService
 
 KINDS = {

@@ -10,39 +10,37 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from pipeline.data.digest import digest
 from pipeline.errors import NotFound
 from pipeline.gallery import rules
-from pipeline.gallery.model import ImageDisk, ImageVersion, Origin, OsState
+from pipeline.gallery.access.shared_ids import is_shared_reference, shared_name
 from pipeline.gallery.service import GalleryService
-from pipeline.gallery.shared_ids import is_shared_reference, shared_name
-from pipeline.guest.report import digest, inherited
-from pipeline.machines import CaptureRequest, MachineFacts, Machines, whole
-from pipeline.placement import Zones
-from pipeline.ports import Chain, ImageFormat, Pins, Progress, StoredBase
-from pipeline.replication import find_donor
-from pipeline.resources.model import Disk, ManagedImage, Resource
-from pipeline.resources.names import ResourceKind, parse_resource, resource_of
-from pipeline.resources.service import ResourceService, as_disk
-from pipeline.shallow import check_sources, is_shallow, replica_chain
-from pipeline.sources import (
+from pipeline.guest.report import inherited
+from pipeline.jobs.replicate import find_donor
+from pipeline.jobs.shallow import check_sources, is_shallow, replica_chain
+from pipeline.model import ImageDisk, ImageVersion, Origin, OsState
+from pipeline.model.resource_names import ResourceKind, parse_resource, resource_of
+from pipeline.model.resources import Disk, ManagedImage, Resource
+from pipeline.model.sources import (
     AnySource,
     ArchiveSource,
     Backing,
-    Description,
     DiskSource,
     ManagedImageSource,
     QemuSource,
     SnapshotSource,
     SourceKind,
-    Sources,
     StoredDiskSource,
-    Supply,
     UrlSource,
     VersionSource,
     VmSource,
-    disk_identity,
-    public_url,
 )
+from pipeline.ports import Chain, ImageFormat, Pins, Progress, StoredBase
+from pipeline.ports.machines import CaptureRequest, MachineFacts, Machines, whole
+from pipeline.ports.sources import Description, Sources, Supply
+from pipeline.resources.service import ResourceService, as_disk
+from pipeline.sources.supply import disk_identity, public_url
+from pipeline.storage.placement import Zones
 
 
 class StoredSources:

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import Conflict
+from pipeline.model.resources import Disk
 from pipeline.ports import Zone
-from pipeline.resources.model import Disk
 
 DISKS = "disks"  # the directory beside a zone's own
 

@@ -8,11 +8,12 @@ from typing import TypeVar, cast
 
 from pipeline.errors import AuthorizationFailed, Conflict, NotFound
 from pipeline.gallery import rules
-from pipeline.gallery.catalog import Catalog, Owners
-from pipeline.gallery.model import ProvisioningState, Region, StorageAccountType
-from pipeline.gallery.roles import Action
-from pipeline.resources.model import Disk, Resource, Snapshot
-from pipeline.resources.names import ResourceKind, ResourceName
+from pipeline.model import ProvisioningState, Region, StorageAccountType
+from pipeline.model.access import Action
+from pipeline.model.resource_names import ResourceKind, ResourceName
+from pipeline.model.resources import Disk, Resource, Snapshot
+from pipeline.ports.catalog import Catalog
+from pipeline.ports.owners import Owners
 
 R = TypeVar("R", bound=Resource)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.errors import NotFound
-from pipeline.gallery.model import Architecture, HyperVGeneration, Origin, OsType, PurchasePlan
-from pipeline.placement import Parents
-from pipeline.ports import ImageFormat
-from pipeline.resources.model import (
+from pipeline.jobs.shallow import refuse_needed_key
+from pipeline.model import Architecture, HyperVGeneration, Origin, OsType, PurchasePlan
+from pipeline.model.resource_names import ResourceKind, ResourceName, parse_resource
+from pipeline.model.resources import (
     Content,
     CreateOption,
     CreationData,
@@ -23,17 +23,13 @@ from pipeline.resources.model import (
     Snapshot,
     SupportedCapabilities,
 )
-from pipeline.resources.names import ResourceKind, ResourceName, parse_resource
+from pipeline.model.sources import DiskKinds, SnapshotSource, StoredDiskSource
+from pipeline.ports import ImageFormat
+from pipeline.ports.sources import Supply
 from pipeline.resources.opening import find_base, label_of
 from pipeline.resources.service import as_disk, as_snapshot
 from pipeline.resources.storing import Keeper, home, remove, store_resource, taken_back
-from pipeline.shallow import refuse_needed_key
-from pipeline.sources import (
-    DiskKinds,
-    SnapshotSource,
-    StoredDiskSource,
-    Supply,
-)
+from pipeline.storage.placement import Parents
 
 R = TypeVar("R", bound=Resource)
 

@@ -13,29 +13,29 @@ from typing import TypeVar
 from pipeline.errors import EnvironmentMissing, GalleriaError
 from pipeline.gallery import rules
 from pipeline.gallery.documents import encode
-from pipeline.gallery.model import Architecture, HyperVGeneration, Origin, OsType, TargetRegion
 from pipeline.guest.partitions import read_partitions
 from pipeline.guest.profiles import Plan
-from pipeline.machines import Machines
-from pipeline.outside import Ports
-from pipeline.placement import Parents, choose_zone, place, sinks
-from pipeline.ports import VersionRecord, Zone
-from pipeline.preflight import measure
-from pipeline.preparation import clean
-from pipeline.replication import collect, held
-from pipeline.resources.model import (
+from pipeline.jobs.context import Ports
+from pipeline.jobs.prepare import clean
+from pipeline.jobs.replicate import collect, held
+from pipeline.model import Architecture, HyperVGeneration, Origin, OsType, TargetRegion
+from pipeline.model.resources import (
     Content,
     DiskControllerTypes,
     ManagedImage,
     Resource,
     SupportedCapabilities,
 )
+from pipeline.ports import VersionRecord, Zone
+from pipeline.ports.machines import Machines
+from pipeline.ports.sources import Description, Supply
 from pipeline.resources.service import ResourceService
-from pipeline.sources import Description, Supply
-from pipeline.stages.convert import Stored, bases_below
-from pipeline.stages.ingest import Disk, ingest
-from pipeline.stages.snapshot import snapshot
-from pipeline.stages.store import Material, check_room, store
+from pipeline.sources.ingest import Disk, ingest
+from pipeline.sources.pin import snapshot
+from pipeline.storage.convert import Stored, bases_below
+from pipeline.storage.placement import Parents, choose_zone, place, sinks
+from pipeline.storage.space import measure
+from pipeline.storage.store import Material, check_room, store
 
 R = TypeVar("R", bound=Resource)
 
@@ -83,7 +83,7 @@ def store_resource(
     resource = annotated(resource, supply.description, sources[0], ports)
     with snapshot(sources, work, ports.pins) as (disks, pin):
         material = Material(disks, pin, known, parents, places)
-        check_room(material, ports)
+        check_room(material, ports.zones, ports.images, ports.work)
         if isinstance(resource, ManagedImage):
             cleaned = clean(disks, plan, work, ports, done=supply.generalized)
             material = replace(material, disks=cleaned.disks)
@@ -93,7 +93,9 @@ def store_resource(
                 below = bases_below(sources, parents, next(iter(zones.values())))
                 material = replace(material, below=below)
             advance = Completion(resource, material.disks, keeper).advance
-            stored = store(material, work, advance, ports)
+            stored = store(material, work, advance, ports.zones, ports.images, ports.progress)
+            for disk in stored.disks:
+                ports.moved("store", disk.result.stats)
             for error in stored.failures.values():
                 raise error
             resource = filled(resource, stored, supply)

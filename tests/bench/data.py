@@ -29,8 +29,8 @@ from typing import Any
 
 from fixtures import debian, dirty
 from fixtures.disk import Layout, write_os_disk
-from pipeline.data.extents import Range
 from pipeline.ports import Chain, ImageFormat, Layer
+from pipeline.ports.extents import Range
 from tests.bench.generalizing import generalize_once
 
 RECIPE = 1  # goes up when this module makes other data

@@ -23,12 +23,12 @@ from statistics import median
 
 from adapters.guestfs.client import GuestfsHost
 from adapters.images import QemuImages
+from adapters.process.sandbox import Sandbox
 from adapters.progress import Mode, open_progress
-from adapters.sandbox import Sandbox
 from fixtures.debian import build, default_cache
+from pipeline.guest.generalize import generalize
 from pipeline.guest.profiles import select
 from pipeline.ports import ImageFormat, Layer
-from pipeline.stages.generalize import generalize
 
 RATIO = 0.6
 GALLERIA = "galleria"

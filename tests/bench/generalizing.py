@@ -5,13 +5,13 @@ from pathlib import Path
 
 from adapters.guestfs.client import GuestfsHost
 from adapters.images import QemuImages
+from adapters.process.sandbox import Sandbox
 from adapters.progress import Mode, open_progress
-from adapters.sandbox import Sandbox
 from fixtures.debian import default_cache
-from pipeline.data.extents import Range
+from pipeline.guest.generalize import generalize
 from pipeline.guest.profiles import select
 from pipeline.ports import Layer
-from pipeline.stages.generalize import generalize
+from pipeline.ports.extents import Range
 
 
 def generalize_once(disk: Layer, path: Path) -> Sequence[Range]:

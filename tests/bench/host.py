@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from adapters import filesystem
+from adapters.filesystem import calls
 
 TOOLS = (
     ("qemu-img", ("qemu-img", "--version")),
@@ -35,7 +35,7 @@ def facts(work: Path) -> dict[str, Any]:
         "kernel": platform.release(),
         "distribution": _line("/etc/os-release", "PRETTY_NAME", "=").strip('"'),
         "python": sys.version.split()[0],
-        "work": filesystem.identity(work),
+        "work": calls.identity(work),
         "versions": {name: _version(argv) for name, argv in TOOLS}
         | {name: metadata.version(name) for name in LIBRARIES},
         "commit": _commit(),

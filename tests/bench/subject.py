@@ -27,9 +27,10 @@ from adapters.cli import GARBAGE
 from adapters.config import load_config
 from adapters.progress import Mode, open_progress
 from pipeline import publish as publishing
-from pipeline.data.extents import Range
 from pipeline.errors import EnvironmentMissing
-from pipeline.gallery.model import (
+from pipeline.jobs.request import PublishRequest
+from pipeline.jobs.verify import verify_version
+from pipeline.model import (
     HyperVGeneration,
     Identifier,
     ImageDefinition,
@@ -39,12 +40,12 @@ from pipeline.gallery.model import (
     TargetRegion,
     VersionRequest,
 )
-from pipeline.gallery.names import parse_definition, parse_gallery, parse_version
-from pipeline.maintain import verify_version
+from pipeline.model.names import parse_definition, parse_gallery, parse_version
+from pipeline.model.sources import Backing, DiskSource
 from pipeline.ports import Chain, ImageFormat, Layer
-from pipeline.sources import Backing, DiskSource
-from pipeline.stages.convert import hash_disk
-from pipeline.stages.ingest import Disk
+from pipeline.ports.extents import Range
+from pipeline.sources.ingest import Disk
+from pipeline.storage.convert import hash_disk
 from tests.bench.disks import flush
 
 DEFINITION = "corp/disk"
@@ -201,7 +202,7 @@ class Subject:
         wanted = VersionRequest(parse_version(f"{DEFINITION}/{number}"), "", target_regions=targets)
         below = tuple(Backing(Path(path)) for path in layers[1:])
         source = DiskSource(None, Path(layers[0]), backing=below)
-        request = publishing.PublishRequest(wanted, (source,), None)
+        request = PublishRequest(wanted, (source,), None)
         places = [zone.path for name in counts for zone in self._app.zones[name]]
         resident = memory("VmRSS")
         ports = replace(self._app.ports, guests=NoAppliance())

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from adapters.catalog import open_catalog
-from pipeline.gallery.catalog import Catalog
+from pipeline.ports.catalog import Catalog
 from tests import postgres
 from tests.memory_catalog import MemoryCatalog
 

@@ -3,8 +3,8 @@
 import threading
 from collections.abc import Iterator, Sequence
 
-from pipeline.data.extents import Extent, Kind, Range
 from pipeline.ports import Sink, Source
+from pipeline.ports.extents import Extent, Kind, Range
 
 
 class MemorySource:

@@ -14,9 +14,7 @@ from dissect.regf import RegistryHive
 from dissect.regf.exceptions import Error
 
 from fixtures import hive
-from pipeline.data.extents import Range
 from pipeline.errors import Refused, StageFailed
-from pipeline.guest.hives import Hive, RegistryValue
 from pipeline.ports import (
     Chain,
     FileStat,
@@ -28,6 +26,8 @@ from pipeline.ports import (
     Package,
     VolumeState,
 )
+from pipeline.ports.extents import Range
+from pipeline.ports.hives import Hive, RegistryValue
 
 
 @dataclass

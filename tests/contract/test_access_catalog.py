@@ -13,23 +13,17 @@ import sqlalchemy as sa
 from adapters.catalog import open_catalog
 from adapters.catalog.sql import SqlCatalog
 from pipeline.errors import Conflict, GalleriaError, NotFound, VerificationFailed
-from pipeline.gallery.access import Assignment, Principal, PrincipalKind
-from pipeline.gallery.audit import Actor, AuditEntry, AuditHead, Event, append, verify
+from pipeline.gallery.access.grants import Grants
+from pipeline.gallery.access.subjects import Access
+from pipeline.gallery.access.views import SharedViews
+from pipeline.gallery.audit import append, verify
 from pipeline.gallery.audited import AuditedCatalog
-from pipeline.gallery.catalog import Catalog
-from pipeline.gallery.grants import Grants
-from pipeline.gallery.model import (
-    Channel,
-    ResourceGroup,
-    SharingPermissions,
-    SharingProfile,
-    Subscription,
-)
-from pipeline.gallery.names import GalleryName, parse_definition, parse_gallery
-from pipeline.gallery.roles import Role
-from pipeline.gallery.sharing import Community, Sharing
-from pipeline.gallery.subjects import Access
-from pipeline.gallery.views import SharedViews
+from pipeline.model import Channel, ResourceGroup, SharingPermissions, SharingProfile, Subscription
+from pipeline.model.access import Assignment, Principal, PrincipalKind, Role
+from pipeline.model.audit import Actor, AuditEntry, AuditHead, Event
+from pipeline.model.names import GalleryName, parse_definition, parse_gallery
+from pipeline.model.sharing import Community, Sharing
+from pipeline.ports.catalog import Catalog
 from tests.samples import NOW, definition, gallery, version
 
 CORP, WEB = parse_gallery("corp"), parse_definition("corp/web")

@@ -19,10 +19,10 @@ import sqlalchemy as sa
 
 from adapters.catalog import open_catalog
 from adapters.catalog.sql import SqlCatalog
-from adapters.owners import ProcessOwners
+from adapters.process.owners import ProcessOwners
 from pipeline.errors import Conflict, EnvironmentMissing, GalleriaError, NotFound
-from pipeline.gallery.catalog import Catalog
-from pipeline.gallery.model import (
+from pipeline.gallery.service import GalleryService
+from pipeline.model import (
     DeployedDisk,
     Deployment,
     HyperVGeneration,
@@ -39,7 +39,7 @@ from pipeline.gallery.model import (
     ScaleSet,
     TargetRegion,
 )
-from pipeline.gallery.names import (
+from pipeline.model.names import (
     DefinitionName,
     GalleryName,
     VersionName,
@@ -48,7 +48,7 @@ from pipeline.gallery.names import (
     parse_gallery,
     parse_version,
 )
-from pipeline.gallery.service import GalleryService
+from pipeline.ports.catalog import Catalog
 from tests.samples import NOW, OWNER, REGIONS, definition, disk, gallery, request, version
 
 CORP, WEB = parse_gallery("corp"), parse_definition("corp/web")
@@ -354,7 +354,7 @@ def test_readers_see_one_moment(url: str) -> None:
 RACE = """
 import sys
 from adapters.catalog import open_catalog
-from adapters.owners import ProcessOwners
+from adapters.process.owners import ProcessOwners
 from pipeline.errors import Conflict
 from pipeline.gallery.service import GalleryService
 from tests.samples import REGIONS, request

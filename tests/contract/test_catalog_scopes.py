@@ -14,16 +14,9 @@ import sqlalchemy as sa
 
 from adapters.catalog import open_catalog
 from adapters.catalog.sql import SqlCatalog
-from pipeline.gallery.catalog import Catalog, Counts
-from pipeline.gallery.model import (
-    Channel,
-    Identifier,
-    ResourceGroup,
-    SoftDeletion,
-    Subscription,
-    Tenant,
-)
-from pipeline.gallery.names import (
+from pipeline.gallery.service import GalleryService
+from pipeline.model import Channel, Identifier, ResourceGroup, SoftDeletion, Subscription, Tenant
+from pipeline.model.names import (
     DefinitionName,
     GalleryName,
     VersionName,
@@ -33,7 +26,7 @@ from pipeline.gallery.names import (
     parse_number,
     parse_version,
 )
-from pipeline.gallery.service import GalleryService
+from pipeline.ports.catalog import Catalog, Counts
 from tests.contract.conftest import POSTGRES, new_database
 from tests.contract.test_catalog import fill
 from tests.samples import NOW, REGIONS, FakeOwners, definition, gallery, version

@@ -13,12 +13,12 @@ import pytest
 
 from adapters.guestfs.client import GuestfsHost
 from adapters.guestfs.guest import GuestfsGuest
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
 from fixtures import hive
 from fixtures.debian import default_cache
 from pipeline.errors import Refused
-from pipeline.guest.hives import RegistryValue
 from pipeline.ports import Guest, ImageFormat, Layer
+from pipeline.ports.hives import RegistryValue
 from tests.contract.memory_guest import MemoryGuest
 from tests.system.phony import debian_disk
 

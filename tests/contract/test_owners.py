@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from adapters import owners as adapter
-from adapters.owners import ProcessOwners
-from pipeline.gallery.catalog import Owners
-from pipeline.gallery.model import OwnerToken
+from adapters.process import owners as adapter
+from adapters.process.owners import ProcessOwners
+from pipeline.model import OwnerToken
+from pipeline.ports.owners import Owners
 from tests.samples import FakeOwners
 
 TELL = """
 from dataclasses import astuple
-from adapters.owners import ProcessOwners
+from adapters.process.owners import ProcessOwners
 import sys
 print(*astuple(ProcessOwners().current()), flush=True)
 sys.stdin.readline()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters import filesystem
+from adapters.filesystem import calls
 from adapters.pins import FilePins
 from adapters.pins.leases import Leases
 from pipeline.errors import Conflict, InvalidParameter, NotFound, SourceChanged
@@ -33,7 +33,7 @@ def disk(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_clones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filesystem, "clone", lambda *_: False)
+    monkeypatch.setattr(calls, "clone", lambda *_: False)
 
 
 @pytest.fixture(params=["lease", "no lease"])

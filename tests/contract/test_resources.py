@@ -9,10 +9,10 @@ import pytest
 
 from adapters.catalog import open_catalog
 from pipeline.errors import Conflict, InvalidParameter, NotFound
-from pipeline.gallery.catalog import Catalog
-from pipeline.gallery.model import Origin, OwnerToken, ProvisioningState, Region
-from pipeline.gallery.roles import Action
-from pipeline.resources.model import (
+from pipeline.model import Origin, OwnerToken, ProvisioningState, Region
+from pipeline.model.access import Action
+from pipeline.model.resource_names import ResourceKind, ResourceName, parse_resource, resource_of
+from pipeline.model.resources import (
     Content,
     CreateOption,
     CreationData,
@@ -22,7 +22,7 @@ from pipeline.resources.model import (
     Resource,
     Snapshot,
 )
-from pipeline.resources.names import ResourceKind, ResourceName, parse_resource, resource_of
+from pipeline.ports.catalog import Catalog
 from pipeline.resources.service import ResourceService
 from tests.memory_catalog import MemoryCatalog
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from adapters import filesystem, nbd, qemu
-from adapters.profile import Writing
-from adapters.sandbox import Sandbox
-from adapters.sinks import RawSink
+from adapters.filesystem import calls
+from adapters.filesystem.profile import Writing
+from adapters.filesystem.sinks import RawSink
+from adapters.process.sandbox import Sandbox
+from adapters.qemu import img, nbd
 from pipeline.data.chunks import LEAF
 from pipeline.ports import ImageFormat, Layer, Sink
 from tests.contract.memory import MemorySink
@@ -58,7 +59,7 @@ def delta(path: Path, before: bytes) -> Iterator[Subject]:
     parent, top, flat = path / "parent.raw", path / "top.qcow2", path / "flat.raw"
     parent.write_bytes(before)
     sandbox = Sandbox()
-    qemu.create_qcow2(sandbox, top, SIZE, backing="parent.raw", backing_format="raw")
+    img.create_qcow2(sandbox, top, SIZE, backing="parent.raw", backing_format="raw")
     chain = (Layer(top, ImageFormat.QCOW2), Layer(parent, ImageFormat.RAW))
 
     def content() -> bytes:
@@ -164,7 +165,7 @@ def test_a_raw_sink_leaves_holes(tmp_path: Path) -> None:
 def test_zeros_are_written_where_holes_cannot_be_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filesystem, "punch_hole", lambda *_: False)
+    monkeypatch.setattr(calls, "punch_hole", lambda *_: False)
     (tmp_path / "disk.raw").write_bytes(PARENT)
     sink = RawSink(tmp_path / "disk.raw", SIZE)
     sink.zero(6 * LEAF + 1024, LEAF)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from adapters.images import QemuImages
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
 from fixtures.images import VARIANTS, write_sample
-from pipeline.data.extents import Extent, Kind, Range, mask_free
+from pipeline.data.extents import mask_free
 from pipeline.ports import Chain, Source
+from pipeline.ports.extents import Extent, Kind, Range
 from tests.contract.memory import MemorySource
 
 pytestmark = pytest.mark.system

@@ -11,12 +11,12 @@ import pytest
 
 from pipeline.errors import NotFound
 from pipeline.gallery.latest import usable
-from pipeline.gallery.model import ProvisioningState, TargetRegion
-from pipeline.gallery.names import parse_definition, parse_version
 from pipeline.gallery.rules import VersionChange
-from pipeline.maintain import verify_version
-from pipeline.removal import delete_version
-from pipeline.update import update_version
+from pipeline.jobs.delete import delete_version
+from pipeline.jobs.update import update_version
+from pipeline.jobs.verify import verify_version
+from pipeline.model import ProvisioningState, TargetRegion
+from pipeline.model.names import parse_definition, parse_version
 from tests.crash.world import DIED, World, in_child
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import Conflict, GalleriaError
-from pipeline.gallery.model import ProvisioningState
-from pipeline.gallery.names import parse_definition
-from pipeline.maintain import verify_version
+from pipeline.jobs.verify import verify_version
+from pipeline.model import ProvisioningState
+from pipeline.model.names import parse_definition
 from tests.crash.world import DIED, ERRORS, FailAt, World, in_child, interpose
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from adapters import durable
-from adapters.sandbox import Sandbox
+from adapters.filesystem import durable
+from adapters.process.sandbox import Sandbox
 from adapters.zones import DirectoryZone, create_zone, open_zone
 from pipeline.data.chunks import LEAF
 from pipeline.data.manifest import ManifestReader

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from adapters import durable
 from adapters.app import App, create_zones, open_app
 from adapters.catalog.sql import SqlCatalog
 from adapters.config import Config, ZonePlace
+from adapters.filesystem import durable
 from adapters.progress import Mode, open_progress
-from pipeline.gallery.model import (
+from pipeline.jobs.request import PublishRequest
+from pipeline.model import (
     Identifier,
     ImageDefinition,
     ImageVersion,
@@ -24,9 +25,9 @@ from pipeline.gallery.model import (
     TargetRegion,
     VersionRequest,
 )
-from pipeline.gallery.names import parse_definition, parse_gallery, parse_version
-from pipeline.publish import PublishRequest, publish
-from pipeline.sources import DiskSource
+from pipeline.model.names import parse_definition, parse_gallery, parse_version
+from pipeline.model.sources import DiskSource
+from pipeline.publish import publish
 from tests.contract.storing import pattern
 
 DURABLE = (

@@ -5,11 +5,11 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.data.extents import Range
 from pipeline.guest.operations import Change, Context, Editor, families_of
 from pipeline.guest.profiles import Plan
 from pipeline.guest.selinux import Labels
 from pipeline.ports import Guest, GuestFacts, GuestSession
+from pipeline.ports.extents import Range
 
 ROOT_FILES = {
     "etc/fstab": "LABEL=root / ext4 defaults 0 1\n",

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from adapters import command
+from adapters.process import command
 from adapters.vms.seed import seed
 from fixtures import boot, canaries, debian, disk
 from fixtures.assemble import OS_SIZE
-from pipeline.gallery.model import OsProfile
+from pipeline.model import OsProfile
 from tests.conftest import missing
 from tests.system.test_generalize import treated
 

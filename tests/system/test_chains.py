@@ -14,13 +14,13 @@ import pytest
 import pyvhdi
 
 from adapters.images import QemuImages
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
 from fixtures.chains import Writes, differencing_vhd, differencing_vhdx, qemu_child
-from pipeline.data.extents import Kind
 from pipeline.errors import GalleriaError, UnsafeImage
+from pipeline.model.sources import Backing, DiskSource
 from pipeline.ports import Chain, ImageFormat
-from pipeline.sources import Backing, DiskSource
-from pipeline.stages.ingest import recognise
+from pipeline.ports.extents import Kind
+from pipeline.sources.ingest import recognise
 from tests.contract.storing import pattern
 
 pytestmark = pytest.mark.system

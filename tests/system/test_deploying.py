@@ -17,11 +17,11 @@ from adapters.app import open_app
 from adapters.config import load_config
 from adapters.progress import Mode, open_progress
 from fixtures import canaries, debian
-from pipeline import replication
 from pipeline.errors import NoSpace, PartiallyReplicated
-from pipeline.gallery.model import TargetRegion
-from pipeline.gallery.names import parse_version
-from pipeline.replication import replicate_version
+from pipeline.jobs import replicate
+from pipeline.jobs.replicate import replicate_version
+from pipeline.model import TargetRegion
+from pipeline.model.names import parse_version
 from tests.conftest import missing
 from tests.contract.storing import pattern
 from tests.faults import Faulty
@@ -156,7 +156,7 @@ def test_a_region_that_fails_is_tried_again_alone(
     small.unlink()
     small.mkdir()
     (tmp_path / "os.raw").unlink()  # a retry must not need the source
-    monkeypatch.setattr(replication, "DELAYS", (0.01, 0.02, 0.03))
+    monkeypatch.setattr(replicate, "DELAYS", (0.01, 0.02, 0.03))
     name = parse_version("corp/pet/1.0.0")
     with open_app(load_config(), open_progress(Mode.NONE)) as app:
         broken(app, "us", "N")

@@ -10,7 +10,7 @@ from adapters.guestfs.client import GuestfsHost
 from adapters.guestfs.luks import Key, parse_key
 from adapters.guestfs.process import Helper
 from adapters.images import QemuImages
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
 from fixtures.debian import default_cache
 from pipeline.errors import NotFound, Refused
 from pipeline.ports import Chain, ImageFormat, Layer

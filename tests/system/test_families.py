@@ -18,7 +18,7 @@ import pytest
 from adapters.guestfs.client import GuestfsHost, GuestfsSession
 from adapters.guestfs.process import Helper
 from adapters.images import QemuImages
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
 from fixtures import phony
 from fixtures.debian import default_cache
 from fixtures.phony import FAMILIES, PLACES, Family

@@ -16,7 +16,7 @@ import pytest
 from adapters.guestfs.client import GuestfsHost
 from adapters.guestfs.process import Helper
 from adapters.images import QemuImages
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
 from fixtures.debian import default_cache
 from pipeline.guest.checks import looks_generalized
 from pipeline.ports import Chain, FreeSpace, GuestFacts, ImageFormat, Layer

@@ -15,10 +15,14 @@ import pytest
 from adapters.app import App
 from adapters.catalog import open_catalog
 from adapters.cli.proof import diff_text, report_text
-from pipeline.boot import Boots, MachineKind
-from pipeline.diff import difference
 from pipeline.errors import EnvironmentMissing, InvalidParameter, Refused, StageFailed
-from pipeline.gallery.model import (
+from pipeline.guest.profiles import select
+from pipeline.jobs.context import Ports
+from pipeline.jobs.diff import difference
+from pipeline.jobs.dry_run import try_publish
+from pipeline.jobs.request import PublishRequest
+from pipeline.jobs.verify import verify_report
+from pipeline.model import (
     Architecture,
     HyperVGeneration,
     Identifier,
@@ -28,17 +32,14 @@ from pipeline.gallery.model import (
     ReplicationMode,
     VersionRequest,
 )
-from pipeline.gallery.names import parse_definition, parse_version
-from pipeline.guest.profiles import select
-from pipeline.maintain import verify_report
-from pipeline.outside import Ports
+from pipeline.model.names import parse_definition, parse_version
+from pipeline.model.resource_names import ResourceKind, parse_resource
+from pipeline.model.sources import AnySource, DiskSource, ManagedImageSource, VersionSource
 from pipeline.ports import GuestFacts, GuestHost
-from pipeline.proof import try_publish
-from pipeline.publish import PublishRequest, publish
+from pipeline.ports.boots import Boots, MachineKind
+from pipeline.publish import publish
 from pipeline.resources.images import create_image
-from pipeline.resources.names import ResourceKind, parse_resource
 from pipeline.resources.snapshots import Properties, create_snapshot
-from pipeline.sources import AnySource, DiskSource, ManagedImageSource, VersionSource
 from tests.contract.memory_guest import MemoryGuest, MemoryHost
 from tests.system.test_generalize import Quiet
 from tests.system.test_publish import Lab

@@ -10,12 +10,12 @@ import pytest
 
 from adapters.guestfs.client import GuestfsHost
 from adapters.images import QemuImages
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
 from fixtures import canaries
 from fixtures.debian import Guest, default_cache
+from pipeline.guest.generalize import Generalized, generalize
 from pipeline.guest.profiles import select
 from pipeline.ports import Chain, ImageFormat, Layer, Meter
-from pipeline.stages.generalize import Generalized, generalize
 from tests.system.phony import flatten, run
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adapters.vms import line, parts
-from pipeline.gallery.model import OsType
+from pipeline.model import OsType
 from tests.unit.test_vms import CACHES, CACHING, MACHINE, disk
 
 pytestmark = pytest.mark.system

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from adapters import qemu
+from adapters.filesystem.rawfile import open_readonly
 from adapters.formats import Window
 from adapters.images import QemuImages
 from adapters.images.inspect import Policy, examine, recognise
-from adapters.rawfile import open_readonly
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
+from adapters.qemu import img
 from fixtures import hostile
 from pipeline.errors import CommandFailed, GalleriaError, UnsafeImage
 from pipeline.ports import ImageFormat, Layer
@@ -95,7 +95,7 @@ def test_the_sandbox_holds_where_inspection_would_fail(
         path.write_bytes(bytes(patch(bytearray(templates[template]))))
         target = out / f"{lie}.raw"
         try:
-            qemu.convert(Sandbox(), (Layer(path, format),), target, "raw")
+            img.convert(Sandbox(), (Layer(path, format),), target, "raw")
             told = ""
         except CommandFailed as error:
             told = error.message
@@ -103,7 +103,7 @@ def test_the_sandbox_holds_where_inspection_would_fail(
         assert not target.exists() or CANARY not in target.read_bytes()
         # the lie itself is a real one: outside of the sandbox it leaks
         if lie != "backing":
-            driver = qemu.DRIVERS[format]
+            driver = img.DRIVERS[format]
             leak = tmp_path / "leak"
             subprocess.run(
                 ["qemu-img", "convert", "-f", driver, "-O", "raw", path, leak],

@@ -14,14 +14,15 @@ from typing import IO
 
 import pytest
 
-from adapters import qemu, vhd
+from adapters.formats import vhd_footer
 from adapters.images import Policy, QemuImages, maps
 from adapters.images.maps import KEPT
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
+from adapters.qemu import img
 from fixtures.images import MIB, SAMPLE_SIZE, SNAPSHOT, VARIANTS, write_sample
-from pipeline.data.extents import Kind, Range
 from pipeline.errors import Conflict, InvalidParameter, NoSpace, NotFound, UnsafeImage
 from pipeline.ports import Chain, ImageFormat, Layer
+from pipeline.ports.extents import Kind, Range
 from tests.contract.storing import pattern
 
 pytestmark = pytest.mark.system
@@ -232,13 +233,13 @@ def descriptors() -> int:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Chain]:
     """The disks that qemu has been asked to map."""
     chains: list[Chain] = []
-    ask = qemu.map_extents
+    ask = img.map_extents
 
     def counted(sandbox: Sandbox, chain: Chain) -> IO[bytes]:
         chains.append(chain)
         return ask(sandbox, chain)
 
-    monkeypatch.setattr(qemu, "map_extents", counted)
+    monkeypatch.setattr(img, "map_extents", counted)
     return chains
 
 
@@ -336,7 +337,7 @@ def test_a_snapshot_and_an_overlay_are_exported(sample: Sample, tmp_path: Path) 
 def test_a_fixed_vhd_is_what_azure_takes(name: str, sample: Sample, tmp_path: Path) -> None:
     out = tmp_path / "out.vhd"
     IMAGES.export((sample.layers[name],), out, ImageFormat.VHD)
-    assert vhd.azure_upload_problems(out) == ()
+    assert vhd_footer.azure_upload_problems(out) == ()
     padded = -(-SAMPLE_SIZE // MIB) * MIB
     assert out.stat().st_size == padded + 512
     assert out.stat().st_blocks * 512 < SAMPLE_SIZE * 0.6

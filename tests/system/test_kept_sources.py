@@ -11,7 +11,7 @@ import pytest
 
 from adapters.qmp import jobs
 from pipeline.data import copying
-from pipeline.stages import convert
+from pipeline.storage import convert
 from tests.home import Home, Session, furnished
 from tests.system.machine import Machine, machine
 

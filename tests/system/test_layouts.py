@@ -19,7 +19,7 @@ import pytest
 
 from adapters.guestfs.client import GuestfsHost
 from adapters.images import QemuImages
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
 from fixtures import phony
 from fixtures.debian import default_cache
 from fixtures.phony import FAMILIES, Family

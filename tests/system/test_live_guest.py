@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from adapters.process.sandbox import Sandbox
 from adapters.progress import Mode, open_progress
 from adapters.qmp import jobs
 from adapters.qmp.machine import QemuMachines
-from adapters.sandbox import Sandbox
 from fixtures import boot, debian
 from fixtures.disk import stable_uuid
-from pipeline.machines import CaptureRequest, DiskPlan, whole
 from pipeline.ports import ImageFormat, Layer
+from pipeline.ports.machines import CaptureRequest, DiskPlan, whole
 from tests.system.conftest import settle
 from tests.system.machine import Machine
 from tests.system.test_machines import flat, qemu, same

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from adapters.process.sandbox import Sandbox
 from adapters.progress import Mode, open_progress
 from adapters.qmp.client import Refused
 from adapters.qmp.machine import QemuMachines
-from adapters.sandbox import Sandbox
 from pipeline.errors import Conflict, InvalidParameter, NoSpace, NotFound
-from pipeline.machines import CaptureRequest, DiskPlan, whole
 from pipeline.ports import ImageFormat, Layer
+from pipeline.ports.machines import CaptureRequest, DiskPlan, whole
 from tests.system.machine import Machine, machine
 
 pytestmark = pytest.mark.system
@@ -131,8 +131,8 @@ import sys
 from pathlib import Path
 from adapters.progress import Mode, open_progress
 from adapters.qmp import jobs, machine
-from adapters.sandbox import Sandbox
-from pipeline.machines import CaptureRequest, whole
+from adapters.process.sandbox import Sandbox
+from pipeline.ports.machines import CaptureRequest, whole
 
 machines = machine.QemuMachines(Path(sys.argv[2]), Sandbox())
 socket = Path(sys.argv[1])
@@ -224,7 +224,7 @@ def test_refusals_say_why(
     ):
         pass
     request = CaptureRequest(vm.qmp, ONE, (DiskPlan("os"),))
-    monkeypatch.setattr("adapters.filesystem.free_bytes", lambda _: 0)
+    monkeypatch.setattr("adapters.filesystem.calls.free_bytes", lambda _: 0)
     with pytest.raises(NoSpace, match="may need"), machines.capture(request, progress):
         pass
     monkeypatch.undo()

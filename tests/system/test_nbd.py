@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from adapters import command, nbd, qemu
-from adapters.sandbox import Sandbox
-from pipeline.data.extents import Kind
+from adapters.process import command
+from adapters.process.sandbox import Sandbox
+from adapters.qemu import img, nbd
 from pipeline.errors import StageFailed
 from pipeline.ports import Chain, ImageFormat, Layer
+from pipeline.ports.extents import Kind
 
 pytestmark = pytest.mark.system
 SIZE = (8 << 20) + 512
@@ -26,7 +27,7 @@ def chain(tmp_path: Path) -> Chain:
     base, top = tmp_path / "base.raw", tmp_path / "top.qcow2"
     base.write_bytes(os.urandom(4 << 20))
     os.truncate(base, SIZE)
-    qemu.create_qcow2(SANDBOX, top, SIZE, backing="base.raw", backing_format="raw")
+    img.create_qcow2(SANDBOX, top, SIZE, backing="base.raw", backing_format="raw")
     return (Layer(top, ImageFormat.QCOW2), Layer(base, ImageFormat.RAW))
 
 

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adapters import command
 from adapters.images import QemuImages
-from adapters.sandbox import Sandbox
+from adapters.process import command
+from adapters.process.sandbox import Sandbox
 from fixtures.images import MIB, VARIANTS, qemu_convert, write_sample
-from pipeline.data.extents import Kind
 from pipeline.errors import GalleriaError, StageFailed
 from pipeline.ports import ImageFormat, Layer, Source
+from pipeline.ports.extents import Kind
 
 pytestmark = pytest.mark.system
 IMAGES = QemuImages(Sandbox())

@@ -15,17 +15,18 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from dissect.target import Target
 
-from adapters.emulator import Firmware, QemuBoots
 from adapters.images import QemuImages
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
+from adapters.qemu.emulator import Firmware, QemuBoots
 from adapters.vms import firmware
 from fixtures import canaries, debian
 from fixtures.demonstration import DEFINITION, VERSIONS, Demonstration
-from pipeline.boot import MachineKind, boot
 from pipeline.errors import EnvironmentMissing, StageFailed
-from pipeline.gallery.model import Architecture
+from pipeline.guest.boot import boot
+from pipeline.model import Architecture
 from pipeline.ports import ImageFormat, Layer
-from pipeline.stages.ingest import Disk
+from pipeline.ports.boots import MachineKind
+from pipeline.sources.ingest import Disk
 from tests.conftest import missing
 from tests.home import DEFINE, Home
 from tests.system.phony import debian_disk, run

@@ -19,7 +19,10 @@ from adapters.config import Config, ZonePlace
 from adapters.progress import Mode, open_progress
 from fixtures.images import SNAPSHOT, VARIANTS, write_sample
 from pipeline.errors import EnvironmentMissing, NoSpace, PartiallyReplicated, SourceChanged
-from pipeline.gallery.model import (
+from pipeline.jobs.files import hash_file
+from pipeline.jobs.replicate import replicate_version
+from pipeline.jobs.request import PublishRequest, Wait
+from pipeline.model import (
     Identifier,
     ImageDefinition,
     ImageVersion,
@@ -30,11 +33,9 @@ from pipeline.gallery.model import (
     TargetRegion,
     VersionRequest,
 )
-from pipeline.gallery.names import parse_definition, parse_gallery, parse_version
-from pipeline.publish import PublishRequest, Wait, publish
-from pipeline.replication import replicate_version
-from pipeline.single import hash_file
-from pipeline.sources import DiskSource
+from pipeline.model.names import parse_definition, parse_gallery, parse_version
+from pipeline.model.sources import DiskSource
+from pipeline.publish import publish
 from tests.contract.storing import pattern
 from tests.system.conftest import used
 

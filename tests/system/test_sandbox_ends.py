@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from adapters import command
-from adapters.sandbox import Sandbox
+from adapters.process import command
+from adapters.process.sandbox import Sandbox
 
 pytestmark = pytest.mark.system
 

@@ -14,19 +14,19 @@ from typing import Any, cast
 
 import pytest
 
-from adapters import nbd
+from adapters.filesystem.sinks import RawSink
 from adapters.images import QemuImages
-from adapters.sandbox import Sandbox
-from adapters.sinks import RawSink
+from adapters.process.sandbox import Sandbox
+from adapters.qemu import nbd
 from pipeline.data import copying
 from pipeline.data.chunks import LEAF
-from pipeline.data.extents import Extent, Range
 from pipeline.data.manifest import ManifestWriter
 from pipeline.data.targets import Target
 from pipeline.errors import PartiallyReplicated
+from pipeline.model.sources import DiskSource
 from pipeline.ports import Chain, ImageFormat, Images, Layer, Source
+from pipeline.ports.extents import Extent, Range
 from pipeline.publish import publish
-from pipeline.sources import DiskSource
 from tests.contract.storing import pattern
 from tests.faults import Faulty
 from tests.system.conftest import Mount, used

@@ -11,9 +11,9 @@ from adapters.app import create_zones, open_app
 from adapters.config import Config, ZonePlace
 from adapters.progress import Mode, open_progress
 from pipeline.data.chunks import LEAF
-from pipeline.resources.names import ResourceKind, ResourceName
+from pipeline.model.resource_names import ResourceKind, ResourceName
+from pipeline.model.sources import DiskSource
 from pipeline.resources.snapshots import Properties, create_snapshot, delete_resource
-from pipeline.sources import DiskSource
 from tests.system.conftest import used
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]

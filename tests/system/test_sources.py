@@ -22,7 +22,7 @@ import pytest
 
 from adapters.sources.machines import open_archive
 from fixtures.chains import differencing_vhd, differencing_vhdx, qemu_child
-from pipeline.sources import ArchiveForm
+from pipeline.model.sources import ArchiveForm
 from tests.conftest import missing
 from tests.contract.storing import pattern
 from tests.home import Session as InProcess

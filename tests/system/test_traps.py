@@ -23,7 +23,7 @@ from dissect.target.filesystems.extfs import ExtFilesystem
 from adapters.guestfs import fixed
 from adapters.guestfs.client import GuestfsHost
 from adapters.images import QemuImages
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
 from fixtures.debian import default_cache
 from fixtures.phony import ELF, SYSTEMD
 from pipeline.guest.profiles import select

@@ -17,7 +17,7 @@ from dissect.target import Target
 from adapters.guestfs import volumes
 from adapters.guestfs.client import GuestfsHost, GuestfsSession
 from adapters.guestfs.guest import GuestfsGuest
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
 from fixtures import windows
 from fixtures.debian import default_cache
 from fixtures.windows_states import (

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from adapters import fiemap
-from adapters import filesystem as fs
+from adapters.filesystem import calls as fs
+from adapters.filesystem import fiemap
+from adapters.filesystem.profile import BEST, probe
 from adapters.pins import FilePins
-from adapters.profile import BEST, probe
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
 from adapters.zones import DirectoryZone, create_zone, open_zone
 from pipeline.data.chunks import LEAF
-from pipeline.data.extents import Range
 from pipeline.errors import NoSpace
 from pipeline.ports import Chain, ImageFormat, Layer, VersionRecord
+from pipeline.ports.extents import Range
 from tests.contract.storing import changed, files, pattern, store
 from tests.system.conftest import REFLINK, Mount, used
 
@@ -200,7 +200,7 @@ def test_a_zone_takes_over_a_base_of_its_neighbour(
 WRITER = """
 import sys, time
 from pathlib import Path
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
 from adapters.zones import open_zone
 zone = open_zone(Path(sys.argv[1]), sandbox=Sandbox())
 staging = zone.stage_base(64 << 20, sys.argv[2:])

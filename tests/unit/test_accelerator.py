@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adapters.guestfs.accelerator import probe
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
 
 BARE = Sandbox(enabled=False)
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.gallery.access import Assignment, Subject, Target, decide, sees
-from pipeline.gallery.model import SharingPermissions
-from pipeline.gallery.names import parse_gallery
-from pipeline.gallery.roles import Action, Role
-from pipeline.gallery.sharing import Community, Sharing
+from pipeline.gallery.access.decide import Subject, Target, decide, sees
+from pipeline.model import SharingPermissions
+from pipeline.model.access import Action, Assignment, Role
+from pipeline.model.names import parse_gallery
+from pipeline.model.sharing import Community, Sharing
 
 # O Owner, C Contributor, R Reader, S Compute Gallery Sharing Admin, P Compute Gallery Artifacts
 # Publisher, I Compute Gallery Image Reader, A Storage Account Contributor: who has the action.

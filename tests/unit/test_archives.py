@@ -17,8 +17,9 @@ import pytest
 from adapters.sources import HostSources, archive
 from adapters.sources.machines import open_archive
 from pipeline.errors import GalleriaError, NoSpace, SourceChanged
+from pipeline.model.sources import ArchiveForm, ArchiveSource
 from pipeline.ports import Chain
-from pipeline.sources import ArchiveForm, ArchiveSource, Description
+from pipeline.ports.sources import Description
 
 # what does not pack, a run of zeros, and an odd end
 DISK = b"".join(hashlib.sha256(bytes([n])).digest() for n in range(256)) + bytes(1 << 20) + b"end."

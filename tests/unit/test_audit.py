@@ -10,16 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InvalidParameter, VerificationFailed
-from pipeline.gallery.audit import (
-    GENESIS,
-    Actor,
-    AuditEntry,
-    AuditHead,
-    Event,
-    append,
-    parse_head,
-    verify,
-)
+from pipeline.gallery.audit import append, parse_head, verify
+from pipeline.model.audit import GENESIS, Actor, AuditEntry, AuditHead, Event
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 ACTOR = Actor("alice", "root@build1", "r1")

@@ -9,12 +9,12 @@ import pytest
 from fixtures import hive
 from fixtures.hive import Key, number, text
 from pipeline.azure.disk import disk_findings, file_findings, state_finding
-from pipeline.azure.findings import Finding, failed
 from pipeline.azure.linux import linux_findings
 from pipeline.azure.windows import PROXY, STARTS, windows_findings
-from pipeline.gallery.model import HyperVGeneration, OsState
 from pipeline.guest.checks import Evidence
+from pipeline.guest.findings import Finding, failed
 from pipeline.guest.partitions import Partition, PartitionTable
+from pipeline.model import HyperVGeneration, OsState
 from pipeline.ports import GuestFacts, ImageFacts, ImageFormat
 from tests.contract.memory_guest import MemoryGuest
 

@@ -24,7 +24,8 @@ from pipeline.errors import (
 )
 from pipeline.gallery import rules
 from pipeline.gallery.documents import decode, encode, parse_date
-from pipeline.gallery.model import (
+from pipeline.gallery.rules import SourceFacts, VersionChange, agreement
+from pipeline.model import (
     HyperVGeneration,
     Identifier,
     ImageDefinition,
@@ -43,10 +44,10 @@ from pipeline.gallery.model import (
     StorageAccountType,
     TargetRegion,
 )
-from pipeline.gallery.names import GalleryName, parse_definition, parse_gallery, parse_number
-from pipeline.gallery.rules import SourceFacts, VersionChange, agreement
-from pipeline.resources.names import ResourceKind, parse_resource
-from pipeline.sources import DiskSource, VmSource, check_combination
+from pipeline.model.names import GalleryName, parse_definition, parse_gallery, parse_number
+from pipeline.model.resource_names import ResourceKind, parse_resource
+from pipeline.model.sources import DiskSource, VmSource
+from pipeline.sources.supply import check_combination
 from tests.samples import NOW, REGIONS, definition, gallery, request, version
 
 EU = REGIONS[0]

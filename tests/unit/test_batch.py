@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.batch import together
 from adapters.cli import explain
+from adapters.process.batch import together
 from pipeline.errors import CommandFailed, GalleriaError, NotFound
 
 

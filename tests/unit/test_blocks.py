@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from adapters.guestfs import blocks
 from adapters.guestfs.blocks import Unsure
 from adapters.guestfs.devices import Piece, project
-from pipeline.data.extents import Range
+from pipeline.ports.extents import Range
 
 DUMPE2FS = """\
 Filesystem volume name:   root

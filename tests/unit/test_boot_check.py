@@ -12,14 +12,15 @@ from typing import Any, cast
 
 import pytest
 
-from adapters import emulator
-from adapters.emulator import AGENT, Firmware, QemuBoots, QemuRunning, arguments
-from adapters.sandbox import Sandbox
-from pipeline.boot import Booted, Machine, MachineKind, boot, clean_console, read_console
+from adapters.process.sandbox import Sandbox
+from adapters.qemu import emulator
+from adapters.qemu.emulator import AGENT, Firmware, QemuBoots, QemuRunning, arguments
 from pipeline.errors import EnvironmentMissing, StageFailed
-from pipeline.gallery.model import Architecture
+from pipeline.guest.boot import Booted, boot, clean_console, read_console
+from pipeline.model import Architecture
 from pipeline.ports import Chain, ImageFormat, Images, Layer
-from pipeline.stages.ingest import Disk
+from pipeline.ports.boots import Machine, MachineKind
+from pipeline.sources.ingest import Disk
 from tests.system.test_generalize import Quiet
 
 CONSOLE = (
@@ -117,7 +118,7 @@ def test_the_time_that_a_console_takes_counts(
 ) -> None:
     """A guest that prints without end keeps nobody longer than one that says nothing."""
     clock = iter(range(0, 36_000, 3600))
-    monkeypatch.setattr("pipeline.boot.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("pipeline.guest.boot.time", SimpleNamespace(monotonic=lambda: next(clock)))
     script = Script(*["noise\n"] * 9)
     with pytest.raises(StageFailed, match="no login prompt within 4000 s"):
         run(script, tmp_path, seconds=4000)

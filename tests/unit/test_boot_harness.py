@@ -56,7 +56,7 @@ def fake_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Non
     program = tmp_path / "qemu-system-x86_64"
     program.write_text(f"#!/bin/sh\n{body}\n")
     program.chmod(0o755)
-    monkeypatch.setattr("adapters.command.PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr("adapters.process.command.PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
 

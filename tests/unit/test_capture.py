@@ -7,7 +7,7 @@ import pytest
 from adapters.qmp import jobs
 from adapters.qmp.client import Monitor
 from adapters.qmp.state import CaptureState, DiskState, Phase
-from pipeline.machines import MachineDisk
+from pipeline.ports.machines import MachineDisk
 
 ONE, TWO = "1" * 32, "2" * 32
 

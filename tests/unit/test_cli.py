@@ -18,7 +18,7 @@ from adapters.cli.commands import COMMANDS
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command, LazyGroup
 from pipeline import errors
-from pipeline.gallery.model import AdditionalReplicaSet, Feature, StorageAccountType, TargetRegion
+from pipeline.model import AdditionalReplicaSet, Feature, StorageAccountType, TargetRegion
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,11 @@ from typing import cast
 
 import pytest
 
-from adapters import app, command
+from adapters import app
 from adapters.cli.proof import report_text
 from adapters.config import Config
-from pipeline.gallery.model import ImageVersion
+from adapters.process import command
+from pipeline.model import ImageVersion
 from tests.home import DEFINE, GALLERIA, Home, furnished
 
 pytestmark = pytest.mark.timeout(180)  # each starts several processes

@@ -9,7 +9,7 @@ import pytest
 from adapters.cli.sources import source_options, sources_of, spec_sources
 from adapters.spec import SpecInvalid, load_spec
 from pipeline.errors import InvalidParameter
-from pipeline.sources import (
+from pipeline.model.sources import (
     AnySource,
     ArchiveForm,
     ArchiveSource,

@@ -13,7 +13,7 @@ from adapters.config import (
     parse_regions,
     write_config,
 )
-from adapters.profile import Writing
+from adapters.filesystem.profile import Writing
 from pipeline.errors import Conflict, NotFound
 
 

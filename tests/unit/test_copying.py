@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from pipeline.data import copying, reading
 from pipeline.data.chunks import LEAF, Leaf, digest
 from pipeline.data.copying import CopyResult, Known
-from pipeline.data.extents import Extent, Kind, Range, mask_free
+from pipeline.data.extents import mask_free
 from pipeline.data.manifest import ManifestReader, ManifestWriter
 from pipeline.data.targets import Target
 from pipeline.errors import StageFailed, VerificationFailed
+from pipeline.ports.extents import Extent, Kind, Range
 from tests.contract.memory import MemorySink, MemorySource
 from tests.faults import Faulty
 

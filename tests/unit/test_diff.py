@@ -4,8 +4,8 @@ from io import BytesIO
 
 from pipeline.data.chunks import LEAF, digest
 from pipeline.data.manifest import ManifestReader, ManifestWriter
-from pipeline.diff import Names, Upgrade, changed_bytes, names, packages
 from pipeline.guest.sbom import bill
+from pipeline.jobs.diff import Names, Upgrade, changed_bytes, names, packages
 from pipeline.ports import GuestFacts, Package
 
 FACTS = GuestFacts("linux", "fedora", "39")

@@ -8,7 +8,7 @@ from adapters import doctor
 from adapters.catalog import open_catalog
 from adapters.config import Config, ZonePlace
 from adapters.doctor import Check, Verdict
-from adapters.sandbox import Sandbox
+from adapters.process.sandbox import Sandbox
 from adapters.zones import create_zone
 
 
@@ -30,7 +30,7 @@ def found(checks: tuple[Check, ...], name: str) -> Check:
 @pytest.fixture
 def bare_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host with no program at all, where the appliance can't be built either."""
-    monkeypatch.setattr("adapters.command.PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr("adapters.process.command.PATH", str(tmp_path / "bin"))
     return tmp_path
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.documents import decode, encode, parse_date
-from pipeline.gallery.model import (
+from pipeline.model import (
     Disallowed,
     Feature,
     Gallery,

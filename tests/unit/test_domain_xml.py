@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from adapters import command
+from adapters.process import command
 from adapters.sources import libvirt
 from adapters.sources.libvirt import parse_domain
 from adapters.sources.xml import DescriptionInvalid
 from pipeline.errors import EnvironmentMissing, GalleriaError, InvalidParameter, NotFound
+from pipeline.model.sources import Backing, DiskSource, VmSource
 from pipeline.ports import ImageFormat
-from pipeline.sources import Backing, Description, DiskSource, VmSource
+from pipeline.ports.sources import Description
 
 ROOT = Path("/vms")
 URI = "test:///nowhere"

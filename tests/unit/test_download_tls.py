@@ -21,7 +21,7 @@ from adapters.sources.addresses import networks
 from adapters.sources.download import Bounds, Downloads
 from adapters.sources.http import DownloadFailed, Reach
 from pipeline.errors import Refused
-from pipeline.sources import UrlSource
+from pipeline.model.sources import UrlSource
 
 CONTENT = b"a disk" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

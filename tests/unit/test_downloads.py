@@ -33,7 +33,7 @@ from pipeline.errors import (
     TooManyRequests,
     UnsafeImage,
 )
-from pipeline.sources import UrlSource
+from pipeline.model.sources import UrlSource
 
 CONTENT = bytes(range(256)) * 1024  # 256 KiB
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

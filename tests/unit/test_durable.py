@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters import durable
+from adapters.filesystem import durable
 from tests.faults import Faulty
 
 Rename = Callable[[Path, Path], None]
@@ -164,7 +164,7 @@ def test_a_name_that_is_taken_keeps_what_it_has(tmp_path: Path) -> None:
 
 def test_sweep_takes_the_dead_and_leaves_the_living(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from adapters import durable;"
+        "import os, sys; from pathlib import Path; from adapters.filesystem import durable;"
         "s = durable.Staging(Path(sys.argv[1])); (s.path / 'x').write_text('x');"
         "print(s.path.name, flush=True); os.kill(os.getpid(), 9)"
     )

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters import fiemap, filesystem
-from adapters.fiemap import BlockMap, Piece
+from adapters.filesystem import calls, fiemap
+from adapters.filesystem.fiemap import BlockMap, Piece
 
 UNWRITTEN, SHARED, LAST, ENCODED = 0x800, 0x2000, 0x1, 0x8
 K = 4096
@@ -55,10 +55,10 @@ def test_where_nobody_promises_one_device_there_is_no_map(
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * K)
-    monkeypatch.setattr(filesystem, "kind", lambda _: "bcachefs")
+    monkeypatch.setattr(calls, "kind", lambda _: "bcachefs")
     with path.open("rb") as file:
         assert fiemap.block_map(path, file.fileno()) is None
-    monkeypatch.setattr(filesystem, "kind", lambda _: "xfs")
+    monkeypatch.setattr(calls, "kind", lambda _: "xfs")
     monkeypatch.setattr(fiemap, "_realtime", lambda _: True)
     with path.open("rb") as file:
         assert fiemap.block_map(path, file.fileno()) is None
@@ -68,7 +68,7 @@ def test_a_file_in_too_many_pieces_has_no_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fiemap, "MAX_PIECES", 2)
-    monkeypatch.setattr(filesystem, "kind", lambda _: "xfs")
+    monkeypatch.setattr(calls, "kind", lambda _: "xfs")
     monkeypatch.setattr(fiemap, "_realtime", lambda _: False)
     monkeypatch.setattr(fiemap, "pieces", lambda _: iter([Piece(n, 1, n, 0) for n in range(3)]))
     assert fiemap.block_map(tmp_path, 0) is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adapters import fiemap, filesystem, profile
+from adapters.filesystem import calls, fiemap, profile
 
 MIB = 1 << 20
 
@@ -46,11 +46,11 @@ def test_a_real_error_is_not_taken_for_cannot(
     path.write_bytes(b"x")
     monkeypatch.setattr(fcntl, "ioctl", ioctl)
     with pytest.raises(OSError, match=os.strerror(number)):
-        filesystem.clone(path, tmp_path / "clone")
+        calls.clone(path, tmp_path / "clone")
     with pytest.raises(OSError, match=os.strerror(number)):
         fiemap.allocated_bytes([path])
     with pytest.raises(OSError, match=os.strerror(number)):
-        filesystem.set_immutable(path, on=True)
+        calls.set_immutable(path, on=True)
 
 
 def test_a_punched_hole_reads_as_zero_and_keeps_the_length(tmp_path: Path) -> None:
@@ -58,10 +58,10 @@ def test_a_punched_hole_reads_as_zero_and_keeps_the_length(tmp_path: Path) -> No
     content = os.urandom(MIB)
     path.write_bytes(content)
     with path.open("r+b") as file:
-        if not filesystem.punch_hole(file.fileno(), 4096, 65536):
+        if not calls.punch_hole(file.fileno(), 4096, 65536):
             pytest.skip("this file system has no holes")
         with pytest.raises(OSError, match="Bad file descriptor"):
-            filesystem.punch_hole(-1, 0, 4096)
+            calls.punch_hole(-1, 0, 4096)
     assert path.read_bytes() == content[:4096] + bytes(65536) + content[4096 + 65536 :]
 
 
@@ -70,7 +70,7 @@ def test_a_clone_does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "precious").write_bytes(b"precious")
     (tmp_path / "link").symlink_to(tmp_path / "precious")
     with pytest.raises(OSError, match="symbolic links"):
-        filesystem.clone(tmp_path / "file", tmp_path / "link")
+        calls.clone(tmp_path / "file", tmp_path / "link")
     assert (tmp_path / "precious").read_bytes() == b"precious"
 
 

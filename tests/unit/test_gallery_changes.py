@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from pipeline.errors import Conflict, GalleriaError, InvalidParameter, NotFound
-from pipeline.gallery.model import (
+from pipeline.gallery.rules import Limits, SourceFacts, VersionChange, agreement
+from pipeline.gallery.rules.features import completed
+from pipeline.gallery.rules.retention import Retention
+from pipeline.gallery.service import GalleryService
+from pipeline.model import (
     Architecture,
     Deployment,
     Feature,
@@ -31,17 +35,13 @@ from pipeline.gallery.model import (
     SourceProperties,
     TargetRegion,
 )
-from pipeline.gallery.names import (
+from pipeline.model.names import (
     DefinitionName,
     GalleryName,
     parse_definition,
     parse_gallery,
     parse_version,
 )
-from pipeline.gallery.rules import Limits, SourceFacts, VersionChange, agreement
-from pipeline.gallery.rules.features import completed
-from pipeline.gallery.rules.retention import Retention
-from pipeline.gallery.service import GalleryService
 from tests.memory_catalog import MemoryCatalog
 from tests.samples import NOW, REGIONS, FakeClock, FakeOwners, definition, disk, request
 

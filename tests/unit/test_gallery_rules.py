@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.errors import Conflict, GalleriaError, InvalidParameter, NotFound, Refused
 from pipeline.gallery import rules
-from pipeline.gallery.model import (
+from pipeline.model import (
     Architecture,
     Disallowed,
     Feature,
@@ -33,7 +33,7 @@ from pipeline.gallery.model import (
     StorageAccountType,
     TargetRegion,
 )
-from pipeline.gallery.names import GalleryName
+from pipeline.model.names import GalleryName
 from tests.samples import NOW, OWNER, REGIONS, definition, gallery, request, version
 
 EU = REGIONS[0]

@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 
 from pipeline.errors import Conflict, InvalidParameter, NotFound
-from pipeline.gallery.model import (
+from pipeline.gallery.service import PARENTS, GalleryService
+from pipeline.model import (
     Identifier,
     ImageVersion,
     OsState,
@@ -18,8 +19,7 @@ from pipeline.gallery.model import (
     SafetyProfile,
     TargetRegion,
 )
-from pipeline.gallery.names import parse_definition, parse_gallery, parse_version
-from pipeline.gallery.service import PARENTS, GalleryService
+from pipeline.model.names import parse_definition, parse_gallery, parse_version
 from tests.memory_catalog import MemoryCatalog
 from tests.samples import NOW, REGIONS, FakeClock, FakeOwners, definition, disk, request
 

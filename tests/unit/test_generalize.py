@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from pipeline.data.extents import Range
 from pipeline.errors import InvalidParameter, Refused, StageFailed
 from pipeline.guest.checks import looks_generalized
+from pipeline.guest.generalize import generalize
 from pipeline.guest.operations import (
     Action,
     Context,
@@ -21,7 +21,7 @@ from pipeline.guest.operations import (
 from pipeline.guest.profiles import OPERATIONS, PROFILES, Plan, select
 from pipeline.guest.selinux import Labels
 from pipeline.ports import GuestFacts, Meter
-from pipeline.stages.generalize import generalize
+from pipeline.ports.extents import Range
 from tests import table
 from tests.contract.memory_guest import MemoryGuest, MemoryHost
 

@@ -16,12 +16,14 @@ from pipeline.errors import (
     NotFound,
     Refused,
 )
-from pipeline.gallery.access import Principal, PrincipalKind
-from pipeline.gallery.audit import Actor, verify
+from pipeline.gallery.access.grants import Grants, parse_scope
+from pipeline.gallery.access.guard import OPERATIONS, guarded
+from pipeline.gallery.access.subjects import Access
+from pipeline.gallery.access.views import SharedTo, SharedViews
+from pipeline.gallery.audit import verify
 from pipeline.gallery.audited import AuditedCatalog
-from pipeline.gallery.grants import Grants, parse_scope
-from pipeline.gallery.guard import OPERATIONS, guarded
-from pipeline.gallery.model import (
+from pipeline.gallery.service import GalleryService
+from pipeline.model import (
     Deployment,
     HyperVGeneration,
     Identifier,
@@ -34,7 +36,9 @@ from pipeline.gallery.model import (
     ScaleSet,
     SharingPermissions,
 )
-from pipeline.gallery.names import (
+from pipeline.model.access import Principal, PrincipalKind, Role
+from pipeline.model.audit import Actor
+from pipeline.model.names import (
     DEFAULT_SUBSCRIPTION,
     DEFAULT_TENANT,
     DefinitionName,
@@ -45,11 +49,7 @@ from pipeline.gallery.names import (
     parse_gallery,
     parse_version,
 )
-from pipeline.gallery.roles import Role
-from pipeline.gallery.service import GalleryService
-from pipeline.gallery.sharing import Community
-from pipeline.gallery.subjects import Access
-from pipeline.gallery.views import SharedTo, SharedViews
+from pipeline.model.sharing import Community
 from tests.memory_catalog import MemoryCatalog
 from tests.samples import NOW, REGIONS, FakeOwners, definition, disk, request
 
@@ -140,7 +140,7 @@ def test_what_has_no_row_is_for_the_owner_of_everything(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = {name: rule for name, rule in OPERATIONS.items() if name != "get_gallery"}
-    monkeypatch.setattr("pipeline.gallery.guard.OPERATIONS", rows)
+    monkeypatch.setattr("pipeline.gallery.access.guard.OPERATIONS", rows)
     assert world.owner.gallery.get_gallery(CORP)
     everywhere = world.give(Role.OWNER, f"/subscriptions/{DEFAULT_SUBSCRIPTION}")
     with pytest.raises(AuthorizationFailed):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from adapters import command
 from adapters.guestfs import helper as helper_module
 from adapters.guestfs import scratch
 from adapters.guestfs.process import CallFailed, Helper
+from adapters.process import command
 from pipeline.errors import EnvironmentMissing, StageFailed
 
 BINDINGS = """

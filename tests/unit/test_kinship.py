@@ -9,7 +9,7 @@ from pipeline.data import copying
 from pipeline.data.chunks import LEAF
 from pipeline.data.manifest import ManifestWriter
 from pipeline.ports import StoredBase, Zone
-from pipeline.stages.kinship import related
+from pipeline.storage.parents import related
 from tests.contract.memory import MemorySource
 from tests.contract.storing import changed, pattern
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import Refused
 from pipeline.guest.partitions import ESP, read_partitions
-from pipeline.stages.ingest import refuse_large_sectors
+from pipeline.sources.ingest import refuse_large_sectors
 from tests.contract.memory import MemorySource
 
 SIZE = 1 << 20

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.gallery.latest import latest, newest_first, usable
-from pipeline.gallery.model import (
+from pipeline.model import (
     AggregatedState,
     ImageVersion,
     ProvisioningState,

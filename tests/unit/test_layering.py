@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from adapters import vhd as footer
 from adapters.formats import Findings, Window, vhd, vhdx
+from adapters.formats import vhd_footer as footer
 from adapters.formats.layering import Held, Layered, Piece, combine
 from fixtures.chains import differencing_vhd, differencing_vhdx
-from pipeline.data.extents import Kind
 from pipeline.errors import UnsafeImage
 from pipeline.ports import ImageFormat
+from pipeline.ports.extents import Kind
 
 MIB = 1 << 20
 SIZE = 5 * MIB

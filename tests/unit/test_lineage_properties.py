@@ -9,21 +9,18 @@ import pytest
 
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.documents import decode, encode
-from pipeline.gallery.model import (
-    Architecture,
-    Feature,
-    HostCaching,
-    PurchasePlan,
-    SourceProperties,
-)
 from pipeline.gallery.service import GalleryService
-from pipeline.publish import PublishRequest, cached
-from pipeline.resources.model import DiskControllerTypes, Snapshot, SupportedCapabilities
-from pipeline.resources.names import ResourceKind, parse_resource
+from pipeline.jobs.agree import agree, known
+from pipeline.jobs.request import PublishRequest
+from pipeline.model import Architecture, Feature, HostCaching, PurchasePlan, SourceProperties
+from pipeline.model.resource_names import ResourceKind, parse_resource
+from pipeline.model.resources import DiskControllerTypes, Snapshot, SupportedCapabilities
+from pipeline.model.sources import DiskSource, SnapshotSource
+from pipeline.ports.sources import Description, Supply
+from pipeline.publish import cached
 from pipeline.resources.opening import described
 from pipeline.resources.storing import annotated
-from pipeline.sources import Description, DiskSource, SnapshotSource, Supply, supplied
-from pipeline.stages.agree import agree, known
+from pipeline.sources.supply import supplied
 from tests.memory_catalog import MemoryCatalog
 from tests.samples import NOW, REGIONS, FakeClock, FakeOwners, definition, disk, request
 

@@ -10,15 +10,16 @@ from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
 from fixtures.windows_states import HOSTS, STATES
+from pipeline.data.digest import digest
 from pipeline.errors import Refused
-from pipeline.gallery.model import OsState
 from pipeline.guest.checks import Evidence
 from pipeline.guest.inventory import inventory
 from pipeline.guest.packages import installed
-from pipeline.guest.report import digest, redacted
+from pipeline.guest.report import redacted
 from pipeline.guest.sbom import bill, packages_in, purl
+from pipeline.guest.survey import admit, see
+from pipeline.model import OsState
 from pipeline.ports import FreeSpace, GuestFacts, Package
-from pipeline.stages.look import admit, see
 from tests.contract.memory_guest import MemoryGuest, MemorySession
 from tests.unit.test_generalize import Quiet
 

@@ -8,17 +8,17 @@ from typing import Any, cast
 import pytest
 
 from pipeline.errors import Conflict, undone_by
-from pipeline.gallery.model import Region, StorageAccountType
-from pipeline.machines import MachineDisk, MachineFacts
+from pipeline.jobs.replicate import held
+from pipeline.model import Region, StorageAccountType
+from pipeline.model.resource_names import ResourceKind, parse_resource
+from pipeline.model.resources import Snapshot
+from pipeline.model.sources import QemuSource
 from pipeline.ports import Zone
-from pipeline.replication import held
+from pipeline.ports.machines import MachineDisk, MachineFacts
 from pipeline.resources.capturing import create_machine_snapshots
-from pipeline.resources.model import Snapshot
-from pipeline.resources.names import ResourceKind, parse_resource
 from pipeline.resources.service import ResourceService
 from pipeline.resources.snapshots import Properties, blank
 from pipeline.resources.storing import taken_back
-from pipeline.sources import QemuSource
 from tests.memory_catalog import MemoryCatalog
 from tests.samples import FakeOwners
 

@@ -9,14 +9,15 @@ from adapters.cli.resources import document
 from pipeline.errors import InvalidParameter, Refused
 from pipeline.gallery import rules
 from pipeline.gallery.documents import decode, encode
-from pipeline.gallery.model import HostCaching, OsType, Region, StorageAccountType
-from pipeline.gallery.model import Origin as From
+from pipeline.model import HostCaching, OsType, Region, StorageAccountType
+from pipeline.model import Origin as From
+from pipeline.model.resource_names import ResourceKind, parse_resource
+from pipeline.model.resources import Content, ManagedImage
+from pipeline.model.sources import DiskSource
+from pipeline.ports.sources import Supply
 from pipeline.resources.images import Storage
-from pipeline.resources.model import Content, ManagedImage
-from pipeline.resources.names import ResourceKind, parse_resource
 from pipeline.resources.opening import described
 from pipeline.resources.service import ResourceService
-from pipeline.sources import DiskSource, Supply
 from tests.memory_catalog import MemoryCatalog
 from tests.samples import NOW, FakeOwners
 

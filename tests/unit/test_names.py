@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InvalidParameter
-from pipeline.gallery.names import (
+from pipeline.model.names import (
     MAX_NUMBER,
     DefinitionName,
     GalleryName,
@@ -20,7 +20,7 @@ from pipeline.gallery.names import (
     parse_reference,
     parse_version,
 )
-from pipeline.gallery.spelling import check_identifier, check_region, region_key
+from pipeline.model.spelling import check_identifier, check_region, region_key
 
 ARM = (
     "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/images"

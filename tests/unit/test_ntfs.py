@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.guestfs import blocks, ntfs
-from pipeline.data.extents import Range
+from pipeline.ports.extents import Range
 
 CLUSTER, RECORD, MFT = 4096, 1024, 4
 SECTORS = 2048

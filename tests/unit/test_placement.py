@@ -6,9 +6,17 @@ from typing import Any, cast
 import pytest
 
 from pipeline.errors import EnvironmentMissing, Refused
-from pipeline.gallery.model import StorageAccountType, TargetRegion
-from pipeline.placement import Parents, Places, independent, place, sinks, spread, storage_types
+from pipeline.model import StorageAccountType, TargetRegion
 from pipeline.ports import Zone
+from pipeline.storage.placement import (
+    Parents,
+    Places,
+    independent,
+    place,
+    sinks,
+    spread,
+    storage_types,
+)
 
 LRS = StorageAccountType.STANDARD_LRS
 ZRS = StorageAccountType.STANDARD_ZRS

@@ -4,10 +4,10 @@ number is next."""
 import pytest
 
 from pipeline.errors import Conflict, InvalidParameter
-from pipeline.gallery.model import RegionStatus, ReplicationState
-from pipeline.gallery.names import MAX_NUMBER, parse_definition, parse_gallery, parse_version
 from pipeline.gallery.service import GalleryService
-from pipeline.preview import Action, find_version, judge, next_patch
+from pipeline.jobs.plan import Action, find_version, judge, next_patch
+from pipeline.model import RegionStatus, ReplicationState
+from pipeline.model.names import MAX_NUMBER, parse_definition, parse_gallery, parse_version
 from tests.memory_catalog import MemoryCatalog
 from tests.samples import REGIONS, FakeClock, FakeOwners, definition, disk, request
 

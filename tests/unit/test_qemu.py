@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from adapters import qemu
-from adapters.sandbox import Sandbox
-from pipeline.data.extents import Extent, Kind
+from adapters.process.sandbox import Sandbox
+from adapters.qemu import img
 from pipeline.errors import InvalidParameter, StageFailed, UnsafeImage
 from pipeline.ports import Chain, ImageFormat, Layer
+from pipeline.ports.extents import Extent, Kind
 
 SANDBOX = Sandbox()
 TOP, MIDDLE, BOTTOM = Path("/a/top"), Path("/a/middle"), Path("/a/bottom")
@@ -28,7 +28,7 @@ def file(path: Path, *, read_only: bool = True) -> dict[str, object]:
 
 
 def test_every_layer_is_named_and_nothing_lies_below_the_last() -> None:
-    tree = qemu.node(chain(ImageFormat.QCOW2, ImageFormat.QCOW2, ImageFormat.VHD), SANDBOX)
+    tree = img.node(chain(ImageFormat.QCOW2, ImageFormat.QCOW2, ImageFormat.VHD), SANDBOX)
     assert tree == {
         "driver": "qcow2",
         "read-only": True,
@@ -49,7 +49,7 @@ def test_every_layer_is_named_and_nothing_lies_below_the_last() -> None:
 
 
 def test_only_the_top_can_be_written() -> None:
-    tree = qemu.node(chain(ImageFormat.QCOW2, ImageFormat.RAW), SANDBOX, writable=True)
+    tree = img.node(chain(ImageFormat.QCOW2, ImageFormat.RAW), SANDBOX, writable=True)
     assert tree == {
         "driver": "qcow2",
         "file": file(TOP, read_only=False),
@@ -58,7 +58,7 @@ def test_only_the_top_can_be_written() -> None:
 
 
 def test_a_reference_in_a_header_has_no_options_that_a_reader_may_not_know() -> None:
-    name = qemu.backing_name(chain(ImageFormat.QCOW2, ImageFormat.VHD), SANDBOX)
+    name = img.backing_name(chain(ImageFormat.QCOW2, ImageFormat.VHD), SANDBOX)
     assert name.startswith("json:{")
     assert "read-only" not in name
     assert json.loads(name.removeprefix("json:"))["backing"]["force_size_calc"] == "current_size"
@@ -67,8 +67,8 @@ def test_a_reference_in_a_header_has_no_options_that_a_reader_may_not_know() -> 
 def test_nine_layers_fit_into_a_header() -> None:
     """Eight deltas on a raw base, the deepest that a zone makes."""
     layers = tuple(Layer(Path(f"/zone/bases/{n}"), ImageFormat.QCOW2) for n in range(8))
-    name = qemu.backing_name((*layers, Layer(BOTTOM, ImageFormat.RAW)), SANDBOX)
-    assert len(name) <= qemu.BACKING_NAME_LIMIT
+    name = img.backing_name((*layers, Layer(BOTTOM, ImageFormat.RAW)), SANDBOX)
+    assert len(name) <= img.BACKING_NAME_LIMIT
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_no_qcow2_can_be_is_not_asked_for(
     size: int, backing: str | None, format: str | None, cluster: int, tmp_path: Path
 ) -> None:
     with pytest.raises(InvalidParameter):
-        qemu.create_qcow2(
+        img.create_qcow2(
             SANDBOX,
             tmp_path / "x",
             size,
@@ -99,11 +99,11 @@ def test_what_no_qcow2_can_be_is_not_asked_for(
 
 def test_an_empty_chain_is_no_disk() -> None:
     with pytest.raises(InvalidParameter):
-        qemu.node((), SANDBOX)
+        img.node((), SANDBOX)
 
 
 def test_a_snapshot_is_chosen_by_name_whatever_it_is_called() -> None:
-    assert qemu.snapshot_option("a,snapshot.id=1") == "snapshot.name=a,,snapshot.id=1"
+    assert img.snapshot_option("a,snapshot.id=1") == "snapshot.name=a,,snapshot.id=1"
 
 
 def entry(start: int, length: int, *, zero: bool = False, data: bool = True, **more: int) -> str:
@@ -116,7 +116,7 @@ def parsed(*entries: str, size: int) -> list[Extent]:
     with tempfile.TemporaryFile() as output:
         output.write(("[" + ",\n".join(entries) + "]\n").encode())
         output.flush()
-        return list(qemu.parse_map(output, size))
+        return list(img.parse_map(output, size))
 
 
 def test_a_map_is_data_with_places_and_zeros() -> None:

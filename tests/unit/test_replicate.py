@@ -8,12 +8,12 @@ from typing import cast
 import pytest
 
 from pipeline.errors import NoSpace
-from pipeline.gallery.model import ImageVersion, RegionStatus, ReplicationState
 from pipeline.gallery.service import GalleryService
-from pipeline.placement import Share
+from pipeline.model import ImageVersion, RegionStatus, ReplicationState
 from pipeline.ports import Replica, VersionRecord, Zone
-from pipeline.stages.convert import Stored
-from pipeline.stages.replicate import publish_region, replicate
+from pipeline.storage.commit import publish_region, replicate
+from pipeline.storage.convert import Stored
+from pipeline.storage.placement import Share
 from tests import samples
 
 DEADLINE = 20.0  # seconds; what waits that long has met the fault that is looked for

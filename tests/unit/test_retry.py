@@ -6,10 +6,10 @@ from typing import cast
 import pytest
 
 from pipeline.errors import Busy, CommandFailed, Conflict, NoSpace, VerificationFailed
-from pipeline.gallery.model import RegionStatus, ReplicationState
 from pipeline.gallery.service import GalleryService
-from pipeline.retry import transient
-from pipeline.stages.status import RegionMeter
+from pipeline.jobs.retry import transient
+from pipeline.model import RegionStatus, ReplicationState
+from pipeline.storage.status import RegionMeter
 from tests import samples
 
 

@@ -10,9 +10,9 @@ from adapters.cli.context import own_version
 from pipeline.deploying import profile
 from pipeline.deploying.deploy import find_replicas
 from pipeline.errors import GalleriaError, InvalidParameter
-from pipeline.gallery.model import OsProfile, OsState, SourceFile
+from pipeline.jobs.shallow import check_sources
+from pipeline.model import OsProfile, OsState, SourceFile
 from pipeline.ports import Pins
-from pipeline.shallow import check_sources
 from tests.samples import definition, disk, version
 
 SHARED = (

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from pipeline.errors import Conflict, GalleriaError, InvalidParameter, NotFound, Refused
-from pipeline.gallery import shared_ids, sharing
-from pipeline.gallery.model import Feature, PurchasePlan, SharingPermissions
-from pipeline.gallery.names import GalleryName, VersionNumber, parse_gallery
-from pipeline.gallery.shared_ids import SharedReference
-from pipeline.gallery.sharing import Community, Sharing
+from pipeline.gallery.access import shared_ids, sharing
+from pipeline.gallery.access.shared_ids import SharedReference
+from pipeline.model import Feature, PurchasePlan, SharingPermissions
+from pipeline.model.names import GalleryName, VersionNumber, parse_gallery
+from pipeline.model.sharing import Community, Sharing
 from tests.samples import definition, gallery
 
 CORP = parse_gallery("corp")

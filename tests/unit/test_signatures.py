@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from adapters import command
+from adapters.process import command
 from adapters.vms.signatures import enroll
 from pipeline.errors import EnvironmentMissing, InvalidParameter
 from pipeline.gallery import rules
 from pipeline.gallery.documents import decode, encode
-from pipeline.gallery.model import (
+from pipeline.model import (
     Feature,
     SecurityProfile,
     SignatureType,

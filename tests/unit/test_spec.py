@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 from adapters.cli.sources import spec_sources
 from adapters.spec import SCHEMA_FILE, Spec, SpecInvalid, load_spec, schema
 from pipeline.errors import NotFound
-from pipeline.resources.names import ResourceKind, ResourceName
-from pipeline.sources import (
+from pipeline.model.resource_names import ResourceKind, ResourceName
+from pipeline.model.sources import (
     AnySource,
     ManagedImageSource,
     SnapshotSource,

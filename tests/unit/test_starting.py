@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pipeline.errors import Refused
+from pipeline.jobs.prepare import Started, start
 from pipeline.ports import Chain, ImageFormat, Layer
-from pipeline.preparation import Started, start
-from pipeline.stages.ingest import Disk
+from pipeline.sources.ingest import Disk
 
 
 class Appliance:

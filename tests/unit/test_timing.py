@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import pytest
 
 from adapters.cli.timing import stats_text
+from pipeline.jobs.timing import Record, process_cpu
 from pipeline.ports import Meter, TransferStats
-from pipeline.timing import Record, process_cpu
 
 
 class Told:

@@ -5,12 +5,16 @@ from typing import Any, cast
 
 import pytest
 
-from pipeline.azure.findings import Finding, Severity
 from pipeline.deploying.machine import enrolled_keys
 from pipeline.errors import EnvironmentMissing, InvalidParameter
 from pipeline.gallery import rules
 from pipeline.gallery.documents import decode, encode
-from pipeline.gallery.model import (
+from pipeline.gallery.rules import VersionChange
+from pipeline.gallery.service import GalleryService
+from pipeline.gallery.transitions import regions_differ
+from pipeline.gallery.validations import validations
+from pipeline.guest.findings import Finding, Severity
+from pipeline.model import (
     AdditionalReplicaSet,
     HostCaching,
     ImageVersion,
@@ -25,12 +29,8 @@ from pipeline.gallery.model import (
     TargetRegion,
     UefiSettings,
 )
-from pipeline.gallery.rules import VersionChange
-from pipeline.gallery.service import GalleryService
-from pipeline.gallery.transitions import regions_differ
-from pipeline.gallery.validations import validations
-from pipeline.placement import place, placed_again, sinks
 from pipeline.ports import Zone
+from pipeline.storage.placement import place, placed_again, sinks
 from tests.memory_catalog import MemoryCatalog
 from tests.samples import NOW, FakeClock, FakeOwners, definition, disk, request, version
 from tests.unit.test_placement import Place

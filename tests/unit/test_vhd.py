@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters import vhd
+from adapters.formats import vhd_footer
 
 SIZE = 24 << 20
 ID = uuid.UUID(int=7)
@@ -18,13 +18,15 @@ def upload(path: Path, footer: bytes | None = None, size: int = SIZE) -> Path:
     with path.open("wb") as file:
         file.truncate(size)
         file.seek(size)
-        file.write(vhd.make_fixed(size, identifier=ID, now=1e9) if footer is None else footer)
+        file.write(
+            vhd_footer.make_fixed(size, identifier=ID, now=1e9) if footer is None else footer
+        )
     return path
 
 
 def sealed(**fields: int) -> bytes:
     """A good footer with numbers changed (name = offset_format) and its checksum made right."""
-    footer = bytearray(vhd.make_fixed(SIZE, identifier=ID, now=1e9))
+    footer = bytearray(vhd_footer.make_fixed(SIZE, identifier=ID, now=1e9))
     for name, value in fields.items():
         offset, form = name.removeprefix("at").split("_")
         struct.pack_into(f">{form}", footer, int(offset), value)
@@ -34,7 +36,7 @@ def sealed(**fields: int) -> bytes:
 
 
 def test_every_field_is_where_the_specification_has_it() -> None:
-    footer = vhd.make_fixed(SIZE, identifier=ID, now=946684800 + 5)
+    footer = vhd_footer.make_fixed(SIZE, identifier=ID, now=946684800 + 5)
     assert len(footer) == 512
     assert footer[:8] == b"conectix"
     assert footer[8:16] == bytes.fromhex("00000002 00010000")
@@ -49,21 +51,21 @@ def test_every_field_is_where_the_specification_has_it() -> None:
 
 @given(st.integers(1, (1 << 63) // 512))
 def test_a_footer_reads_back(sectors: int) -> None:
-    footer = vhd.parse(vhd.make_fixed(sectors * 512))
+    footer = vhd_footer.parse(vhd_footer.make_fixed(sectors * 512))
     assert (footer.current_size, footer.original_size) == (sectors * 512, sectors * 512)
-    assert footer.disk_type == vhd.DiskType.FIXED.value
+    assert footer.disk_type == vhd_footer.DiskType.FIXED.value
 
 
 @given(st.integers(0, 511), st.integers(1, 255))
 def test_any_changed_byte_is_noticed(at: int, change: int) -> None:
-    footer = bytearray(vhd.make_fixed(SIZE))
+    footer = bytearray(vhd_footer.make_fixed(SIZE))
     footer[at] ^= change
     with pytest.raises(ValueError, match="footer"):
-        vhd.parse(bytes(footer))
+        vhd_footer.parse(bytes(footer))
 
 
 def test_azure_takes_a_good_one(tmp_path: Path) -> None:
-    assert vhd.azure_upload_problems(upload(tmp_path / "good.vhd")) == ()
+    assert vhd_footer.azure_upload_problems(upload(tmp_path / "good.vhd")) == ()
 
 
 @pytest.mark.parametrize(
@@ -78,17 +80,17 @@ def test_azure_takes_a_good_one(tmp_path: Path) -> None:
     ],
 )
 def test_azure_refuses_a_wrong_footer(tmp_path: Path, footer: bytes, problem: str) -> None:
-    problems = vhd.azure_upload_problems(upload(tmp_path / "bad.vhd", footer))
+    problems = vhd_footer.azure_upload_problems(upload(tmp_path / "bad.vhd", footer))
     assert len(problems) == 1
     assert problem in problems[0]
 
 
 def test_azure_refuses_a_length_that_is_not_whole_mebibytes(tmp_path: Path) -> None:
-    (problem,) = vhd.azure_upload_problems(upload(tmp_path / "odd.vhd", size=SIZE + 512))
+    (problem,) = vhd_footer.azure_upload_problems(upload(tmp_path / "odd.vhd", size=SIZE + 512))
     assert "whole number of MiB" in problem
 
 
 @pytest.mark.parametrize("size", [1 << 20, 19 << 20])
 def test_azure_refuses_the_small(tmp_path: Path, size: int) -> None:
-    (problem,) = vhd.azure_upload_problems(upload(tmp_path / "small.vhd", size=size))
+    (problem,) = vhd_footer.azure_upload_problems(upload(tmp_path / "small.vhd", size=size))
     assert "Azure takes 20972032" in problem

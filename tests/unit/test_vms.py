@@ -15,14 +15,7 @@ from adapters.vms import domain, firmware, line, parts, seed
 from pipeline.deploying.machine import Machine, check_name
 from pipeline.deploying.profile import check
 from pipeline.errors import EnvironmentMissing, InvalidParameter
-from pipeline.gallery.model import (
-    Architecture,
-    HostCaching,
-    HyperVGeneration,
-    OsProfile,
-    OsState,
-    OsType,
-)
+from pipeline.model import Architecture, HostCaching, HyperVGeneration, OsProfile, OsState, OsType
 from pipeline.ports import ImageFormat, ReplicaDisk
 from tests import samples
 

@@ -19,7 +19,7 @@ from fixtures.windows_states import (
 )
 from pipeline.errors import InvalidParameter, Refused, StageFailed
 from pipeline.guest.checks import evidence
-from pipeline.guest.hives import RegistryValue
+from pipeline.guest.generalize import Generalized, generalize
 from pipeline.guest.operations import Context, Editor
 from pipeline.guest.profiles import select
 from pipeline.guest.windows import arm, registry, unattend
@@ -28,7 +28,7 @@ from pipeline.guest.windows.clean import remove_paging
 from pipeline.guest.windows.registry import as_text
 from pipeline.guest.windows.tree import Tree
 from pipeline.ports import GuestFacts, VolumeState
-from pipeline.stages.generalize import Generalized, generalize
+from pipeline.ports.hives import RegistryValue
 from tests.contract.memory_guest import MemoryGuest, MemoryHive, MemoryHost
 from tests.unit.test_generalize import Quiet
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pipeline.errors import InvalidParameter
-from pipeline.gallery.model import (
+from pipeline.model import (
     Architecture,
     HyperVGeneration,
     ImageDefinition,
@@ -11,7 +11,7 @@ from pipeline.gallery.model import (
     OsType,
     SourceProperties,
 )
-from pipeline.gallery.names import VersionName
+from pipeline.model.names import VersionName
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from pipeline.errors import Conflict, InvalidParameter
-from pipeline.gallery.model import ImageDefinition, Recommended
 from pipeline.gallery.rules.resources import end_of_life
-from pipeline.gallery.spelling import check_identifier, region_key
+from pipeline.model import ImageDefinition, Recommended
+from pipeline.model.spelling import check_identifier, region_key
 
 # Azure's names of what a definition keeps for life; the rest may be changed.
 IMMUTABLE: tuple[tuple[str, str], ...] = (

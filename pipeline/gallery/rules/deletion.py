@@ -4,13 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from pipeline.errors import Conflict
-from pipeline.gallery.model import (
-    Channel,
-    ImageVersion,
-    ProvisioningState,
-    SoftDeletePolicy,
-    SoftDeletion,
-)
+from pipeline.model import Channel, ImageVersion, ProvisioningState, SoftDeletePolicy, SoftDeletion
 
 
 def blocked(version: ImageVersion, now: datetime) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from pipeline.errors import InvalidParameter
-from pipeline.gallery.model import (
+from pipeline.model import (
     Feature,
     HyperVGeneration,
     ImageDefinition,
@@ -16,7 +16,7 @@ from pipeline.gallery.model import (
     SharingPermissions,
     SourceProperties,
 )
-from pipeline.gallery.names import VersionName, VersionNumber
+from pipeline.model.names import VersionName, VersionNumber
 
 SECURITY = "SecurityType"
 DISK_CONTROLLERS = "DiskControllerTypes"

@@ -1,8 +1,8 @@
 """What may be done with galleries."""
 
 from pipeline.errors import Conflict, InvalidParameter
-from pipeline.gallery.model import Gallery, SoftDeletePolicy
-from pipeline.gallery.spelling import region_key
+from pipeline.model import Gallery, SoftDeletePolicy
+from pipeline.model.spelling import region_key
 
 
 def gallery_put(new: Gallery, old: Gallery | None) -> None:

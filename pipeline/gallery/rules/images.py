@@ -1,8 +1,8 @@
 """What a managed image may be (reference of Microsoft.Compute/images)."""
 
 from pipeline.errors import InvalidParameter, Refused
-from pipeline.gallery.model import StorageAccountType
 from pipeline.gallery.rules.versions import GIB
+from pipeline.model import StorageAccountType
 
 MAX_IMAGE_DISK_GIB = 1023
 

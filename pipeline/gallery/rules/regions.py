@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from pipeline.errors import InvalidParameter
-from pipeline.gallery.model import (
+from pipeline.model import (
     Region,
     ReplicationMode,
     StorageAccountStrategy,
@@ -12,7 +12,7 @@ from pipeline.gallery.model import (
     TargetRegion,
     VersionRequest,
 )
-from pipeline.gallery.spelling import region_key
+from pipeline.model.spelling import region_key
 
 MAX_REPLICAS = 100
 _PREMIUM = (StorageAccountType.PREMIUM_LRS, StorageAccountType.PREMIUM_V2_LRS)

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.latest import usable
-from pipeline.gallery.model import ImageVersion
-from pipeline.gallery.names import VersionNumber
 from pipeline.gallery.rules.deletion import blocked
+from pipeline.model import ImageVersion
+from pipeline.model.names import VersionNumber
 
 
 @dataclass(frozen=True, slots=True)

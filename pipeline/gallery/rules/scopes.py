@@ -1,8 +1,8 @@
 """What may be done with subscriptions and resource groups."""
 
 from pipeline.errors import Conflict, NotFound
-from pipeline.gallery.model import ResourceGroup, Subscription, Tenant
-from pipeline.gallery.spelling import region_key
+from pipeline.model import ResourceGroup, Subscription, Tenant
+from pipeline.model.spelling import region_key
 
 
 def subscription_put(new: Subscription, old: Subscription | None) -> None:

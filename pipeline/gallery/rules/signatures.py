@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Sequence
 
 from pipeline.errors import InvalidParameter
-from pipeline.gallery.model import (
+from pipeline.model import (
     ImageDefinition,
     SignatureTemplate,
     SignatureType,

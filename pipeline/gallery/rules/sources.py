@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from pipeline.errors import InvalidParameter, NotFound, TooManyRequests
-from pipeline.gallery.model import HostCaching
+from pipeline.model import HostCaching
 
 
 def source_missing(name: object, why: str) -> NotFound:

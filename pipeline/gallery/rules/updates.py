@@ -5,14 +5,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from pipeline.errors import Conflict, InvalidParameter, NotFound
-from pipeline.gallery.model import (
-    AdditionalReplicaSet,
-    ImageVersion,
-    Region,
-    ReplicationMode,
-    StorageAccountType,
-    TargetRegion,
-)
 from pipeline.gallery.rules.regions import (
     known_region,
     replica_count,
@@ -20,7 +12,15 @@ from pipeline.gallery.rules.regions import (
     targets,
 )
 from pipeline.gallery.rules.resources import end_of_life
-from pipeline.gallery.spelling import region_key
+from pipeline.model import (
+    AdditionalReplicaSet,
+    ImageVersion,
+    Region,
+    ReplicationMode,
+    StorageAccountType,
+    TargetRegion,
+)
+from pipeline.model.spelling import region_key
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from datetime import datetime
 
 from pipeline.errors import Conflict, InvalidParameter, NotFound
 from pipeline.gallery.latest import usable
-from pipeline.gallery.model import ImageDefinition, ImageVersion
-from pipeline.gallery.names import VersionName
+from pipeline.model import ImageDefinition, ImageVersion
+from pipeline.model.names import VersionName
 
 
 def not_in_region(name: VersionName, region: str) -> NotFound:

@@ -4,7 +4,12 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from pipeline.errors import Conflict, InvalidParameter, Refused
-from pipeline.gallery.model import (
+from pipeline.gallery.rules.features import capture
+from pipeline.gallery.rules.regions import replica_count
+from pipeline.gallery.rules.resources import end_of_life
+from pipeline.gallery.rules.signatures import additional_signatures, signature_templates
+from pipeline.gallery.rules.sources import distinct_luns
+from pipeline.model import (
     ImageDefinition,
     ImageVersion,
     OsState,
@@ -13,11 +18,6 @@ from pipeline.gallery.model import (
     TargetRegion,
     VersionRequest,
 )
-from pipeline.gallery.rules.features import capture
-from pipeline.gallery.rules.regions import replica_count
-from pipeline.gallery.rules.resources import end_of_life
-from pipeline.gallery.rules.signatures import additional_signatures, signature_templates
-from pipeline.gallery.rules.sources import distinct_luns
 
 GIB = 1 << 30
 MAX_DISK_GIB: Mapping[ReplicationMode, int] = {

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from pipeline.errors import Conflict
-from pipeline.gallery.catalog import Catalog, CatalogReader, Owners
-from pipeline.gallery.model import ImageVersion, Region
 from pipeline.gallery.rules import Limits
+from pipeline.model import ImageVersion, Region
+from pipeline.ports.catalog import Catalog, CatalogReader
+from pipeline.ports.owners import Owners
 
 
 def _utc_now() -> datetime:

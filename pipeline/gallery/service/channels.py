@@ -1,10 +1,10 @@
 """Channels: names for versions, given by hand."""
 
 from pipeline.gallery import rules
-from pipeline.gallery.model import Channel
-from pipeline.gallery.names import DefinitionName, VersionName
 from pipeline.gallery.service.base import Operations
-from pipeline.gallery.spelling import check_channel
+from pipeline.model import Channel
+from pipeline.model.names import DefinitionName, VersionName
+from pipeline.model.spelling import check_channel
 
 
 class Channels(Operations):

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 
-from pipeline.gallery import rules, sharing
-from pipeline.gallery.catalog import CatalogWriter
-from pipeline.gallery.model import Gallery, ImageDefinition
-from pipeline.gallery.names import DefinitionName, GalleryName
+from pipeline.gallery import rules
+from pipeline.gallery.access import sharing
 from pipeline.gallery.rules import features
 from pipeline.gallery.service.base import Operations
+from pipeline.model import Gallery, ImageDefinition
+from pipeline.model.names import DefinitionName, GalleryName
+from pipeline.ports.catalog import CatalogWriter
 
 
 class Definitions(Operations):

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 from pipeline.errors import Conflict
 from pipeline.gallery import rules, transitions
-from pipeline.gallery.model import ImageVersion, ProvisioningState
-from pipeline.gallery.names import DefinitionName, VersionName
 from pipeline.gallery.rules.retention import Retention, Verdict, judge
 from pipeline.gallery.service.base import Operations
+from pipeline.model import ImageVersion, ProvisioningState
+from pipeline.model.names import DefinitionName, VersionName
 
 
 class Deleting(Operations):

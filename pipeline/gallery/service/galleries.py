@@ -3,16 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from pipeline.gallery import rules, sharing
-from pipeline.gallery.model import (
-    Gallery,
-    SharingPermissions,
-    SharingProfile,
-    SoftDeletePolicy,
-)
-from pipeline.gallery.names import GalleryName
+from pipeline.gallery import rules
+from pipeline.gallery.access import sharing
 from pipeline.gallery.service.base import Operations
 from pipeline.gallery.service.scopes import check_scope
+from pipeline.model import Gallery, SharingPermissions, SharingProfile, SoftDeletePolicy
+from pipeline.model.names import GalleryName
 
 
 class Galleries(Operations):

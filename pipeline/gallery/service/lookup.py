@@ -5,17 +5,17 @@ from itertools import islice
 from typing import Any
 
 from pipeline.gallery import rules
-from pipeline.gallery.catalog import CatalogReader
 from pipeline.gallery.latest import latest, usable
-from pipeline.gallery.model import ImageVersion, ProvisioningState
-from pipeline.gallery.names import (
+from pipeline.gallery.service.base import Operations
+from pipeline.model import ImageVersion, ProvisioningState
+from pipeline.model.names import (
     DefinitionName,
     Reference,
     VersionName,
     VersionNumber,
     parse_reference,
 )
-from pipeline.gallery.service.base import Operations
+from pipeline.ports.catalog import CatalogReader
 
 PARENTS = 16  # versions on either side that a new base may start from
 

@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipeline.gallery import rules, sharing, transitions
-from pipeline.gallery.catalog import CatalogReader
-from pipeline.gallery.model import (
+from pipeline.data.digest import digest
+from pipeline.gallery import rules, transitions
+from pipeline.gallery.access import sharing
+from pipeline.gallery.rules.agreement import SourceFacts, agreement
+from pipeline.gallery.service.base import Operations
+from pipeline.model import (
     ImageDisk,
     ImageVersion,
     OsState,
@@ -16,10 +19,8 @@ from pipeline.gallery.model import (
     TargetRegion,
     VersionRequest,
 )
-from pipeline.gallery.names import VersionName
-from pipeline.gallery.rules.agreement import SourceFacts, agreement
-from pipeline.gallery.service.base import Operations
-from pipeline.guest.report import digest
+from pipeline.model.names import VersionName
+from pipeline.ports.catalog import CatalogReader
 
 
 class Publishing(Operations):

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from pipeline.errors import Conflict, NotFound
-from pipeline.gallery.model import Deployment, ScaleSet
-from pipeline.gallery.names import VersionName
 from pipeline.gallery.service.base import Operations
+from pipeline.model import Deployment, ScaleSet
+from pipeline.model.names import VersionName
 
 
 class Records(Operations):

@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from pipeline.gallery import rules
-from pipeline.gallery.catalog import CatalogReader
-from pipeline.gallery.model import ResourceGroup, Subscription, Tenant
-from pipeline.gallery.names import (
+from pipeline.gallery.service.base import Operations
+from pipeline.model import ResourceGroup, Subscription, Tenant
+from pipeline.model.names import (
     DEFAULT_RESOURCE_GROUP,
     DEFAULT_SUBSCRIPTION,
     DEFAULT_TENANT,
     GalleryName,
 )
-from pipeline.gallery.service.base import Operations
-from pipeline.gallery.spelling import check_resource_group, check_subscription, check_tenant
+from pipeline.model.spelling import check_resource_group, check_subscription, check_tenant
+from pipeline.ports.catalog import CatalogReader
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 DEFAULT = Subscription(DEFAULT_SUBSCRIPTION, "default", _EPOCH)

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from pipeline.gallery import rules, transitions
-from pipeline.gallery.model import ImageVersion
-from pipeline.gallery.names import VersionName
 from pipeline.gallery.rules import VersionChange
 from pipeline.gallery.service.base import Operations
+from pipeline.model import ImageVersion
+from pipeline.model.names import VersionName
 
 
 class Updating(Operations):

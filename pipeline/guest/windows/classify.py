@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pipeline.errors import Refused
-from pipeline.guest.hives import Hive
 from pipeline.guest.windows import obstacles, registry, unattend
 from pipeline.guest.windows.obstacles import Obstacle
 from pipeline.guest.windows.tree import Tree, shown
 from pipeline.ports import Guest, GuestFacts, VolumeState
+from pipeline.ports.hives import Hive
 
 IMAGE_STATE = "Microsoft\\Windows\\CurrentVersion\\Setup\\State"
 UPDATE = "Microsoft\\Windows\\CurrentVersion\\WindowsUpdate"

@@ -6,10 +6,10 @@ can reset, in the running guest.
 from collections.abc import Iterator
 
 from pipeline.errors import StageFailed
-from pipeline.guest.hives import Hive
 from pipeline.guest.operations import Action, Context, Editor, Operation
 from pipeline.guest.windows import arm, obstacles, registry, unattend
 from pipeline.guest.windows.tree import Tree, is_file
+from pipeline.ports.hives import Hive
 
 FAMILY = ("windows",)
 PAGING = ("/pagefile.sys", "/swapfile.sys")

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.errors import Refused
-from pipeline.guest.hives import Hive
 from pipeline.guest.report import printable
 from pipeline.guest.sbom import bill
 from pipeline.guest.windows import registry
 from pipeline.guest.windows.tree import Tree
 from pipeline.ports import Guest, GuestFacts, Package
+from pipeline.ports.hives import Hive
 
 # what "Apps and features" lists; the second one has programs of 32 bits (Microsoft, "Uninstall
 # registry key")

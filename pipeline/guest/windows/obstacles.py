@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import GalleriaError, Refused
-from pipeline.guest.hives import Hive
 from pipeline.guest.windows import registry
 from pipeline.guest.windows.tree import Tree, is_file, shown
 from pipeline.guest.windows.unattend import WINLOGON
 from pipeline.ports import GuestFacts, VolumeState
+from pipeline.ports.hives import Hive
 
 # headers of hiberfil.sys while a session is in it (ntfs-3g tells them apart so); "wake" is one that
 # was resumed, zeros one that was never used

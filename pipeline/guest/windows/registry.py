@@ -12,9 +12,9 @@ import struct
 from collections.abc import Iterator
 from functools import reduce
 
-from pipeline.guest.hives import Hive, RegistryValue
 from pipeline.guest.windows.tree import CONFIG, Tree, is_file
 from pipeline.ports import Guest
+from pipeline.ports.hives import Hive, RegistryValue
 
 SZ, EXPAND_SZ, DWORD, MULTI_SZ = 1, 2, 4, 7
 HIVES = ("SYSTEM", "SOFTWARE", "SECURITY", "SAM", "DEFAULT")

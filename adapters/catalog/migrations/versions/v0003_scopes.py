@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from pipeline.gallery.spelling import region_key
+from pipeline.model.spelling import region_key
 
 revision = "0003"
 down_revision = "0002"

@@ -1,0 +1,1 @@
+"""Files and what file systems can do with them."""

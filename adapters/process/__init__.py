@@ -1,0 +1,1 @@
+"""Other programs and processes: how they are started, confined, measured."""

@@ -1,0 +1,109 @@
+"""The sandbox of everything that parses untrusted bytes: bubblewrap, no network, only the named
+files.
+
+A file at PATH is seen inside as `/in/<digest of PATH>`: the name depends on nothing else, so an
+overlay's backing reference made in one sandbox holds in the next. `/out` is the one output
+directory.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.process import command
+from pipeline.errors import EnvironmentMissing
+
+# What programs from the distribution need to start: their own files and the loader's cache.
+SYSTEM = ("/etc/ld.so.cache", "/etc/alternatives")
+USR_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """Wraps argv lists. `enabled` False (configuration only) runs them on the bare host."""
+
+    enabled: bool = True
+
+    def name(self, path: Path) -> str:
+        """What a file is called inside."""
+        if not self.enabled:
+            return str(path.absolute())
+        digest = hashlib.blake2s(os.fsencode(path.absolute()), digest_size=8).hexdigest()
+        return f"/in/{digest}"
+
+    def out(self, directory: Path, leaf: str) -> str:
+        """What file `leaf` of the output directory is called inside."""
+        return f"/out/{leaf}" if self.enabled else str(directory.absolute() / leaf)
+
+    def wrap(
+        self,
+        argv: Sequence[str],
+        *,
+        read: Sequence[Path] = (),
+        edit: Sequence[Path] = (),
+        out: Path | None = None,
+        scratch: Path | None = None,
+        devices: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        limits: command.Limits | None = None,
+    ) -> list[str]:
+        """The argv that runs `argv` in the sandbox.
+
+        `read` files (or directories) are seen read-only and `edit` files writable, under their
+        `name`; `scratch` is a writable directory at /tmp and /var/tmp (else they are empty).
+        """
+        inner = [*(limits.prefix() if limits else []), *argv]
+        if not self.enabled:
+            variables = [f"{key}={value}" for key, value in (env or {}).items()]
+            # without bubblewrap a killed galleria would leave its children behind
+            return ["setpriv", "--pdeathsig", "KILL", "env", *variables, *inner]
+        return [*self._namespace(read, edit, out, scratch, devices, env or {}), "--", *inner]
+
+    def _namespace(
+        self,
+        read: Sequence[Path],
+        edit: Sequence[Path],
+        out: Path | None,
+        scratch: Path | None,
+        devices: Sequence[str],
+        env: Mapping[str, str],
+    ) -> list[str]:
+        program = shutil.which("bwrap", path=command.PATH)
+        if program is None:
+            raise EnvironmentMissing(
+                "the sandbox program bwrap is not installed: images are not opened outside of it",
+                hint="install the package bubblewrap, or set sandbox = false in the configuration",
+            )
+        argv = [program, "--die-with-parent", "--new-session", "--clearenv"]
+        argv += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
+        argv += ["--unshare-cgroup-try"]
+        if os.geteuid() == 0:
+            # no user namespace: files of other users must stay readable;
+            # everything else that root may do is dropped
+            argv += ["--cap-drop", "ALL", "--cap-add", "CAP_DAC_OVERRIDE"]
+        else:
+            argv += ["--unshare-user"]
+        argv += ["--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev"]
+        for link in USR_LINKS:
+            if Path("/", link).is_symlink():
+                argv += ["--symlink", f"usr/{link}", f"/{link}"]
+            elif Path("/", link).is_dir():
+                argv += ["--ro-bind", f"/{link}", f"/{link}"]
+        for name in SYSTEM:
+            argv += ["--ro-bind-try", name, name]
+        for device in devices:
+            argv += ["--dev-bind-try", device, device]
+        for directory in ("/tmp", "/var/tmp"):  # noqa: S108 - inside the sandbox
+            argv += ["--bind", str(scratch), directory] if scratch else ["--tmpfs", directory]
+        for path in read:
+            argv += ["--ro-bind", str(path.absolute()), self.name(path)]
+        for path in edit:
+            argv += ["--bind", str(path.absolute()), self.name(path)]
+        if out is not None:
+            argv += ["--bind", str(out.absolute()), "/out"]
+        for key, value in command.environment(env).items():
+            argv += ["--setenv", key, value]
+        return argv

@@ -1,0 +1,1 @@
+"""qemu: its programs, its disks over NBD, its machines."""

@@ -1,0 +1,266 @@
+"""The operations on principals, roles and shares, and the reading of the audit record. As in
+`service`, each reads, checks and writes in one transaction; who may do it is decided first."""
+
+import re
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from pipeline.errors import Conflict, InvalidParameter, NotFound
+from pipeline.gallery import rules
+from pipeline.gallery.access import sharing
+from pipeline.gallery.access.decide import covers
+from pipeline.gallery.access.subjects import Access
+from pipeline.gallery.audit import verify
+from pipeline.gallery.audited import AuditedCatalog, principal_id
+from pipeline.model import Gallery, SharingPermissions, SharingProfile
+from pipeline.model.access import ROOT, Action, Assignment, Principal, PrincipalKind, Role
+from pipeline.model.audit import AuditEntry, AuditHead
+from pipeline.model.names import (
+    DEFAULT_RESOURCE_GROUP,
+    DEFAULT_SUBSCRIPTION,
+    DefinitionName,
+    GalleryName,
+    parse_definition,
+    parse_gallery,
+    qualified,
+)
+from pipeline.model.sharing import Community, Sharing
+from pipeline.ports.catalog import CatalogReader
+
+_NAME = re.compile(r"[^\s/\\'\"<>]{1,256}")
+_GUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+
+
+class Grants:
+    """Who there is, who may do what, what is shared, and what was done; for one subject."""
+
+    def __init__(self, catalog: AuditedCatalog, access: Access) -> None:
+        self._catalog = catalog
+        self._access = access
+
+    # --- principals --------------------------------------------------------------------------
+
+    def put_principal(self, principal: Principal) -> Principal:
+        """Make a principal, or replace the one of that name."""
+        self._access.require(Action.PRINCIPAL_WRITE, ROOT)
+        _check_principal(principal)
+        with self._catalog.write() as catalog:
+            old = catalog.principal(principal.name)
+            if old is not None and old.kind is not principal.kind:
+                raise Conflict(
+                    f"The principal '{old.name}' is a {old.kind.value}: it can't become a "
+                    f"{principal.kind.value}."
+                )
+            for member in principal.members:
+                if catalog.principal(member) is None:
+                    raise NotFound(f"There is no principal {member!r}.", code="PrincipalNotFound")
+            catalog.put_principal(principal)
+        return principal
+
+    def delete_principal(self, name: str) -> None:
+        """With its roles and memberships."""
+        self._access.require(Action.PRINCIPAL_DELETE, ROOT)
+        with self._catalog.write() as catalog:
+            rules.existing(catalog.principal(name), principal_id(name))
+            catalog.delete_principal(name)
+
+    def principals(self) -> list[Principal]:
+        self._access.require(Action.PRINCIPAL_READ, ROOT)
+        with self._catalog.read() as catalog:
+            return catalog.principals()
+
+    # --- roles -------------------------------------------------------------------------------
+
+    def assign(self, principal: str, role: Role, scope: str) -> Assignment:
+        """Give a role, at a scope that `parse_scope` reads."""
+        id = parse_scope(scope)
+        self._access.require(Action.ASSIGNMENT_WRITE, id)
+        with self._catalog.write() as catalog:
+            found = catalog.principal(principal)
+            if found is None:
+                raise NotFound(
+                    f"There is no principal {principal!r}.",
+                    hint="galleria principal create makes one",
+                    code="PrincipalNotFound",
+                )
+            _check_scope(catalog, id)
+            assignment = Assignment(found.name, role, id)
+            catalog.put_assignment(assignment)
+        return assignment
+
+    def unassign(self, principal: str, role: Role, scope: str) -> Assignment:
+        """Take a role away; returns what is gone. One that is not there is an error."""
+        id = parse_scope(scope)
+        self._access.require(Action.ASSIGNMENT_DELETE, id)
+        wanted = Assignment(principal, role, id)
+        with self._catalog.write() as catalog:
+            found = {item.key for item in catalog.assignments()}
+            if wanted.key not in found:
+                raise NotFound(
+                    f"{principal!r} does not have the role {role.value} at {id}.",
+                    hint="galleria role list shows who has which",
+                    code="RoleAssignmentNotFound",
+                )
+            catalog.delete_assignment(wanted)
+        return wanted
+
+    def assignments(self, scope: str | None = None) -> list[Assignment]:
+        """The roles that the subject may know of; with a scope, those that hold there."""
+        id = None if scope is None else parse_scope(scope)
+        with self._catalog.read() as catalog:
+            found = catalog.assignments()
+        return [
+            item
+            for item in found
+            if (id is None or covers(item.scope, id))
+            and self._access.may(Action.ASSIGNMENT_READ, item.scope)
+        ]
+
+    # --- shares ------------------------------------------------------------------------------
+
+    def sharing(self, name: GalleryName) -> Sharing:
+        self._access.require(Action.GALLERY_READ, name.arm_id, name)
+        with self._catalog.read() as catalog:
+            return rules.existing(catalog.sharing(name), name)
+
+    def share_with(
+        self, name: GalleryName, subscriptions: Sequence[str], tenants: Sequence[str]
+    ) -> Sharing:
+        """Share a Groups gallery with more subscriptions and tenants."""
+        return self._share(name, lambda old: sharing.add(old, subscriptions, tenants))
+
+    def unshare_with(
+        self, name: GalleryName, subscriptions: Sequence[str], tenants: Sequence[str]
+    ) -> Sharing:
+        return self._share(name, lambda old: sharing.remove(old, subscriptions, tenants))
+
+    def reset(self, name: GalleryName) -> Sharing:
+        """Take back all that was shared, the community gallery too."""
+        return self._share(name, sharing.reset)
+
+    def enable_community(self, name: GalleryName, community: Community | None = None) -> Sharing:
+        """Make a Community gallery public; `community` says how it presents itself, if that was
+        not said before."""
+
+        def change(old: Sharing) -> Sharing:
+            described = old if community is None else sharing.describe(old, community)
+            return sharing.enable_community(described, uuid.uuid4())
+
+        return self._share(name, change)
+
+    def set_permissions(self, name: GalleryName, permissions: SharingPermissions) -> Sharing:
+        """Make a gallery Private, Groups or Community. What it holds must be allowed there."""
+        self._access.require(Action.GALLERY_WRITE, name.arm_id, name)
+        with self._catalog.write() as catalog:
+            old = rules.existing(catalog.sharing(name), name)
+            new = sharing.change_permissions(old, permissions)
+            gallery = rules.existing(catalog.gallery(name), name)
+            _may_share(catalog, gallery, permissions)
+            profile = SharingProfile(permissions)
+            catalog.put_gallery(replace(gallery, sharing_profile=profile))
+        return new
+
+    def _share(self, name: GalleryName, change: Callable[[Sharing], Sharing]) -> Sharing:
+        self._access.require(Action.GALLERY_SHARE, name.arm_id, name)
+        with self._catalog.write() as catalog:
+            new = change(rules.existing(catalog.sharing(name), name))
+            if new.is_shared:
+                gallery = rules.existing(catalog.gallery(name), name)
+                _may_share(catalog, gallery, new.permissions)
+            catalog.put_sharing(new)
+        return new
+
+    # --- the audit record --------------------------------------------------------------------
+
+    def audit(self) -> Iterator[AuditEntry]:
+        """Newest first, those on objects whose record the subject may read."""
+        with self._catalog.read() as catalog:
+            for entry in catalog.audit(newest_first=True):
+                id = str(entry.content["object"])
+                if self._access.may(Action.AUDIT_READ, id if id.startswith("/") else ROOT):
+                    yield entry
+
+    def verify_audit(self, expected: AuditHead | None = None) -> AuditHead:
+        """Walk the whole chain. Raises VerificationFailed."""
+        self._access.require(Action.AUDIT_READ, ROOT)
+        with self._catalog.read() as catalog:
+            return verify(catalog.audit(), catalog.audit_head(), expected)
+
+
+def parse_scope(
+    text: str,
+    subscription: str = DEFAULT_SUBSCRIPTION,
+    resource_group: str = DEFAULT_RESOURCE_GROUP,
+) -> str:
+    """The ARM id that a scope means: `/`, a subscription's GUID or id, a resource group's id, a
+    gallery, or a definition; short names are in the given group. Raises InvalidParameter for
+    anything else, versions too."""
+    if text == ROOT:
+        return ROOT
+    if _GUID.fullmatch(text):
+        return f"/subscriptions/{text.lower()}"
+    segments = text.split("/")
+    if not text.startswith("/"):
+        if len(segments) > 2:
+            raise _no_scope(text)
+        full = qualified(text, subscription, resource_group)
+        return (parse_gallery if len(segments) == 1 else parse_definition)(full).arm_id
+    fixed = [segment.lower() for segment in segments[1:5:2]]
+    if len(segments) in (3, 5) and fixed == ["subscriptions", "resourcegroups"][: len(fixed)]:
+        group = segments[4] if len(segments) == 5 else DEFAULT_RESOURCE_GROUP
+        GalleryName("x", subscription=segments[2], resource_group=group)  # refuses a malformed one
+        return text
+    if len(segments) == 9:
+        return parse_gallery(text).arm_id
+    if len(segments) == 11:
+        return parse_definition(text).arm_id
+    raise _no_scope(text)
+
+
+def _no_scope(text: str) -> InvalidParameter:
+    return InvalidParameter(
+        f"The scope {text!r} is not valid.",
+        hint="a subscription, a resource group, a gallery (corp) or a definition (corp/web); "
+        "give a role at the definition to have it for its versions",
+    )
+
+
+def _check_principal(principal: Principal) -> None:
+    name = principal.name
+    if not _NAME.fullmatch(name) or not name.isprintable() or name.lower().startswith("operator:"):
+        raise InvalidParameter(
+            f"The principal name {name!r} is not valid: 1 to 256 printable characters without "
+            "blanks, slashes and quotes."
+        )
+    for what, values in (
+        ("tenant", (principal.tenant, *principal.guest_of)),
+        ("subscription", principal.subscriptions),
+    ):
+        for value in values:
+            if not _GUID.fullmatch(value):
+                raise InvalidParameter(f"The {what} id {value!r} is not a GUID.")
+    if principal.members and principal.kind is not PrincipalKind.GROUP:
+        raise InvalidParameter(f"Only a group has members: {name!r} is a {principal.kind.value}.")
+
+
+def _check_scope(catalog: CatalogReader, id: str) -> None:
+    """A gallery or definition must be there: a role at a name that somebody makes later would
+    surprise everyone."""
+    segments = id.split("/")
+    if len(segments) == 9:
+        name = parse_gallery(id)
+        rules.existing(catalog.gallery(name), name)
+    elif len(segments) == 11:
+        definition: DefinitionName = parse_definition(id)
+        rules.existing(catalog.definition(definition), definition)
+
+
+def _may_share(catalog: CatalogReader, gallery: Gallery, permissions: SharingPermissions) -> None:
+    """Refuse what a gallery of that kind may not hold."""
+    if permissions is SharingPermissions.PRIVATE:
+        return
+    for definition in catalog.definitions(gallery.name):
+        sharing.may_hold_definition(permissions, gallery, definition)
+        for version in catalog.versions(definition.name):
+            sharing.may_hold_version(permissions, gallery, version.name, version.location)

@@ -1,0 +1,1 @@
+"""What can be asked for, and in what order it happens."""

@@ -1,0 +1,110 @@
+"""The boot check of a version: of one that is being published, before anything of it is visible,
+and of one that is there, in a region.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import NotFound
+from pipeline.guest.boot import SECONDS, Booted, boot
+from pipeline.jobs.context import Ports
+from pipeline.jobs.verify import replica_chain
+from pipeline.model import HyperVGeneration, ImageVersion, OsType
+from pipeline.ports import Zone
+from pipeline.ports.boots import MachineKind
+from pipeline.sources.ingest import Disk
+from pipeline.storage.convert import Stored
+
+
+def boot_stored(
+    version: ImageVersion,
+    stored: Stored,
+    nvram: bytes | None,
+    report: Mapping[str, Any],
+    work: Path,
+    ports: Ports,
+) -> dict[str, Any]:
+    """Boot what was stored for a version that nobody sees yet; the report, with what came of it."""
+    bases = next(iter(stored.bases.values()))
+    disks = [Disk(disk.lun, bases[disk.lun].chain, disk.virtual_size) for disk in stored.disks]
+    booted = boot_disks(version, disks, nvram, work, ports)
+    return {**report, "boot": booted.document()}
+
+
+def boot_version(
+    version: ImageVersion, region: str | None, ports: Ports, *, seconds: float = SECONDS
+) -> Booted:
+    """Boot a clone of a version's first replica in a region (default: the source region's)."""
+    zone = _zone(version, region, ports)
+    replicas = zone.find_version(version.zone_key)
+    if not replicas:
+        raise NotFound(f"the zone {zone.path} has no replica of {version.name}")
+    disks = []
+    for child in replicas[0].disks:
+        base = zone.find_base(child.digest) if child.digest else None
+        if base is None:
+            raise NotFound(
+                f"the zone {zone.path} has no base of {version.name}",
+                hint="a shallow version leans on its source: deploy it, and boot that",
+            )
+        disks.append(Disk(child.lun, replica_chain(child, base), child.virtual_size))
+    nvram = zone.find_nvram(version.zone_key)
+    check_bootable(version, nvram, ports)
+    with ports.work.directory() as work:
+        return boot_disks(version, disks, nvram, work, ports, seconds=seconds)
+
+
+def boot_disks(
+    version: ImageVersion,
+    disks: Sequence[Disk],
+    nvram: bytes | None,
+    work: Path,
+    ports: Ports,
+    *,
+    seconds: float = SECONDS,
+) -> Booted:
+    """Boot clones of these disks as the machine that the definition describes."""
+    return boot(
+        ports.boots,
+        ports.images,
+        disks,
+        work,
+        console_log(version, ports),
+        ports.progress,
+        _kind(version, nvram, ports),
+        seconds=seconds,
+    )
+
+
+def check_bootable(version: ImageVersion, nvram: bytes | None, ports: Ports) -> None:
+    """Raises EnvironmentMissing when this host can't boot what the definition describes: to be
+    asked before any work is done."""
+    ports.boots.check(_kind(version, nvram, ports))
+
+
+def _kind(version: ImageVersion, nvram: bytes | None, ports: Ports) -> MachineKind:
+    definition = ports.gallery.get_definition(version.name.definition)
+    return MachineKind(
+        uefi=definition.hyper_v_generation is HyperVGeneration.V2,
+        architecture=definition.architecture,
+        windows=definition.os_type is OsType.WINDOWS,
+        nvram=nvram,
+    )
+
+
+def console_log(version: ImageVersion, ports: Ports) -> Path:
+    """Where the console of the last boot check of a version is kept."""
+    ports.logs.mkdir(parents=True, exist_ok=True)
+    return ports.logs / f"boot-{version.zone_key}.log"
+
+
+def _zone(version: ImageVersion, region: str | None, ports: Ports) -> Zone:
+    for name in [region or version.location, *([] if region else version.completed_regions)]:
+        for zone in ports.zones.get(name, ()):
+            if zone.find_version(version.zone_key) is not None:
+                return zone
+    raise NotFound(
+        f"no zone of {region or 'any region'} on this host holds {version.name}",
+        hint="galleria show names the regions that it is in",
+    )

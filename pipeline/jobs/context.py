@@ -1,0 +1,47 @@
+"""What the jobs need from outside, in one hand."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.gallery.service import GalleryService
+from pipeline.jobs.timing import Record, process_cpu
+from pipeline.model import ImageVersion
+from pipeline.ports import GuestHost, Images, Pins, Progress, TransferStats, Work
+from pipeline.ports.boots import Boots
+from pipeline.ports.sources import Sources
+from pipeline.storage.placement import Zones
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Everything that the jobs need from outside. `logs` is where what background
+    processes and booted machines say is kept. `later` replicates a version in the background;
+    `begun` is told of a version when its rules have passed and its number is taken; `cpu` says what
+    CPU seconds this process and what it started have used; `timed` and `moved` measure a stage
+    that is no progress to see, and take its bytes."""
+
+    gallery: GalleryService
+    sources: Sources
+    images: Images
+    pins: Pins
+    guests: GuestHost
+    boots: Boots
+    zones: Zones
+    work: Work
+    logs: Path
+    progress: Progress
+    later: Callable[[ImageVersion], None]
+    begun: Callable[[ImageVersion], None] = lambda _: None
+    zrs_same_filesystem: bool = False
+    cpu: Callable[[], float] = process_cpu
+    timed: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
+    moved: Callable[[str, TransferStats], None] = lambda _name, _stats: None
+
+
+def recorded(ports: Ports) -> tuple[Ports, Record]:
+    """The same, with a record of where the time of one job goes."""
+    record = Record(ports.progress, ports.cpu)
+    measured = replace(ports, progress=record, timed=record.timed, moved=record.moved)
+    return measured, record

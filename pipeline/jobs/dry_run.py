@@ -1,0 +1,106 @@
+"""Prove: what a disk or a version is, and what a job would do to it, with nothing changed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.azure.validate import validate
+from pipeline.guest.findings import Finding
+from pipeline.guest.profiles import Plan
+from pipeline.guest.survey import Look, look
+from pipeline.jobs.agree import agree
+from pipeline.jobs.boot_check import boot_disks
+from pipeline.jobs.context import Ports
+from pipeline.jobs.files import pinned
+from pipeline.jobs.plan import Action, Preview, preview, running
+from pipeline.jobs.prepare import clean
+from pipeline.jobs.replicate import find_donor
+from pipeline.jobs.request import PublishRequest, check_limits, described, ready
+from pipeline.jobs.shallow import check_lasting, is_shallow
+from pipeline.model import ImageVersion
+from pipeline.model.sources import DiskSource
+from pipeline.ports import ImageFormat
+from pipeline.sources.ingest import Disk, ingest, recognise
+from pipeline.sources.supply import supplied
+from pipeline.storage.commit import donated
+
+
+def file_disks(source: DiskSource, ports: Ports) -> list[Disk]:
+    return [recognise(source, ports.images)]
+
+
+def version_disks(version: ImageVersion, ports: Ports) -> list[Disk]:
+    """A version's disks, OS disk first, as a zone holds them."""
+    return list(donated(version, find_donor(version, ports.zones)))
+
+
+def check(disks: Sequence[Disk], ports: Ports) -> Look:
+    """Whether the guest on these disks is generalized, with the evidence; they are only read."""
+    with ports.work.directory() as work:
+        return look(ports.guests, ports.images, disks, work, ports.progress, listed=False)
+
+
+def validate_file(
+    source: DiskSource, footer: Callable[[Path], Sequence[str]], ports: Ports
+) -> tuple[Finding, ...]:
+    """Azure's checklist for a file that is to be uploaded. `footer` says what is wrong with a VHD's
+    footer."""
+    disk = recognise(source, ports.images)
+    facts = ports.images.inspect(source.path)
+    problems = footer(source.path) if facts.format is ImageFormat.VHD else ()
+    with ports.work.directory() as work:
+        return validate(
+            disk,
+            ports.guests,
+            ports.images,
+            work,
+            ports.progress,
+            file=facts,
+            footer_problems=problems,
+        )
+
+
+def validate_version(version: ImageVersion, ports: Ports) -> tuple[Finding, ...]:
+    """Azure's checklist for a version's OS disk, against what its definition declares."""
+    definition = ports.gallery.get_definition(version.name.definition)
+    (disk, *_) = version_disks(version, ports)
+    with ports.work.directory() as work:
+        return validate(
+            disk, ports.guests, ports.images, work, ports.progress, definition=definition
+        )
+
+
+def try_generalize(source: DiskSource, plan: Plan, ports: Ports) -> dict[str, Any]:
+    """The report of generalizing a disk: it is done, on an overlay that is thrown away."""
+    with pinned(source, ports) as (disk, work):
+        return dict(clean((disk,), plan, work, ports).report)
+
+
+def try_publish(request: PublishRequest, ports: Ports) -> tuple[Preview, Mapping[str, Any]]:
+    """What publishing would do, and the report that the version would have: all of it is done but
+    to store what came of it. No number is taken, and nothing is kept but a boot check's console. A
+    machine that runs is not captured, so there is no report of it."""
+    found = preview(request, ports)
+    if found.action is Action.NOTHING:
+        return found, ports.gallery.report(found.name) or {}
+    version = ports.gallery.try_version(described(request, ports.sources))
+    if running(request):
+        ports.progress.warn("the machine is left alone: of its guest nothing was tried")
+        return found, {}
+    with (
+        ports.work.directory() as work,
+        supplied(request.sources, work, ports.sources) as supply,
+    ):
+        description = supply.description
+        agree(version, description, request.version.source, ports.gallery)
+        sources = ingest(supply.disks, ports.images)
+        check_limits(version, sources, request, ports)
+        if is_shallow(version):
+            check_lasting(request.sources)
+        with ready(version, supply, sources, request, work, ports) as made:
+            report = made.report
+            if request.boot_check:
+                booted = boot_disks(version, made.disks, description.nvram, work, ports)
+                report = {**report, "boot": booted.document()}
+            made.material.pin.verify()
+    return found, report

@@ -1,0 +1,184 @@
+"""Every stage alone, for CI steps and for looking at things: inspect, generalize, convert, hash,
+snapshot, export."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.copying import CopyResult
+from pipeline.data.extents import data_bytes
+from pipeline.data.manifest import ManifestReader, Run
+from pipeline.errors import NotFound, Refused
+from pipeline.guest.checks import Evidence, evidence, windows_state
+from pipeline.guest.partitions import PartitionTable, read_partitions
+from pipeline.guest.profiles import Plan
+from pipeline.guest.windows import arm
+from pipeline.jobs import shallow
+from pipeline.jobs.context import Ports
+from pipeline.jobs.prepare import clean
+from pipeline.jobs.replicate import find_donor
+from pipeline.model import ImageVersion
+from pipeline.model.sources import DiskSource
+from pipeline.ports import Chain, GuestFacts, ImageFacts, ImageFormat
+from pipeline.ports.extents import Range
+from pipeline.sources.ingest import Disk, disk_name, recognise
+from pipeline.sources.pin import snapshot
+from pipeline.storage.convert import hash_disk
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What `galleria inspect` shows. `partitions` is None for an unsafe file, which is not opened;
+    `guest` and `evidence` are None when no appliance was asked for."""
+
+    facts: ImageFacts
+    partitions: PartitionTable | None = None
+    guest: GuestFacts | None = None
+    evidence: Evidence | None = None
+
+
+def examine(source: DiskSource, ports: Ports, *, deep: bool) -> Examination:
+    """Look at a file without changing or pinning it. `deep` starts an appliance for the guest."""
+    facts, *below = ports.images.inspect_chain(
+        [(layer.path, layer.declared) for layer in source.layers]
+    )
+    unsafe = next((layer for layer in (facts, *below) if layer.refusals), None)
+    if unsafe is not None:
+        return Examination(unsafe)
+    disk = recognise(source, ports.images)
+    with ports.images.open(disk.chain) as content:
+        partitions = read_partitions(content, facts.logical_sector_size)
+    if not deep:
+        return Examination(facts, partitions)
+    with ports.work.directory() as work:
+        # the appliance sees the disk through an overlay: one explicit node tree for every format
+        overlay = ports.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2")
+        with (
+            ports.progress.stage("inspect guest"),
+            ports.guests.session([overlay], writable=False) as session,
+        ):
+            guest = session.inspect()
+            found = evidence(session, guest)
+    return Examination(facts, partitions, guest, found)
+
+
+@contextmanager
+def pinned(source: DiskSource, ports: Ports) -> Iterator[tuple[Disk, Path]]:
+    """One recognised disk held still, and a work directory. Raises SourceChanged at the end when
+    it did not hold still."""
+    disk = recognise(source, ports.images)
+    with ports.work.directory() as work, snapshot([disk], work, ports.pins) as (disks, pin):
+        yield disks[0], work
+        pin.verify()
+
+
+def generalize_file(
+    source: DiskSource, plan: Plan, path: Path, format: ImageFormat, ports: Ports
+) -> dict[str, Any]:
+    """Write a generalized copy of a disk; returns the report. The source is never written."""
+    with pinned(source, ports) as (disk, work):
+        cleaned = clean((disk,), plan, work, ports)
+        (result,) = cleaned.disks
+        write(result.chain, path, format, "", ports, result.free)
+    return dict(cleaned.report)
+
+
+@dataclass(frozen=True, slots=True)
+class Armed:
+    """A Windows disk whose next boot runs Sysprep. `written` are the paths in the guest."""
+
+    facts: GuestFacts
+    written: tuple[str, ...]
+
+
+def arm_file(
+    source: DiskSource,
+    unattend: bytes | None,
+    path: Path,
+    format: ImageFormat,
+    ports: Ports,
+    *,
+    force: bool = False,
+) -> Armed:
+    """Write a copy of a specialized Windows disk that generalizes itself when it is booted.
+    `unattend` is Sysprep's answer file; one without answers is made when it is None."""
+    answers = None if unattend is None else arm.check_unattend(unattend)
+    with pinned(source, ports) as (disk, work):
+        overlay = ports.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2")
+        with (
+            ports.progress.stage("arm sysprep"),
+            ports.guests.session([overlay], writable=True) as session,
+        ):
+            facts = session.inspect()
+            found = windows_state(session, facts)
+            if found is None:
+                raise Refused(
+                    f"the guest is no Windows but {facts.os_type}",
+                    hint="galleria generalize treats other guests without booting them",
+                )
+            arm.check(found, force=force)
+            written = arm.arm(session.mount(), facts.architecture, answers)
+        write(overlay, path, format, "", ports)
+    return Armed(facts, written)
+
+
+def convert_file(
+    source: DiskSource, path: Path, format: ImageFormat, subformat: str, ports: Ports
+) -> None:
+    """Write a disk in another format: the same guest-visible bytes (a fixed VHD is padded)."""
+    with pinned(source, ports) as (disk, _):
+        write(disk.chain, path, format, subformat, ports)
+
+
+def write(
+    chain: Chain,
+    path: Path,
+    format: ImageFormat,
+    subformat: str,
+    ports: Ports,
+    free: Sequence[Range] = (),
+) -> None:
+    """Write a chain as one file, and tell how much it was."""
+    with ports.images.open(chain, free=free) as content:
+        total = data_bytes(content.extents())
+    with ports.progress.stage(f"write {path.name}", total) as meter:
+        ports.images.export(chain, path, format, subformat=subformat, free=free)
+        meter.advance(total)
+
+
+@contextmanager
+def hash_file(source: DiskSource, ports: Ports) -> Iterator[tuple[CopyResult, Iterator[Run]]]:
+    """The digests of a disk: its root, and its chunks as the manifest's runs."""
+    with pinned(source, ports) as (disk, work):
+        manifest = work / "manifest"
+        result = hash_disk(disk, manifest, ports.images, ports.progress)
+        with manifest.open("rb") as file:
+            yield result, ManifestReader(file).runs()
+
+
+def export_version(
+    version: ImageVersion,
+    lun: int | None,
+    path: Path,
+    format: ImageFormat,
+    subformat: str,
+    ports: Ports,
+) -> None:
+    """Write one disk of a version as a stand-alone file."""
+    disk = next((disk for disk in version.disks if disk.lun == lun), None)
+    if disk is None:
+        luns = ", ".join(disk_name(disk.lun) for disk in version.disks)
+        raise NotFound(f"{version.name} has no disk {disk_name(lun)}", hint=f"it has: {luns}")
+    zone = find_donor(version, ports.zones)
+    if shallow.is_shallow(version):
+        shallow.check_sources(version, ports.pins)
+        chain = shallow.replica_chain(version, lun, zone)
+    else:
+        base = zone.find_base(disk.digest)
+        if base is None:
+            hint = "galleria verify"
+            raise NotFound(f"the base {disk.digest} of {version.name} is gone", hint=hint)
+        chain = base.chain
+    write(chain, path, format, subformat, ports)

@@ -1,0 +1,77 @@
+"""Update: change a published version. Regions that it is to leave lose its replicas, others get as
+many as are wanted, and new ones are made from the bases of a region that has them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipeline.gallery.rules import VersionChange
+from pipeline.jobs.context import Ports
+from pipeline.jobs.delete import remove_data
+from pipeline.jobs.replicate import complete, given_back, replicate_missing
+from pipeline.model import ImageVersion, RegionStatus
+from pipeline.model.names import VersionName
+from pipeline.storage.commit import replica_documents
+from pipeline.storage.placement import Share, placed_again
+
+
+def update_version(name: VersionName, change: VersionChange, ports: Ports) -> ImageVersion:
+    """Change what may be changed, and make it so in the zones. Raises PartiallyReplicated when a
+    region failed; running it again goes on."""
+    version = ports.gallery.begin_update(name, change)
+    if version.owner is None:  # nothing to do in the zones
+        return version
+    with ports.work.directory() as work, given_back(version, ports):
+        version = leave_regions(version, ports)
+        version = resize_regions(version, ports)
+        version = replicate_missing(version, work, ports)
+        version = ports.gallery.finish_version(version)
+    return complete(version)
+
+
+def leave_regions(version: ImageVersion, ports: Ports) -> ImageVersion:
+    """Remove the data of regions that the version was taken out of."""
+    for region in version.leaving:
+        remove_data(version, [region], ports)
+        version = ports.gallery.region_left(version, region)
+    return version
+
+
+def resize_regions(version: ImageVersion, ports: Ports) -> ImageVersion:
+    """Give each Completed region the number of replicas that is wanted there."""
+    for status in version.regions:
+        target = version.target(status.region)
+        if target is None or not version.is_completed_in(status.region):
+            continue
+        if (
+            len(status.result.replicas) == version.replicas_in(target)
+            and not target.additional_replica_sets
+        ):
+            continue
+        zones = ports.zones.get(status.region, ())
+        holding = [zone for zone in zones if zone.find_version(version.zone_key) is not None]
+        shares = placed_again(target, version.replica_count, holding)
+        if not _as_wanted(version, status, shares):
+            version = ports.gallery.set_regions(version, resize(version, status, shares))
+    return version
+
+
+def _as_wanted(version: ImageVersion, status: RegionStatus, shares: Sequence[Share]) -> bool:
+    """Whether each zone has its number of replicas, and the catalog says so: a run that was killed
+    may have left either behind."""
+    recorded = Counter(replica["zone"] for replica in status.result.replicas)
+    return all(
+        recorded[share.zone.name]
+        == share.replicas
+        == len(share.zone.find_version(version.zone_key) or ())
+        for share in shares
+    )
+
+
+def resize(version: ImageVersion, status: RegionStatus, shares: Sequence[Share]) -> RegionStatus:
+    """The status of a region with other numbers of replicas in its zones."""
+    made = [
+        (share.zone, share.zone.set_replicas(version.zone_key, share.replicas)) for share in shares
+    ]
+    result = replace(status.result, replicas=replica_documents(made))
+    return replace(status, result=result)

@@ -1,0 +1,151 @@
+"""Maintain: read what is stored again, and say whether it is what was published."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.copying import verify
+from pipeline.data.digest import digest
+from pipeline.data.extents import data_bytes
+from pipeline.data.manifest import ManifestReader
+from pipeline.data.reading import THREADS
+from pipeline.errors import GalleriaError
+from pipeline.model import ImageDisk, ImageVersion
+from pipeline.ports import (
+    Chain,
+    ImageFormat,
+    Images,
+    Layer,
+    Pins,
+    Progress,
+    Replica,
+    ReplicaDisk,
+    StoredBase,
+    Zone,
+)
+from pipeline.ports.extents import Range
+from pipeline.sources.ingest import disk_name
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What reading one base or replica disk showed. `bad` ranges differ from the manifest;
+    `problem` is why it could not be read or compared at all."""
+
+    region: str
+    subject: str  # "base os", "replica 0 data-1"
+    path: Path
+    digest: str
+    bad: tuple[Range, ...] = ()
+    problem: str = ""
+
+    @property
+    def sound(self) -> bool:
+        return not self.bad and not self.problem
+
+
+def verify_sources(version: ImageVersion, pins: Pins) -> Iterator[Verdict]:
+    """Of a shallow version nothing was read: its sources are compared with what they were."""
+    for disk in version.disks:
+        for file in disk.source.files:
+            problem = ", ".join(pins.changes(file))
+            subject = f"source {disk_name(disk.lun)}"
+            yield Verdict(version.location, subject, Path(file.path), "", problem=problem)
+
+
+def verify_version(
+    version: ImageVersion,
+    zones: Sequence[Zone],
+    images: Images,
+    progress: Progress,
+    *,
+    scrub: bool = False,
+) -> Iterator[Verdict]:
+    """Read every base and replica of a version in these zones, and compare both digests of every
+    chunk with the manifest, and the manifest with the digest that the catalog names. `scrub` reads
+    the medium, and not what memory still holds of it."""
+    check = partial(_verify, images=images, progress=progress, scrub=scrub)
+    for zone in zones:
+        replicas = zone.find_version(version.zone_key)
+        if replicas is not None:
+            for disk in version.disks:
+                if disk.digest:
+                    yield from _verify_disk(disk, zone, replicas, check)
+
+
+def _verify_disk(
+    disk: ImageDisk, zone: Zone, replicas: Sequence[Replica], check: Callable[..., Verdict]
+) -> Iterator[Verdict]:
+    """Its base in a zone, and what each replica has of it."""
+    name = disk_name(disk.lun)
+    base = zone.find_base(disk.digest)
+    if base is None:
+        problem = "the zone does not hold this base any more"
+        yield Verdict(zone.region, f"base {name}", zone.path, disk.digest, problem=problem)
+        return
+    yield check(zone, f"base {name}", base, base.chain)
+    for replica in replicas:
+        for child in replica.disks:
+            if child.lun == disk.lun:
+                subject = f"replica {replica.index} {name}"
+                yield check(zone, subject, base, replica_chain(child, base))
+
+
+def verify_report(
+    version: ImageVersion, report: Mapping[str, Any] | None, zones: Sequence[Zone]
+) -> Iterator[Verdict]:
+    """Compare the report in the catalog (`report`), and those that zones keep, with the digest that
+    is part of the version's record. A version from before there was one has nothing to compare."""
+    wanted = version.report_digest
+    if not wanted:
+        return
+    yield Verdict("", "report", Path(), wanted, problem=_report_problem(report, wanted))
+    for zone in zones:
+        document = zone.find_document(version.zone_key)
+        if document is None:
+            continue
+        record = document.get("version", {})
+        problem = _report_problem(document.get("report"), wanted)
+        if record.get("reportDigest") != wanted:
+            problem = "the zone's record of the version names another report"
+        yield Verdict(zone.region, "report", zone.path, wanted, problem=problem)
+
+
+def _report_problem(report: Mapping[str, Any] | None, wanted: str) -> str:
+    if report is None:
+        return "there is no report"
+    found = digest(report)
+    return "" if found == wanted else f"its digest is {found}"
+
+
+def replica_chain(disk: ReplicaDisk, base: StoredBase) -> Chain:
+    """The layers that a replica's disk is read from: an overlay leans on its base, a clone does
+    not."""
+    layer = Layer(disk.path, disk.format)
+    return (layer,) if disk.format is ImageFormat.RAW else (layer, *base.chain)
+
+
+def _verify(
+    zone: Zone,
+    subject: str,
+    base: StoredBase,
+    chain: Chain,
+    *,
+    images: Images,
+    progress: Progress,
+    scrub: bool,
+) -> Verdict:
+    path = chain[0].path
+    threads = THREADS * 2 if scrub else THREADS  # whoever waits for the medium does not hash
+    try:
+        with base.manifest.open("rb") as file, images.open(chain, cached=not scrub) as source:
+            manifest = ManifestReader(file, name=str(base.manifest))
+            total = data_bytes(source.extents())
+            with progress.stage(f"verify {zone.region} {subject}", total) as meter:
+                bad = verify(source, manifest, threads=threads, advance=meter.advance)
+            manifest.verify(base.digest)
+    except (GalleriaError, OSError) as error:
+        return Verdict(zone.region, subject, path, base.digest, problem=str(error))
+    return Verdict(zone.region, subject, path, base.digest, bad)

@@ -1,0 +1,53 @@
+"""What access control and the audit record need of a catalog: a part of `catalog.Catalog`.
+
+`tests/contract/test_access_catalog.py` is the contract in full.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from pipeline.model.access import Assignment, Principal
+from pipeline.model.audit import AuditEntry, AuditHead
+from pipeline.model.names import GalleryName
+from pipeline.model.sharing import Sharing
+
+
+class AccessReader(Protocol):
+    """Names are found without regard to case; lists are in the order of names."""
+
+    def principal(self, name: str) -> Principal | None: ...
+    def principals(self) -> list[Principal]: ...
+    def assignments(self) -> list[Assignment]: ...
+    def sharing(self, gallery: GalleryName) -> Sharing | None:
+        """The profile of a gallery, None when there is no such gallery."""
+        ...
+
+    def sharings(self) -> list[Sharing]:
+        """The profiles of the galleries that have ever been shared."""
+        ...
+
+    def sharing_by_public_name(self, name: str) -> Sharing | None: ...
+    def audit_head(self) -> AuditHead: ...
+    def audit(self, *, newest_first: bool = False) -> Iterator[AuditEntry]:
+        """Read piece by piece. Valid inside the `with`."""
+        ...
+
+
+class AccessWriter(AccessReader, Protocol):
+    """Deleting a gallery or a definition takes its sharing profile and the roles at it or below
+    with it: another one of that name is another one."""
+
+    def put_principal(self, principal: Principal) -> None: ...
+    def delete_principal(self, name: str) -> None:
+        """With its roles and memberships."""
+        ...
+
+    def put_assignment(self, assignment: Assignment) -> None: ...
+    def delete_assignment(self, assignment: Assignment) -> None: ...
+    def put_sharing(self, sharing: Sharing) -> None:
+        """The permissions are the gallery's own, and stored with it."""
+        ...
+
+    def append_audit(self, entry: AuditEntry) -> AuditHead:
+        """Add an entry that fits the head; there is no way to change one. Returns the new head."""
+        ...

@@ -1,0 +1,72 @@
+"""Opening a source of any kind as the files of its disks."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.model import HostCaching, Origin, PurchasePlan
+from pipeline.model.sources import (
+    AnySource,
+    DiskSource,
+    QemuSource,
+)
+from pipeline.ports.machines import MachineFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a VM's description says, in Azure's words; None where it does not say.
+
+    `controller` is SCSI or NVMe. `nvram` is the VM's UEFI variable store; `purchase_plan` that of
+    the marketplace image that it comes from, however many copies ago; `host_caching` is by LUN.
+    """
+
+    generation: str | None = None  # V1, V2
+    architecture: str | None = None  # x64, Arm64
+    controller: str | None = None
+    os_type: str | None = None  # Linux, Windows
+    nvram: bytes | None = None
+    accelerated_network: bool | None = None
+    purchase_plan: PurchasePlan | None = None
+    host_caching: Mapping[int | None, HostCaching] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """The disks of a source. They are there as long as it is open.
+
+    `origins` says, by LUN, what disks are copies of; one with a digest is a base of a zone, and
+    need not be read again. `generalized`: all of it is known to be; `report` is what was stored of
+    its guest (pipeline.guest.report), if all of it was stored together.
+    """
+
+    disks: tuple[DiskSource, ...]
+    description: Description = Description()
+    origins: Mapping[int | None, Origin] = field(default_factory=dict)
+    generalized: bool = False
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def stored(self) -> dict[int | None, str]:
+        """The digests by LUN, when zones hold every disk; else nothing."""
+        found = {lun: origin.digest for lun, origin in self.origins.items() if origin.digest}
+        return found if len(found) == len(self.disks) else {}
+
+
+class Sources(Protocol):
+    """Opens every kind of source. None is ever written to."""
+
+    def identity(self, source: AnySource) -> tuple[object, ...]:
+        """What tells this source, as it now is, from another: cheap, no content is read. Raises
+        NotFound."""
+        ...
+
+    def look(self, source: QemuSource) -> MachineFacts:
+        """A running machine as it is now; nothing of it is captured. Raises NotFound."""
+        ...
+
+    def open(self, source: AnySource, work: Path) -> AbstractContextManager[Supply]:
+        """Make the disks of a source available as files, in `work` where they have to be made."""
+        ...

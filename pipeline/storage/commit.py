@@ -1,0 +1,186 @@
+"""Replicate: copy-on-write replicas of stored bases; a region is Completed or it is not there."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import GalleriaError, NotFound, VerificationFailed, undone_by
+from pipeline.gallery.service import GalleryService
+from pipeline.model import ImageVersion, RegionResult, RegionStatus, ReplicationState
+from pipeline.ports import Images, Progress, Replica, VersionRecord, Zone
+from pipeline.sources.ingest import Disk
+from pipeline.storage.convert import Stationary, Stored, convert
+from pipeline.storage.placement import Places, Share, independent, sink_name, sinks
+
+Made = Sequence[tuple[Zone, tuple[Replica, ...]]]  # a region's replicas, by zone
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`errors` by region, of those that are not Completed."""
+
+    version: ImageVersion
+    errors: Mapping[str, Exception]
+
+
+def replicate(
+    version: ImageVersion,
+    record: VersionRecord,
+    stored: Stored,
+    places: Places,
+    gallery: GalleryService,
+) -> Outcome:
+    """Commit the replicas of every region that holds the bases, each on its own, and record at once
+    that it can be used; those that are ready at the same time, in one change. When all failed
+    nothing is recorded of it: the caller has the errors."""
+    digests = {disk.lun: disk.digest for disk in stored.disks}
+    errors = region_errors(stored, places)
+    living = {region: shares for region, shares in places.items() if region not in errors}
+    with ThreadPoolExecutor(max(1, len(living)), thread_name_prefix="replicate") as pool:
+        jobs = {
+            pool.submit(publish_region, record, digests, shares): region
+            for region, shares in living.items()
+        }
+        while jobs:
+            completed = []
+            for job in wait(jobs, return_when=FIRST_COMPLETED).done:
+                region, problem = jobs.pop(job), job.exception()
+                if isinstance(problem, OSError | GalleriaError):
+                    errors[region] = problem
+                    continue
+                result = region_result(stored, job.result())
+                status = RegionStatus(region, ReplicationState.COMPLETED, 100, result=result)
+                completed.append(status)
+            if completed:
+                version = gallery.set_regions(version, *completed)
+    if errors and len(errors) < len(places):
+        version = record_failures(version, errors, gallery)
+    return Outcome(version, errors)
+
+
+def record_failures(
+    version: ImageVersion, errors: Mapping[str, Exception], gallery: GalleryService
+) -> ImageVersion:
+    failed = ReplicationState.FAILED
+    statuses = (RegionStatus(name, failed, details=str(error)) for name, error in errors.items())
+    return gallery.set_regions(version, *statuses)
+
+
+def region_errors(stored: Stored, places: Places) -> dict[str, Exception]:
+    """The regions in which a zone does not hold every base; one is enough to fail it."""
+    errors: dict[str, Exception] = {}
+    for region, shares in places.items():
+        for share in shares:
+            error = stored.failures.get(sink_name(share.zone))
+            if error is not None:
+                errors.setdefault(region, error)
+    return errors
+
+
+def publish_region(
+    record: VersionRecord, digests: Mapping[int | None, str], shares: Sequence[Share]
+) -> Made:
+    """All zones of a region, or none."""
+    made: list[tuple[Zone, tuple[Replica, ...]]] = []
+    with ExitStack() as undo:
+        for share in shares:
+            made.append((share.zone, share.zone.publish(record, digests, share.replicas)))
+            undo.enter_context(undone_by(partial(share.zone.remove_version, record.key)))
+    return made
+
+
+def replicate_from_donor(
+    version: ImageVersion,
+    places: Places,
+    donor: Zone,
+    work: Path,
+    images: Images,
+    progress: Progress,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Stored:
+    """Bring the bases of a published version to more zones, from the bases of one that has them.
+
+    The source is not needed any more; what arrives must have the digest that was published.
+    """
+    disks = donated(version, donor)
+    parents = {disk.lun: (disk.digest,) for disk in version.disks}
+    stored = convert(
+        disks,
+        sinks(places),
+        parents,
+        work,
+        Stationary(),
+        images,
+        progress,
+        advance,
+        independent=independent(places),
+    )
+    for expected, made in zip(version.disks, stored.disks, strict=True):
+        if made.digest != expected.digest:
+            raise VerificationFailed(
+                f"{donor.path}: the base of {version.name} reads as {made.digest}, "
+                f"it was published as {expected.digest}",
+                hint="galleria verify names the regions that are sound",
+            )
+    return stored
+
+
+def donated(version: ImageVersion, donor: Zone) -> list[Disk]:
+    """The disks of a version, as a zone that holds it has them."""
+    disks = []
+    for disk in version.disks:
+        base = donor.find_base(disk.digest)
+        if base is None:
+            raise NotFound(
+                f"{donor.path} does not hold base {disk.digest} of {version.name}",
+                hint="galleria verify shows which regions are sound",
+            )
+        disks.append(Disk(disk.lun, base.chain, base.virtual_size))
+    return disks
+
+
+def region_result(stored: Stored, made: Made) -> RegionResult:
+    """What was done for one region, in bytes of the guest's disks."""
+    names = [sink_name(zone) for zone, _ in made]
+    stats = [disk.result.stats for disk in stored.disks]
+    return RegionResult(
+        replicas=replica_documents(made),
+        methods=tuple(
+            stored.bases[name][disk.lun].method for name in names for disk in stored.disks
+        ),
+        bytes_read=sum(item.read for item in stats),
+        bytes_written=sum(item.written.get(name, 0) for item in stats for name in names),
+        bytes_shared=sum(
+            kind.get(name, 0)
+            for item in stats
+            for kind in (item.kept, item.cloned)
+            for name in names
+        ),
+    )
+
+
+def replica_documents(made: Made) -> tuple[dict[str, Any], ...]:
+    """A region's replicas, numbered through its zones."""
+    found = [(zone, replica) for zone, replicas in made for replica in replicas]
+    return tuple(
+        {"index": index, "zone": zone.name, "disks": disk_documents(replica)}
+        for index, (zone, replica) in enumerate(found)
+    )
+
+
+def disk_documents(replica: Replica) -> list[dict[str, Any]]:
+    return [
+        {
+            "lun": disk.lun,
+            "path": str(disk.path),
+            "format": disk.format.value,
+            "method": disk.method,
+            "digest": disk.digest,
+            "virtualSize": disk.virtual_size,
+        }
+        for disk in replica.disks
+    ]

@@ -1,0 +1,308 @@
+"""Convert: one read of each disk; its digests and its base in every zone come out of it.
+
+source -> copy -> the zones that are written -> commit -> clones in their file systems' others
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+from pipeline.data.copying import CopyResult, Known, copy
+from pipeline.data.extents import data_bytes
+from pipeline.data.manifest import ManifestReader, ManifestWriter
+from pipeline.data.targets import Target
+from pipeline.errors import GalleriaError, SourceChanged
+from pipeline.ports import BaseStaging, Chain, Images, Progress, Source, StoredBase, Zone
+from pipeline.sources.ingest import Disk
+from pipeline.storage.parents import related
+from pipeline.storage.placement import Parents
+from pipeline.storage.reflink_groups import Groups, grouped, in_parallel, taken_over, with_taken
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDisk:
+    """One disk after conversion, and what it took."""
+
+    lun: int | None
+    virtual_size: int
+    result: CopyResult
+
+    @property
+    def digest(self) -> str:
+        return self.result.root
+
+
+@dataclass(slots=True)
+class Stored:
+    """`bases` by zone (its `sink_name`) and LUN, for the zones that hold every disk; `failures`
+    for the others."""
+
+    disks: list[StoredDisk] = field(default_factory=list)
+    bases: dict[str, dict[int | None, StoredBase]] = field(default_factory=dict)
+    failures: dict[str, Exception] = field(default_factory=dict)
+
+    def drop(self, zone: str, error: Exception) -> None:
+        """A zone that fails, fails alone; when none is left its error is everybody's."""
+        self.failures.setdefault(zone, error)
+        self.bases.pop(zone, None)
+        if not self.bases:
+            raise next(iter(self.failures.values()))
+
+
+class Held(Protocol):
+    """What is told of source files that are held still: a part of `Pin`."""
+
+    @property
+    def steady(self) -> bool: ...
+    def warm(self, chain: Chain) -> Chain: ...
+    def undisturbed(self) -> bool: ...
+    def verify(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stationary:
+    """Bases: they do not change. Not `steady`, as one may have rotted: what is taken from one is
+    read where it is stored."""
+
+    steady: bool = False
+
+    def warm(self, chain: Chain) -> Chain:
+        return chain
+
+    def undisturbed(self) -> bool:
+        return True
+
+    def verify(self) -> None:
+        """Nothing to ask."""
+
+
+# by LUN, a base of which a disk's lowest layers consist, and the first of these layers
+Below = Mapping[int | None, tuple[StoredBase, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the conversion of every disk has in common."""
+
+    zones: Mapping[str, Zone]
+    parents: Parents
+    work: Path
+    held: Held
+    images: Images
+    progress: Progress
+    advance: Callable[[int], None]
+    independent: Collection[str]
+    below: Below
+
+
+def convert(
+    disks: Sequence[Disk],
+    zones: Mapping[str, Zone],
+    parents: Parents,
+    work: Path,
+    held: Held,
+    images: Images,
+    progress: Progress,
+    advance: Callable[[int], None] = lambda _: None,
+    *,
+    independent: Collection[str] = (),
+    below: Below = MappingProxyType({}),
+) -> Stored:
+    """Store every disk in every zone. Of zones on one file system that clones files one is written
+    and the others are its clones, but for those in `independent`. Whether the source held still is
+    asked after the last read of a disk and before anything of it becomes visible. What lies in the
+    bases of `below` is not read where zones have it. `advance` is told the bytes that are dealt
+    with."""
+    stored = Stored(bases={name: {} for name in zones})
+    job = Job(zones, parents, work, held, images, progress, advance, independent, below)
+    for disk in disks:
+        result = _store(disk, stored, job, alone=False)
+        # zones that could not take anything over are written themselves
+        if lacking(disk, stored):
+            result = _together(disk, result, _store(disk, stored, job, alone=True))
+        stored.disks.append(StoredDisk(disk.lun, disk.virtual_size, result))
+    return stored
+
+
+def hash_disk(disk: Disk, manifest: Path, images: Images, progress: Progress) -> CopyResult:
+    """Only the digests: the same loop, with nowhere to write to."""
+    with ExitStack() as stack:
+        source = stack.enter_context(images.open(disk.chain, free=disk.free))
+        name = disk.name if disk.facts is None else disk.facts.path.name
+        with progress.stage(f"hash {name}", data_bytes(source.extents())) as meter:
+            return _copied(source, [], manifest, meter.advance, steady=False)
+
+
+def lacking(disk: Disk, stored: Stored) -> list[str]:
+    """The zones that have nothing of a disk yet, and have not failed."""
+    return [name for name, bases in stored.bases.items() if disk.lun not in bases]
+
+
+def _store(disk: Disk, stored: Stored, job: Job, *, alone: bool) -> CopyResult:
+    """Store a disk in the zones that lack it, `alone` each by itself. When somebody begins to write
+    to files that were read instead of their clones, what was written is thrown away, and the clones
+    are read."""
+    warm = replace(disk, chain=job.held.warm(disk.chain))
+    written = _written(warm, stored, job, alone=alone) or _written(disk, stored, job, alone=alone)
+    if written is None:
+        raise SourceChanged(f"the clones of the source of {disk.name} changed")
+    return _hand_on(disk, *written, stored)
+
+
+def _written(
+    disk: Disk, stored: Stored, job: Job, *, alone: bool
+) -> tuple[CopyResult, Groups, Mapping[str, Zone]] | None:
+    """One read of a disk, into the zones that are written; None, with nothing stored, when what was
+    read does not count."""
+    with ExitStack() as stack:
+        source = stack.enter_context(job.images.open(disk.chain, free=disk.free))
+        names = lacking(disk, stored)
+        zones = {name: job.zones[name] for name in names}
+        parents = related(source, job.parents.get(disk.lun, ()), tuple(zones.values()))
+        groups = grouped(zones, parents, names if alone else job.independent)
+        stagings = _stage(disk, list(groups), job.zones, parents, stored, stack)
+        targets = _targets(stagings, job, stack)
+        manifest = job.work / f"{disk.name}.manifest"
+        total = data_bytes(source.extents())
+        with job.progress.stage(f"convert {disk.name}", total) as meter:
+
+            def moved(amount: int) -> None:
+                meter.advance(amount)
+                job.advance(amount)
+
+            known = _known(disk, job, stack)
+            result = _copied(source, targets, manifest, moved, steady=job.held.steady, known=known)
+        job.held.verify()
+        if any(layer.original for layer in disk.chain) and not job.held.undisturbed():
+            return None
+        for name, error in result.failures.items():
+            stored.drop(name, error)
+        _commit(disk, stagings, result.root, manifest, stored)
+    return result, groups, zones
+
+
+def _together(disk: Disk, result: CopyResult, again: CopyResult) -> CopyResult:
+    """What two reads of one disk came to."""
+    if result.root != again.root:
+        raise SourceChanged(
+            f"the source of {disk.name} changed between two reads",
+            hint="publish again while nobody writes to it",
+        )
+    stats, more = result.stats, again.stats
+    return replace(
+        result,
+        failures={**result.failures, **again.failures},
+        stats=replace(
+            stats,
+            read=stats.read + more.read,
+            written={**stats.written, **more.written},
+            kept={**stats.kept, **more.kept},
+            cloned={**stats.cloned, **more.cloned},
+        ),
+    )
+
+
+def _stage(
+    disk: Disk,
+    names: Sequence[str],
+    zones: Mapping[str, Zone],
+    parents: Sequence[str],
+    stored: Stored,
+    stack: ExitStack,
+) -> dict[str, BaseStaging]:
+    stagings = {}
+    for name in names:
+        try:
+            staging = zones[name].stage_base(disk.virtual_size, parents)
+        except (OSError, GalleriaError) as error:
+            stored.drop(name, error)
+            continue
+        stack.callback(staging.abort)
+        stagings[name] = staging
+    return stagings
+
+
+def _targets(stagings: Mapping[str, BaseStaging], job: Job, stack: ExitStack) -> list[Target]:
+    targets = []
+    for name, staging in stagings.items():
+        parent = None
+        if staging.parent is not None:
+            file = stack.enter_context(staging.parent.manifest.open("rb"))
+            parent = ManifestReader(file, name=str(staging.parent.manifest))
+        shares = name not in job.independent
+        targets.append(Target(name, staging.sink, parent, shares))
+    return targets
+
+
+def _copied(
+    source: Source,
+    targets: Sequence[Target],
+    manifest: Path,
+    advance: Callable[[int], None],
+    *,
+    steady: bool,
+    known: Known | None = None,
+) -> CopyResult:
+    with manifest.open("wb") as out:
+        writer = ManifestWriter(out, source.virtual_size)
+        return copy(source, targets, writer, advance=advance, steady=steady, known=known)
+
+
+def _known(disk: Disk, job: Job, stack: ExitStack) -> Known | None:
+    """What the manifest of a base says of the disk's layers."""
+    if disk.lun not in job.below:
+        return None
+    base, layer = job.below[disk.lun]
+    if base.virtual_size != disk.virtual_size:
+        return None
+    file = stack.enter_context(base.manifest.open("rb"))
+    reader = ManifestReader(file, name=str(base.manifest))
+    reader.verify(base.digest)
+    return Known(reader, layer)
+
+
+def bases_below(disks: Sequence[Disk], parents: Parents, zone: Zone) -> Below:
+    """The bases of a zone that disks lean on, among those that new bases start from."""
+    found: dict[int | None, tuple[StoredBase, int]] = {}
+    for disk in disks:
+        for digest in parents.get(disk.lun, ()):
+            base = zone.find_base(digest)
+            layer = 0 if base is None else len(disk.chain) - len(base.chain)
+            if base is not None and layer > 0 and disk.chain[layer:] == base.chain:
+                found.setdefault(disk.lun, (base, layer))
+    return found
+
+
+def _commit(
+    disk: Disk,
+    stagings: Mapping[str, BaseStaging],
+    digest: str,
+    manifest: Path,
+    stored: Stored,
+) -> None:
+    """Flushing is what takes time here: every zone's file system on its own."""
+    living = [name for name in stagings if name in stored.bases]
+    made = in_parallel({n: partial(stagings[n].commit, digest, manifest) for n in living})
+    for name, base in made.items():
+        if isinstance(base, Exception):
+            stored.drop(name, base)
+        else:
+            stored.bases[name][disk.lun] = base
+
+
+def _hand_on(
+    disk: Disk, result: CopyResult, groups: Groups, zones: Mapping[str, Zone], stored: Stored
+) -> CopyResult:
+    """Give the other zones what those have that were written."""
+    made = {name: stored.bases[name][disk.lun] for name in groups if name in stored.bases}
+    taken = taken_over(groups, made, zones)
+    for name, base in taken.items():
+        if isinstance(base, Exception):
+            stored.drop(name, base)
+        else:
+            stored.bases[name][disk.lun] = base
+    return replace(result, stats=with_taken(result.stats, groups, taken))

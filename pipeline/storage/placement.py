@@ -1,0 +1,171 @@
+"""Placement: which zones of a region store a version, and how many replicas each gets.
+
+Standard_LRS   one zone has the base and all replicas
+Standard_ZRS   every zone of the region (three or more) has a base of its own, written to it and
+               never a clone; the replicas are spread over them
+Premium_LRS    as Standard_LRS, in a zone that is marked premium, where nothing else goes
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import EnvironmentMissing, Refused
+from pipeline.model import StorageAccountType, TargetRegion
+from pipeline.ports import Zone
+
+Zones = Mapping[str, tuple[Zone, ...]]  # by region
+Parents = Mapping[int | None, Sequence[str]]  # by LUN, root digests a new base may start from
+
+ZRS_ZONES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one zone has of a version: always the bases, and this many replicas."""
+
+    zone: Zone
+    replicas: int
+
+
+Places = Mapping[str, tuple[Share, ...]]  # by region
+
+
+def storage_types(premium: Sequence[bool]) -> tuple[StorageAccountType, ...]:
+    """What a region can offer whose zones are marked so."""
+    standard = len(premium) - sum(premium)
+    offered = {
+        StorageAccountType.STANDARD_LRS: standard > 0,
+        StorageAccountType.STANDARD_ZRS: standard >= ZRS_ZONES,
+        StorageAccountType.PREMIUM_LRS: any(premium),
+    }
+    return tuple(kind for kind, possible in offered.items() if possible)
+
+
+def place(
+    targets: Iterable[TargetRegion],
+    parents: Parents,
+    zones: Zones,
+    *,
+    replica_count: int | None = None,
+    key: str = "",
+    zrs_same_filesystem: bool = False,
+) -> dict[str, tuple[Share, ...]]:
+    """Where each of these regions stores a version: `key` in the zones, with `replica_count` where
+    a region gives none. Raises EnvironmentMissing when a zone that is needed is not on this host,
+    and Refused for Standard_ZRS on zones that would fail together."""
+    places = {}
+    for target in targets:
+        here = zones.get(target.name, ())
+        shares: list[Share] = []
+        for kind, count in _sets(target, replica_count):
+            if kind is StorageAccountType.STANDARD_ZRS:
+                chosen = _independent(target.name, here, zrs_same_filesystem=zrs_same_filesystem)
+            else:
+                premium = kind is StorageAccountType.PREMIUM_LRS
+                chosen = (choose_zone(target.name, parents, here, premium=premium, key=key),)
+            shares += spread(chosen, count)
+        places[target.name] = tuple(shares)
+    return places
+
+
+def _sets(
+    target: TargetRegion, replica_count: int | None
+) -> list[tuple[StorageAccountType | None, int]]:
+    """The region's own replicas, and the additional ones: they lie in zones of the other sort."""
+    own = (target.storage_account_type, target.own_count(replica_count))
+    more = target.additional_replica_sets
+    return [own, *((item.storage_account_type, item.regional_replica_count) for item in more)]
+
+
+def placed_again(
+    target: TargetRegion, replica_count: int | None, holding: Sequence[Zone]
+) -> tuple[Share, ...]:
+    """The replicas of a region over the zones that hold the version already. Raises
+    EnvironmentMissing when those are not on this host."""
+    shares: list[Share] = []
+    for kind, count in _sets(target, replica_count):
+        premium = kind is StorageAccountType.PREMIUM_LRS
+        mine = [zone for zone in holding if zone.premium == premium]
+        if not mine:
+            raise EnvironmentMissing(
+                f"no zone of region {target.name} on this host holds the version",
+                hint="galleria doctor shows the zones",
+            )
+        shares += spread(mine, count)
+    return tuple(shares)
+
+
+def choose_zone(
+    region: str, parents: Parents, zones: Sequence[Zone], *, premium: bool = False, key: str = ""
+) -> Zone:
+    """The zone that has the version `key` already, else one with bases to start from, else the one
+    with most room."""
+    candidates = [zone for zone in zones if zone.premium == premium]
+    if not candidates:
+        kind = "premium zone" if premium else "zone"
+        raise EnvironmentMissing(
+            f"region {region} has no {kind} on this host",
+            hint="name a directory for it in the configuration; galleria doctor shows all",
+        )
+
+    def merit(zone: Zone) -> tuple[bool, bool, int]:
+        holds = bool(key) and zone.find_version(key) is not None
+        return holds, has_parent(zone, parents), zone.free_bytes()
+
+    return max(candidates, key=merit)
+
+
+def has_parent(zone: Zone, parents: Parents) -> bool:
+    return any(zone.find_base(digest) for digests in parents.values() for digest in digests)
+
+
+def spread(zones: Sequence[Zone], count: int) -> tuple[Share, ...]:
+    """So many replicas over these zones, as evenly as it goes."""
+    each, rest = divmod(count, len(zones))
+    return tuple(Share(zone, each + (index < rest)) for index, zone in enumerate(zones))
+
+
+def _independent(
+    region: str, zones: Sequence[Zone], *, zrs_same_filesystem: bool
+) -> tuple[Zone, ...]:
+    chosen = tuple(zone for zone in zones if not zone.premium)
+    if len(chosen) < ZRS_ZONES:
+        raise EnvironmentMissing(
+            f"region {region} has {len(chosen)} zones on this host, and Standard_ZRS needs "
+            f"{ZRS_ZONES}",
+            hint="mount the others: galleria doctor shows all; or use Standard_LRS",
+        )
+    seen: dict[str, Zone] = {}
+    for zone in chosen:
+        twin = seen.setdefault(zone.file_system, zone)
+        if twin is not zone and not zrs_same_filesystem:
+            raise Refused(
+                f"the zones {twin.path} and {zone.path} of region {region} are on one file system: "
+                "they would fail together, which Standard_ZRS is to prevent",
+                hint="give each a file system of its own, use Standard_LRS, or set "
+                "zrs_same_filesystem = true in the configuration (a lab)",
+            )
+    return chosen
+
+
+def every_zone(zones: Zones) -> tuple[Zone, ...]:
+    """The zones of all regions."""
+    return tuple(zone for places in zones.values() for zone in places)
+
+
+def independent(places: Places) -> frozenset[str]:
+    """The zones, by their `sink_name`, whose bases have to be written and may not be clones: those
+    of regions that have more than one (Standard_ZRS). A premium zone for additional replicas is
+    not there to survive the others."""
+    several = [[share for share in shares if not share.zone.premium] for shares in places.values()]
+    return frozenset(sink_name(s.zone) for shares in several if len(shares) > 1 for s in shares)
+
+
+def sinks(places: Places) -> dict[str, Zone]:
+    """Every zone that gets bases, by the name that `convert` knows it by."""
+    return {sink_name(share.zone): share.zone for shares in places.values() for share in shares}
+
+
+def sink_name(zone: Zone) -> str:
+    """One that no other zone on this host has; names of zones are free."""
+    return str(zone.path)

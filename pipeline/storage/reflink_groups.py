@@ -1,0 +1,97 @@
+"""Neighbours: zones that need not be written, as they can take over what another one has got.
+
+on one file system that clones files     a clone of the base
+elsewhere, with the same parent          a copy of the delta on it
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from pipeline.errors import GalleriaError
+from pipeline.ports import StoredBase, TransferStats, Zone
+from pipeline.storage.placement import has_parent
+
+T = TypeVar("T")
+
+Groups = Mapping[str, Sequence[str]]  # the zones that are written, and those that take over from it
+
+
+def grouped(
+    zones: Mapping[str, Zone], parents: Sequence[str], independent: Collection[str]
+) -> Groups:
+    """Which of these zones are written, and which take over from them. Of each group one that has a
+    base to start from is written, if any has; those of `independent` are alone."""
+    groups: dict[str, list[str]] = {}
+    for name, zone in zones.items():
+        alike = name if name in independent else _alike(name, zone, parents)
+        groups.setdefault(alike, []).append(name)
+    found = {}
+    for members in groups.values():
+        leader = max(members, key=lambda name: has_parent(zones[name], {None: parents}))
+        found[leader] = [name for name in members if name != leader]
+    return found
+
+
+def _alike(name: str, zone: Zone, parents: Sequence[str]) -> str:
+    """What zones have in common that can take over each other's new base."""
+    if zone.reflink:
+        return zone.file_system
+    parent = zone.delta_parent(parents)
+    return name if parent is None else f"on {parent}"
+
+
+def taken_over(
+    groups: Groups, made: Mapping[str, StoredBase], zones: Mapping[str, Zone]
+) -> dict[str, StoredBase | OSError | GalleriaError]:
+    """What the other zones got of the bases that were `made`, or why not; nothing of those that can
+    not take them over."""
+
+    def one(zone: Zone, base: StoredBase) -> StoredBase | None:
+        return zone.find_base(base.digest) or zone.take_over(base)
+
+    calls = {
+        name: partial(one, zones[name], base)
+        for leader, base in made.items()
+        for name in groups[leader]
+    }
+    results = in_parallel(calls)
+    return {name: result for name, result in results.items() if result is not None}
+
+
+def with_taken(
+    stats: TransferStats,
+    groups: Groups,
+    taken: Mapping[str, StoredBase | OSError | GalleriaError],
+) -> TransferStats:
+    """With what became of a disk's bytes in the zones that took it over."""
+    written, kept, cloned = dict(stats.written), dict(stats.kept), dict(stats.cloned)
+    for leader, names in groups.items():
+        for name in names:
+            base = taken.get(name)
+            if not isinstance(base, StoredBase):
+                continue
+            if base.method == "delta":
+                written[name], kept[name] = stats.written[leader], stats.kept[leader]
+            else:
+                kinds = (stats.written, stats.kept, stats.cloned)
+                cloned[name] = sum(kind[leader] for kind in kinds)
+    return replace(stats, written=written, kept=kept, cloned=cloned)
+
+
+def in_parallel(calls: Mapping[str, Callable[[], T]]) -> dict[str, T | OSError | GalleriaError]:
+    """What came of each call, or the error that it ended with. Others are raised."""
+    results: dict[str, T | OSError | GalleriaError] = {}
+    with ThreadPoolExecutor(max(1, len(calls)), thread_name_prefix="store") as pool:
+        jobs = {name: pool.submit(call) for name, call in calls.items()}
+    for name, job in jobs.items():
+        error = job.exception()
+        if error is None:
+            results[name] = job.result()
+        elif isinstance(error, OSError | GalleriaError):
+            results[name] = error
+        else:
+            raise error
+    return results

@@ -1,0 +1,83 @@
+"""Preflight: whether there is room for a version, before anything is written."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from pipeline.data.extents import data_bytes
+from pipeline.errors import NoSpace
+from pipeline.ports import Images, Work, Zone
+from pipeline.sources.ingest import Disk
+from pipeline.storage.placement import Parents, sink_name
+
+# Beside its data a base needs a manifest, records, qcow2 tables and what the file system takes.
+OVERHEAD = 64 << 20
+# Generalization edits an overlay: file-system metadata, journals and truncated logs, not data.
+WORK_SPACE = 256 << 20
+
+Amounts = Mapping[int | None, int]  # by LUN, the bytes of a disk that have to be read
+
+
+def measure(disks: Sequence[Disk], images: Images) -> Amounts:
+    """How much there is to read; no content is."""
+    amounts = {}
+    for disk in disks:
+        with images.open(disk.chain, free=disk.free) as source:
+            amounts[disk.lun] = data_bytes(source.extents())
+    return amounts
+
+
+def check_space(
+    amounts: Amounts,
+    zones: Sequence[Zone],
+    parents: Parents,
+    work: Work,
+    donors: Sequence[Zone] = (),
+    independent: Collection[str] = (),
+) -> None:
+    """Raise NoSpace when a file system can't hold what will be written to it, and
+    EnvironmentMissing when a zone can't be written at all.
+
+    A disk that starts from an older base costs what changed, which nobody knows yet: only the
+    overhead is asked for then, and a zone that fills up fails alone. The same holds for one that
+    can be cloned from a zone of `donors`. Of zones that clone from each other, all but those in
+    `independent`, one needs the room.
+    """
+    needs: dict[int, int] = {}
+    written: set[str] = set()  # the file systems whose clones are of one zone's base
+    places: dict[int, tuple[Path, int]] = {}
+    for zone in zones:
+        zone.check_writable()
+        device = device_of(zone.path)
+        places[device] = (zone.path, zone.free_bytes())
+        needs[device] = needs.get(device, 0) + OVERHEAD
+        alone = not zone.reflink or sink_name(zone) in independent
+        if not alone and zone.file_system in written:
+            continue
+        if not alone:
+            written.add(zone.file_system)
+        near = [zone, *(d for d in donors if zone.reflink and d.file_system == zone.file_system)]
+        for lun, amount in amounts.items():
+            digests = parents.get(lun, ())
+            if not any(place.find_base(digest) for digest in digests for place in near):
+                needs[device] += amount
+    for device, need in needs.items():
+        path, free = places[device]
+        _require(need, free, f"zone {path}")
+    _require(WORK_SPACE, work.free_bytes(), "the work directory")
+
+
+def device_of(path: Path) -> int:
+    """Zones on one file system share its room."""
+    return path.stat().st_dev
+
+
+def _size(amount: int) -> str:
+    return f"{amount / 2**30:.1f} GiB" if amount >= 1 << 30 else f"{amount >> 20} MiB"
+
+
+def _require(need: int, free: int, place: str) -> None:
+    if free < need:
+        raise NoSpace(
+            f"{place} has {_size(free)} free and about {_size(need)} are needed",
+            hint="make room there, or leave the region out; --no-preflight tries all the same",
+        )
