@@ -35,14 +35,13 @@ from pipeline.gallery.access.subjects import Access
 from pipeline.gallery.access.views import SharedViews
 from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.service import GalleryService
-from pipeline.jobs.context import Ports
+from pipeline.gallery.service.resources import ResourceService
+from pipeline.jobs.context import JobContext
 from pipeline.model import Architecture, ImageVersion, Region
 from pipeline.model.audit import Actor
 from pipeline.model.spelling import EDGE
 from pipeline.ports import Progress, Zone
 from pipeline.resources.opening import StoredSources
-from pipeline.resources.service import ResourceService
-from pipeline.resources.storing import Keeper
 from pipeline.storage.placement import storage_types
 
 if TYPE_CHECKING:
@@ -52,15 +51,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class App:
     """The wired application. `gallery` answers what is there, `grants` who may do what and `views`
-    what is shared; `ports` and `keeper` are what the jobs take. All act for the configured
+    what is shared; `context` is what the jobs take. All act for the configured
     principal."""
 
     config: Config
     gallery: GalleryService
     grants: Grants
     views: SharedViews
-    ports: Ports
-    keeper: Keeper
+    context: JobContext
     zones: Mapping[str, tuple[Zone, ...]]
 
 
@@ -86,8 +84,10 @@ def open_app(config: Config, progress: Progress, *, keys: Sequence[Key] = ()) ->
         pins = FilePins()
         files = HostSources(pins, downloads, config.libvirt)
         guests = GuestfsHost(sandbox, config.cache, keys=tuple(keys))
-        ports = Ports(
+        context = JobContext(
             gallery=whole,
+            resources=resources,
+            machines=machines,
             sources=StoredSources(files, whole, resources, machines, zones, pins, progress),
             images=QemuImages(sandbox, Policy(virtual_size=config.max_virtual_size)),
             pins=pins,
@@ -102,8 +102,7 @@ def open_app(config: Config, progress: Progress, *, keys: Sequence[Key] = ()) ->
             zrs_same_filesystem=config.zrs_same_filesystem,
         )
         seen = guarded(gallery, access, views)
-        keeper = Keeper(ports, resources, machines)
-        yield App(config, seen, Grants(catalog, access), views, ports, keeper, zones)
+        yield App(config, seen, Grants(catalog, access), views, context, zones)
     finally:
         catalog.close()
 

@@ -12,8 +12,8 @@ from typing import Any
 from pipeline.jobs import shallow
 from pipeline.jobs.agree import agree, partition_table
 from pipeline.jobs.boot_check import boot_disks, boot_stored, check_bootable
-from pipeline.jobs.context import Ports, recorded
-from pipeline.jobs.prepare import Guarding, prepare
+from pipeline.jobs.context import JobContext, recorded
+from pipeline.jobs.prepare import PublishPolicy, prepare
 from pipeline.jobs.replicate import (
     complete,
     given_back,
@@ -26,8 +26,7 @@ from pipeline.jobs.replicate import (
 )
 from pipeline.jobs.request import PublishRequest, check_limits, confirm, described, ready
 from pipeline.jobs.timing import Record
-from pipeline.model import DiskSource as Origin
-from pipeline.model import ImageDisk, ImageVersion, ReplicationState
+from pipeline.model import DiskProvenance, ImageDisk, ImageVersion, ReplicationState
 from pipeline.ports.sources import Supply
 from pipeline.sources.ingest import Disk, ingest
 from pipeline.sources.pin import snapshot
@@ -38,50 +37,52 @@ from pipeline.storage.placement import sinks
 from pipeline.storage.store import store
 
 
-def publish(request: PublishRequest, ports: Ports) -> ImageVersion:
+def publish(request: PublishRequest, context: JobContext) -> ImageVersion:
     """Publish a version. Every rule is checked before a byte is read; the source is never written;
     a region is Completed or not there. Raises PartiallyReplicated when only some regions are."""
-    ports, record = recorded(ports)
-    with ports.work.directory() as work:
-        version = ports.gallery.begin_version(described(request, ports.sources))
-        with given_back(version, ports):
-            ports.begun(version)
+    context, record = recorded(context)
+    with context.work.directory() as work:
+        version = context.gallery.begin_version(described(request, context.sources))
+        with given_back(version, context):
+            context.begun(version)
             if version.completed_regions:  # an earlier run ended after that: no source needed
-                version = replicate_missing(version, work, ports)
+                version = replicate_missing(version, work, context)
             else:
-                with supplied(request.sources, work, ports.sources) as supply:
-                    version = make(version, supply, request, work, ports)
-            version = conclude(version, ports, record)
+                with supplied(request.sources, work, context.sources) as supply:
+                    version = make(version, supply, request, work, context)
+            version = conclude(version, context, record)
     return complete(version)
 
 
 def make(
-    version: ImageVersion, supply: Supply, request: PublishRequest, work: Path, ports: Ports
+    version: ImageVersion, supply: Supply, request: PublishRequest, work: Path, context: JobContext
 ) -> ImageVersion:
     """The stages, in order."""
-    agree(version, supply.description, request.version.source, ports.gallery)
-    with ports.timed("inspect"):
-        sources = ingest(supply.disks, ports.images)
-    check_limits(version, sources, request, ports)
+    agree(version, supply.description, request.version.source, context.gallery)
+    with context.timed("inspect"):
+        sources = ingest(supply.disks, context.images)
+    check_limits(version, sources, request, context)
     if shallow.is_shallow(version):
-        return make_shallow(version, supply, sources, request, work, ports)
+        return make_shallow(version, supply, sources, request, work, context)
     with (
-        ready(version, supply, sources, request, work, ports) as found,
-        held(sinks(found.places), ports, found.material.known.values()),
+        ready(version, supply, sources, request, work, context) as found,
+        held(sinks(found.places), context, found.material.known.values()),
     ):
-        with ports.timed("store"):
-            advance = region_meter(version, found.places, found.disks, ports)
-            stored = store(found.material, work, advance, ports.zones, ports.images, ports.progress)
+        with context.timed("store"):
+            advance = region_meter(version, found.places, found.disks, context)
+            stored = store(
+                found.material, work, advance, context.zones, context.images, context.progress
+            )
             for disk in stored.disks:
-                ports.moved("store", disk.result.stats)
+                context.moved("store", disk.result.stats)
         report, nvram = found.report, supply.description.nvram
         if request.boot_check:
-            report = boot_stored(version, stored, nvram, report, work, ports)
+            report = boot_stored(version, stored, nvram, report, work, context)
         parts = cached(stored_disks(sources, supply, stored), supply, request)
-        version = describe(version, parts, report, found.unverified, ports)
-        with ports.timed("replicate"):
-            record = zone_record(version, ports, nvram)
-            outcome = replicate(version, record, stored, found.places, ports.gallery)
+        version = describe(version, parts, report, found.unverified, context)
+        with context.timed("replicate"):
+            record = zone_record(version, context, nvram)
+            outcome = replicate(version, record, stored, found.places, context.gallery)
         return settled(outcome, found.places)
 
 
@@ -91,41 +92,43 @@ def make_shallow(
     sources: Sequence[Disk],
     request: PublishRequest,
     work: Path,
-    ports: Ports,
+    context: JobContext,
 ) -> ImageVersion:
     """The stages without a copy: what the replica leans on is the source itself."""
     shallow.check_lasting(request.sources)
-    files = shallow.fingerprints(sources, ports.pins)
+    files = shallow.fingerprints(sources, context.pins)
     nvram = supply.description.nvram
     if request.boot_check:
-        check_bootable(version, nvram, ports)
-    with snapshot(sources, work, ports.pins) as (disks, pin):
-        table = partition_table(disks, ports.images)
-        confirm(version, table, {}, supply, request, ports)
-        places = placed(version, [version.location], ports)
+        check_bootable(version, nvram, context)
+    with snapshot(sources, work, context.pins) as (disks, pin):
+        table = partition_table(disks, context.images)
+        confirm(version, table, {}, supply, request, context)
+        places = placed(version, [version.location], context)
         plan = request.plan if version.generalized else None
-        definition = ports.gallery.get_definition(version.name.definition)
-        guarding = Guarding(definition, request.force, request.validate)
-        disks, report = prepare(disks, table, plan, supply, guarding, work, ports)
-        shallow.zero_free(disks, ports.images)
-        unverified = confirm(version, table, report, supply, request, ports)
+        definition = context.gallery.get_definition(version.name.definition)
+        policy = PublishPolicy(definition, request.force, request.validate)
+        disks, report = prepare(disks, table, plan, supply, policy, work, context)
+        shallow.zero_free(disks, context.images)
+        unverified = confirm(version, table, report, supply, request, context)
         if request.boot_check:
-            booted = boot_disks(version, disks, nvram, work, ports)
+            booted = boot_disks(version, disks, nvram, work, context)
             report = {**report, "boot": booted.document()}
         pin.verify()
-        shallow.check_still(files, ports.pins)
-        with held(sinks(places), ports):
+        shallow.check_still(files, context.pins)
+        with held(sinks(places), context):
             parts = cached(shallow.image_disks(sources, files), supply, request)
-            version = describe(version, parts, report, unverified, ports)
-            record = zone_record(version, ports, nvram)
-            leaning = shallow.leaning_disks(sources, disks, edited=plan is not None)
-            status = shallow.publish_leaning(record, leaning, places[version.location][0].zone)
-            return ports.gallery.set_regions(version, status)
+            version = describe(version, parts, report, unverified, context)
+            record = zone_record(version, context, nvram)
+            disks_on_source = shallow.shallow_disks(sources, disks, edited=plan is not None)
+            status = shallow.publish_shallow(
+                record, disks_on_source, places[version.location][0].zone
+            )
+            return context.gallery.set_regions(version, status)
 
 
 def stored_disks(sources: Sequence[Disk], supply: Supply, stored: Stored) -> list[ImageDisk]:
     origins = {
-        disk.lun: Origin(str(top.path), top.format.value, supply.origins.get(disk.lun))
+        disk.lun: DiskProvenance(str(top.path), top.format.value, supply.origins.get(disk.lun))
         for disk in sources
         for top in disk.chain[:1]
     }
@@ -147,23 +150,23 @@ def describe(
     disks: Sequence[ImageDisk],
     report: Mapping[str, Any],
     unverified: tuple[str, ...],
-    ports: Ports,
+    context: JobContext,
 ) -> ImageVersion:
     """Record what the version consists of, before anything of it is visible."""
     if unverified:
-        ports.progress.warn(
+        context.progress.warn(
             f"{version.name}: nothing shows whether these are as the definition says: "
             f"{', '.join(unverified)}"
         )
-    return ports.gallery.record_contents(version, disks, report, unverified)
+    return context.gallery.record_contents(version, disks, report, unverified)
 
 
-def conclude(version: ImageVersion, ports: Ports, record: Record) -> ImageVersion:
+def conclude(version: ImageVersion, context: JobContext, record: Record) -> ImageVersion:
     """End the publication, or leave the regions that were not tried to a background process; and
     where the time went."""
     stats = record.document()
     if all(status.state is not ReplicationState.UNKNOWN for status in version.regions):
-        return ports.gallery.finish_version(version, stats)
-    version = ports.gallery.hand_over(version, stats)
-    ports.later(version)
+        return context.gallery.finish_version(version, stats)
+    version = context.gallery.hand_over(version, stats)
+    context.later(version)
     return version

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pipeline.model import (
-    DiskSource,
+    DiskProvenance,
     Gallery,
     Identifier,
     ImageDefinition,
@@ -97,7 +97,7 @@ def version(name: str = "corp/web/1.0.0", **changes: Any) -> ImageVersion:
 
 
 def disk(lun: int | None = None, digest: str = "d0", virtual_size: int = 1 << 30) -> ImageDisk:
-    source = DiskSource("web.vhdx", "vhdx", Origin("vhd", "web.vhdx", digest="s0"))
+    source = DiskProvenance("web.vhdx", "vhdx", Origin("vhd", "web.vhdx", digest="s0"))
     return ImageDisk(lun, digest, virtual_size, source)
 
 

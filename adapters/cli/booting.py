@@ -29,8 +29,8 @@ def boot_check(settings: Settings, *, reference: str, region: str | None, second
     with settings.app() as app:
         place = None if region is None else configured_region(app, region)
         version = own_version(app, reference, place)
-        booted = boot_version(version, place, app.ports, seconds=seconds)
-        log = console_log(version, app.ports)
+        booted = boot_version(version, place, app.context, seconds=seconds)
+        log = console_log(version, app.context)
     document = booted.document()
     text = f"{version.name} boots\n{boot_fields(document)}\nconsole  {printable(str(log))}"
     settings.emit({"version": version.name.arm_id, "boot": cased(document), "console": log}, text)

@@ -18,7 +18,7 @@ from adapters.cli.publishing import background_text, in_background, published_te
 from adapters.cli.requests import spec_request
 from pipeline.errors import GalleriaError
 from pipeline.gallery.documents import encode
-from pipeline.jobs.context import Ports
+from pipeline.jobs.context import JobContext
 from pipeline.jobs.plan import Action, find_version, judge, next_patch, preview
 from pipeline.jobs.request import PublishRequest, Wait, described
 from pipeline.model import ImageVersion
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SPECS = click.argument(
     "specs", nargs=-1, required=True, metavar="SPEC...", type=click.Path(path_type=Path)
 )
-Maker = Callable[[Ports], PublishRequest]
+Maker = Callable[[JobContext], PublishRequest]
 JOBS = 4  # the most at once unless told: an appliance may take a core and 1.3 GiB
 Built = tuple[dict[str, Any], str]  # for machines, and for people
 
@@ -98,9 +98,9 @@ def _at_once(
 
 def _build(make: Maker, app: "App") -> Built:
     started = time.monotonic()
-    request = make(app.ports)
-    there = _there(request, app.ports)
-    version = there or publish(request, app.ports)
+    request = make(app.context)
+    there = _there(request, app.context)
+    version = there or publish(request, app.context)
     seconds = time.monotonic() - started
     document = {
         "version": encode(version),
@@ -115,18 +115,18 @@ def _build(make: Maker, app: "App") -> Built:
 def _start(settings: Settings, make: Maker) -> Built:
     """Build one in the background, unless it is there already."""
     with settings.app() as app:
-        request = make(app.ports)
-        if _there(request, app.ports) is not None:
+        request = make(app.context)
+        if _there(request, app.context) is not None:
             return _build(make, app)
-    told = in_background(settings, lambda ports: publish(request, ports))
+    told = in_background(settings, lambda context: publish(request, context))
     return {**told, "published": True}, background_text(told)
 
 
-def _there(request: PublishRequest, ports: Ports) -> ImageVersion | None:
+def _there(request: PublishRequest, context: JobContext) -> ImageVersion | None:
     """The version, if it is there already, from the same sources."""
-    old = find_version(request.version.name, ports.gallery)
-    fingerprint = described(request, ports.sources).fingerprint
-    return old if judge(old, fingerprint, ports.gallery) is Action.NOTHING else None
+    old = find_version(request.version.name, context.gallery)
+    fingerprint = described(request, context.sources).fingerprint
+    return old if judge(old, fingerprint, context.gallery) is Action.NOTHING else None
 
 
 @click.command(cls=Command)
@@ -137,8 +137,8 @@ def plan(settings: Settings, *, specs: tuple[Path, ...]) -> None:
     """Say what build would do and what is there already; do nothing."""
     plans = [_from_spec(path) for path in specs]
     with settings.app() as app:
-        requests = [plan.make(app.ports) for plan in plans]
-        previews = [(request, preview(request, app.ports)) for request in requests]
+        requests = [plan.make(app.context) for plan in plans]
+        previews = [(request, preview(request, app.context)) for request in requests]
     settings.emit(
         {"plans": [plan_document(request, item) for request, item in previews]},
         "\n\n".join(plan_text(request, item) for request, item in previews),
@@ -162,12 +162,12 @@ def _from_spec(path: Path) -> _Plan:
     spec = load_spec(path)
     request = spec_request(spec)
 
-    def make(ports: Ports) -> PublishRequest:
+    def make(context: JobContext) -> PublishRequest:
         if spec.image.version != NEXT_PATCH:
             return request
         definition = request.version.name.definition
-        versions = ports.gallery.list_versions(definition)
-        number = next_patch(definition, described(request, ports.sources).fingerprint, versions)
+        versions = context.gallery.list_versions(definition)
+        number = next_patch(definition, described(request, context.sources).fingerprint, versions)
         return replace(request, version=replace(request.version, name=number))
 
     definition = request.version.name.definition

@@ -39,13 +39,13 @@ def cascade(
     app: "App", name: GalleryName | DefinitionName, *, yes: bool, dry_run: bool
 ) -> tuple[dict[str, Any], str]:
     """Plan, confirm and delete; returns the document and the text of the result."""
-    plan = plan_cascade(app.ports, name)
+    plan = plan_cascade(app.context, name)
     document = _document(plan)
     if dry_run:
         return {"plan": document}, _text(plan)
     if not yes:
         _confirm(plan, name)
-    delete_cascade(plan, app.ports)
+    delete_cascade(plan, app.context)
     return {"deleted": document}, f"{_text(plan)}\n\ndeleted all of it"
 
 

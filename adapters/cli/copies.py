@@ -43,7 +43,7 @@ def replicate(settings: Settings, *, reference: str, regions: tuple[str, ...], r
     targets = arguments.target_regions(regions, settings.load().regions)
     with settings.app() as app:
         version = own_version(app, reference)
-        version = replicate_version(version.name, targets, app.ports, retry=retry)
+        version = replicate_version(version.name, targets, app.context, retry=retry)
     settings.emit({"version": encode(version)}, f"{version.name}\n{region_table(version)}")
 
 
@@ -63,11 +63,11 @@ def verify(context: click.Context, *, reference: str, region: str | None, scrub:
         places = version.completed_regions if place is None else (place,)
         zones = [zone for name in places for zone in app.zones.get(name, ())]
         report = app.gallery.report(version.name)
-        ports = app.ports
-        found = verify_version(version, zones, ports.images, ports.progress, scrub=scrub)
+        images, progress = app.context.images, app.context.progress
+        found = verify_version(version, zones, images, progress, scrub=scrub)
         verdicts = list(found)
         reports = list(verify_report(version, report, zones))
-        verdicts += verify_sources(version, app.ports.pins)
+        verdicts += verify_sources(version, app.context.pins)
     missing = [name for name in places if not any(v.region == name for v in verdicts)]
     verdicts += reports
     bad = [verdict for verdict in verdicts if not verdict.sound]
@@ -109,8 +109,8 @@ def export(
     with settings.app() as app:
         version = own_version(app, reference)
         for caution in app.gallery.cautions(version):
-            app.ports.progress.warn(caution)
-        export_version(version, lun, out, ImageFormat(format_name), subformat, app.ports)
+            app.context.progress.warn(caution)
+        export_version(version, lun, out, ImageFormat(format_name), subformat, app.context)
     length = out.stat().st_size
     settings.emit(
         {

@@ -22,7 +22,7 @@ def cost_command(settings: Settings, *, name: str) -> None:
             for deleted in (False, True)
             for version in app.gallery.list_versions(definition.name, deleted=deleted)
         ]
-        found = cost(versions, app.ports.zones)
+        found = cost(versions, app.context.zones)
     header = (
         *("REGION", "VERSIONS", "REPLICAS", "AS COPIES", "STORED", "SAVED"),
         *("CONTENT SENT", "BYTES SENT"),

@@ -101,7 +101,7 @@ def deploy_command(
         profile = profile_of(values, definition, name)
         image = shared_name(reference, version.number)
         request = DeployRequest(vm_names(name, count), out, place, profile, image=image)
-        made = deploy(version, request, HostMachines(), app.ports)
+        made = deploy(version, request, HostMachines(), app.context)
     document: dict[str, Any] = {"deployments": [deployment_document(item) for item in made]}
     if count is None:
         document["deployment"] = deployment_document(made[0])
@@ -190,6 +190,6 @@ def release_command(
     with settings.app() as app:
         known = app.gallery.list_deployments()
         found = [find(name, place, known) for name in names]
-        release(found, HostMachines(), app.ports, keep_disks=keep_disks)
+        release(found, HostMachines(), app.context, keep_disks=keep_disks)
     gone = [deployment_document(item) for item in found]
     settings.emit({"released": gone}, "\n".join(f"released {item.name}" for item in found))

@@ -58,7 +58,7 @@ def create(
             target,
             origin,
             resources.properties_of(values, app),
-            app.keeper,
+            app.context,
             virtual_size=(size_gb or 0) << 30,
             directory=out,
         )
@@ -70,7 +70,7 @@ def create(
 def list_command(settings: Settings) -> None:
     """List disks."""
     with settings.app() as app:
-        found = app.keeper.resources.of_kind(DISK)
+        found = app.context.resources.of_kind(DISK)
     settings.emit(
         {"disks": [resources.document(item) for item in found]},
         resources.listing(found, "disk"),
@@ -83,12 +83,12 @@ def list_command(settings: Settings) -> None:
 @click.pass_obj
 def show(settings: Settings, *, name: str, lineage: bool) -> None:
     """Show one disk, and whether it is in use."""
+    from pipeline.gallery.service.resources import as_disk
     from pipeline.resources.disks import state_of
-    from pipeline.resources.service import as_disk
 
     with settings.app() as app:
-        found = as_disk(app.keeper.resources.get(parse_resource(name, DISK)))
-        state = state_of(found, app.keeper).value
+        found = as_disk(app.context.resources.get(parse_resource(name, DISK)))
+        state = state_of(found, app.context).value
         shown, text = resources.shown(found, app, lineage=lineage, state=state)
     settings.emit({**shown, "diskState": state}, text)
 
@@ -102,5 +102,5 @@ def delete(settings: Settings, *, name: str) -> None:
 
     target = parse_resource(name, DISK)
     with settings.app() as app:
-        delete_disk(target, app.keeper)
+        delete_disk(target, app.context)
     settings.emit({"deleted": target.arm_id}, f"deleted disk {target}")

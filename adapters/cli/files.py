@@ -12,7 +12,7 @@ from adapters.cli.lazy import Command
 from adapters.cli.proof import check_guest, guest_name, try_guest, without_inventory
 from adapters.cli.sources import over
 from adapters.text import bytes_text, fields, printable
-from pipeline.data.chunks import LEAF, leaf_length
+from pipeline.data.chunks import CHUNK_SIZE, chunk_length
 from pipeline.data.manifest import Run
 from pipeline.errors import UnsafeImage
 from pipeline.jobs.files import (
@@ -46,7 +46,7 @@ def inspect(context: click.Context, *, file: str, backing: tuple[str, ...], gues
     """Say what an image file really is, whether it is safe, and what is in it."""
     settings = context.ensure_object(Settings)
     with settings.app() as app:
-        found = examine(over(parse_disk(file), backing), app.ports, deep=guest)
+        found = examine(over(parse_disk(file), backing), app.context, deep=guest)
     settings.emit(_examination_document(found), _examination_text(found))
     if found.facts.refusals:
         context.exit(UnsafeImage.exit_status)
@@ -109,7 +109,7 @@ def generalize(
         raise click.UsageError("--unattend goes with --arm-sysprep")
     plan = plan_of(values)
     with settings.app() as app:
-        report = generalize_file(parse_disk(file), plan, out, ImageFormat(format_name), app.ports)
+        report = generalize_file(parse_disk(file), plan, out, ImageFormat(format_name), app.context)
     settings.emit(
         {"file": out, "format": format_name, "report": without_inventory(report)},
         f"wrote {printable(str(out))}",
@@ -127,8 +127,8 @@ def _arm(
 ) -> None:
     answers = None if unattend is None else unattend.read_bytes()
     with settings.app() as app:
-        armed = arm_file(parse_disk(file), answers, out, format, app.ports, force=force)
-        accelerator = app.ports.boots.accelerator(Architecture.X64)
+        armed = arm_file(parse_disk(file), answers, out, format, app.context, force=force)
+        accelerator = app.context.boots.accelerator(Architecture.X64)
     command = boot_command(out, format, armed.facts.generation, accelerator)
     document = {"file": out, "format": format, "armed": armed.written, "boot": command}
     settings.emit(document, instructions(out, command))
@@ -153,7 +153,7 @@ def convert(
     """Write a disk in another format."""
     with settings.app() as app:
         disk = over(parse_disk(file), backing)
-        convert_file(disk, out, ImageFormat(format_name), subformat, app.ports)
+        convert_file(disk, out, ImageFormat(format_name), subformat, app.context)
     length = out.stat().st_size
     settings.emit(
         {"file": out, "format": format_name, "fileSize": length},
@@ -170,7 +170,7 @@ def hash_command(settings: Settings, *, file: str, backing: tuple[str, ...], chu
     """Digest the guest-visible bytes of a disk: equal in every format."""
     listed: list[dict[str, Any]] = []
     disk = over(parse_disk(file), backing)
-    with settings.app() as app, hash_file(disk, app.ports) as (result, runs):
+    with settings.app() as app, hash_file(disk, app.context) as (result, runs):
         virtual_size = result.stats.virtual_size
         for run in runs if chunks else ():
             listed += _chunks(run, virtual_size)
@@ -179,7 +179,7 @@ def hash_command(settings: Settings, *, file: str, backing: tuple[str, ...], chu
         + (f"{chunk['xxh3']}  {chunk['blake3']}" if "blake3" in chunk else "zero")
         for chunk in listed
     ]
-    document = {"root": result.root, "virtualSize": virtual_size, "chunkSize": LEAF}
+    document = {"root": result.root, "virtualSize": virtual_size, "chunkSize": CHUNK_SIZE}
     if chunks:
         document["chunks"] = listed
     settings.emit(document, "\n".join([*lines, f"{result.root}  {printable(file)}"]))
@@ -187,17 +187,17 @@ def hash_command(settings: Settings, *, file: str, backing: tuple[str, ...], chu
 
 def _chunks(run: Run, virtual_size: int) -> list[dict[str, Any]]:
     """A run of zeros as one entry, of data as one for each chunk."""
-    if run.leaves is None:
-        start = run.first * LEAF
-        return [{"offset": start, "length": min(run.end * LEAF, virtual_size) - start}]
+    if run.chunks is None:
+        start = run.first * CHUNK_SIZE
+        return [{"offset": start, "length": min(run.end * CHUNK_SIZE, virtual_size) - start}]
     return [
         {
-            "offset": index * LEAF,
-            "length": leaf_length(index, virtual_size),
-            "xxh3": leaf.xxh3.hex(),
-            "blake3": leaf.blake3.hex(),
+            "offset": index * CHUNK_SIZE,
+            "length": chunk_length(index, virtual_size),
+            "xxh3": chunk.xxh3.hex(),
+            "blake3": chunk.blake3.hex(),
         }
-        for index, leaf in enumerate(run.leaves, run.first)
+        for index, chunk in enumerate(run.chunks, run.first)
     ]
 
 

@@ -71,7 +71,7 @@ def create(settings: Settings, /, *, name: str, generalize: bool, **values: Any)
     storage = _storage(values)
     with settings.app() as app:
         properties = resources.properties_of(values, app)
-        made = create_image(target, sources, plan, properties, app.keeper, storage)
+        made = create_image(target, sources, plan, properties, app.context, storage)
     settings.emit(resources.document(made), resources.text(made))
 
 
@@ -94,7 +94,7 @@ def _storage(values: Mapping[str, Any]) -> "Storage":
 def list_command(settings: Settings) -> None:
     """List managed images."""
     with settings.app() as app:
-        found = app.keeper.resources.of_kind(IMAGE)
+        found = app.context.resources.of_kind(IMAGE)
     settings.emit(
         {"images": [resources.document(item) for item in found]},
         resources.listing(found, "managed image"),
@@ -108,7 +108,7 @@ def list_command(settings: Settings) -> None:
 def show(settings: Settings, *, name: str, lineage: bool) -> None:
     """Show one managed image."""
     with settings.app() as app:
-        found = app.keeper.resources.get(parse_resource(name, IMAGE))
+        found = app.context.resources.get(parse_resource(name, IMAGE))
         shown = resources.shown(found, app, lineage=lineage)
     settings.emit(*shown)
 
@@ -122,5 +122,5 @@ def delete(settings: Settings, *, name: str) -> None:
 
     target = parse_resource(name, IMAGE)
     with settings.app() as app:
-        delete_resource(target, app.keeper)
+        delete_resource(target, app.context)
     settings.emit({"deleted": target.arm_id}, f"deleted managed image {target}")

@@ -58,7 +58,7 @@ def apply(
     rule = Retention(keep_last, _age(older_than))
     with settings.app() as app:
         verdicts, expired = apply_retention(
-            parse_definition(name), rule, app.ports, dry_run=dry_run
+            parse_definition(name), rule, app.context, dry_run=dry_run
         )
     verb = "would go" if dry_run else "deleted"
     rows = [

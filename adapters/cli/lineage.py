@@ -21,7 +21,7 @@ DIGEST = 16  # how many digits of a digest tell it apart, for people
 
 def lineage_of(thing: Thing, app: "App") -> tuple[list[dict[str, Any]], str]:
     """As JSON data, and for people."""
-    found = Family(app.gallery, app.keeper.resources).of(thing)
+    found = Family(app.gallery, app.context.resources).of(thing)
     return document(found), "\n".join(_lines(thing, found))
 
 

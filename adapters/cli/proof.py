@@ -32,8 +32,8 @@ NOT_GENERALIZED = 1
 def disks_of(target: str, app: "App") -> list[Disk]:
     """The disks of a file, or of a version where no such file is."""
     if is_version(target):
-        return version_disks(app.gallery.resolve(target), app.ports)
-    return file_disks(parse_disk(target), app.ports)
+        return version_disks(app.gallery.resolve(target), app.context)
+    return file_disks(parse_disk(target), app.context)
 
 
 def is_version(target: str) -> bool:
@@ -46,7 +46,7 @@ def check_guest(context: click.Context, target: str) -> None:
     """`generalize --check`: the verdict and why. Exit status 1 unless it is generalized."""
     settings = context.ensure_object(Settings)
     with settings.app() as app:
-        found = check(disks_of(target, app), app.ports)
+        found = check(disks_of(target, app), app.context)
     verdict = found.evidence.verdict
     document = {"target": target, "generalized": verdict == "generalized", **_look(found)}
     about: list[tuple[str, object]] = [
@@ -62,7 +62,7 @@ def check_guest(context: click.Context, target: str) -> None:
 def try_guest(settings: Settings, target: str, plan: Plan) -> None:
     """`generalize --dry-run`."""
     with settings.app() as app:
-        report = try_generalize(parse_disk(target), plan, app.ports)
+        report = try_generalize(parse_disk(target), plan, app.context)
     settings.emit(
         {"dryRun": True, "report": without_inventory(report)},
         f"{report_text(report)}\n\nnothing of it was kept",
@@ -78,7 +78,7 @@ def diff(settings: Settings, *, old: str, new: str) -> None:
     with settings.app() as app:
         before, after = own_version(app, old), own_version(app, new)
         old_report, new_report = (app.gallery.report(item.name) for item in (before, after))
-        found = difference(before, after, old_report, new_report, app.ports.zones)
+        found = difference(before, after, old_report, new_report, app.context.zones)
     document = {"from": before.name.arm_id, "to": after.name.arm_id, "difference": found}
     settings.emit(document, diff_text(before, after, found))
 

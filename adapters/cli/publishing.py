@@ -19,7 +19,7 @@ from adapters.cli.timing import stats_text
 from adapters.cli.versions import region_table
 from adapters.text import printable, seconds_text
 from pipeline.gallery.documents import encode
-from pipeline.jobs.context import Ports
+from pipeline.jobs.context import JobContext
 from pipeline.jobs.dry_run import try_publish
 from pipeline.jobs.request import PublishRequest, Wait
 from pipeline.model import ImageVersion
@@ -58,12 +58,12 @@ def publish_command(settings: Settings, /, *, name: str, **values: Any) -> None:
     if values["dry_run"]:
         _try(settings, request)
     elif request.wait is Wait.NONE:
-        told = in_background(settings, lambda ports: publish(request, ports))
+        told = in_background(settings, lambda context: publish(request, context))
         settings.emit(told, background_text(told))
     else:
         started = time.monotonic()
         with settings.app() as app:
-            version = publish(request, app.ports)
+            version = publish(request, app.context)
         seconds = time.monotonic() - started
         settings.emit(
             {"version": encode(version), "seconds": round(seconds, 3)},
@@ -85,7 +85,7 @@ def request_of(name: str, values: Mapping[str, Any], regions: Iterable[str]) -> 
     )
 
 
-def in_background(settings: Settings, job: Callable[[Ports], ImageVersion]) -> dict[str, Any]:
+def in_background(settings: Settings, job: Callable[[JobContext], ImageVersion]) -> dict[str, Any]:
     """Publish in a process of its own. Returns, with what it says of itself, when the rules have
     passed and the number is taken; what is refused is refused here. The child never returns."""
     from adapters.process.background import split
@@ -105,7 +105,7 @@ def in_background(settings: Settings, job: Callable[[Ports], ImageVersion]) -> d
             told = {"version": encode(version), "log": str(log)}
             side.leave(json.dumps(told).encode(), log)
 
-        version = job(replace(app.ports, begun=begun))
+        version = job(replace(app.context, begun=begun))
     settings.emit({"version": encode(version)}, region_table(version))
     raise click.exceptions.Exit(0)
 
@@ -125,7 +125,7 @@ def published_text(version: ImageVersion, seconds: float) -> str:
 
 def _try(settings: Settings, request: PublishRequest) -> None:
     with settings.app() as app:
-        found, report = try_publish(request, app.ports)
+        found, report = try_publish(request, app.context)
     text = f"{plan_text(request, found)}\n\n{report_text(report)}\n\nnothing of it was kept"
     document = {"dryRun": True, "report": without_inventory(report)}
     settings.emit({**document, "plan": plan_document(request, found)}, text)

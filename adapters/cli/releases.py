@@ -95,7 +95,7 @@ def update(settings: Settings, /, *, name: str, **values: Any) -> None:
         tags=arguments.pairs(values["tags"], "--tags") or None,
     )
     with settings.app() as app:
-        changed = update_version(parse_version(name), change, app.ports)
+        changed = update_version(parse_version(name), change, app.context)
     settings.emit({"version": encode(changed)}, f"{changed.name}\n{region_table(changed)}")
 
 
@@ -114,7 +114,7 @@ def delete(settings: Settings, *, name: str, permanent: bool, force: bool) -> No
     """Delete a version with its replicas. Disks that were deployed from it keep working."""
     wanted = parse_version(name)
     with settings.app() as app:
-        kept = delete_version(wanted, app.ports, permanent=permanent, force=force)
+        kept = delete_version(wanted, app.context, permanent=permanent, force=force)
     if kept is None:
         text = f"deleted {wanted}"
     else:
@@ -141,11 +141,11 @@ def purge(settings: Settings, *, name: str) -> None:
     """Remove a deleted version for good, or all of a definition whose time is over."""
     with settings.app() as app:
         if len(name.strip("/").split("/")) in (2, 10):
-            gone = purge_expired(parse_definition(name), app.ports)
+            gone = purge_expired(parse_definition(name), app.context)
         else:
             wanted = parse_version(name)
             app.gallery.check_in_the_bin(wanted)
-            delete_version(wanted, app.ports, permanent=True)
+            delete_version(wanted, app.context, permanent=True)
             gone = [wanted]
     text = "\n".join(f"removed {item}" for item in gone) or "there is nothing to remove"
     settings.emit({"removed": [item.arm_id for item in gone]}, text)

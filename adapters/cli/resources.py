@@ -87,7 +87,7 @@ def one_source(text: str, app: "App") -> AnySource:
     if "/" not in text:
         for kind in (ResourceKind.DISK, ResourceKind.SNAPSHOT):
             name = ResourceName(kind, text)
-            if any(item.name == name for item in app.keeper.resources.of_kind(kind)):
+            if any(item.name == name for item in app.context.resources.of_kind(kind)):
                 return stored_source(name)
     raise NotFound(
         f"{text!r} is neither a file nor a disk or snapshot",

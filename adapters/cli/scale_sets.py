@@ -57,8 +57,8 @@ def create(
         version = app.gallery.resolve(image, place)
         definition = app.gallery.get_definition(version.name.definition)
         profile = profile_of(values, definition, name)
-        made = jobs.create(name, image, place, out, profile, app.ports)
-        members = jobs.scale(made, count, HostMachines(), app.ports)
+        made = jobs.create(name, image, place, out, profile, app.context)
+        members = jobs.scale(made, count, HostMachines(), app.context)
     _emit(settings, made, members)
 
 
@@ -71,9 +71,9 @@ def scale(settings: Settings, *, name: str, count: int) -> None:
     from adapters.vms import HostMachines
 
     with settings.app() as app:
-        found = jobs.find(name, app.ports)
-        members = jobs.scale(found, count, HostMachines(), app.ports)
-        found = jobs.find(name, app.ports)
+        found = jobs.find(name, app.context)
+        members = jobs.scale(found, count, HostMachines(), app.context)
+        found = jobs.find(name, app.context)
     _emit(settings, found, members)
 
 
@@ -84,8 +84,8 @@ def scale(settings: Settings, *, name: str, count: int) -> None:
 def update(settings: Settings, *, name: str, image: str) -> None:
     """Change the image of VMs to come: of the same OS type, generation, state and data disks."""
     with settings.app() as app:
-        found = jobs.change_image(jobs.find(name, app.ports), image, app.ports)
-        members = jobs.members(found, app.ports)
+        found = jobs.change_image(jobs.find(name, app.context), image, app.context)
+        members = jobs.members(found, app.context)
     _emit(settings, found, members)
 
 
@@ -95,8 +95,8 @@ def update(settings: Settings, *, name: str, image: str) -> None:
 def show(settings: Settings, *, name: str) -> None:
     """Show a scale set and its VMs."""
     with settings.app() as app:
-        found = jobs.find(name, app.ports)
-        members = jobs.members(found, app.ports)
+        found = jobs.find(name, app.context)
+        members = jobs.members(found, app.context)
     _emit(settings, found, members)
 
 
@@ -105,7 +105,7 @@ def show(settings: Settings, *, name: str) -> None:
 def list_sets(settings: Settings) -> None:
     """List scale sets."""
     with settings.app() as app:
-        found = [(item, jobs.members(item, app.ports)) for item in app.gallery.list_scale_sets()]
+        found = [(item, jobs.members(item, app.context)) for item in app.gallery.list_scale_sets()]
     rows = [
         (item.name, len(members), item.image, _last(item), item.region, item.directory)
         for item, members in found
@@ -125,7 +125,7 @@ def delete(settings: Settings, *, name: str) -> None:
     from adapters.vms import HostMachines
 
     with settings.app() as app:
-        jobs.delete(jobs.find(name, app.ports), HostMachines(), app.ports)
+        jobs.delete(jobs.find(name, app.context), HostMachines(), app.context)
     settings.emit({"deleted": name}, f"deleted {name}")
 
 

@@ -23,7 +23,7 @@ from pipeline.gallery.validations import ValidationsProfile, ValidationStatus, v
 from pipeline.jobs.shallow import is_shallow, source_changes
 from pipeline.model import (
     Deployment,
-    DiskSource,
+    DiskProvenance,
     ImageVersion,
     RegionStatus,
     StorageAccountType,
@@ -73,7 +73,7 @@ def show(
         channels = app.gallery.list_channels(version.name.definition)
         cautions = app.gallery.cautions(version)
         lineage = lineage_of(of_version(version), app) if with_lineage else ([], "")
-        changed = source_changes(version, app.ports.pins)
+        changed = source_changes(version, app.context.pins)
         allocated = {status.region: _allocated(app, version, status) for status in version.regions}
         deployments = [
             item for item in app.gallery.list_deployments() if item.version_uid == version.uid
@@ -171,7 +171,7 @@ def _disks(version: ImageVersion) -> Iterable[str]:
     return [table(header, rows)] if rows else []
 
 
-def _source(source: DiskSource) -> str:
+def _source(source: DiskProvenance) -> str:
     """The file that was read; or the version, snapshot, disk or image whose content it is."""
     origin = source.origin
     if origin is not None and origin.kind in STORED:

@@ -57,7 +57,7 @@ def create(
     with settings.app() as app:
         properties = resources.properties_of(values, app)
         found = resources.one_source(wanted or "", app) if qmp is None else QemuSource(qmp, qga)
-        made = create_snapshots(target, found, properties, app.keeper, incremental=incremental)
+        made = create_snapshots(target, found, properties, app.context, incremental=incremental)
     settings.emit(
         {"snapshots": [resources.document(item) for item in made]},
         "\n\n".join(resources.text(item) for item in made),
@@ -69,7 +69,7 @@ def create(
 def list_command(settings: Settings) -> None:
     """List snapshots."""
     with settings.app() as app:
-        found = app.keeper.resources.of_kind(SNAPSHOT)
+        found = app.context.resources.of_kind(SNAPSHOT)
     settings.emit(
         {"snapshots": [resources.document(item) for item in found]},
         resources.listing(found, "snapshot"),
@@ -83,7 +83,7 @@ def list_command(settings: Settings) -> None:
 def show(settings: Settings, *, name: str, lineage: bool) -> None:
     """Show one snapshot."""
     with settings.app() as app:
-        found = app.keeper.resources.get(parse_resource(name, SNAPSHOT))
+        found = app.context.resources.get(parse_resource(name, SNAPSHOT))
         shown = resources.shown(found, app, lineage=lineage)
     settings.emit(*shown)
 
@@ -97,7 +97,7 @@ def delete(settings: Settings, *, name: str) -> None:
 
     found: ResourceName = parse_resource(name, SNAPSHOT)
     with settings.app() as app:
-        delete_resource(found, app.keeper)
+        delete_resource(found, app.context)
     settings.emit({"deleted": found.arm_id}, f"deleted snapshot {found}")
 
 
@@ -113,7 +113,7 @@ def export(settings: Settings, *, name: str, out: Path, format_name: str, subfor
 
     with settings.app() as app:
         target = parse_resource(name, SNAPSHOT)
-        export_snapshot(target, out, ImageFormat(format_name), subformat, app.keeper)
+        export_snapshot(target, out, ImageFormat(format_name), subformat, app.context)
     length = out.stat().st_size
     settings.emit(
         {"file": out, "format": format_name, "fileSize": length},

@@ -29,9 +29,9 @@ def validate_command(context: click.Context, *, target: str, cloud: str) -> None
     settings = context.ensure_object(Settings)
     with settings.app() as app:
         if is_version(target):
-            findings = validate_version(app.gallery.resolve(target), app.ports)
+            findings = validate_version(app.gallery.resolve(target), app.context)
         else:
-            findings = validate_file(parse_disk(target), azure_upload_problems, app.ports)
+            findings = validate_file(parse_disk(target), azure_upload_problems, app.context)
     bad = failed(findings)
     document = {"target": target, "for": cloud, "passed": not bad}
     document["findings"] = [item.document() for item in findings]

@@ -9,12 +9,12 @@ from pipeline.data.extents import SECTOR
 from pipeline.ports.extents import Extent, Kind
 
 
-class Held(Enum):
+class Allocation(Enum):
     """What a layer says of a run of bytes."""
 
-    HERE = "here"
+    ALLOCATED = "here"
     ZERO = "zero"
-    BELOW = "below"
+    UNALLOCATED = "below"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Piece:
 
     start: int
     end: int
-    held: Held
+    allocation: Allocation
     offset: int = 0
 
 
@@ -38,9 +38,9 @@ def combine(layers: Sequence[Layered], start: int, end: int, depth: int = 0) -> 
     bottom everything is zero."""
     for piece in merged(layers[depth].pieces(start, end)):
         length = piece.end - piece.start
-        if piece.held is Held.HERE:
+        if piece.allocation is Allocation.ALLOCATED:
             yield Extent(piece.start, length, Kind.DATA, depth, piece.offset)
-        elif piece.held is Held.BELOW and depth + 1 < len(layers):
+        elif piece.allocation is Allocation.UNALLOCATED and depth + 1 < len(layers):
             yield from combine(layers, piece.start, piece.end, depth + 1)
         else:
             yield Extent(piece.start, length, Kind.ZERO)
@@ -51,7 +51,7 @@ def merged(pieces: Iterator[Piece]) -> Iterator[Piece]:
     pending: Piece | None = None
     for piece in pieces:
         if pending is not None and _adjoins(pending, piece):
-            pending = Piece(pending.start, piece.end, pending.held, pending.offset)
+            pending = Piece(pending.start, piece.end, pending.allocation, pending.offset)
             continue
         if pending is not None:
             yield pending
@@ -61,9 +61,12 @@ def merged(pieces: Iterator[Piece]) -> Iterator[Piece]:
 
 
 def _adjoins(before: Piece, after: Piece) -> bool:
-    if before.held is not after.held:
+    if before.allocation is not after.allocation:
         return False
-    return before.held is not Held.HERE or before.offset + before.end - before.start == after.offset
+    return (
+        before.allocation is not Allocation.ALLOCATED
+        or before.offset + before.end - before.start == after.offset
+    )
 
 
 def sectors(
@@ -81,5 +84,10 @@ def sectors(
             shift = sector & 7 if low_first else 7 - (sector & 7)
             present, count = bool(byte >> shift & 1), 1
         until = min(end, base + (sector + count) * SECTOR)
-        yield Piece(position, until, Held.HERE if present else Held.BELOW, offset + position - base)
+        yield Piece(
+            position,
+            until,
+            Allocation.ALLOCATED if present else Allocation.UNALLOCATED,
+            offset + position - base,
+        )
         position = until

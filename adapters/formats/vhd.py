@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from adapters.formats import vhd_footer
-from adapters.formats.layering import Held, Piece, sectors
+from adapters.formats.layering import Allocation, Piece, sectors
 from adapters.formats.window import (
     TABLE_LIMIT,
     Findings,
@@ -46,7 +46,7 @@ class Layout:
         """Cover [start, end) in order. The bitmaps of a disk without a parent say nothing: what is
         in a block counts, as qemu has it."""
         if self.blocks is None:
-            yield Piece(start, end, Held.HERE, start)
+            yield Piece(start, end, Allocation.ALLOCATED, start)
             return
         bitmap = bitmap_length(self.block_size)
         while start < end:
@@ -55,12 +55,12 @@ class Layout:
             until = min(end, base + self.block_size)
             place = self.blocks[index] * SECTOR
             if self.blocks[index] == UNUSED:
-                yield Piece(start, until, Held.BELOW)
+                yield Piece(start, until, Allocation.UNALLOCATED)
             elif self.differencing:
                 bits = self.window.read(place, bitmap, "a sector bitmap")
                 yield from sectors(bits, base, start, until, place + bitmap, low_first=False)
             else:
-                yield Piece(start, until, Held.HERE, place + bitmap + start - base)
+                yield Piece(start, until, Allocation.ALLOCATED, place + bitmap + start - base)
             start = until
 
 
@@ -109,15 +109,15 @@ def layout(window: Window, findings: Findings) -> Layout:
 
 def _fixed(window: Window, findings: Findings, footer: vhd_footer.Footer) -> None:
     findings.variant = "fixed"
-    held = window.size - vhd_footer.FOOTER_SIZE
+    allocation = window.size - vhd_footer.FOOTER_SIZE
     findings.refuse_unless(
-        footer.current_size == held,
-        f"its footer says {footer.current_size} bytes, but the file holds {held}",
+        footer.current_size == allocation,
+        f"its footer says {footer.current_size} bytes, but the file holds {allocation}",
     )
     findings.refuse_unless(
         footer.data_offset == NOWHERE, "it is fixed, but its footer points to a dynamic header"
     )
-    start = window.read(0, min(8, held), "the first sector")
+    start = window.read(0, min(8, allocation), "the first sector")
     # qemu looks there first and would read the same file as a dynamic disk
     findings.refuse_unless(
         start != vhd_footer.COOKIE, "its footer is fixed, but it begins as a dynamic VHD"

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from adapters.formats.layering import Held, Piece, sectors
+from adapters.formats.layering import Allocation, Piece, sectors
 from adapters.formats.window import Window
 from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
@@ -46,12 +46,16 @@ class Layout:
             entry = self.blocks[index]
             place, state = (entry >> 20) * MIB, entry & 7
             if state == FULLY_PRESENT:
-                yield Piece(start, until, Held.HERE, place + start - base)
+                yield Piece(start, until, Allocation.ALLOCATED, place + start - base)
             elif state == PARTIALLY_PRESENT:
                 bits = self._bits(index)
                 yield from sectors(bits, base, start, until, place, low_first=True)
             else:
-                yield Piece(start, until, Held.BELOW if state == NOT_PRESENT else Held.ZERO)
+                yield Piece(
+                    start,
+                    until,
+                    Allocation.UNALLOCATED if state == NOT_PRESENT else Allocation.ZERO,
+                )
             start = until
 
     def _bits(self, index: int) -> bytes:

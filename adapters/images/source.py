@@ -40,7 +40,7 @@ class DiskSource:
         virtual_size: int,
         extents: Extents,
         fds: Sequence[int],
-        warm: Sequence[int],
+        page_cached: Sequence[int],
         reader: Reader | None,
         free: Sequence[Range],
         direct: Sequence[int] = (),
@@ -48,7 +48,7 @@ class DiskSource:
         self._virtual_size = virtual_size
         self._extents = extents
         self._fds = fds
-        self._warm = warm
+        self._page_cached = page_cached
         self._reader = reader
         self._direct = direct
         self._free = free
@@ -73,10 +73,10 @@ class DiskSource:
     def _read(self, buf: memoryview, layer: int, offset: int) -> None:
         if self._direct and rawfile.read_direct(self._direct[layer], buf, offset):
             return
-        if self._warm[layer] != self._fds[layer]:
+        if self._page_cached[layer] != self._fds[layer]:
             # an original that was cut does not count, as the pin will say
             with contextlib.suppress(StageFailed):
-                rawfile.read_exactly(self._warm[layer], buf, offset)
+                rawfile.read_exactly(self._page_cached[layer], buf, offset)
                 return
         rawfile.read_exactly(self._fds[layer], buf, offset)
 
@@ -117,13 +117,13 @@ def _open_layers(
 
 def _originals(chain: Chain, fds: Sequence[int], stack: contextlib.ExitStack) -> list[int]:
     """The files to read each layer's data from: its original, if it has one that is still there."""
-    warm = list(fds)
+    page_cached = list(fds)
     for depth, layer in enumerate(chain):
         if layer.original is not None:
             with contextlib.suppress(NotFound, UnsafeImage, PermissionError):
-                warm[depth] = rawfile.open_readonly(layer.original)
-                stack.callback(os.close, warm[depth])
-    return warm
+                page_cached[depth] = rawfile.open_readonly(layer.original)
+                stack.callback(os.close, page_cached[depth])
+    return page_cached
 
 
 def _checked(findings: Findings, chain: Chain, depth: int) -> int:
@@ -172,8 +172,8 @@ def open_disk(
                     for layer in indirect
                 }
                 reader = stack.enter_context(inflating(chain, layouts, sandbox)).read_into
-        warm = _originals(chain, fds, stack)
-        yield DiskSource(size, extents, fds, warm, reader, free, direct)
+        page_cached = _originals(chain, fds, stack)
+        yield DiskSource(size, extents, fds, page_cached, reader, free, direct)
 
 
 def _serve(chain: Chain, sandbox: Sandbox, size: int, stack: contextlib.ExitStack) -> nbd.NbdDevice:

@@ -134,17 +134,17 @@ class FilePin:
         self._leases = leases
 
     @property
-    def steady(self) -> bool:
+    def detects_changes(self) -> bool:
         """Clones are nobody else's, and of a leased file the kernel tells; a fingerprint may miss a
         change."""
         return all(file.leased for file in self._files)
 
-    def warm(self, chain: Chain) -> Chain:
+    def page_cached(self, chain: Chain) -> Chain:
         """Only leased files are read for their clones."""
-        warm = {path: file.path for path, file in self._cloned.items() if file.leased}
-        return tuple(replace(layer, original=warm.get(layer.path)) for layer in chain)
+        page_cached = {path: file.path for path, file in self._cloned.items() if file.leased}
+        return tuple(replace(layer, original=page_cached.get(layer.path)) for layer in chain)
 
-    def undisturbed(self) -> bool:
+    def unchanged(self) -> bool:
         broken = self._leases.broken()
         files = [file for file in self._cloned.values() if file.leased]
         return not any(file.path in broken or file.changes() for file in files)

@@ -14,7 +14,7 @@ from adapters.filesystem.profile import Writing, ZoneProfile, probe
 from adapters.process.sandbox import Sandbox
 from adapters.zones import bases, deployed, layout, versions
 from pipeline.errors import Busy, Conflict, NotFound
-from pipeline.ports import Leaning, Replica, ReplicaDisk, StoredBase, VersionRecord, Zone
+from pipeline.ports import Replica, ReplicaDisk, ShallowDisk, StoredBase, VersionRecord, Zone
 
 __all__ = ["DirectoryZone", "create_zone", "open_zone", "zone_name"]
 
@@ -215,13 +215,13 @@ class DirectoryZone:
         parent = None if self.reflink else bases.delta_parent(self._path, parents)
         return None if parent is None else parent.digest
 
-    def take_over(self, base: StoredBase) -> StoredBase | None:
+    def clone_base_from(self, base: StoredBase) -> StoredBase | None:
         if base.method != "delta" and not self.reflink:
             return None
         with layout.room(self._path):
             self.sweep()
             with self._locked(fcntl.LOCK_SH):
-                return bases.take_over(self._path, base, immutable=self._immutable)
+                return bases.clone_base_from(self._path, base, immutable=self._immutable)
 
     # --- versions --------------------------------------------------------------------------------
 
@@ -232,12 +232,12 @@ class DirectoryZone:
         with self._locked(fcntl.LOCK_SH):
             return versions.publish(self._path, self._sandbox, record, disks, replicas)
 
-    def publish_leaning(
-        self, record: VersionRecord, disks: Sequence[Leaning]
+    def publish_shallow(
+        self, record: VersionRecord, disks: Sequence[ShallowDisk]
     ) -> tuple[Replica, ...]:
         self.sweep()
         with self._locked(fcntl.LOCK_SH):
-            return versions.publish_leaning(self._path, self._sandbox, record, disks)
+            return versions.publish_shallow(self._path, self._sandbox, record, disks)
 
     def set_replicas(self, key: str, count: int) -> tuple[Replica, ...]:
         self.sweep()
@@ -261,7 +261,7 @@ class DirectoryZone:
         for found in self._versions():
             yield found.record, found.replicas
 
-    def leans_on(self) -> set[Path]:
+    def backing_files(self) -> set[Path]:
         return {path for found in self._versions() for path in found.sources}
 
     def _versions(self) -> Iterator[versions.Found]:
@@ -288,7 +288,7 @@ class DirectoryZone:
     def hold(self) -> contextlib.AbstractContextManager[None]:
         return self._locked(fcntl.LOCK_SH)
 
-    def collect(self, keep: Iterable[str], files: Iterable[Path] = ()) -> list[str]:
+    def garbage_collect(self, keep: Iterable[str], files: Iterable[Path] = ()) -> list[str]:
         """Remove the bases that are neither in `keep`, nor hold one of `files`, nor are used by a
         version here, nor the parent of a delta that stays; returns their digests.
 
@@ -322,7 +322,8 @@ class DirectoryZone:
             durable.sync_directory(directory.parent)
 
     def _lock(self, operation: int) -> Callable[[], None]:
-        """Lock the zone against `collect`, or `collect` against all; returns what unlocks it."""
+        """Lock the zone against `garbage_collect`, or `garbage_collect` against all; returns what
+        unlocks it."""
         fd = os.open(self._path / layout.ZONE_FILE, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, operation)

@@ -107,7 +107,7 @@ def delta_parent(zone: Path, parents: Iterable[str]) -> StoredBase | None:
     return parent if parent is not None and len(parent.chain) < MAX_DEPTH else None
 
 
-def take_over(zone: Path, base: StoredBase, *, immutable: bool) -> StoredBase | None:
+def clone_base_from(zone: Path, base: StoredBase, *, immutable: bool) -> StoredBase | None:
     """Make a base of another zone one of this: its manifest, and its file, as a clone or, of a
     delta, as a copy. None, with nothing left behind, where file systems can't clone, and where this
     zone has not the delta's parent under the name that its header has for it."""

@@ -1,10 +1,10 @@
 """What lies where in a zone, and the records in it.
 
     galleria-zone.json               name, region, format version, what the file system can do;
-                                     also the lock between writers (shared) and `collect`
+                                     also the lock between writers (shared) and `garbage_collect`
     bases/<root digest>/
         base.raw | base.qcow2        the content; a qcow2 is a delta on ../<parent>/base.*
-        manifest                     its leaf digests (pipeline.data.manifest)
+        manifest                     its chunk digests (pipeline.data.manifest)
         base.json                    format, virtual size, parent, how it was made
     versions/<key>/
         version.json                 the version's document, the bases it holds and its replicas

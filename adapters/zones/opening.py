@@ -6,7 +6,7 @@ from pathlib import Path
 from adapters.process.sandbox import Sandbox
 from adapters.qemu import img, nbd
 from adapters.zones import layout
-from pipeline.data.chunks import LEAF
+from pipeline.data.chunks import CHUNK_SIZE
 from pipeline.errors import GalleriaError
 from pipeline.ports import ImageFormat, Layer, Sink, StoredBase
 from pipeline.ports.extents import Range
@@ -49,7 +49,7 @@ class _Dropped(GalleriaError):
 
 
 def open_delta(sandbox: Sandbox, path: Path, virtual_size: int, parent: StoredBase) -> Opened:
-    """A qcow2 over the parent's base. Its clusters are leaves: no write is half of one."""
+    """A qcow2 over the parent's base. Its clusters are chunks: no write is half of one."""
     below = parent.chain[0]
     img.create_qcow2(
         sandbox,
@@ -57,7 +57,7 @@ def open_delta(sandbox: Sandbox, path: Path, virtual_size: int, parent: StoredBa
         virtual_size,
         backing=f"../{parent.digest}/{below.path.name}",
         backing_format=img.DRIVERS[below.format],
-        cluster_size=LEAF,
+        cluster_size=CHUNK_SIZE,
     )
     with contextlib.ExitStack() as server:
         chain = (Layer(path, ImageFormat.QCOW2), *parent.chain)

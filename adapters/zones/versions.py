@@ -12,7 +12,7 @@ from adapters.filesystem import durable
 from adapters.process.sandbox import Sandbox
 from adapters.zones import children, layout
 from pipeline.errors import Conflict, NotFound, VerificationFailed
-from pipeline.ports import ImageFormat, Leaning, Replica, ReplicaDisk, VersionRecord
+from pipeline.ports import ImageFormat, Replica, ReplicaDisk, ShallowDisk, VersionRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,8 @@ def publish(
     return set_replicas(zone, sandbox, record.key, count)
 
 
-def publish_leaning(
-    zone: Path, sandbox: Sandbox, record: VersionRecord, disks: Sequence[Leaning]
+def publish_shallow(
+    zone: Path, sandbox: Sandbox, record: VersionRecord, disks: Sequence[ShallowDisk]
 ) -> tuple[Replica, ...]:
     """Make a shallow version's one replica. An earlier one of the same key is replaced: it may lean
     on what the sources were then."""

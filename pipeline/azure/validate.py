@@ -48,7 +48,7 @@ def findings(
     )
 
 
-def insist(
+def require_passed(
     found: Sequence[Finding], report: Mapping[str, Any], progress: Progress
 ) -> dict[str, Any]:
     """The report with the findings in it. Raises StageFailed when a check failed; warns of what

@@ -5,7 +5,7 @@
                  +-> in order: the manifest
 
 What is known to be zero or free is never written over a sink that reads as zero. Only BLAKE3
-decides that a leaf need not be written. A sink on the source's own file system may get the blocks
+decides that a chunk need not be written. A sink on the source's own file system may get the blocks
 of the source's file instead of a copy of its bytes (`sharing`).
 """
 
@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from pipeline.data.chunks import LEAF
+from pipeline.data.chunks import CHUNK_SIZE
 from pipeline.data.extents import join
 from pipeline.data.manifest import Cursor, ManifestReader, ManifestWriter
 from pipeline.data.reading import (
     REQUEST_SIZE,
     THREADS,
-    Leaves,
+    ChunkDigests,
     Work,
     in_order,
     load,
@@ -31,7 +31,7 @@ from pipeline.ports import Source, TransferStats
 from pipeline.ports.extents import Range
 
 # A zero run over a parent is handled in pieces, so that its list of ranges stays small.
-ZERO_LEAVES = (1 << 30) // LEAF
+ZERO_CHUNKS = (1 << 30) // CHUNK_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +54,18 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A work, and for each target what its sink reads as now; `leaves` are its digests if they are
+    """A work, and for each target what its sink reads as now; `chunks` are its digests if they are
     known without reading it, and every target has them already."""
 
     work: Work
     olds: tuple[Old, ...]
-    leaves: Leaves | None = None
+    chunks: ChunkDigests | None = None
 
     @property
     def settled(self) -> bool:
         """Whether nothing is to be read, and nothing to be written."""
         if self.work.parts:
-            return self.leaves is not None
+            return self.chunks is not None
         return not any(old.ranges for old in self.olds)
 
 
@@ -77,14 +77,14 @@ def copy(
     threads: int = THREADS,
     request_size: int = REQUEST_SIZE,
     advance: Callable[[int], None] = lambda _: None,
-    steady: bool = False,
+    detects_changes: bool = False,
     known: Known | None = None,
 ) -> CopyResult:
     """Read `source` once; bring every target's sink to its content; write its manifest.
 
     What a sink shares with the source's file is read from the sink: what was hashed is what is
-    stored. Of a `steady` source, which the caller can tell did not change in the meantime, it is
-    read from the source, whose pages may be in memory; the two are the same then.
+    stored. Of a `detects_changes` source, which the caller can tell did not change in the
+    meantime, it is read from the source, whose pages may be in memory; the two are the same then.
 
     What is `known` is not read where every target holds it, and neither is what a target's parent
     has in common with the source's files: blocks that both have, on a file system that clones.
@@ -100,29 +100,29 @@ def copy(
 
     sharers = [writer for writer in writers if writer.target.shares and writer.parent is None]
 
-    def transfer(task: Task, buf: memoryview) -> Leaves:
-        sharing = Sharing(source, sharers, steady=steady) if sharers else None
-        leaves = task.leaves
-        if leaves is None:
-            leaves = load((sharing or source).read_into, task.work, buf)
+    def transfer(task: Task, buf: memoryview) -> ChunkDigests:
+        sharing = Sharing(source, sharers, detects_changes=detects_changes) if sharers else None
+        chunks = task.chunks
+        if chunks is None:
+            chunks = load((sharing or source).read_into, task.work, buf)
         for writer, old in zip(writers, task.olds, strict=True):
-            writer.bring(task.work, leaves, old, buf, sharing.of(writer) if sharing else ())
-        return leaves
+            writer.bring(task.work, chunks, old, buf, sharing.of(writer) if sharing else ())
+        return chunks
 
     tasks = _tasks(plan(source, request_size), source, writers, known)
     results = in_order(tasks, transfer, threads, request_size, lambda task: task.settled)
     with closing(results):
-        for task, leaves in results:
+        for task, chunks in results:
             work = task.work
             for writer in writers:
                 if writer.error is not None:
                     failures.setdefault(writer.target.name, writer.error)
             if writers and len(failures) == len(writers):
                 raise next(iter(failures.values()))
-            zero += _enter(manifest, work, leaves)
+            zero += _enter(manifest, work, chunks)
             if work.parts:
                 amount = sum(part.length for part in work.parts)
-                read += amount if task.leaves is None else 0
+                read += amount if task.chunks is None else 0
                 advance(amount)
     stats = TransferStats(
         source.virtual_size,
@@ -143,24 +143,24 @@ def verify(
     request_size: int = REQUEST_SIZE,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Range, ...]:
-    """Read all data of `source` and compare both digests of every leaf with the manifest.
+    """Read all data of `source` and compare both digests of every chunk with the manifest.
 
     Returns the ranges of bytes that are not what the manifest says, adjacent ones joined. Raises
     VerificationFailed if the manifest is itself damaged.
     """
     if source.virtual_size != manifest.virtual_size:
         low, high = sorted((source.virtual_size, manifest.virtual_size))
-        start = low // LEAF * LEAF
+        start = low // CHUNK_SIZE * CHUNK_SIZE
         return (Range(start, high - start),)
     expected = Cursor(manifest)
     bad: list[Range] = []
 
-    def perform(work: Work, buf: memoryview) -> Leaves:
+    def perform(work: Work, buf: memoryview) -> ChunkDigests:
         return load(source.read_into, work, buf)
 
     with closing(in_order(plan(source, request_size), perform, threads, request_size)) as results:
-        for work, leaves in results:
-            for area in _unexpected(work, leaves, expected):
+        for work, chunks in results:
+            for area in _unexpected(work, chunks, expected):
                 join(bad, area)
             if work.parts:
                 advance(sum(part.length for part in work.parts))
@@ -168,14 +168,16 @@ def verify(
     return tuple(bad)
 
 
-def _unexpected(work: Work, leaves: Leaves, expected: Cursor) -> Iterator[Range]:
-    """The leaves of a work that are not what the manifest says."""
+def _unexpected(work: Work, chunks: ChunkDigests, expected: Cursor) -> Iterator[Range]:
+    """The chunks of a work that are not what the manifest says."""
     if not work.parts:
         yield from filled(work, expected)
         return
-    for index, leaf in enumerate(leaves):
-        if leaf != expected.leaf(work.first + index):
-            yield Range(work.start + index * LEAF, min(LEAF, work.length - index * LEAF))
+    for index, chunk in enumerate(chunks):
+        if chunk != expected.chunk(work.first + index):
+            yield Range(
+                work.start + index * CHUNK_SIZE, min(CHUNK_SIZE, work.length - index * CHUNK_SIZE)
+            )
 
 
 def _tasks(
@@ -184,7 +186,7 @@ def _tasks(
     """Tell each work what every target's sink reads as now, and whether it has to be read."""
     cursor = Cursor(known.manifest) if known is not None else None
     over_parent = any(writer.parent is not None for writer in writers)
-    step = ZERO_LEAVES * LEAF
+    step = ZERO_CHUNKS * CHUNK_SIZE
     for work in works:
         pieces = [work]
         if over_parent and not work.parts:
@@ -193,17 +195,17 @@ def _tasks(
             pieces = [Work(start, min(step, end - start), ()) for start in starts]
         for piece in pieces:
             olds = tuple(writer.old(piece) for writer in writers)
-            found: Leaves | None = None
+            found: ChunkDigests | None = None
             if known is not None and cursor is not None and _lies_in(piece, known.layer):
-                found = tuple(cursor.leaf(piece.first + index) for index in range(piece.count))
+                found = tuple(cursor.chunk(piece.first + index) for index in range(piece.count))
             elif piece.parts:
                 holders = (
                     old
                     for writer, old in zip(writers, olds, strict=True)
                     if writer.holds(piece, source)
                 )
-                found = next((old.leaves for old in holders), None)
-            everywhere = found is not None and all(old.leaves == found for old in olds)
+                found = next((old.chunks for old in holders), None)
+            everywhere = found is not None and all(old.chunks == found for old in olds)
             yield Task(piece, olds, found if everywhere else None)
 
 
@@ -214,16 +216,16 @@ def _lies_in(work: Work, layer: int) -> bool:
     return whole and all(part.layer >= layer for part in work.parts)
 
 
-def _enter(manifest: ManifestWriter, work: Work, leaves: Leaves) -> int:
-    """Add a work's leaves to the manifest; the bytes of them that are zero."""
+def _enter(manifest: ManifestWriter, work: Work, chunks: ChunkDigests) -> int:
+    """Add a work's chunks to the manifest; the bytes of them that are zero."""
     if not work.parts:
         manifest.add_zeros(work.count)
         return work.length
     zero = 0
-    for index, leaf in enumerate(leaves):
-        if leaf is None:
+    for index, chunk in enumerate(chunks):
+        if chunk is None:
             manifest.add_zeros(1)
-            zero += min(LEAF, work.length - index * LEAF)
+            zero += min(CHUNK_SIZE, work.length - index * CHUNK_SIZE)
         else:
-            manifest.add(leaf)
+            manifest.add(chunk)
     return zero

@@ -1,15 +1,15 @@
-"""The manifest: the ordered leaf digests of one disk and its root, in one streamed file.
+"""The manifest: the ordered chunk digests of one disk and its root, in one streamed file.
 
 All integers are little-endian. One content has exactly one manifest, byte for byte.
 
     header    8s  b"gallmfst"
-              u16 version (1)    u16 zero    u32 leaf length (262,144)    u64 virtual size
-    runs      u8 1, u64 n                        n zero leaves
-              u8 2, u64 n, n * (16s XXH3-128, 32s BLAKE3)   n leaves with data, n <= 4,096
+              u16 version (1)    u16 zero    u32 chunk length (262,144)    u64 virtual size
+    runs      u8 1, u64 n                        n zero chunks
+              u8 2, u64 n, n * (16s XXH3-128, 32s BLAKE3)   n chunks with data, n <= 4,096
     trailer   u8 0, 32s root, 32s BLAKE3 of every byte before this digest
 
 Runs cover the disk in order; zero runs are as long as they can be, and so are data runs up to 4,096
-leaves. A disk of 2 TiB with nothing in it has a manifest of 98 bytes. What the digests are is said
+chunks. A disk of 2 TiB with nothing in it has a manifest of 98 bytes. What the digests are is said
 in `chunks`.
 """
 
@@ -22,13 +22,13 @@ from blake3 import blake3
 
 from pipeline.data.chunks import (
     BLAKE3_LENGTH,
-    LEAF,
+    CHUNK_SIZE,
     XXH3_LENGTH,
-    Leaf,
+    ChunkDigest,
     Tree,
-    leaf_count,
-    leaf_length,
-    zero_leaf,
+    chunk_count,
+    chunk_length,
+    zero_chunk,
 )
 from pipeline.errors import VerificationFailed
 
@@ -44,11 +44,11 @@ _ENTRY = XXH3_LENGTH + BLAKE3_LENGTH
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """`count` leaves from leaf `first` on; `leaves` is None when all of them are zero."""
+    """`count` chunks from chunk `first` on; `chunks` is None when all of them are zero."""
 
     first: int
     count: int
-    leaves: tuple[Leaf, ...] | None
+    chunks: tuple[ChunkDigest, ...] | None
 
     @property
     def end(self) -> int:
@@ -56,7 +56,7 @@ class Run:
 
 
 class ManifestWriter:
-    """Writes a manifest to `file` (owned and made durable by the caller) as leaves arrive, in
+    """Writes a manifest to `file` (owned and made durable by the caller) as chunks arrive, in
     order."""
 
     def __init__(self, file: BinaryIO, virtual_size: int) -> None:
@@ -65,36 +65,36 @@ class ManifestWriter:
         self._hash = blake3()
         self._tree = Tree(virtual_size)
         self._zeros = 0
-        self._leaves: list[Leaf] = []
-        self._put(_HEADER.pack(MAGIC, VERSION, 0, LEAF, virtual_size))
+        self._chunks: list[ChunkDigest] = []
+        self._put(_HEADER.pack(MAGIC, VERSION, 0, CHUNK_SIZE, virtual_size))
 
     @property
     def virtual_size(self) -> int:
         return self._virtual_size
 
-    def add(self, leaf: Leaf) -> None:
-        """The digests of the next leaf."""
-        zero = zero_leaf(leaf_length(self._tree.count, self._virtual_size))
-        if leaf.blake3 == zero.blake3:
+    def add(self, chunk: ChunkDigest) -> None:
+        """The digests of the next chunk."""
+        zero = zero_chunk(chunk_length(self._tree.count, self._virtual_size))
+        if chunk.blake3 == zero.blake3:
             self.add_zeros(1)
             return
         self._flush_zeros()
-        self._tree.add(leaf.blake3)
-        self._leaves.append(leaf)
-        if len(self._leaves) == RUN_LEAVES:
-            self._flush_leaves()
+        self._tree.add(chunk.blake3)
+        self._chunks.append(chunk)
+        if len(self._chunks) == RUN_LEAVES:
+            self._flush_chunks()
 
     def add_zeros(self, count: int) -> None:
-        """The next `count` leaves are zero."""
-        self._flush_leaves()
+        """The next `count` chunks are zero."""
+        self._flush_chunks()
         self._tree.add_zeros(count)
         self._zeros += count
 
     def finish(self) -> str:
-        """Write the trailer and return the root. Raises ValueError if leaves are missing."""
+        """Write the trailer and return the root. Raises ValueError if chunks are missing."""
         root = self._tree.root()
         self._flush_zeros()
-        self._flush_leaves()
+        self._flush_chunks()
         self._put(bytes([_END]) + bytes.fromhex(root))
         self._put(self._hash.digest())
         self._file.flush()
@@ -105,11 +105,11 @@ class ManifestWriter:
             self._put(_RUN.pack(_ZERO, self._zeros))
             self._zeros = 0
 
-    def _flush_leaves(self) -> None:
-        if self._leaves:
-            self._put(_RUN.pack(_DATA, len(self._leaves)))
-            self._put(b"".join(part for leaf in self._leaves for part in leaf))
-            self._leaves.clear()
+    def _flush_chunks(self) -> None:
+        if self._chunks:
+            self._put(_RUN.pack(_DATA, len(self._chunks)))
+            self._put(b"".join(part for chunk in self._chunks for part in chunk))
+            self._chunks.clear()
 
     def _put(self, content: bytes) -> None:
         self._hash.update(content)
@@ -130,11 +130,11 @@ class ManifestReader:
         head = file.read(_HEADER.size)
         if len(head) < _HEADER.size or not head.startswith(MAGIC):
             raise self._bad("it has no manifest header")
-        _, version, reserved, leaf, virtual_size = _HEADER.unpack(head)
+        _, version, reserved, chunk, virtual_size = _HEADER.unpack(head)
         if version != VERSION or reserved:
             raise self._bad(f"it is of version {version}, this galleria reads version {VERSION}")
-        if leaf != LEAF:
-            raise self._bad(f"its leaves have {leaf} bytes instead of {LEAF}")
+        if chunk != CHUNK_SIZE:
+            raise self._bad(f"its chunks have {chunk} bytes instead of {CHUNK_SIZE}")
         self.virtual_size: int = virtual_size
         self._head = head
         self._root = ""
@@ -144,7 +144,7 @@ class ManifestReader:
         self._file.seek(len(self._head))
         hasher = blake3(self._head)
         tree = Tree(self.virtual_size)
-        expected = leaf_count(self.virtual_size)
+        expected = chunk_count(self.virtual_size)
         while (tag := self._take(1, hasher)[0]) != _END:
             count = int.from_bytes(self._take(8, hasher), "little")
             first = tree.count
@@ -154,19 +154,19 @@ class ManifestReader:
                 tree.add_zeros(count)
                 yield Run(first, count, None)
             elif tag == _DATA and count <= RUN_LEAVES:
-                leaves = self._leaves(count, hasher)
-                for leaf in leaves:
-                    tree.add(leaf.blake3)
-                yield Run(first, count, leaves)
+                chunks = self._chunks(count, hasher)
+                for chunk in chunks:
+                    tree.add(chunk.blake3)
+                yield Run(first, count, chunks)
             else:
                 raise self._bad(f"it has a run of unknown kind {tag}")
         if tree.count != expected:
-            raise self._bad(f"it holds {tree.count} leaves of {expected}")
+            raise self._bad(f"it holds {tree.count} chunks of {expected}")
         root = self._take(BLAKE3_LENGTH, hasher).hex()
         if self._file.read(BLAKE3_LENGTH + 1) != hasher.digest():
             raise self._bad("its own digest is wrong")
         if tree.root() != root:
-            raise self._bad("its root is not the root of its leaves")
+            raise self._bad("its root is not the root of its chunks")
         self._root = root
 
     def verify(self, root: str | None = None) -> str:
@@ -177,10 +177,10 @@ class ManifestReader:
             raise self._bad(f"it describes disk {self._root}, not {root}")
         return self._root
 
-    def _leaves(self, count: int, hasher: blake3) -> tuple[Leaf, ...]:
+    def _chunks(self, count: int, hasher: blake3) -> tuple[ChunkDigest, ...]:
         content = self._take(count * _ENTRY, hasher)
         return tuple(
-            Leaf(content[at : at + XXH3_LENGTH], content[at + XXH3_LENGTH : at + _ENTRY])
+            ChunkDigest(content[at : at + XXH3_LENGTH], content[at + XXH3_LENGTH : at + _ENTRY])
             for at in range(0, len(content), _ENTRY)
         )
 
@@ -199,7 +199,7 @@ class ManifestReader:
 
 
 class Cursor:
-    """Answers what the leaves of a manifest are, for questions that only go forward.
+    """Answers what the chunks of a manifest are, for questions that only go forward.
 
     Leaves beyond the disk's end are zero, as they are when its sink is made longer.
     """
@@ -208,22 +208,22 @@ class Cursor:
         self._runs = manifest.runs()
         self._run: Run | None = Run(0, 0, None)  # before the first: nothing is read yet
 
-    def leaf(self, index: int) -> Leaf | None:
-        """The digests of a leaf, None if it is zero. `index` must not go backwards."""
+    def chunk(self, index: int) -> ChunkDigest | None:
+        """The digests of a chunk, None if it is zero. `index` must not go backwards."""
         run = self._seek(index)
-        if run is None or run.leaves is None:
+        if run is None or run.chunks is None:
             return None
-        return run.leaves[index - run.first]
+        return run.chunks[index - run.first]
 
     def data(self, first: int, count: int) -> Iterator[tuple[int, int]]:
-        """The (first, count) of what is not zero among `count` leaves from `first` on."""
+        """The (first, count) of what is not zero among `count` chunks from `first` on."""
         position, end = first, first + count
         while position < end:
             run = self._seek(position)
             if run is None:
                 return
             stop = min(run.end, end)
-            if run.leaves is not None:
+            if run.chunks is not None:
                 yield position, stop - position
             position = stop
 

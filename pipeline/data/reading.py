@@ -1,6 +1,6 @@
 """Reading a disk once, in order, on a few threads: what to read, and the digests of what was read.
 
-    source.extents() -> works of a few whole leaves -> N threads: read, hash, and what `perform`
+    source.extents() -> works of a few whole chunks -> N threads: read, hash, and what `perform`
                                                        adds -> a bounded window -> in order
 
 Memory is one page-aligned buffer for each thread and the window's digests, whatever the disk's
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TypeVar
 
-from pipeline.data.chunks import LEAF, Leaf, digest, leaf_count
+from pipeline.data.chunks import CHUNK_SIZE, ChunkDigest, chunk_count, digest
 from pipeline.errors import StageFailed
 from pipeline.ports import Source
 from pipeline.ports.extents import Extent, Kind, Range
@@ -26,16 +26,16 @@ THREADS = max(2, min(8, os.cpu_count() or 2))
 
 # Works ahead of the first that is not done, most of them settled: a few hundred bytes each.
 WINDOW = 1024
-_ZEROS = bytes(LEAF)
+_ZEROS = bytes(CHUNK_SIZE)
 
 Task = TypeVar("Task")
 Read = Callable[[memoryview, Extent], None]
-Leaves = tuple[Leaf | None, ...]  # the digests of a work's leaves, None for zero
+ChunkDigests = tuple[ChunkDigest | None, ...]  # the digests of a work's chunks, None for zero
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Whole leaves of the disk from `start` on. Without `parts` (what has to be read) all of them
+    """Whole chunks of the disk from `start` on. Without `parts` (what has to be read) all of them
     are zero."""
 
     start: int
@@ -44,27 +44,27 @@ class Work:
 
     @property
     def first(self) -> int:
-        return self.start // LEAF
+        return self.start // CHUNK_SIZE
 
     @property
     def count(self) -> int:
-        return leaf_count(self.length)
+        return chunk_count(self.length)
 
     def areas(self) -> Iterator[Range]:
-        """Where its leaves lie on the disk."""
+        """Where its chunks lie on the disk."""
         end = self.start + self.length
-        for start in range(self.start, end, LEAF):
-            yield Range(start, min(LEAF, end - start))
+        for start in range(self.start, end, CHUNK_SIZE):
+            yield Range(start, min(CHUNK_SIZE, end - start))
 
 
 def plan(source: Source, request_size: int = REQUEST_SIZE) -> Iterator[Work]:
-    """Cut a source's extents into works of whole leaves, in order.
+    """Cut a source's extents into works of whole chunks, in order.
 
-    Whole leaves that are known to be zero become works without parts; a leaf that is data only in
+    Whole chunks that are known to be zero become works without parts; a chunk that is data only in
     places is read only there.
     """
-    if request_size < LEAF or request_size % LEAF:
-        raise ValueError(f"request_size {request_size} is not a multiple of {LEAF}")
+    if request_size < CHUNK_SIZE or request_size % CHUNK_SIZE:
+        raise ValueError(f"request_size {request_size} is not a multiple of {CHUNK_SIZE}")
     start = 0
     parts: list[Extent] = []
     for extent in _joined_zeros(source):
@@ -78,8 +78,12 @@ def plan(source: Source, request_size: int = REQUEST_SIZE) -> Iterator[Work]:
                 parts.append(extent.part(position, stop))
                 position = stop
             continue
-        first = -(-extent.start // LEAF) * LEAF
-        last = extent.end if extent.end == source.virtual_size else extent.end // LEAF * LEAF
+        first = -(-extent.start // CHUNK_SIZE) * CHUNK_SIZE
+        last = (
+            extent.end
+            if extent.end == source.virtual_size
+            else extent.end // CHUNK_SIZE * CHUNK_SIZE
+        )
         if first < last:
             if parts:
                 yield Work(start, first - start, tuple(parts))
@@ -117,8 +121,8 @@ def _joined_zeros(source: Source) -> Iterator[Extent]:
         )
 
 
-def load(read_into: Read, work: Work, buf: memoryview) -> Leaves:
-    """Read a work's parts into `buf`, zeros between them; the digests of its leaves. `read_into` is
+def load(read_into: Read, work: Work, buf: memoryview) -> ChunkDigests:
+    """Read a work's parts into `buf`, zeros between them; the digests of its chunks. `read_into` is
     that of a source."""
     if not work.parts:
         return ()
@@ -129,23 +133,24 @@ def load(read_into: Read, work: Work, buf: memoryview) -> Leaves:
         position = part.end
     _blank(buf, position - work.start, work.length)
     return tuple(
-        digest(buf[at : min(at + LEAF, work.length)]) for at in range(0, work.length, LEAF)
+        digest(buf[at : min(at + CHUNK_SIZE, work.length)])
+        for at in range(0, work.length, CHUNK_SIZE)
     )
 
 
 def _blank(buf: memoryview, start: int, end: int) -> None:
-    for at in range(start, end, LEAF):
-        stop = min(at + LEAF, end)
+    for at in range(start, end, CHUNK_SIZE):
+        stop = min(at + CHUNK_SIZE, end)
         buf[at:stop] = _ZEROS[: stop - at]
 
 
 def in_order(
     tasks: Iterable[Task],
-    perform: Callable[[Task, memoryview], Leaves],
+    perform: Callable[[Task, memoryview], ChunkDigests],
     threads: int = THREADS,
     request_size: int = REQUEST_SIZE,
     settled: Callable[[Task], bool] = lambda _: False,
-) -> Generator[tuple[Task, Leaves], None, None]:
+) -> Generator[tuple[Task, ChunkDigests], None, None]:
     """Perform tasks on threads, a bounded number ahead; yield their results in order.
 
     `perform` gets a buffer of `request_size` bytes for as long as it runs. A task that is `settled`
@@ -158,14 +163,14 @@ def in_order(
         buffers.put(memoryview(mmap.mmap(-1, request_size)))  # page-aligned
     nothing = memoryview(b"")
 
-    def one(task: Task) -> Leaves:
+    def one(task: Task) -> ChunkDigests:
         buf = buffers.get()
         try:
             return perform(task, buf)
         finally:
             buffers.put(buf)
 
-    window: deque[tuple[Task, Future[Leaves] | Leaves]] = deque()
+    window: deque[tuple[Task, Future[ChunkDigests] | ChunkDigests]] = deque()
     running = 0
     pool = ThreadPoolExecutor(threads, thread_name_prefix="copy")
     try:
@@ -176,13 +181,13 @@ def in_order(
                 window.append((task, pool.submit(one, task)))
                 running += 1
             while window and (running > 2 * threads + 1 or len(window) > WINDOW):
-                done, leaves = window.popleft()
-                if isinstance(leaves, Future):
+                done, chunks = window.popleft()
+                if isinstance(chunks, Future):
                     running -= 1
-                    leaves = leaves.result()
-                yield done, leaves
+                    chunks = chunks.result()
+                yield done, chunks
         while window:
-            done, leaves = window.popleft()
-            yield done, leaves.result() if isinstance(leaves, Future) else leaves
+            done, chunks = window.popleft()
+            yield done, chunks.result() if isinstance(chunks, Future) else chunks
     finally:
         pool.shutdown(cancel_futures=True)

@@ -23,14 +23,14 @@ class Sharer(Protocol):
 class Sharing:
     """The reading of one work: what is read is shared with a sink first, if one can.
 
-    Not more than one, and what it has is what is read, unless the source is `steady`: a source that
-    is written to meanwhile may give every sink something else.
+    Not more than one, and what it has is what is read, unless the source is `detects_changes`: a
+    source that is written to meanwhile may give every sink something else.
     """
 
-    def __init__(self, source: Source, sharers: Sequence[Sharer], *, steady: bool) -> None:
+    def __init__(self, source: Source, sharers: Sequence[Sharer], *, detects_changes: bool) -> None:
         self._source = source
         self._sharers = sharers
-        self._steady = steady
+        self._detects_changes = detects_changes
         self._shared: list[tuple[Sharer, Range]] = []
 
     def of(self, sharer: Sharer) -> list[Range]:
@@ -40,7 +40,7 @@ class Sharing:
     def read_into(self, buf: memoryview, extent: Extent) -> None:
         """Fill `buf` with an extent."""
         sharer, area = self._share(extent)
-        if sharer is None or self._steady:
+        if sharer is None or self._detects_changes:
             self._source.read_into(buf, extent)
             return
         for start, end in ((extent.start, area.start), (area.end, extent.end)):

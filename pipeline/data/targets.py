@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
-from pipeline.data.chunks import LEAF
+from pipeline.data.chunks import CHUNK_SIZE
 from pipeline.data.extents import common, join, without
 from pipeline.data.manifest import Cursor, ManifestReader
-from pipeline.data.reading import Leaves, Work
+from pipeline.data.reading import ChunkDigests, Work
 from pipeline.errors import GalleriaError
 from pipeline.ports import Sink, Source
 from pipeline.ports.extents import Range
@@ -30,10 +30,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Old:
-    """What a sink holds in a work's leaves: their digests, or, for a work that is all zero, the
+    """What a sink holds in a work's chunks: their digests, or, for a work that is all zero, the
     ranges that are not."""
 
-    leaves: Leaves = ()
+    chunks: ChunkDigests = ()
     ranges: tuple[Range, ...] = ()
 
 
@@ -54,11 +54,11 @@ class Writer:
         try:
             if not work.parts:
                 return Old(ranges=tuple(filled(work, self.parent)))
-            leaves = tuple(self.parent.leaf(work.first + index) for index in range(work.count))
+            chunks = tuple(self.parent.chunk(work.first + index) for index in range(work.count))
         except (OSError, GalleriaError) as error:
             self._drop(error)
             return Old()
-        return Old(leaves)
+        return Old(chunks)
 
     def holds(self, work: Work, source: Source) -> bool:
         """Whether the sink has, of all that is in a work, the very blocks that the source has: what
@@ -66,7 +66,7 @@ class Writer:
         parent = self.target.parent
         if parent is None or self.error is not None:
             return False
-        if parent.virtual_size != source.virtual_size:  # the last leaf may be another one
+        if parent.virtual_size != source.virtual_size:  # the last chunk may be another one
             return False
         sink, position = self.target.sink, work.start
         for part in work.parts:
@@ -102,7 +102,12 @@ class Writer:
         return True
 
     def bring(
-        self, work: Work, leaves: Leaves, old: Old, buf: memoryview, shared: Sequence[Range] = ()
+        self,
+        work: Work,
+        chunks: ChunkDigests,
+        old: Old,
+        buf: memoryview,
+        shared: Sequence[Range] = (),
     ) -> None:
         """Make the sink what was read; `shared` ranges of the work it has already."""
         if self.error is not None:
@@ -111,9 +116,9 @@ class Writer:
             for area in old.ranges:
                 self.target.sink.zero(area.length, area.start)
             if shared:
-                self._complete(work, leaves, buf, shared)
+                self._complete(work, chunks, buf, shared)
             elif work.parts:
-                self._differences(work, leaves, old, buf)
+                self._differences(work, chunks, old, buf)
         except (OSError, GalleriaError) as error:
             self._drop(error)
 
@@ -121,17 +126,17 @@ class Writer:
         with self._lock:
             self.error = self.error or error
 
-    def _differences(self, work: Work, leaves: Leaves, old: Old, buf: memoryview) -> None:
-        """Write the leaves that differ, neighbours in one call."""
+    def _differences(self, work: Work, chunks: ChunkDigests, old: Old, buf: memoryview) -> None:
+        """Write the chunks that differ, neighbours in one call."""
         changed: list[Range] = []
         cleared: list[Range] = []
         kept = 0
-        befores = old.leaves or (None,) * len(leaves)
-        for area, leaf, before in zip(work.areas(), leaves, befores, strict=True):
-            if leaf is None:
+        befores = old.chunks or (None,) * len(chunks)
+        for area, chunk, before in zip(work.areas(), chunks, befores, strict=True):
+            if chunk is None:
                 if before is not None:
                     join(cleared, area)
-            elif before is not None and leaf.blake3 == before.blake3:
+            elif before is not None and chunk.blake3 == before.blake3:
                 kept += area.length
             else:
                 join(changed, area)
@@ -140,10 +145,10 @@ class Writer:
             self.kept += kept
 
     def _complete(
-        self, work: Work, leaves: Leaves, buf: memoryview, shared: Sequence[Range]
+        self, work: Work, chunks: ChunkDigests, buf: memoryview, shared: Sequence[Range]
     ) -> None:
         """Write what is not shared, and let go of what is and turned out to be zero."""
-        zero = [area for area, leaf in zip(work.areas(), leaves, strict=True) if leaf is None]
+        zero = [area for area, chunk in zip(work.areas(), chunks, strict=True) if chunk is None]
         rest = without([Range(part.start, part.length) for part in work.parts], shared)
         self._write(work, without(rest, zero), common(shared, zero), buf)
         with self._lock:
@@ -165,4 +170,4 @@ def filled(work: Work, manifest: Cursor) -> Iterator[Range]:
     """The ranges of a work where a manifest has data."""
     end = work.start + work.length
     for first, count in manifest.data(work.first, work.count):
-        yield Range(first * LEAF, min(count * LEAF, end - first * LEAF))
+        yield Range(first * CHUNK_SIZE, min(count * CHUNK_SIZE, end - first * CHUNK_SIZE))

@@ -20,7 +20,7 @@ from pipeline.deploying.machine import (
 )
 from pipeline.errors import Conflict, InvalidParameter, NotFound, undone_by
 from pipeline.gallery import rules
-from pipeline.jobs.context import Ports
+from pipeline.jobs.context import JobContext
 from pipeline.jobs.shallow import check_sources
 from pipeline.model import (
     DeployedDisk,
@@ -59,21 +59,21 @@ def vm_names(name: str, count: int | None) -> tuple[str, ...]:
 
 
 def deploy(
-    version: ImageVersion, request: DeployRequest, machines: Machines, ports: Ports
+    version: ImageVersion, request: DeployRequest, machines: Machines, context: JobContext
 ) -> list[Deployment]:
     """Make the VMs, all or none.
 
     They are recorded before their directories appear: a base that a disk leans on is never
     collected, whenever this ends.
     """
-    definition = ports.gallery.get_definition(version.name.definition)
+    definition = context.gallery.get_definition(version.name.definition)
     profiles.check(definition, request.profile)
-    here = ports.zones.get(request.region, ())
+    here = context.zones.get(request.region, ())
     sources = find_replicas(version, request.region, here, request.image)
-    check_sources(version, ports.pins, request.image)
-    warn(version, definition, request.image or str(version.name), ports)
+    check_sources(version, context.pins, request.image)
+    warn(version, definition, request.image or str(version.name), context)
     homes = [free_home(request.out, name) for name in request.names]
-    first = taken(version, request.region, ports)
+    first = taken(version, request.region, context)
     with ExitStack() as stack:
         for zone in {zone.path: zone for zone, _ in sources}.values():
             stack.enter_context(zone.hold())
@@ -91,8 +91,8 @@ def deploy(
             recorded(version, request, machine, *source)
             for machine, source in zip(made, chosen, strict=True)
         ]
-        ports.gallery.record_deployments(version.name, deployments)
-        with undone_by(partial(ports.gallery.forget_deployments, version.name, deployments)):
+        context.gallery.record_deployments(version.name, deployments)
+        with undone_by(partial(context.gallery.forget_deployments, version.name, deployments)):
             machines.place(staged, homes)
     return deployments
 
@@ -119,11 +119,11 @@ def find_replicas(
     )
 
 
-def taken(version: ImageVersion, region: str, ports: Ports) -> int:
+def taken(version: ImageVersion, region: str, context: JobContext) -> int:
     """How many VMs were made from the version in a region: the next is the next replica's."""
     return sum(
         item.version_uid == version.uid and item.region == region
-        for item in ports.gallery.list_deployments()
+        for item in context.gallery.list_deployments()
     )
 
 
@@ -222,12 +222,14 @@ def recorded(
     )
 
 
-def warn(version: ImageVersion, definition: ImageDefinition, name: str, ports: Ports) -> None:
+def warn(
+    version: ImageVersion, definition: ImageDefinition, name: str, context: JobContext
+) -> None:
     """What whoever deploys a version, by that name, should know."""
-    for caution in ports.gallery.cautions(version, name):
-        ports.progress.warn(caution)
+    for caution in context.gallery.cautions(version, name):
+        context.progress.warn(caution)
     if definition.os_state is OsState.SPECIALIZED:
-        ports.progress.warn(
+        context.progress.warn(
             f"{name} is Specialized: every VM made from it has the same computer name, "
             "accounts and keys"
         )

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pipeline.deploying.machine import Machines
 from pipeline.errors import Conflict, NotFound, Refused
-from pipeline.jobs.context import Ports
-from pipeline.jobs.replicate import collect
+from pipeline.jobs.context import JobContext
+from pipeline.jobs.replicate import garbage_collect
 from pipeline.jobs.shallow import refuse_needed
 from pipeline.model import Deployment
 from pipeline.ports import ImageFormat
@@ -31,7 +31,7 @@ def find(name: str, directory: str | None, deployments: Iterable[Deployment]) ->
 
 
 def release(
-    deployments: Sequence[Deployment], machines: Machines, ports: Ports, *, keep_disks: bool
+    deployments: Sequence[Deployment], machines: Machines, context: JobContext, *, keep_disks: bool
 ) -> None:
     """Remove the VMs' directories and records; with `keep_disks` only the records, of VMs whose
     disks need no base. Nothing is done when one of the VMs can't be released."""
@@ -40,14 +40,16 @@ def release(
             check_independent(item)
             continue
         check_idle(item, machines)
-        refuse_needed([Path(item.directory)], ports.zones, f"The VM '{item.name}'")
+        refuse_needed([Path(item.directory)], context.zones, f"The VM '{item.name}'")
     for item in deployments:
         if not keep_disks:
             machines.discard(Path(item.directory))
         # after its files: a base is needed as long as one of them is there
-        ports.gallery.forget_deployments(item.version, [item])
+        context.gallery.forget_deployments(item.version, [item])
     regions = {item.region for item in deployments}
-    collect({str(z.path): z for name in regions for z in ports.zones.get(name, ())}, ports)
+    garbage_collect(
+        {str(z.path): z for name in regions for z in context.zones.get(name, ())}, context
+    )
 
 
 def check_idle(deployment: Deployment, machines: Machines) -> None:

@@ -11,17 +11,17 @@ from pipeline.deploying.machine import Machines, check_name
 from pipeline.deploying.release import release
 from pipeline.errors import InvalidParameter, NotFound
 from pipeline.gallery.access.shared_ids import shared_name
-from pipeline.jobs.context import Ports
+from pipeline.jobs.context import JobContext
 from pipeline.model import Deployment, ImageShape, ImageVersion, OsProfile, ScaleSet
 
 
 def create(
-    name: str, image: str, region: str, out: Path, profile: OsProfile | None, ports: Ports
+    name: str, image: str, region: str, out: Path, profile: OsProfile | None, context: JobContext
 ) -> ScaleSet:
     """Make an empty scale set. Its image must be there now, and take the profile."""
     check_name(name)
-    version = ports.gallery.resolve(image, region)
-    definition = ports.gallery.get_definition(version.name.definition)
+    version = context.gallery.resolve(image, region)
+    definition = context.gallery.get_definition(version.name.definition)
     profiles.check(definition, profile)
     scale_set = ScaleSet(
         name=name,
@@ -30,23 +30,25 @@ def create(
         directory=str(out.absolute()),
         created=datetime.now(UTC),
         version=version.name,
-        shape=shape_of(version, ports),
+        shape=shape_of(version, context),
         profile=profile,
     )
-    ports.gallery.put_scale_set(version.name, scale_set, new=True)
+    context.gallery.put_scale_set(version.name, scale_set, new=True)
     return scale_set
 
 
-def find(name: str, ports: Ports) -> ScaleSet:
-    for item in ports.gallery.list_scale_sets():
+def find(name: str, context: JobContext) -> ScaleSet:
+    for item in context.gallery.list_scale_sets():
         if item.name == name:
             return item
     raise NotFound(f"There is no scale set '{name}'.", hint="galleria scale-set list")
 
 
-def members(scale_set: ScaleSet, ports: Ports) -> list[Deployment]:
+def members(scale_set: ScaleSet, context: JobContext) -> list[Deployment]:
     """Its VMs, in the order of their numbers."""
-    found = [item for item in ports.gallery.list_deployments() if item.scale_set == scale_set.name]
+    found = [
+        item for item in context.gallery.list_deployments() if item.scale_set == scale_set.name
+    ]
     return sorted(found, key=number)
 
 
@@ -54,17 +56,19 @@ def number(deployment: Deployment) -> int:
     return int(deployment.name.rpartition("-")[2])
 
 
-def scale(scale_set: ScaleSet, count: int, machines: Machines, ports: Ports) -> list[Deployment]:
+def scale(
+    scale_set: ScaleSet, count: int, machines: Machines, context: JobContext
+) -> list[Deployment]:
     """Bring it to `count` VMs: new ones from what its image means now, or the last ones released.
     Returns all of them."""
     if not 0 <= count <= MAX_COUNT:
         raise InvalidParameter(f"A scale set has between 0 and {MAX_COUNT} VMs: {count}.")
-    present = members(scale_set, ports)
+    present = members(scale_set, context)
     if count < len(present):
-        release(present[count:], machines, ports, keep_disks=False)
+        release(present[count:], machines, context, keep_disks=False)
     elif count > len(present):
-        _scale_out(scale_set, present, count - len(present), machines, ports)
-    return members(scale_set, ports)
+        _scale_out(scale_set, present, count - len(present), machines, context)
+    return members(scale_set, context)
 
 
 def _scale_out(
@@ -72,9 +76,9 @@ def _scale_out(
     present: Sequence[Deployment],
     more: int,
     machines: Machines,
-    ports: Ports,
+    context: JobContext,
 ) -> None:
-    version = image_version(scale_set, scale_set.image, ports)
+    version = image_version(scale_set, scale_set.image, context)
     first = max((number(item) for item in present), default=0) + 1
     request = DeployRequest(
         names=tuple(f"{scale_set.name}-{first + index}" for index in range(more)),
@@ -84,24 +88,24 @@ def _scale_out(
         scale_set=scale_set.name,
         image=shared_name(scale_set.image, version.number),
     )
-    deploy(version, request, machines, ports)
+    deploy(version, request, machines, context)
     changed = replace(scale_set, version=version.name)
-    ports.gallery.put_scale_set(version.name, changed, new=False)
+    context.gallery.put_scale_set(version.name, changed, new=False)
 
 
-def change_image(scale_set: ScaleSet, image: str, ports: Ports) -> ScaleSet:
+def change_image(scale_set: ScaleSet, image: str, context: JobContext) -> ScaleSet:
     """Make new VMs from another image from now on; the present ones stay as they are."""
-    version = image_version(scale_set, image, ports)
+    version = image_version(scale_set, image, context)
     changed = replace(scale_set, image=image, version=version.name)
-    ports.gallery.put_scale_set(version.name, changed, new=False)
+    context.gallery.put_scale_set(version.name, changed, new=False)
     return changed
 
 
-def image_version(scale_set: ScaleSet, image: str, ports: Ports) -> ImageVersion:
+def image_version(scale_set: ScaleSet, image: str, context: JobContext) -> ImageVersion:
     """What an image means for a scale set. Raises NotFound when it is gone, and InvalidParameter
     when it is of another kind than the set's VMs."""
     try:
-        version = ports.gallery.resolve(image, scale_set.region)
+        version = context.gallery.resolve(image, scale_set.region)
     except NotFound as error:
         raise NotFound(
             f"The scale set '{scale_set.name}' can't scale out: its image '{image}' is gone or not "
@@ -111,12 +115,12 @@ def image_version(scale_set: ScaleSet, image: str, ports: Ports) -> ImageVersion
             code=error.reason,
         ) from error
     name = shared_name(image, version.number) or str(version.name)
-    check_shape(scale_set, shape_of(version, ports), name)
+    check_shape(scale_set, shape_of(version, context), name)
     return version
 
 
-def shape_of(version: ImageVersion, ports: Ports) -> ImageShape:
-    definition = ports.gallery.get_definition(version.name.definition)
+def shape_of(version: ImageVersion, context: JobContext) -> ImageShape:
+    definition = context.gallery.get_definition(version.name.definition)
     luns = tuple(sorted(disk.lun for disk in version.disks if disk.lun is not None))
     return ImageShape(definition.os_type, definition.hyper_v_generation, definition.os_state, luns)
 
@@ -146,7 +150,7 @@ def _luns(luns: Sequence[int]) -> str:
     return "LUNs " + ", ".join(map(str, luns)) if luns else "no data disks"
 
 
-def delete(scale_set: ScaleSet, machines: Machines, ports: Ports) -> None:
+def delete(scale_set: ScaleSet, machines: Machines, context: JobContext) -> None:
     """Release all its VMs, then forget it."""
-    release(members(scale_set, ports), machines, ports, keep_disks=False)
-    ports.gallery.delete_scale_set(scale_set.version, scale_set)
+    release(members(scale_set, context), machines, context, keep_disks=False)
+    context.gallery.delete_scale_set(scale_set.version, scale_set)

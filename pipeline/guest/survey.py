@@ -132,7 +132,7 @@ def _unknown(reason: str, facts: GuestFacts = NO_FACTS) -> Look:
     return Look(facts, Evidence("unknown", (reason,)), findings=no_findings())
 
 
-def admit(
+def check_os_state(
     report: Mapping[str, Any], declared: OsState, progress: Progress, *, force: bool
 ) -> dict[str, Any]:
     """The report, if what it shows of the guest is what the definition declares. Raises Refused for

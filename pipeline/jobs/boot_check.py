@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.errors import NotFound
 from pipeline.guest.boot import SECONDS, Booted, boot
-from pipeline.jobs.context import Ports
+from pipeline.jobs.context import JobContext
 from pipeline.jobs.verify import replica_chain
 from pipeline.model import HyperVGeneration, ImageVersion, OsType
 from pipeline.ports import Zone
@@ -23,20 +23,20 @@ def boot_stored(
     nvram: bytes | None,
     report: Mapping[str, Any],
     work: Path,
-    ports: Ports,
+    context: JobContext,
 ) -> dict[str, Any]:
     """Boot what was stored for a version that nobody sees yet; the report, with what came of it."""
     bases = next(iter(stored.bases.values()))
     disks = [Disk(disk.lun, bases[disk.lun].chain, disk.virtual_size) for disk in stored.disks]
-    booted = boot_disks(version, disks, nvram, work, ports)
+    booted = boot_disks(version, disks, nvram, work, context)
     return {**report, "boot": booted.document()}
 
 
 def boot_version(
-    version: ImageVersion, region: str | None, ports: Ports, *, seconds: float = SECONDS
+    version: ImageVersion, region: str | None, context: JobContext, *, seconds: float = SECONDS
 ) -> Booted:
     """Boot a clone of a version's first replica in a region (default: the source region's)."""
-    zone = _zone(version, region, ports)
+    zone = _zone(version, region, context)
     replicas = zone.find_version(version.zone_key)
     if not replicas:
         raise NotFound(f"the zone {zone.path} has no replica of {version.name}")
@@ -50,9 +50,9 @@ def boot_version(
             )
         disks.append(Disk(child.lun, replica_chain(child, base), child.virtual_size))
     nvram = zone.find_nvram(version.zone_key)
-    check_bootable(version, nvram, ports)
-    with ports.work.directory() as work:
-        return boot_disks(version, disks, nvram, work, ports, seconds=seconds)
+    check_bootable(version, nvram, context)
+    with context.work.directory() as work:
+        return boot_disks(version, disks, nvram, work, context, seconds=seconds)
 
 
 def boot_disks(
@@ -60,31 +60,31 @@ def boot_disks(
     disks: Sequence[Disk],
     nvram: bytes | None,
     work: Path,
-    ports: Ports,
+    context: JobContext,
     *,
     seconds: float = SECONDS,
 ) -> Booted:
     """Boot clones of these disks as the machine that the definition describes."""
     return boot(
-        ports.boots,
-        ports.images,
+        context.boots,
+        context.images,
         disks,
         work,
-        console_log(version, ports),
-        ports.progress,
-        _kind(version, nvram, ports),
+        console_log(version, context),
+        context.progress,
+        _kind(version, nvram, context),
         seconds=seconds,
     )
 
 
-def check_bootable(version: ImageVersion, nvram: bytes | None, ports: Ports) -> None:
+def check_bootable(version: ImageVersion, nvram: bytes | None, context: JobContext) -> None:
     """Raises EnvironmentMissing when this host can't boot what the definition describes: to be
     asked before any work is done."""
-    ports.boots.check(_kind(version, nvram, ports))
+    context.boots.check(_kind(version, nvram, context))
 
 
-def _kind(version: ImageVersion, nvram: bytes | None, ports: Ports) -> MachineKind:
-    definition = ports.gallery.get_definition(version.name.definition)
+def _kind(version: ImageVersion, nvram: bytes | None, context: JobContext) -> MachineKind:
+    definition = context.gallery.get_definition(version.name.definition)
     return MachineKind(
         uefi=definition.hyper_v_generation is HyperVGeneration.V2,
         architecture=definition.architecture,
@@ -93,15 +93,15 @@ def _kind(version: ImageVersion, nvram: bytes | None, ports: Ports) -> MachineKi
     )
 
 
-def console_log(version: ImageVersion, ports: Ports) -> Path:
+def console_log(version: ImageVersion, context: JobContext) -> Path:
     """Where the console of the last boot check of a version is kept."""
-    ports.logs.mkdir(parents=True, exist_ok=True)
-    return ports.logs / f"boot-{version.zone_key}.log"
+    context.logs.mkdir(parents=True, exist_ok=True)
+    return context.logs / f"boot-{version.zone_key}.log"
 
 
-def _zone(version: ImageVersion, region: str | None, ports: Ports) -> Zone:
+def _zone(version: ImageVersion, region: str | None, context: JobContext) -> Zone:
     for name in [region or version.location, *([] if region else version.completed_regions)]:
-        for zone in ports.zones.get(name, ()):
+        for zone in context.zones.get(name, ()):
             if zone.find_version(version.zone_key) is not None:
                 return zone
     raise NotFound(

@@ -1,4 +1,4 @@
-"""What the jobs need from outside, in one hand."""
+"""What every job is given: the gallery, and all that it needs from outside."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -6,16 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.gallery.service import GalleryService
+from pipeline.gallery.service.resources import ResourceService
 from pipeline.jobs.timing import Record, process_cpu
 from pipeline.model import ImageVersion
 from pipeline.ports import GuestHost, Images, Pins, Progress, TransferStats, Work
 from pipeline.ports.boots import Boots
+from pipeline.ports.machines import Machines
 from pipeline.ports.sources import Sources
 from pipeline.storage.placement import Zones
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
+class JobContext:
     """Everything that the jobs need from outside. `logs` is where what background
     processes and booted machines say is kept. `later` replicates a version in the background;
     `begun` is told of a version when its rules have passed and its number is taken; `cpu` says what
@@ -23,7 +25,9 @@ class Ports:
     that is no progress to see, and take its bytes."""
 
     gallery: GalleryService
+    resources: ResourceService
     sources: Sources
+    machines: Machines
     images: Images
     pins: Pins
     guests: GuestHost
@@ -40,8 +44,8 @@ class Ports:
     moved: Callable[[str, TransferStats], None] = lambda _name, _stats: None
 
 
-def recorded(ports: Ports) -> tuple[Ports, Record]:
+def recorded(context: JobContext) -> tuple[JobContext, Record]:
     """The same, with a record of where the time of one job goes."""
-    record = Record(ports.progress, ports.cpu)
-    measured = replace(ports, progress=record, timed=record.timed, moved=record.moved)
+    record = Record(context.progress, context.cpu)
+    measured = replace(context, progress=record, timed=record.timed, moved=record.moved)
     return measured, record

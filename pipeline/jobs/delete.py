@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.gallery.rules.retention import Retention, Verdict
-from pipeline.jobs.context import Ports
-from pipeline.jobs.replicate import collect
+from pipeline.jobs.context import JobContext
+from pipeline.jobs.replicate import garbage_collect
 from pipeline.jobs.shallow import refuse_needed_key
 from pipeline.model import Channel, ImageVersion, ProvisioningState
 from pipeline.model.names import DefinitionName, GalleryName, VersionName
@@ -28,81 +28,83 @@ class Cascade:
 
 
 def delete_version(
-    name: VersionName, ports: Ports, *, permanent: bool = False, force: bool = False
+    name: VersionName, context: JobContext, *, permanent: bool = False, force: bool = False
 ) -> ImageVersion | None:
     """Delete a version; returns it if it is in the bin now, None if it is gone."""
-    key = ports.gallery.get_version(name).zone_key
-    refuse_needed_key(key, ports.zones, f"The image version '{name}'")
-    version = ports.gallery.begin_delete(name, force=force, permanent=permanent)
+    key = context.gallery.get_version(name).zone_key
+    refuse_needed_key(key, context.zones, f"The image version '{name}'")
+    version = context.gallery.begin_delete(name, force=force, permanent=permanent)
     if version.provisioning_state is not ProvisioningState.DELETING:
         return version
-    remove_data(version, tuple(ports.zones), ports)
-    ports.gallery.finish_delete(version)
+    remove_data(version, tuple(context.zones), context)
+    context.gallery.finish_delete(version)
     return None
 
 
-def remove_data(version: ImageVersion, regions: Iterable[str], ports: Ports) -> None:
+def remove_data(version: ImageVersion, regions: Iterable[str], context: JobContext) -> None:
     """Take a version's replicas out of regions, and the bases that nobody else needs."""
-    zones = {sink_name(zone): zone for name in regions for zone in ports.zones.get(name, ())}
+    zones = {sink_name(zone): zone for name in regions for zone in context.zones.get(name, ())}
     for zone in zones.values():
         zone.remove_version(version.zone_key)
-    collect(zones, ports)
+    garbage_collect(zones, context)
 
 
-def plan_cascade(ports: Ports, name: GalleryName | DefinitionName) -> Cascade:
+def plan_cascade(context: JobContext, name: GalleryName | DefinitionName) -> Cascade:
     """What deleting a gallery, or one definition, with everything in it would remove."""
     gallery = name if isinstance(name, GalleryName) else None
     if isinstance(name, GalleryName):
-        definitions = [item.name for item in ports.gallery.list_definitions(name)]
+        definitions = [item.name for item in context.gallery.list_definitions(name)]
     else:
-        definitions = [ports.gallery.get_definition(name).name]
+        definitions = [context.gallery.get_definition(name).name]
     versions = [
         version
         for definition in definitions
         for deleted in (False, True)
-        for version in ports.gallery.list_versions(definition, deleted=deleted)
+        for version in context.gallery.list_versions(definition, deleted=deleted)
     ]
     channels = [
-        channel for definition in definitions for channel in ports.gallery.list_channels(definition)
+        channel
+        for definition in definitions
+        for channel in context.gallery.list_channels(definition)
     ]
     return Cascade(gallery, tuple(definitions), tuple(versions), tuple(channels))
 
 
-def delete_cascade(plan: Cascade, ports: Ports) -> None:
+def delete_cascade(plan: Cascade, context: JobContext) -> None:
     """Delete all of a plan, for good: versions, then definitions, then the gallery. Nothing is
     deleted if one of the versions, or the gallery, may not be."""
     if plan.gallery is not None:
-        ports.gallery.check_gallery_deletable(plan.gallery)
-    ports.gallery.check_deletable(plan.versions)
+        context.gallery.check_gallery_deletable(plan.gallery)
+    context.gallery.check_deletable(plan.versions)
     for channel in plan.channels:
-        ports.gallery.remove_channel(channel.definition, channel.name)
-    with ports.progress.stage("delete versions", len(plan.versions), "version") as meter:
+        context.gallery.remove_channel(channel.definition, channel.name)
+    with context.progress.stage("delete versions", len(plan.versions), "version") as meter:
         for version in plan.versions:
-            delete_version(version.name, ports, permanent=True)
+            delete_version(version.name, context, permanent=True)
             meter.advance(1)
     for definition in plan.definitions:
-        ports.gallery.delete_definition(definition)
+        context.gallery.delete_definition(definition)
     if plan.gallery is not None:
-        ports.gallery.delete_gallery(plan.gallery)
+        context.gallery.delete_gallery(plan.gallery)
 
 
-def purge_expired(definition: DefinitionName, ports: Ports) -> list[VersionName]:
+def purge_expired(definition: DefinitionName, context: JobContext) -> list[VersionName]:
     """Remove for good what has been in the bin for longer than its gallery keeps it."""
-    expired = [version.name for version in ports.gallery.expired(definition)]
+    expired = [version.name for version in context.gallery.expired(definition)]
     for name in expired:
-        delete_version(name, ports, permanent=True)
+        delete_version(name, context, permanent=True)
     return expired
 
 
 def apply_retention(
-    definition: DefinitionName, rule: Retention, ports: Ports, *, dry_run: bool = False
+    definition: DefinitionName, rule: Retention, context: JobContext, *, dry_run: bool = False
 ) -> tuple[Sequence[Verdict], Sequence[VersionName]]:
     """Delete what a rule does not keep (into the bin, where there is one), and remove what has been
     in the bin long enough. Returns what became of each version, and what left the bin."""
-    verdicts = ports.gallery.retention(definition, rule)
+    verdicts = context.gallery.retention(definition, rule)
     if dry_run:
-        return verdicts, [version.name for version in ports.gallery.expired(definition)]
+        return verdicts, [version.name for version in context.gallery.expired(definition)]
     for verdict in verdicts:
         if not verdict.reason:
-            delete_version(verdict.version.name, ports)
-    return verdicts, purge_expired(definition, ports)
+            delete_version(verdict.version.name, context)
+    return verdicts, purge_expired(definition, context)

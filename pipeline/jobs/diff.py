@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.data.chunks import leaf_count, leaf_length
+from pipeline.data.chunks import chunk_count, chunk_length
 from pipeline.data.manifest import Cursor, ManifestReader
 from pipeline.errors import NotFound
 from pipeline.guest.sbom import packages_in
@@ -105,13 +105,13 @@ def names(old: Mapping[str, Any], new: Mapping[str, Any]) -> Names:
 
 
 def changed_bytes(old: ManifestReader, new: ManifestReader) -> int:
-    """Bytes in leaves that differ; beyond the shorter disk's end it counts as zero."""
+    """Bytes in chunks that differ; beyond the shorter disk's end it counts as zero."""
     size = max(old.virtual_size, new.virtual_size)
     one, other = Cursor(old), Cursor(new)
     return sum(
-        leaf_length(index, size)
-        for index in range(leaf_count(size))
-        if one.leaf(index) != other.leaf(index)
+        chunk_length(index, size)
+        for index in range(chunk_count(size))
+        if one.chunk(index) != other.chunk(index)
     )
 
 

@@ -10,7 +10,7 @@ from pipeline.guest.profiles import Plan
 from pipeline.guest.survey import Look, look
 from pipeline.jobs.agree import agree
 from pipeline.jobs.boot_check import boot_disks
-from pipeline.jobs.context import Ports
+from pipeline.jobs.context import JobContext
 from pipeline.jobs.files import pinned
 from pipeline.jobs.plan import Action, Preview, preview, running
 from pipeline.jobs.prepare import clean
@@ -25,82 +25,82 @@ from pipeline.sources.supply import supplied
 from pipeline.storage.commit import donated
 
 
-def file_disks(source: DiskSource, ports: Ports) -> list[Disk]:
-    return [recognise(source, ports.images)]
+def file_disks(source: DiskSource, context: JobContext) -> list[Disk]:
+    return [recognise(source, context.images)]
 
 
-def version_disks(version: ImageVersion, ports: Ports) -> list[Disk]:
+def version_disks(version: ImageVersion, context: JobContext) -> list[Disk]:
     """A version's disks, OS disk first, as a zone holds them."""
-    return list(donated(version, find_donor(version, ports.zones)))
+    return list(donated(version, find_donor(version, context.zones)))
 
 
-def check(disks: Sequence[Disk], ports: Ports) -> Look:
+def check(disks: Sequence[Disk], context: JobContext) -> Look:
     """Whether the guest on these disks is generalized, with the evidence; they are only read."""
-    with ports.work.directory() as work:
-        return look(ports.guests, ports.images, disks, work, ports.progress, listed=False)
+    with context.work.directory() as work:
+        return look(context.guests, context.images, disks, work, context.progress, listed=False)
 
 
 def validate_file(
-    source: DiskSource, footer: Callable[[Path], Sequence[str]], ports: Ports
+    source: DiskSource, footer: Callable[[Path], Sequence[str]], context: JobContext
 ) -> tuple[Finding, ...]:
     """Azure's checklist for a file that is to be uploaded. `footer` says what is wrong with a VHD's
     footer."""
-    disk = recognise(source, ports.images)
-    facts = ports.images.inspect(source.path)
+    disk = recognise(source, context.images)
+    facts = context.images.inspect(source.path)
     problems = footer(source.path) if facts.format is ImageFormat.VHD else ()
-    with ports.work.directory() as work:
+    with context.work.directory() as work:
         return validate(
             disk,
-            ports.guests,
-            ports.images,
+            context.guests,
+            context.images,
             work,
-            ports.progress,
+            context.progress,
             file=facts,
             footer_problems=problems,
         )
 
 
-def validate_version(version: ImageVersion, ports: Ports) -> tuple[Finding, ...]:
+def validate_version(version: ImageVersion, context: JobContext) -> tuple[Finding, ...]:
     """Azure's checklist for a version's OS disk, against what its definition declares."""
-    definition = ports.gallery.get_definition(version.name.definition)
-    (disk, *_) = version_disks(version, ports)
-    with ports.work.directory() as work:
+    definition = context.gallery.get_definition(version.name.definition)
+    (disk, *_) = version_disks(version, context)
+    with context.work.directory() as work:
         return validate(
-            disk, ports.guests, ports.images, work, ports.progress, definition=definition
+            disk, context.guests, context.images, work, context.progress, definition=definition
         )
 
 
-def try_generalize(source: DiskSource, plan: Plan, ports: Ports) -> dict[str, Any]:
+def try_generalize(source: DiskSource, plan: Plan, context: JobContext) -> dict[str, Any]:
     """The report of generalizing a disk: it is done, on an overlay that is thrown away."""
-    with pinned(source, ports) as (disk, work):
-        return dict(clean((disk,), plan, work, ports).report)
+    with pinned(source, context) as (disk, work):
+        return dict(clean((disk,), plan, work, context).report)
 
 
-def try_publish(request: PublishRequest, ports: Ports) -> tuple[Preview, Mapping[str, Any]]:
+def try_publish(request: PublishRequest, context: JobContext) -> tuple[Preview, Mapping[str, Any]]:
     """What publishing would do, and the report that the version would have: all of it is done but
     to store what came of it. No number is taken, and nothing is kept but a boot check's console. A
     machine that runs is not captured, so there is no report of it."""
-    found = preview(request, ports)
+    found = preview(request, context)
     if found.action is Action.NOTHING:
-        return found, ports.gallery.report(found.name) or {}
-    version = ports.gallery.try_version(described(request, ports.sources))
+        return found, context.gallery.report(found.name) or {}
+    version = context.gallery.try_version(described(request, context.sources))
     if running(request):
-        ports.progress.warn("the machine is left alone: of its guest nothing was tried")
+        context.progress.warn("the machine is left alone: of its guest nothing was tried")
         return found, {}
     with (
-        ports.work.directory() as work,
-        supplied(request.sources, work, ports.sources) as supply,
+        context.work.directory() as work,
+        supplied(request.sources, work, context.sources) as supply,
     ):
         description = supply.description
-        agree(version, description, request.version.source, ports.gallery)
-        sources = ingest(supply.disks, ports.images)
-        check_limits(version, sources, request, ports)
+        agree(version, description, request.version.source, context.gallery)
+        sources = ingest(supply.disks, context.images)
+        check_limits(version, sources, request, context)
         if is_shallow(version):
             check_lasting(request.sources)
-        with ready(version, supply, sources, request, work, ports) as made:
+        with ready(version, supply, sources, request, work, context) as made:
             report = made.report
             if request.boot_check:
-                booted = boot_disks(version, made.disks, description.nvram, work, ports)
+                booted = boot_disks(version, made.disks, description.nvram, work, context)
                 report = {**report, "boot": booted.document()}
             made.material.pin.verify()
     return found, report

@@ -16,7 +16,7 @@ from pipeline.guest.partitions import PartitionTable, read_partitions
 from pipeline.guest.profiles import Plan
 from pipeline.guest.windows import arm
 from pipeline.jobs import shallow
-from pipeline.jobs.context import Ports
+from pipeline.jobs.context import JobContext
 from pipeline.jobs.prepare import clean
 from pipeline.jobs.replicate import find_donor
 from pipeline.model import ImageVersion
@@ -39,25 +39,25 @@ class Examination:
     evidence: Evidence | None = None
 
 
-def examine(source: DiskSource, ports: Ports, *, deep: bool) -> Examination:
+def examine(source: DiskSource, context: JobContext, *, deep: bool) -> Examination:
     """Look at a file without changing or pinning it. `deep` starts an appliance for the guest."""
-    facts, *below = ports.images.inspect_chain(
+    facts, *below = context.images.inspect_chain(
         [(layer.path, layer.declared) for layer in source.layers]
     )
     unsafe = next((layer for layer in (facts, *below) if layer.refusals), None)
     if unsafe is not None:
         return Examination(unsafe)
-    disk = recognise(source, ports.images)
-    with ports.images.open(disk.chain) as content:
+    disk = recognise(source, context.images)
+    with context.images.open(disk.chain) as content:
         partitions = read_partitions(content, facts.logical_sector_size)
     if not deep:
         return Examination(facts, partitions)
-    with ports.work.directory() as work:
+    with context.work.directory() as work:
         # the appliance sees the disk through an overlay: one explicit node tree for every format
-        overlay = ports.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2")
+        overlay = context.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2")
         with (
-            ports.progress.stage("inspect guest"),
-            ports.guests.session([overlay], writable=False) as session,
+            context.progress.stage("inspect guest"),
+            context.guests.session([overlay], writable=False) as session,
         ):
             guest = session.inspect()
             found = evidence(session, guest)
@@ -65,23 +65,23 @@ def examine(source: DiskSource, ports: Ports, *, deep: bool) -> Examination:
 
 
 @contextmanager
-def pinned(source: DiskSource, ports: Ports) -> Iterator[tuple[Disk, Path]]:
+def pinned(source: DiskSource, context: JobContext) -> Iterator[tuple[Disk, Path]]:
     """One recognised disk held still, and a work directory. Raises SourceChanged at the end when
     it did not hold still."""
-    disk = recognise(source, ports.images)
-    with ports.work.directory() as work, snapshot([disk], work, ports.pins) as (disks, pin):
+    disk = recognise(source, context.images)
+    with context.work.directory() as work, snapshot([disk], work, context.pins) as (disks, pin):
         yield disks[0], work
         pin.verify()
 
 
 def generalize_file(
-    source: DiskSource, plan: Plan, path: Path, format: ImageFormat, ports: Ports
+    source: DiskSource, plan: Plan, path: Path, format: ImageFormat, context: JobContext
 ) -> dict[str, Any]:
     """Write a generalized copy of a disk; returns the report. The source is never written."""
-    with pinned(source, ports) as (disk, work):
-        cleaned = clean((disk,), plan, work, ports)
+    with pinned(source, context) as (disk, work):
+        cleaned = clean((disk,), plan, work, context)
         (result,) = cleaned.disks
-        write(result.chain, path, format, "", ports, result.free)
+        write(result.chain, path, format, "", context, result.free)
     return dict(cleaned.report)
 
 
@@ -98,18 +98,18 @@ def arm_file(
     unattend: bytes | None,
     path: Path,
     format: ImageFormat,
-    ports: Ports,
+    context: JobContext,
     *,
     force: bool = False,
 ) -> Armed:
     """Write a copy of a specialized Windows disk that generalizes itself when it is booted.
     `unattend` is Sysprep's answer file; one without answers is made when it is None."""
     answers = None if unattend is None else arm.check_unattend(unattend)
-    with pinned(source, ports) as (disk, work):
-        overlay = ports.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2")
+    with pinned(source, context) as (disk, work):
+        overlay = context.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2")
         with (
-            ports.progress.stage("arm sysprep"),
-            ports.guests.session([overlay], writable=True) as session,
+            context.progress.stage("arm sysprep"),
+            context.guests.session([overlay], writable=True) as session,
         ):
             facts = session.inspect()
             found = windows_state(session, facts)
@@ -120,16 +120,16 @@ def arm_file(
                 )
             arm.check(found, force=force)
             written = arm.arm(session.mount(), facts.architecture, answers)
-        write(overlay, path, format, "", ports)
+        write(overlay, path, format, "", context)
     return Armed(facts, written)
 
 
 def convert_file(
-    source: DiskSource, path: Path, format: ImageFormat, subformat: str, ports: Ports
+    source: DiskSource, path: Path, format: ImageFormat, subformat: str, context: JobContext
 ) -> None:
     """Write a disk in another format: the same guest-visible bytes (a fixed VHD is padded)."""
-    with pinned(source, ports) as (disk, _):
-        write(disk.chain, path, format, subformat, ports)
+    with pinned(source, context) as (disk, _):
+        write(disk.chain, path, format, subformat, context)
 
 
 def write(
@@ -137,23 +137,25 @@ def write(
     path: Path,
     format: ImageFormat,
     subformat: str,
-    ports: Ports,
+    context: JobContext,
     free: Sequence[Range] = (),
 ) -> None:
     """Write a chain as one file, and tell how much it was."""
-    with ports.images.open(chain, free=free) as content:
+    with context.images.open(chain, free=free) as content:
         total = data_bytes(content.extents())
-    with ports.progress.stage(f"write {path.name}", total) as meter:
-        ports.images.export(chain, path, format, subformat=subformat, free=free)
+    with context.progress.stage(f"write {path.name}", total) as meter:
+        context.images.export(chain, path, format, subformat=subformat, free=free)
         meter.advance(total)
 
 
 @contextmanager
-def hash_file(source: DiskSource, ports: Ports) -> Iterator[tuple[CopyResult, Iterator[Run]]]:
+def hash_file(
+    source: DiskSource, context: JobContext
+) -> Iterator[tuple[CopyResult, Iterator[Run]]]:
     """The digests of a disk: its root, and its chunks as the manifest's runs."""
-    with pinned(source, ports) as (disk, work):
+    with pinned(source, context) as (disk, work):
         manifest = work / "manifest"
-        result = hash_disk(disk, manifest, ports.images, ports.progress)
+        result = hash_disk(disk, manifest, context.images, context.progress)
         with manifest.open("rb") as file:
             yield result, ManifestReader(file).runs()
 
@@ -164,16 +166,16 @@ def export_version(
     path: Path,
     format: ImageFormat,
     subformat: str,
-    ports: Ports,
+    context: JobContext,
 ) -> None:
     """Write one disk of a version as a stand-alone file."""
     disk = next((disk for disk in version.disks if disk.lun == lun), None)
     if disk is None:
         luns = ", ".join(disk_name(disk.lun) for disk in version.disks)
         raise NotFound(f"{version.name} has no disk {disk_name(lun)}", hint=f"it has: {luns}")
-    zone = find_donor(version, ports.zones)
+    zone = find_donor(version, context.zones)
     if shallow.is_shallow(version):
-        shallow.check_sources(version, ports.pins)
+        shallow.check_sources(version, context.pins)
         chain = shallow.replica_chain(version, lun, zone)
     else:
         base = zone.find_base(disk.digest)
@@ -181,4 +183,4 @@ def export_version(
             hint = "galleria verify"
             raise NotFound(f"the base {disk.digest} of {version.name} is gone", hint=hint)
         chain = base.chain
-    write(chain, path, format, subformat, ports)
+    write(chain, path, format, subformat, context)

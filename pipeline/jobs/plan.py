@@ -11,7 +11,7 @@ from pipeline.data.extents import data_bytes
 from pipeline.errors import NotFound
 from pipeline.gallery import rules
 from pipeline.gallery.service import GalleryService
-from pipeline.jobs.context import Ports
+from pipeline.jobs.context import JobContext
 from pipeline.jobs.request import PublishRequest, described
 from pipeline.model import (
     ImageDefinition,
@@ -77,17 +77,17 @@ class Preview:
     regions: tuple[RegionPreview, ...]
 
 
-def preview(request: PublishRequest, ports: Ports) -> Preview:
+def preview(request: PublishRequest, context: JobContext) -> Preview:
     """Check everything that `publish` checks before it writes. Raises what it would raise."""
-    wanted = described(request, ports.sources)
-    definition = ports.gallery.get_definition(wanted.name.definition)
-    targets = _targets(wanted, definition, ports)
-    old = find_version(wanted.name, ports.gallery)
+    wanted = described(request, context.sources)
+    definition = context.gallery.get_definition(wanted.name.definition)
+    targets = _targets(wanted, definition, context)
+    old = find_version(wanted.name, context.gallery)
     live = running(request)
-    action = judge(old, wanted.fingerprint, ports.gallery)
-    disks = _running(live, wanted, ports) if live else _opened(request, wanted, ports)
+    action = judge(old, wanted.fingerprint, context.gallery)
+    disks = _running(live, wanted, context) if live else _opened(request, wanted, context)
     generalized = definition.os_state is OsState.GENERALIZED and wanted.generalize is not False
-    regions = _regions(wanted, targets, old, ports)
+    regions = _regions(wanted, targets, old, context)
     return Preview(wanted.name, action, generalized, disks, regions)
 
 
@@ -96,9 +96,11 @@ def running(request: PublishRequest) -> QemuSource | None:
     return next((item for item in request.sources if isinstance(item, QemuSource)), None)
 
 
-def _running(source: QemuSource, wanted: VersionRequest, ports: Ports) -> tuple[DiskPreview, ...]:
+def _running(
+    source: QemuSource, wanted: VersionRequest, context: JobContext
+) -> tuple[DiskPreview, ...]:
     """A running machine's disks, by its own account."""
-    facts = ports.sources.look(source)
+    facts = context.sources.look(source)
     rules.caching(wanted.host_caching, [disk.lun for disk in facts.disks])
     found = []
     for disk in facts.disks:
@@ -110,15 +112,18 @@ def _running(source: QemuSource, wanted: VersionRequest, ports: Ports) -> tuple[
 
 
 def _opened(
-    request: PublishRequest, wanted: VersionRequest, ports: Ports
+    request: PublishRequest, wanted: VersionRequest, context: JobContext
 ) -> tuple[DiskPreview, ...]:
     disks = []
-    with ports.work.directory() as work, supplied(request.sources, work, ports.sources) as supply:
-        found = ingest(supply.disks, ports.images)
+    with (
+        context.work.directory() as work,
+        supplied(request.sources, work, context.sources) as supply,
+    ):
+        found = ingest(supply.disks, context.images)
         rules.caching(wanted.host_caching, [disk.lun for disk in found])
         for disk in found:
             rules.disk_limit(disk.virtual_size, wanted.replication_mode, disk.name)
-            with ports.images.open(disk.chain) as source:
+            with context.images.open(disk.chain) as source:
                 amount = data_bytes(source.extents())
             top = disk.chain[0]
             disks.append(DiskPreview(disk.name, top.path, top.format, disk.virtual_size, amount))
@@ -162,12 +167,12 @@ def next_patch(
 
 
 def _targets(
-    wanted: VersionRequest, definition: ImageDefinition, ports: Ports
+    wanted: VersionRequest, definition: ImageDefinition, context: JobContext
 ) -> tuple[TargetRegion, ...]:
     rules.version_request(wanted, definition, datetime.now(UTC))
     known = [
         Region(name, storage_types([zone.premium for zone in zones]))
-        for name, zones in ports.zones.items()
+        for name, zones in context.zones.items()
     ]
     location = rules.known_region(wanted.location or definition.location, known)
     return rules.targets(
@@ -185,16 +190,16 @@ def _regions(
     wanted: VersionRequest,
     targets: tuple[TargetRegion, ...],
     old: ImageVersion | None,
-    ports: Ports,
+    context: JobContext,
 ) -> tuple[RegionPreview, ...]:
-    parents = ports.gallery.parents_of(wanted.name)
+    parents = context.gallery.parents_of(wanted.name)
     places = place(
         targets,
         parents,
-        ports.zones,
+        context.zones,
         replica_count=wanted.replica_count,
         key="" if old is None else old.zone_key,
-        zrs_same_filesystem=ports.zrs_same_filesystem,
+        zrs_same_filesystem=context.zrs_same_filesystem,
     )
     return tuple(
         RegionPreview(

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.azure.guest import guest_findings
-from pipeline.azure.validate import findings, insist
+from pipeline.azure.validate import findings, require_passed
 from pipeline.guest.generalize import generalize
 from pipeline.guest.partitions import PartitionTable
 from pipeline.guest.profiles import Plan
-from pipeline.guest.survey import Look, admit, untouched
-from pipeline.jobs.context import Ports
+from pipeline.guest.survey import Look, check_os_state, untouched
+from pipeline.jobs.context import JobContext
 from pipeline.model import ImageDefinition
 from pipeline.ports import Chain, GuestSession
 from pipeline.ports.sources import Supply
@@ -20,7 +20,7 @@ from pipeline.sources.ingest import Disk
 
 
 @dataclass(frozen=True, slots=True)
-class Guarding:
+class PublishPolicy:
     """What a guest has to pass: it has to be what the definition says, unless `force`, which
     records that it is not; `azure`: it has to pass the checks for Azure."""
 
@@ -54,12 +54,12 @@ class Started:
             yield self.appliance
 
 
-def start(disks: Sequence[Disk], work: Path, ports: Ports, stack: ExitStack) -> Started:
+def start(disks: Sequence[Disk], work: Path, context: JobContext, stack: ExitStack) -> Started:
     overlays = tuple(
-        ports.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2") for disk in disks
+        context.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2") for disk in disks
     )
     return Started(
-        overlays, stack.enter_context(ports.guests.session(overlays, writable=True)), stack
+        overlays, stack.enter_context(context.guests.session(overlays, writable=True)), stack
     )
 
 
@@ -67,7 +67,7 @@ def clean(
     disks: tuple[Disk, ...],
     plan: Plan | None,
     work: Path,
-    ports: Ports,
+    context: JobContext,
     *,
     started: Started | None = None,
     done: bool = False,
@@ -78,11 +78,11 @@ def clean(
     it has been before."""
     check = guest_findings if azure else None
     if plan is None:
-        seen = untouched(disks, work, ports.guests, ports.images, ports.progress, check=check)
+        seen = untouched(disks, work, context.guests, context.images, context.progress, check=check)
         return Cleaned(disks, {"generalized": done, **seen.document()}, seen)
     with ExitStack() as stack:
-        begun = started or start(disks, work, ports, stack)
-        result = generalize(begun, begun.overlays, plan, ports.progress, check=check)
+        begun = started or start(disks, work, context, stack)
+        result = generalize(begun, begun.overlays, plan, context.progress, check=check)
     cleaned = tuple(
         replace(disk, chain=chain, free=free)
         for disk, chain, free in zip(disks, begun.overlays, result.free, strict=True)
@@ -95,9 +95,9 @@ def prepare(
     table: PartitionTable,
     plan: Plan | None,
     supply: Supply,
-    guarding: Guarding,
+    policy: PublishPolicy,
     work: Path,
-    ports: Ports,
+    context: JobContext,
     *,
     started: Started | None = None,
 ) -> tuple[tuple[Disk, ...], Mapping[str, Any]]:
@@ -105,14 +105,16 @@ def prepare(
     is not what the definition declares, and StageFailed for one that Azure would not take.
 
     Disks that stay as they were stored are not looked at again: what was found then is still so."""
-    if plan is None and supply.report and supply.stored and not guarding.azure:
+    if plan is None and supply.report and supply.stored and not policy.azure:
         found = supply.report
     else:
         done = supply.generalized
-        azure = guarding.azure
-        cleaned = clean(disks, plan, work, ports, started=started, done=done, azure=azure)
+        azure = policy.azure
+        cleaned = clean(disks, plan, work, context, started=started, done=done, azure=azure)
         disks, found = cleaned.disks, cleaned.report
-        if guarding.azure:
-            checks = findings(disks[0].virtual_size, table, cleaned.seen, guarding.definition)
-            found = insist(checks, found, ports.progress)
-    return disks, admit(found, guarding.definition.os_state, ports.progress, force=guarding.force)
+        if policy.azure:
+            checks = findings(disks[0].virtual_size, table, cleaned.seen, policy.definition)
+            found = require_passed(checks, found, context.progress)
+    return disks, check_os_state(
+        found, policy.definition.os_state, context.progress, force=policy.force
+    )

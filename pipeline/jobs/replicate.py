@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import Conflict, GalleriaError, NotFound, PartiallyReplicated, undone_by
 from pipeline.gallery.documents import encode
-from pipeline.jobs.context import Ports
+from pipeline.jobs.context import JobContext
 from pipeline.jobs.retry import DELAYS, pause, transient
 from pipeline.jobs.shallow import needed_files
 from pipeline.model import ImageVersion, ReplicationState, TargetRegion
@@ -28,49 +28,51 @@ from pipeline.storage.status import RegionMeter
 
 
 def replicate_version(
-    name: VersionName, targets: Sequence[TargetRegion], ports: Ports, *, retry: bool = False
+    name: VersionName, targets: Sequence[TargetRegion], context: JobContext, *, retry: bool = False
 ) -> ImageVersion:
     """Add regions to a published version, or make failed ones again: from a region that has it,
     never from the source. `retry` goes on trying, ever more slowly, what may pass by itself."""
-    with ports.work.directory() as work:
-        version = ports.gallery.begin_replication(name, targets)
-        with given_back(version, ports):
-            version = replicate_missing(version, work, ports, DELAYS if retry else ())
-            version = ports.gallery.finish_version(version)
+    with context.work.directory() as work:
+        version = context.gallery.begin_replication(name, targets)
+        with given_back(version, context):
+            version = replicate_missing(version, work, context, DELAYS if retry else ())
+            version = context.gallery.finish_version(version)
     return complete(version)
 
 
 def replicate_missing(
-    version: ImageVersion, work: Path, ports: Ports, delays: Sequence[float] = ()
+    version: ImageVersion, work: Path, context: JobContext, delays: Sequence[float] = ()
 ) -> ImageVersion:
     """Every region of an owned version that is not Completed, from the bases of one that is.
     Regions that fail for a passing reason are tried again after each of `delays` (seconds)."""
     missing = [t.name for t in version.target_regions if not version.is_completed_in(t.name)]
-    places = placed(version, missing, ports)
+    places = placed(version, missing, context)
     waits = iter(delays)
-    with held(sinks(places), ports):
+    with held(sinks(places), context):
         while places:
-            outcome = replicate_once(version, places, work, ports)
+            outcome = replicate_once(version, places, work, context)
             again = {name: error for name, error in outcome.errors.items() if transient(error)}
             delay = next(waits, None) if again else None
             if delay is None:
                 return settled(outcome, places)
-            version = record_failures(outcome.version, outcome.errors, ports.gallery)
-            pause(delay, again, ports.progress)
+            version = record_failures(outcome.version, outcome.errors, context.gallery)
+            pause(delay, again, context.progress)
             places = {name: places[name] for name in again}
     return version
 
 
-def replicate_once(version: ImageVersion, places: Places, work: Path, ports: Ports) -> Outcome:
+def replicate_once(
+    version: ImageVersion, places: Places, work: Path, context: JobContext
+) -> Outcome:
     """One attempt at these regions, in one read of a donor's bases."""
-    donor = find_donor(version, ports.zones)
-    advance = region_meter(version, places, donated(version, donor), ports)
+    donor = find_donor(version, context.zones)
+    advance = region_meter(version, places, donated(version, donor), context)
     try:
         stored = replicate_from_donor(
-            version, places, donor, work, ports.images, ports.progress, advance
+            version, places, donor, work, context.images, context.progress, advance
         )
-        record = zone_record(version, ports, donor.find_nvram(version.zone_key))
-        return replicate(version, record, stored, places, ports.gallery)
+        record = zone_record(version, context, donor.find_nvram(version.zone_key))
+        return replicate(version, record, stored, places, context.gallery)
     except (OSError, GalleriaError) as error:
         if not transient(error):
             raise
@@ -85,36 +87,39 @@ def settled(outcome: Outcome, places: Places) -> ImageVersion:
 
 
 def placed(
-    version: ImageVersion, regions: Iterable[str], ports: Ports, parents: Parents | None = None
+    version: ImageVersion,
+    regions: Iterable[str],
+    context: JobContext,
+    parents: Parents | None = None,
 ) -> Places:
     """Where an owned version is stored, or is to be, in these of its regions: if it can be where
     one of `parents` is (None: an older version)."""
     return place(
         [target for name in regions if (target := version.target(name)) is not None],
-        ports.gallery.parents_of(version.name) if parents is None else parents,
-        ports.zones,
+        context.gallery.parents_of(version.name) if parents is None else parents,
+        context.zones,
         replica_count=version.replica_count,
         key=version.zone_key,
-        zrs_same_filesystem=ports.zrs_same_filesystem,
+        zrs_same_filesystem=context.zrs_same_filesystem,
     )
 
 
 def region_meter(
-    version: ImageVersion, places: Places, disks: Sequence[Disk], ports: Ports
+    version: ImageVersion, places: Places, disks: Sequence[Disk], context: JobContext
 ) -> Callable[[int], None]:
     """What is told the bytes that these regions get."""
-    total = sum(measure(disks, ports.images).values())
-    return RegionMeter(version, tuple(places), total, ports.gallery).advance
+    total = sum(measure(disks, context.images).values())
+    return RegionMeter(version, tuple(places), total, context.gallery).advance
 
 
-def zone_record(version: ImageVersion, ports: Ports, nvram: bytes | None) -> VersionRecord:
+def zone_record(version: ImageVersion, context: JobContext, nvram: bytes | None) -> VersionRecord:
     """What each zone keeps beside the bytes: enough to rebuild the catalog from."""
-    definition = ports.gallery.get_definition(version.name.definition)
+    definition = context.gallery.get_definition(version.name.definition)
     document = {
-        "gallery": encode(ports.gallery.get_gallery(definition.name.gallery)),
+        "gallery": encode(context.gallery.get_gallery(definition.name.gallery)),
         "definition": encode(definition),
         "version": encode(version),
-        "report": ports.gallery.report(version.name),
+        "report": context.gallery.report(version.name),
     }
     return VersionRecord(version.zone_key, document, nvram)
 
@@ -147,30 +152,34 @@ def find_donor(version: ImageVersion, zones: Zones) -> Zone:
 
 
 @contextmanager
-def held(zones: Mapping[str, Zone], ports: Ports, keep: Iterable[str] = ()) -> Iterator[None]:
+def held(
+    zones: Mapping[str, Zone], context: JobContext, keep: Iterable[str] = ()
+) -> Iterator[None]:
     """Zones in which bases are safe until versions use them. What killed runs left is removed
     first, but for the bases `keep`, and what this one stored in vain at the end."""
-    collect(zones, ports, keep)
-    with undone_by(partial(collect, zones, ports)), ExitStack() as stack:
+    garbage_collect(zones, context, keep)
+    with undone_by(partial(garbage_collect, zones, context)), ExitStack() as stack:
         for zone in zones.values():
             stack.enter_context(zone.hold())
         yield
-    collect(zones, ports)
+    garbage_collect(zones, context)
 
 
-def collect(zones: Mapping[str, Zone], ports: Ports, also: Iterable[str] = ()) -> None:
+def garbage_collect(
+    zones: Mapping[str, Zone], context: JobContext, also: Iterable[str] = ()
+) -> None:
     """Remove the bases that nobody needs; those of deployed disks stay, and those in `also`."""
-    deployed = (disk for item in ports.gallery.list_deployments() for disk in item.disks)
+    deployed = (disk for item in context.gallery.list_deployments() for disk in item.disks)
     keep = {disk.digest for disk in deployed if disk.digest}  # a shallow one leans on no base
     keep.update(also)
-    files = needed_files(ports.zones) if zones else set()
+    files = needed_files(context.zones) if zones else set()
     for zone in zones.values():
         with suppress(Conflict):  # another job writes to the zone: the next run collects
-            zone.collect(keep, files)
+            zone.garbage_collect(keep, files)
 
 
 @contextmanager
-def given_back(version: ImageVersion, ports: Ports) -> Iterator[None]:
+def given_back(version: ImageVersion, context: JobContext) -> Iterator[None]:
     """A publication that fails before its first region is Completed leaves its number free, and
     nothing in the zones."""
     try:
@@ -179,18 +188,18 @@ def given_back(version: ImageVersion, ports: Ports) -> Iterator[None]:
         # when another process has taken the version over meanwhile, it is no longer ours to end;
         # what can't be undone now is undone by the run that takes it over: the first error counts
         with suppress(GalleriaError, OSError):
-            undo(version, ports)
-            ports.gallery.abandon_version(version, str(error) or type(error).__name__)
+            undo(version, context)
+            context.gallery.abandon_version(version, str(error) or type(error).__name__)
         raise
 
 
-def undo(version: ImageVersion, ports: Ports) -> None:
+def undo(version: ImageVersion, context: JobContext) -> None:
     """Take away what zones hold of a version that is Completed nowhere."""
-    current = ports.gallery.get_version(version.name)
+    current = context.gallery.get_version(version.name)
     if current.attempt != version.attempt or current.completed_regions:
         return
-    zones = {sink_name(zone): zone for zones in ports.zones.values() for zone in zones}
+    zones = {sink_name(zone): zone for zones in context.zones.values() for zone in zones}
     held = {key: zone for key, zone in zones.items() if zone.find_version(version.zone_key)}
     for zone in held.values():
         zone.remove_version(version.zone_key)
-    collect(held, ports)
+    garbage_collect(held, context)

@@ -14,8 +14,8 @@ from pipeline.guest.partitions import PartitionTable
 from pipeline.guest.profiles import Plan
 from pipeline.jobs.agree import agree_with_disks, partition_table
 from pipeline.jobs.boot_check import check_bootable
-from pipeline.jobs.context import Ports
-from pipeline.jobs.prepare import Guarding, prepare, start
+from pipeline.jobs.context import JobContext
+from pipeline.jobs.prepare import PublishPolicy, prepare, start
 from pipeline.jobs.replicate import (
     placed,
 )
@@ -79,30 +79,30 @@ def ready(
     sources: tuple[Disk, ...],
     request: PublishRequest,
     work: Path,
-    ports: Ports,
+    context: JobContext,
 ) -> Iterator[Ready]:
     """Everything up to the first byte that is stored: the sources held still, every check made, the
     guest generalized on an overlay. A dry run ends here."""
     plan = request.plan if version.generalized and not supply.generalized else None
-    with snapshot(sources, work, ports.pins) as (disks, pin), ExitStack() as stack:
+    with snapshot(sources, work, context.pins) as (disks, pin), ExitStack() as stack:
         if request.boot_check:
-            check_bootable(version, supply.description.nvram, ports)
+            check_bootable(version, supply.description.nvram, context)
         # the appliance boots while everything else is looked at
-        started = None if plan is None else start(disks, work, ports, stack)
-        table = partition_table(disks, ports.images)
-        confirm(version, table, {}, supply, request, ports)
+        started = None if plan is None else start(disks, work, context, stack)
+        table = partition_table(disks, context.images)
+        confirm(version, table, {}, supply, request, context)
         known = supply.stored if plan is None else {}
         parents: Parents = {lun: (digest,) for lun, digest in known.items()}
-        parents = parents or ports.gallery.parents_of(version.name)
-        places = placed(version, first_regions(version, request.wait), ports, parents)
+        parents = parents or context.gallery.parents_of(version.name)
+        places = placed(version, first_regions(version, request.wait), context, parents)
         material = Material(disks, pin, known, parents, places)
         if request.preflight:
-            with ports.timed("estimate space"):
-                check_room(material, ports.zones, ports.images, ports.work)
-        definition = ports.gallery.get_definition(version.name.definition)
-        guarding = Guarding(definition, request.force, request.validate)
-        disks, report = prepare(disks, table, plan, supply, guarding, work, ports, started=started)
-        unverified = confirm(version, table, report, supply, request, ports)
+            with context.timed("estimate space"):
+                check_room(material, context.zones, context.images, context.work)
+        definition = context.gallery.get_definition(version.name.definition)
+        policy = PublishPolicy(definition, request.force, request.validate)
+        disks, report = prepare(disks, table, plan, supply, policy, work, context, started=started)
+        unverified = confirm(version, table, report, supply, request, context)
         yield Ready(replace(material, disks=disks), report, unverified)
 
 
@@ -143,16 +143,16 @@ def confirm(
     report: Mapping[str, Any],
     supply: Supply,
     request: PublishRequest,
-    ports: Ports,
+    context: JobContext,
 ) -> tuple[str, ...]:
     """Compare the definition with what is known of the OS disk; what could not be compared."""
     declared, description = request.version.source, supply.description
-    return agree_with_disks(version, table, report, description, declared, ports.gallery)
+    return agree_with_disks(version, table, report, description, declared, context.gallery)
 
 
 def check_limits(
-    version: ImageVersion, disks: Sequence[Disk], request: PublishRequest, ports: Ports
+    version: ImageVersion, disks: Sequence[Disk], request: PublishRequest, context: JobContext
 ) -> None:
     rules.caching(request.version.host_caching, [disk.lun for disk in disks])
     for disk in disks:
-        ports.gallery.check_disk(version, disk.virtual_size, disk.name)
+        context.gallery.check_disk(version, disk.virtual_size, disk.name)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.errors import Conflict, Refused, SourceChanged
 from pipeline.model import (
-    DiskSource,
+    DiskProvenance,
     ImageDisk,
     ImageVersion,
     RegionResult,
@@ -26,8 +26,8 @@ from pipeline.ports import (
     ImageFormat,
     Images,
     Layer,
-    Leaning,
     Pins,
+    ShallowDisk,
     VersionRecord,
     Zone,
 )
@@ -86,12 +86,12 @@ def zero_free(disks: Sequence[Disk], images: Images) -> None:
             images.zero(disk.chain, disk.free)
 
 
-def leaning_disks(
+def shallow_disks(
     sources: Sequence[Disk], cleaned: Sequence[Disk], *, edited: bool
-) -> list[Leaning]:
+) -> list[ShallowDisk]:
     """The disks as a zone takes them: the source's own files, under the edits if there are any."""
     return [
-        Leaning(
+        ShallowDisk(
             source.lun,
             source.chain,
             source.virtual_size,
@@ -107,15 +107,19 @@ def image_disks(disks: Sequence[Disk], files: Fingerprints) -> list[ImageDisk]:
             disk.lun,
             "",
             disk.virtual_size,
-            DiskSource(str(disk.chain[0].path), disk.chain[0].format.value, files=files[disk.lun]),
+            DiskProvenance(
+                str(disk.chain[0].path), disk.chain[0].format.value, files=files[disk.lun]
+            ),
         )
         for disk in disks
     ]
 
 
-def publish_leaning(record: VersionRecord, disks: Sequence[Leaning], zone: Zone) -> RegionStatus:
+def publish_shallow(
+    record: VersionRecord, disks: Sequence[ShallowDisk], zone: Zone
+) -> RegionStatus:
     """Make the one replica; its region's status."""
-    made = zone.publish_leaning(record, disks)
+    made = zone.publish_shallow(record, disks)
     result = RegionResult(
         replicas=replica_documents([(zone, made)]), methods=tuple("shallow" for _ in disks)
     )
@@ -167,7 +171,7 @@ def replica_chain(version: ImageVersion, lun: int | None, zone: Zone) -> Chain:
 
 def needed_files(zones: Zones) -> set[Path]:
     """Every file that a shallow version in any zone of this host leans on."""
-    return {path for listed in zones.values() for zone in listed for path in zone.leans_on()}
+    return {path for listed in zones.values() for zone in listed for path in zone.backing_files()}
 
 
 def refuse_needed(paths: Iterable[Path], zones: Zones, what: str) -> None:

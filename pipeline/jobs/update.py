@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.gallery.rules import VersionChange
-from pipeline.jobs.context import Ports
+from pipeline.jobs.context import JobContext
 from pipeline.jobs.delete import remove_data
 from pipeline.jobs.replicate import complete, given_back, replicate_missing
 from pipeline.model import ImageVersion, RegionStatus
@@ -15,29 +15,29 @@ from pipeline.storage.commit import replica_documents
 from pipeline.storage.placement import Share, placed_again
 
 
-def update_version(name: VersionName, change: VersionChange, ports: Ports) -> ImageVersion:
+def update_version(name: VersionName, change: VersionChange, context: JobContext) -> ImageVersion:
     """Change what may be changed, and make it so in the zones. Raises PartiallyReplicated when a
     region failed; running it again goes on."""
-    version = ports.gallery.begin_update(name, change)
+    version = context.gallery.begin_update(name, change)
     if version.owner is None:  # nothing to do in the zones
         return version
-    with ports.work.directory() as work, given_back(version, ports):
-        version = leave_regions(version, ports)
-        version = resize_regions(version, ports)
-        version = replicate_missing(version, work, ports)
-        version = ports.gallery.finish_version(version)
+    with context.work.directory() as work, given_back(version, context):
+        version = leave_regions(version, context)
+        version = resize_regions(version, context)
+        version = replicate_missing(version, work, context)
+        version = context.gallery.finish_version(version)
     return complete(version)
 
 
-def leave_regions(version: ImageVersion, ports: Ports) -> ImageVersion:
+def leave_regions(version: ImageVersion, context: JobContext) -> ImageVersion:
     """Remove the data of regions that the version was taken out of."""
     for region in version.leaving:
-        remove_data(version, [region], ports)
-        version = ports.gallery.region_left(version, region)
+        remove_data(version, [region], context)
+        version = context.gallery.region_left(version, region)
     return version
 
 
-def resize_regions(version: ImageVersion, ports: Ports) -> ImageVersion:
+def resize_regions(version: ImageVersion, context: JobContext) -> ImageVersion:
     """Give each Completed region the number of replicas that is wanted there."""
     for status in version.regions:
         target = version.target(status.region)
@@ -48,11 +48,11 @@ def resize_regions(version: ImageVersion, ports: Ports) -> ImageVersion:
             and not target.additional_replica_sets
         ):
             continue
-        zones = ports.zones.get(status.region, ())
+        zones = context.zones.get(status.region, ())
         holding = [zone for zone in zones if zone.find_version(version.zone_key) is not None]
         shares = placed_again(target, version.replica_count, holding)
         if not _as_wanted(version, status, shares):
-            version = ports.gallery.set_regions(version, resize(version, status, shares))
+            version = context.gallery.set_regions(version, resize(version, status, shares))
     return version
 
 

@@ -14,7 +14,7 @@ from pipeline.model.definitions import (
     ResourceRange,
 )
 from pipeline.model.deployments import DeployedDisk, Deployment, ImageShape, OsProfile, ScaleSet
-from pipeline.model.disks import DiskSource, ImageDisk, Origin, SourceFile
+from pipeline.model.disks import DiskProvenance, ImageDisk, Origin, SourceFile
 from pipeline.model.galleries import (
     Gallery,
     Region,
@@ -62,7 +62,7 @@ __all__ = [
     "DeployedDisk",
     "Deployment",
     "Disallowed",
-    "DiskSource",
+    "DiskProvenance",
     "Feature",
     "Gallery",
     "HostCaching",

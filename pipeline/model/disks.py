@@ -31,7 +31,7 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True)
-class DiskSource:
+class DiskProvenance:
     """Where a disk's content came from: the path that it was read from, the format found in it, and
     what it is a copy of. `files` are what a shallow version's disk leans on, top first."""
 
@@ -49,5 +49,5 @@ class ImageDisk:
     lun: int | None
     digest: str
     virtual_size: int
-    source: DiskSource
+    source: DiskProvenance
     host_caching: HostCaching | None = None  # what VMs made from it use; None: as the host likes

@@ -20,9 +20,9 @@ from pipeline.ports.host import Meter, Progress, TransferStats, Work
 from pipeline.ports.images import Chain, ImageFacts, Images, Layer, Pin, Pins, Sink, Source
 from pipeline.ports.zones import (
     BaseStaging,
-    Leaning,
     Replica,
     ReplicaDisk,
+    ShallowDisk,
     StoredBase,
     VersionRecord,
     Zone,
@@ -41,7 +41,6 @@ __all__ = [
     "ImageFormat",
     "Images",
     "Layer",
-    "Leaning",
     "Meter",
     "Package",
     "Pin",
@@ -49,6 +48,7 @@ __all__ = [
     "Progress",
     "Replica",
     "ReplicaDisk",
+    "ShallowDisk",
     "Sink",
     "Source",
     "StoredBase",

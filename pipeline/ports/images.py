@@ -15,7 +15,7 @@ from pipeline.ports.extents import Extent, Range
 class Layer:
     """One image file of a disk. `snapshot` names a qcow2 internal snapshot to read instead of the
     present. `original` is another file with the same bytes, of which more may be in memory: data is
-    read from it (`Pin.warm`)."""
+    read from it (`Pin.page_cached`)."""
 
     path: Path
     format: ImageFormat
@@ -152,17 +152,17 @@ class Pin(Protocol):
     method: str  # "reflink" or "lease"
 
     @property
-    def steady(self) -> bool:
+    def detects_changes(self) -> bool:
         """Whether `verify` notices every change: what was read before it passes is what the files
         hold. False when it may miss one."""
         ...
 
-    def warm(self, chain: Chain) -> Chain:
+    def page_cached(self, chain: Chain) -> Chain:
         """The same disk, read from the files that were cloned: a clone has nothing in memory. What
-        was read so counts only if they are `undisturbed` afterwards."""
+        was read so counts only if they are `unchanged` afterwards."""
         ...
 
-    def undisturbed(self) -> bool:
+    def unchanged(self) -> bool:
         """Whether the files that were cloned are still what the clones are."""
         ...
 

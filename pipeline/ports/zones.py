@@ -69,7 +69,7 @@ class VersionRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Leaning:
+class ShallowDisk:
     """A disk of a shallow version: it stays in the source's files (`chain`), under an overlay.
     `overlay` is one that holds edits already; it is copied."""
 
@@ -119,7 +119,7 @@ class Zone(Protocol):
         begin with nothing."""
         ...
 
-    def take_over(self, base: StoredBase) -> StoredBase | None:
+    def clone_base_from(self, base: StoredBase) -> StoredBase | None:
         """Take over a base of another zone: as a clone, without moving a byte of it, or, of a
         delta, with only its own bytes. None where neither can be: other file systems, or one that
         does not clone; no parent of the delta here."""
@@ -134,8 +134,8 @@ class Zone(Protocol):
         returned, with that number of replicas. None at all keeps the bases here."""
         ...
 
-    def publish_leaning(
-        self, record: VersionRecord, disks: Sequence[Leaning]
+    def publish_shallow(
+        self, record: VersionRecord, disks: Sequence[ShallowDisk]
     ) -> tuple[Replica, ...]:
         """Commit a shallow version: one replica, of overlays on the source's files."""
         ...
@@ -151,7 +151,7 @@ class Zone(Protocol):
         """The document of a version's record."""
         ...
 
-    def leans_on(self) -> set[Path]:
+    def backing_files(self) -> set[Path]:
         """The files outside of the zone that its shallow versions need."""
         ...
 
@@ -162,10 +162,10 @@ class Zone(Protocol):
 
     def remove_version(self, key: str) -> None: ...
     def hold(self) -> AbstractContextManager[None]:
-        """Keep `collect` out while bases are stored and not yet used by a version."""
+        """Keep `garbage_collect` out while bases are stored and not yet used by a version."""
         ...
 
-    def collect(self, keep: Iterable[str], files: Iterable[Path] = ()) -> list[str]:
+    def garbage_collect(self, keep: Iterable[str], files: Iterable[Path] = ()) -> list[str]:
         """Remove the bases that nobody needs: not in `keep`, without any of `files`, not used by a
         version here, not the parent of one that stays. Raises Busy while another job holds the
         zone."""

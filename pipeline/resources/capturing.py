@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.jobs.context import JobContext
 from pipeline.model import Origin
 from pipeline.model.resource_names import ResourceName
 from pipeline.model.resources import CreateOption, CreationData, Snapshot
@@ -13,7 +14,7 @@ from pipeline.ports.machines import Capture, CaptureRequest, DiskPlan, MachineDi
 from pipeline.ports.sources import Supply
 from pipeline.resources.opening import chain_files, find_base, tell
 from pipeline.resources.snapshots import Properties, blank, create_snapshot, digests, family_id
-from pipeline.resources.storing import Keeper, home, store_resource, taken_back
+from pipeline.resources.storing import home, store_resource, taken_back
 from pipeline.sources.ingest import disk_name
 from pipeline.storage.placement import Parents
 
@@ -22,20 +23,20 @@ def create_snapshots(
     name: ResourceName,
     source: AnySource,
     properties: Properties,
-    keeper: Keeper,
+    context: JobContext,
     *,
     incremental: bool = False,
 ) -> list[Snapshot]:
     """Keep one point in time of whatever a user names. Of a VM that does not run: a snapshot for
     each of its disks, named as those of a running one."""
     if isinstance(source, DiskKinds):
-        return [create_snapshot(name, source, properties, keeper, incremental=incremental)]
+        return [create_snapshot(name, source, properties, context, incremental=incremental)]
     if isinstance(source, QemuSource):
-        return create_machine_snapshots(name, source, properties, keeper, incremental=incremental)
-    with keeper.ports.work.directory() as work, keeper.ports.sources.open(source, work) as supply:
+        return create_machine_snapshots(name, source, properties, context, incremental=incremental)
+    with context.work.directory() as work, context.sources.open(source, work) as supply:
         return [
             create_snapshot(
-                suffixed(name, disk.lun), disk, properties, keeper, incremental=incremental
+                suffixed(name, disk.lun), disk, properties, context, incremental=incremental
             )
             for disk in supply.disks
         ]
@@ -45,17 +46,17 @@ def create_machine_snapshots(
     name: ResourceName,
     source: QemuSource,
     properties: Properties,
-    keeper: Keeper,
+    context: JobContext,
     *,
     incremental: bool = False,
 ) -> list[Snapshot]:
     """Keep one point in time of all disks of a running VM: a snapshot each, the OS disk's under
     `name`, the others' with their LUN behind it. Incremental ones read from the VM what was
     written since the last that was kept of it."""
-    keeper.resources.require_machine()
-    facts = keeper.machines.look(source.socket)
+    context.resources.require_machine()
+    facts = context.machines.look(source.socket)
     begun: list[Snapshot] = []
-    with taken_back(begun, keeper), keeper.ports.work.directory() as work:
+    with taken_back(begun, context), context.work.directory() as work:
         for disk in facts.disks:  # one by one: a name that is taken gives the others back
             creation = CreationData(
                 CreateOption.IMPORT,
@@ -69,29 +70,31 @@ def create_machine_snapshots(
                 incremental=incremental,
                 machine_disk=disk.name,
             )
-            begun.append(keeper.resources.begin(snapshot))
+            begun.append(context.resources.begin(snapshot))
         mark = begun[0].unique_id
         last = [
-            previous(disk, snapshot, keeper) if incremental else None
+            previous(disk, snapshot, context) if incremental else None
             for disk, snapshot in zip(facts.disks, begun, strict=True)
         ]
         request = CaptureRequest(
             source.socket,
             mark,
             tuple(
-                plan(disk, older, snapshot, keeper)
+                plan(disk, older, snapshot, context)
                 for disk, older, snapshot in zip(facts.disks, last, begun, strict=True)
             ),
             source.agent,
             remember=incremental,
         )
-        with keeper.machines.capture(request, keeper.ports.progress) as capture:
-            tell(capture.stall.seconds, capture.stall.reason, keeper.ports.progress)
+        with context.machines.capture(request, context.progress) as capture:
+            tell(capture.stall.seconds, capture.stall.reason, context.progress)
             made = [
-                captured(capture, number, older, replace(snapshot, capture_mark=mark), work, keeper)
+                captured(
+                    capture, number, older, replace(snapshot, capture_mark=mark), work, context
+                )
                 for number, (snapshot, older) in enumerate(zip(begun, last, strict=True))
             ]
-            finished = [keeper.resources.finish(snapshot) for snapshot in made]
+            finished = [context.resources.finish(snapshot) for snapshot in made]
             capture.keep()
         return finished
 
@@ -102,7 +105,7 @@ def captured(
     older: Snapshot | None,
     snapshot: Snapshot,
     work: Path,
-    keeper: Keeper,
+    context: JobContext,
 ) -> Snapshot:
     """Store one captured disk. What was read from the VM is what counts as read."""
     item = capture.disks[number]
@@ -112,7 +115,7 @@ def captured(
     parents: Parents = {None: digests(family)}
     snapshot = replace(snapshot, incremental_snapshot_family_id=family_id(snapshot, family))
     with own_directory(work, number) as directory:
-        made = store_resource(snapshot, supply, parents, None, directory, keeper)
+        made = store_resource(snapshot, supply, parents, None, directory, context)
     return replace(made, bytes_read=item.transferred)
 
 
@@ -132,21 +135,23 @@ def machine_id(facts: MachineFacts, source: QemuSource) -> str:
     return facts.uuid or str(source.socket.absolute())
 
 
-def plan(disk: MachineDisk, older: Snapshot | None, snapshot: Snapshot, keeper: Keeper) -> DiskPlan:
+def plan(
+    disk: MachineDisk, older: Snapshot | None, snapshot: Snapshot, context: JobContext
+) -> DiskPlan:
     if older is None:
         return DiskPlan(disk.name)
-    base = find_base(older.contents[0].digest, keeper.ports.zones, older.id)
+    base = find_base(older.contents[0].digest, context.zones, older.id)
     return DiskPlan(disk.name, older.capture_mark, base.chain)
 
 
-def previous(disk: MachineDisk, snapshot: Snapshot, keeper: Keeper) -> Snapshot | None:
+def previous(disk: MachineDisk, snapshot: Snapshot, context: JobContext) -> Snapshot | None:
     """The newest snapshot since which the machine knows all changes, if its content is here."""
-    for item in keeper.resources.snapshots():
+    for item in context.resources.snapshots():
         if item.capture_mark not in disk.marks or item.machine_disk != disk.name:
             continue
         if item.disk_size_bytes != disk.virtual_size:
             continue
-        zone = home(snapshot.location, {None: digests([item])}, "", keeper.ports)
+        zone = home(snapshot.location, {None: digests([item])}, "", context)
         if zone.find_base(item.contents[0].digest) is not None:
             return item
     return None

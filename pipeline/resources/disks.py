@@ -11,6 +11,8 @@ from pathlib import Path
 from pipeline.data.extents import SECTOR
 from pipeline.errors import Conflict, InvalidParameter, undone_by
 from pipeline.gallery import rules
+from pipeline.gallery.service.resources import as_disk
+from pipeline.jobs.context import JobContext
 from pipeline.jobs.shallow import refuse_needed
 from pipeline.model.resource_names import ResourceName
 from pipeline.model.resources import CreateOption, CreationData, Disk, DiskFile, DiskState
@@ -25,9 +27,14 @@ from pipeline.resources.places import (
     unmark,
     workplace,
 )
-from pipeline.resources.service import as_disk
 from pipeline.resources.snapshots import Properties, at_os, blank, creation_of
-from pipeline.resources.storing import Keeper, document, home, remove, store_resource, taken_back
+from pipeline.resources.storing import (
+    document,
+    home,
+    remove,
+    store_resource,
+    taken_back,
+)
 from pipeline.storage.placement import every_zone
 
 LIMIT = 32 << 40  # bytes, Azure's largest managed disk is 32,767 GiB
@@ -48,7 +55,7 @@ def create_disk(
     name: ResourceName,
     source: DiskOrigin,
     properties: Properties,
-    keeper: Keeper,
+    context: JobContext,
     *,
     virtual_size: int = 0,
     directory: Path | None = None,
@@ -62,44 +69,44 @@ def create_disk(
         )
     if virtual_size % SECTOR or virtual_size > LIMIT:
         raise InvalidParameter(f"a disk can't have {virtual_size} bytes")
-    left = next((item for item in keeper.resources.everything() if item.name == name), None)
-    begun = keeper.resources.begin(
+    left = next((item for item in context.resources.everything() if item.name == name), None)
+    begun = context.resources.begin(
         replace(
             blank(Disk, name, properties),
-            creation_data=origin_of(source, keeper),
+            creation_data=origin_of(source, context),
             disk_size=virtual_size,
             directory=str(directory.absolute()) if directory else "",
         )
     )
-    zones = every_zone(keeper.ports.zones)
+    zones = every_zone(context.zones)
     if isinstance(left, Disk):  # what a killed run began under the name, perhaps elsewhere
         forget_unfinished(left, zones)
-    with taken_back([begun], keeper), undone_by(partial(forget_unfinished, begun, zones)):
+    with taken_back([begun], context), undone_by(partial(forget_unfinished, begun, zones)):
         refuse_taken(begun)
-        made = empty(begun, keeper) if source is None else filled_from(begun, source, keeper)
-        finished = keeper.resources.finish(made)
+        made = empty(begun, context) if source is None else filled_from(begun, source, context)
+        finished = context.resources.finish(made)
     unmark(finished)
     return finished
 
 
-def origin_of(source: DiskOrigin, keeper: Keeper) -> CreationData:
+def origin_of(source: DiskOrigin, context: JobContext) -> CreationData:
     if source is None:
         return CreationData(CreateOption.EMPTY)
     if isinstance(source, VersionDisk):
-        version = keeper.ports.gallery.resolve(source.reference)
+        version = context.gallery.resolve(source.reference)
         return CreationData(
             CreateOption.FROM_IMAGE,
             gallery_image_reference=known_as(version, source.reference),
             source_unique_id=version.uid,
             lun=source.lun,
         )
-    keeper.ports.sources.identity(source)
-    return creation_of(source, keeper)
+    context.sources.identity(source)
+    return creation_of(source, context)
 
 
-def empty(disk: Disk, keeper: Keeper) -> Disk:
+def empty(disk: Disk, context: JobContext) -> Disk:
     """A sparse raw file: all zeros, and no base."""
-    zone = home(disk.location, {}, disk.zone_key, keeper.ports)
+    zone = home(disk.location, {}, disk.zone_key, context)
     target = workplace(disk, zone)
     target.mkdir(parents=True)
     path = target / "os.raw"
@@ -109,15 +116,14 @@ def empty(disk: Disk, keeper: Keeper) -> Disk:
     return replace(disk, file=DiskFile(str(settled(path, disk)), "raw"))
 
 
-def filled_from(disk: Disk, source: DiskKinds | VersionDisk, keeper: Keeper) -> Disk:
-    ports = keeper.ports
+def filled_from(disk: Disk, source: DiskKinds | VersionDisk, context: JobContext) -> Disk:
     whole = VersionSource(source.reference) if isinstance(source, VersionDisk) else source
-    with ports.work.directory() as work, ports.sources.open(whole, work) as supply:
+    with context.work.directory() as work, context.sources.open(whole, work) as supply:
         one = only(supply, source) if isinstance(source, VersionDisk) else at_os(supply)
-        stored = store_resource(disk, one, {}, None, work, keeper)
+        stored = store_resource(disk, one, {}, None, work, context)
     (content,) = stored.contents
-    zone = home(disk.location, {None: (content.digest,)}, disk.zone_key, ports)
-    base = zone.find_base(content.digest) or find_base(content.digest, ports.zones, disk.id)
+    zone = home(disk.location, {None: (content.digest,)}, disk.zone_key, context)
+    base = zone.find_base(content.digest) or find_base(content.digest, context.zones, disk.id)
     target = workplace(disk, zone)
     target.parent.mkdir(parents=True, exist_ok=True)
     ((made,),) = zone.deploy(Replica(0, (pattern(base),)), [target])
@@ -144,40 +150,40 @@ def pattern(base: StoredBase) -> ReplicaDisk:
     return ReplicaDisk(None, top.path, top.format, "base", base.digest, base.virtual_size)
 
 
-def state_of(disk: Disk, keeper: Keeper) -> DiskState:
+def state_of(disk: Disk, context: JobContext) -> DiskState:
     """Whether something has the disk's file open for writing."""
     if disk.file is None:
         return DiskState.UNATTACHED
-    files = disk_files(disk, None, keeper.ports.zones)
+    files = disk_files(disk, None, context.zones)
     top = Layer(files.path, files.declared) if files.declared else None
     if top is None:
         return DiskState.UNATTACHED
-    with keeper.ports.work.directory() as work:
+    with context.work.directory() as work:
         try:
-            with keeper.ports.pins.pin([(top,)], work):
+            with context.pins.pin([(top,)], work):
                 return DiskState.UNATTACHED
         except Conflict:
             return DiskState.ATTACHED
 
 
-def delete_disk(name: ResourceName, keeper: Keeper) -> None:
+def delete_disk(name: ResourceName, context: JobContext) -> None:
     """Delete a disk with its file. Raises Conflict while a VM uses it."""
-    disk = as_disk(keeper.resources.get(name))
+    disk = as_disk(context.resources.get(name))
     there = disk.file is not None and Path(disk.file.path).exists()
-    if there and state_of(disk, keeper) is DiskState.ATTACHED:
+    if there and state_of(disk, context) is DiskState.ATTACHED:
         raise Conflict(
             f"The disk '{name}' is in use: its file is open for writing.",
             hint="stop the virtual machine that uses it",
         )
     if disk.file is not None:
-        refuse_needed([Path(disk.file.path)], keeper.ports.zones, f"The disk '{name}'")
-    going = as_disk(keeper.resources.begin_delete(name))
-    remove(going, keeper, lambda: discard(going, keeper))
+        refuse_needed([Path(disk.file.path)], context.zones, f"The disk '{name}'")
+    going = as_disk(context.resources.begin_delete(name))
+    remove(going, context, lambda: discard(going, context))
 
 
-def discard(disk: Disk, keeper: Keeper) -> None:
+def discard(disk: Disk, context: JobContext) -> None:
     if disk.file is None:
-        forget_unfinished(disk, every_zone(keeper.ports.zones))
+        forget_unfinished(disk, every_zone(context.zones))
         return
     path = Path(disk.file.path)
     path.unlink(missing_ok=True)

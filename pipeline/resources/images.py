@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, replace
 from pipeline.errors import InvalidParameter
 from pipeline.gallery import rules
 from pipeline.guest.profiles import Plan
+from pipeline.jobs.context import JobContext
 from pipeline.model import HostCaching, OsState, StorageAccountType
 from pipeline.model.resource_names import ResourceName
 from pipeline.model.resources import ManagedImage
 from pipeline.model.sources import AnySource, ManagedImageSource, SourceKind, VersionSource
 from pipeline.resources.opening import label_of
 from pipeline.resources.snapshots import Properties, blank
-from pipeline.resources.storing import Keeper, store_resource, taken_back
+from pipeline.resources.storing import store_resource, taken_back
 from pipeline.sources.supply import check_combination, supplied
 
 _STANDARD = StorageAccountType.STANDARD_LRS
@@ -55,7 +56,7 @@ def create_image(
     sources: tuple[AnySource, ...],
     plan: Plan | None,
     properties: Properties,
-    keeper: Keeper,
+    context: JobContext,
     storage: Storage | None = None,
 ) -> ManagedImage:
     """Make an image from a VM or from disks. `plan` generalizes them; None: they are already, as
@@ -63,16 +64,16 @@ def create_image(
     check_combination(sources)
     storage = storage or Storage()
     rules.image_storage(storage.storage_account_type, zone_resilient=storage.zone_resilient)
-    keeper.resources.check_offered(properties.location, storage.kind)
+    context.resources.check_offered(properties.location, storage.kind)
     for source in sources:
         if isinstance(source, ManagedImageSource | VersionSource):
             raise InvalidParameter(
                 "a managed image is made from a VM or from disks, not from another image",
                 hint="publish a version from it",
             )
-        keeper.ports.sources.identity(source)
+        context.sources.identity(source)
     machine = next((s for s in sources if s.kind is SourceKind.VIRTUAL_MACHINE), None)
-    begun = keeper.resources.begin(
+    begun = context.resources.begin(
         replace(
             blank(ManagedImage, name, properties),
             os_state=OsState.GENERALIZED,
@@ -81,13 +82,13 @@ def create_image(
             zone_resilient=storage.zone_resilient,
         )
     )
-    with taken_back([begun], keeper), keeper.ports.work.directory() as work:
-        with supplied(sources, work, keeper.ports.sources) as supply:
+    with taken_back([begun], context), context.work.directory() as work:
+        with supplied(sources, work, context.sources) as supply:
             caching = storage.caching(disk.lun for disk in supply.disks)
             whole = replace(
                 supply,
                 generalized=plan is None or supply.generalized,
                 description=replace(supply.description, host_caching=caching),
             )
-            made = store_resource(begun, whole, {}, plan, work, keeper)
-        return keeper.resources.finish(made)
+            made = store_resource(begun, whole, {}, plan, work, context)
+        return context.resources.finish(made)

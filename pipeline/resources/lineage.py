@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.gallery.service import GalleryService
+from pipeline.gallery.service.resources import ResourceService
 from pipeline.model import Deployment, ImageVersion, Origin
 from pipeline.model.resource_names import ResourceKind
 from pipeline.model.resources import Resource
-from pipeline.resources.service import ResourceService
 
 KINDS = {
     ResourceKind.DISK: "disk",

@@ -15,6 +15,7 @@ from pipeline.errors import NotFound
 from pipeline.gallery import rules
 from pipeline.gallery.access.shared_ids import is_shared_reference, shared_name
 from pipeline.gallery.service import GalleryService
+from pipeline.gallery.service.resources import ResourceService, as_disk
 from pipeline.guest.report import inherited
 from pipeline.jobs.replicate import find_donor
 from pipeline.jobs.shallow import check_sources, is_shallow, replica_chain
@@ -38,7 +39,6 @@ from pipeline.model.sources import (
 from pipeline.ports import Chain, ImageFormat, Pins, Progress, StoredBase
 from pipeline.ports.machines import CaptureRequest, MachineFacts, Machines, whole
 from pipeline.ports.sources import Description, Sources, Supply
-from pipeline.resources.service import ResourceService, as_disk
 from pipeline.sources.supply import disk_identity, public_url
 from pipeline.storage.placement import Zones
 

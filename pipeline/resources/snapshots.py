@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.errors import NotFound
+from pipeline.gallery.service.resources import as_disk, as_snapshot
+from pipeline.jobs.context import JobContext
 from pipeline.jobs.shallow import refuse_needed_key
 from pipeline.model import Architecture, HyperVGeneration, Origin, OsType, PurchasePlan
 from pipeline.model.resource_names import ResourceKind, ResourceName, parse_resource
@@ -27,8 +29,7 @@ from pipeline.model.sources import DiskKinds, SnapshotSource, StoredDiskSource
 from pipeline.ports import ImageFormat
 from pipeline.ports.sources import Supply
 from pipeline.resources.opening import find_base, label_of
-from pipeline.resources.service import as_disk, as_snapshot
-from pipeline.resources.storing import Keeper, home, remove, store_resource, taken_back
+from pipeline.resources.storing import home, remove, store_resource, taken_back
 from pipeline.storage.placement import Parents
 
 R = TypeVar("R", bound=Resource)
@@ -75,36 +76,35 @@ def create_snapshot(
     name: ResourceName,
     source: DiskKinds,
     properties: Properties,
-    keeper: Keeper,
+    context: JobContext,
     *,
     incremental: bool = False,
 ) -> Snapshot:
     """Keep one point in time of a disk or a file."""
-    ports = keeper.ports
-    ports.sources.identity(source)  # it is there, and may be used
-    creation = creation_of(source, keeper)
-    begun = keeper.resources.begin(
+    context.sources.identity(source)  # it is there, and may be used
+    creation = creation_of(source, context)
+    begun = context.resources.begin(
         replace(blank(Snapshot, name, properties), creation_data=creation, incremental=incremental)
     )
-    with taken_back([begun], keeper), ports.work.directory() as work:
-        family = relatives(creation, keeper) if incremental else []
+    with taken_back([begun], context), context.work.directory() as work:
+        family = relatives(creation, context) if incremental else []
         begun = replace(begun, incremental_snapshot_family_id=family_id(begun, family))
-        with ports.sources.open(source, work) as supply:
-            parents: Parents = {None: starts(family, begun, source, keeper)}
-            made = store_resource(begun, at_os(supply), parents, None, work, keeper)
-        return keeper.resources.finish(made)
+        with context.sources.open(source, work) as supply:
+            parents: Parents = {None: starts(family, begun, source, context)}
+            made = store_resource(begun, at_os(supply), parents, None, work, context)
+        return context.resources.finish(made)
 
 
-def creation_of(source: DiskKinds, keeper: Keeper) -> CreationData:
+def creation_of(source: DiskKinds, context: JobContext) -> CreationData:
     """How a disk or snapshot that is made from this came to be."""
     match source:
         case StoredDiskSource():
-            disk = keeper.resources.get(parse_resource(source.id, ResourceKind.DISK))
+            disk = context.resources.get(parse_resource(source.id, ResourceKind.DISK))
             return CreationData(
                 CreateOption.COPY, source_resource_id=disk.id, source_unique_id=disk.unique_id
             )
         case SnapshotSource():
-            found = keeper.resources.get(parse_resource(source.id, ResourceKind.SNAPSHOT))
+            found = context.resources.get(parse_resource(source.id, ResourceKind.SNAPSHOT))
             return CreationData(
                 CreateOption.COPY, source_resource_id=found.id, source_unique_id=found.unique_id
             )
@@ -112,13 +112,13 @@ def creation_of(source: DiskKinds, keeper: Keeper) -> CreationData:
             return CreationData(CreateOption.IMPORT, source_uri=label_of(source))
 
 
-def relatives(creation: CreationData, keeper: Keeper) -> list[Snapshot]:
+def relatives(creation: CreationData, context: JobContext) -> list[Snapshot]:
     """The incremental snapshots of the same source, newest first."""
 
     def key(item: CreationData) -> tuple[str, str, str]:
         return item.source_resource_id.lower(), item.source_unique_id, item.source_uri
 
-    found = [item for item in keeper.resources.snapshots() if item.incremental]
+    found = [item for item in context.resources.snapshots() if item.incremental]
     return [item for item in found if key(item.creation_data) == key(creation)][:FAMILY]
 
 
@@ -131,7 +131,7 @@ def digests(family: Sequence[Snapshot]) -> tuple[str, ...]:
 
 
 def starts(
-    family: Sequence[Snapshot], snapshot: Snapshot, source: DiskKinds, keeper: Keeper
+    family: Sequence[Snapshot], snapshot: Snapshot, source: DiskKinds, context: JobContext
 ) -> tuple[str, ...]:
     """What the new base may start from: its family, then what the disk itself was made from.
 
@@ -140,9 +140,9 @@ def starts(
     """
     found = digests(family)
     if isinstance(source, StoredDiskSource):
-        disk = as_disk(keeper.resources.get(parse_resource(source.id, ResourceKind.DISK)))
+        disk = as_disk(context.resources.get(parse_resource(source.id, ResourceKind.DISK)))
         found += tuple(content.digest for content in disk.contents)
-    zone = home(snapshot.location, {None: found}, "", keeper.ports)
+    zone = home(snapshot.location, {None: found}, "", context)
     return found if snapshot.incremental or zone.reflink else ()
 
 
@@ -159,19 +159,19 @@ def content_of(resource: Resource) -> Content:
 
 
 def export_snapshot(
-    name: ResourceName, path: Path, format: ImageFormat, subformat: str, keeper: Keeper
+    name: ResourceName, path: Path, format: ImageFormat, subformat: str, context: JobContext
 ) -> None:
     """Write a snapshot as one stand-alone file."""
-    snapshot = as_snapshot(keeper.resources.use(name))
-    base = find_base(content_of(snapshot).digest, keeper.ports.zones, snapshot.id)
-    with keeper.ports.progress.stage(f"write {path.name}"):
-        keeper.ports.images.export(base.chain, path, format, subformat=subformat)
+    snapshot = as_snapshot(context.resources.use(name))
+    base = find_base(content_of(snapshot).digest, context.zones, snapshot.id)
+    with context.progress.stage(f"write {path.name}"):
+        context.images.export(base.chain, path, format, subformat=subformat)
 
 
-def delete_resource(name: ResourceName, keeper: Keeper) -> None:
+def delete_resource(name: ResourceName, context: JobContext) -> None:
     """Delete a snapshot or a managed image. What was made from it keeps what it needs."""
     if name.kind is ResourceKind.DISK:
         raise NotFound(f"{name} is a disk")
-    key = keeper.resources.get(name).zone_key
-    refuse_needed_key(key, keeper.ports.zones, f"'{name}'")
-    remove(keeper.resources.begin_delete(name), keeper)
+    key = context.resources.get(name).zone_key
+    refuse_needed_key(key, context.zones, f"'{name}'")
+    remove(context.resources.begin_delete(name), context)

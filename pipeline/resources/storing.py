@@ -6,7 +6,7 @@ the zone is here: it keeps the bases, and enough to rebuild the catalog from.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,9 +15,9 @@ from pipeline.gallery import rules
 from pipeline.gallery.documents import encode
 from pipeline.guest.partitions import read_partitions
 from pipeline.guest.profiles import Plan
-from pipeline.jobs.context import Ports
+from pipeline.jobs.context import JobContext
 from pipeline.jobs.prepare import clean
-from pipeline.jobs.replicate import collect, held
+from pipeline.jobs.replicate import garbage_collect, held
 from pipeline.model import Architecture, HyperVGeneration, Origin, OsType, TargetRegion
 from pipeline.model.resources import (
     Content,
@@ -27,9 +27,7 @@ from pipeline.model.resources import (
     SupportedCapabilities,
 )
 from pipeline.ports import VersionRecord, Zone
-from pipeline.ports.machines import Machines
 from pipeline.ports.sources import Description, Supply
-from pipeline.resources.service import ResourceService
 from pipeline.sources.ingest import Disk, ingest
 from pipeline.sources.pin import snapshot
 from pipeline.storage.convert import Stored, bases_below
@@ -42,60 +40,50 @@ R = TypeVar("R", bound=Resource)
 STEPS = 5  # how often a resource's completion is recorded
 
 
-@dataclass(frozen=True, slots=True)
-class Keeper:
-    """What the jobs on resources need from outside."""
-
-    ports: Ports
-    resources: ResourceService
-    machines: Machines
-
-
 def store_resource(
     resource: R,
     supply: Supply,
     parents: Parents,
     plan: Plan | None,
     work: Path,
-    keeper: Keeper,
+    context: JobContext,
 ) -> R:
     """Store every disk of a resource that is being made; it is ready to be finished.
 
     A new base starts from the first of `parents` that the zone holds. What is in a zone already,
     and is to stay as it is, is not read. Each of its zones gets it, or it is not made.
     """
-    ports = keeper.ports
     known = supply.stored if plan is None else {}
     parents = {lun: (digest,) for lun, digest in known.items()} or parents
     target = TargetRegion(resource.location, storage_account_type=resource.storage)
     places = place(
         [target],
         parents,
-        ports.zones,
+        context.zones,
         key=resource.zone_key,
-        zrs_same_filesystem=ports.zrs_same_filesystem,
+        zrs_same_filesystem=context.zrs_same_filesystem,
     )
     zones = sinks(places)
-    sources = ingest(supply.disks, ports.images)
+    sources = ingest(supply.disks, context.images)
     if isinstance(resource, ManagedImage):
         for source in sources:
             rules.image_disk_limit(source.virtual_size, source.name)
-    resource = annotated(resource, supply.description, sources[0], ports)
-    with snapshot(sources, work, ports.pins) as (disks, pin):
+    resource = annotated(resource, supply.description, sources[0], context)
+    with snapshot(sources, work, context.pins) as (disks, pin):
         material = Material(disks, pin, known, parents, places)
-        check_room(material, ports.zones, ports.images, ports.work)
+        check_room(material, context.zones, context.images, context.work)
         if isinstance(resource, ManagedImage):
-            cleaned = clean(disks, plan, work, ports, done=supply.generalized)
+            cleaned = clean(disks, plan, work, context, done=supply.generalized)
             material = replace(material, disks=cleaned.disks)
             resource = replace(resource, report=cleaned.report)
-        with held(zones, ports, known.values()):
+        with held(zones, context, known.values()):
             if plan is None:
                 below = bases_below(sources, parents, next(iter(zones.values())))
                 material = replace(material, below=below)
-            advance = Completion(resource, material.disks, keeper).advance
-            stored = store(material, work, advance, ports.zones, ports.images, ports.progress)
+            advance = Completion(resource, material.disks, context).advance
+            stored = store(material, work, advance, context.zones, context.images, context.progress)
             for disk in stored.disks:
-                ports.moved("store", disk.result.stats)
+                context.moved("store", disk.result.stats)
             for error in stored.failures.values():
                 raise error
             resource = filled(resource, stored, supply)
@@ -106,9 +94,9 @@ def store_resource(
     return resource
 
 
-def home(region: str, parents: Parents, key: str, ports: Ports) -> Zone:
+def home(region: str, parents: Parents, key: str, context: JobContext) -> Zone:
     """The zone of a region that keeps a resource."""
-    zones = ports.zones.get(region, ())
+    zones = context.zones.get(region, ())
     if not zones:
         raise EnvironmentMissing(
             f"region {region} has no zone on this host",
@@ -144,11 +132,11 @@ def document(resource: Resource) -> dict[str, object]:
     return {"resource": {**encode(replace(resource, owner=None)), "completionPercent": 100}}
 
 
-def annotated(resource: R, description: Description, disk: Disk, ports: Ports) -> R:
+def annotated(resource: R, description: Description, disk: Disk, context: JobContext) -> R:
     """With what the source's description says of the guest, else its partition table."""
     generation = description.generation
     if generation is None and resource.hyper_v_generation is None:
-        with ports.images.open(disk.chain) as content:
+        with context.images.open(disk.chain) as content:
             found = read_partitions(content, 512).generation
         generation = found if found in ("V1", "V2") else None
     os_type = description.os_type
@@ -176,10 +164,10 @@ def _capabilities(said: SupportedCapabilities, description: Description) -> Supp
 class Completion:
     """Records how far a resource is, a few times."""
 
-    def __init__(self, resource: Resource, disks: Sequence[Disk], keeper: Keeper) -> None:
+    def __init__(self, resource: Resource, disks: Sequence[Disk], context: JobContext) -> None:
         self._resource = resource
-        self._resources = keeper.resources
-        self._total = max(1, sum(measure(disks, keeper.ports.images).values()))
+        self._resources = context.resources
+        self._total = max(1, sum(measure(disks, context.images).values()))
         self._done = self._told = 0
 
     def advance(self, amount: int) -> None:
@@ -192,7 +180,7 @@ class Completion:
 
 
 @contextmanager
-def taken_back(resources: Sequence[Resource], keeper: Keeper) -> Iterator[None]:
+def taken_back(resources: Sequence[Resource], context: JobContext) -> Iterator[None]:
     """What can't be made leaves its name free, and nothing in the zones."""
     try:
         yield
@@ -200,21 +188,23 @@ def taken_back(resources: Sequence[Resource], keeper: Keeper) -> Iterator[None]:
         for resource in resources:
             # the first error counts; what stays is taken over with the name by the next run
             with suppress(GalleriaError, OSError):
-                remove_content(resource, keeper)
-                keeper.resources.forget(resource)
+                remove_content(resource, context)
+                context.resources.forget(resource)
         raise
 
 
-def remove_content(resource: Resource, keeper: Keeper) -> None:
+def remove_content(resource: Resource, context: JobContext) -> None:
     """Take away what zones keep of a resource, and the bases that nobody else needs."""
-    zones = {str(zone.path): zone for places in keeper.ports.zones.values() for zone in places}
+    zones = {str(zone.path): zone for places in context.zones.values() for zone in places}
     for zone in zones.values():
         zone.remove_version(resource.zone_key)
-    collect(zones, keeper.ports)
+    garbage_collect(zones, context)
 
 
-def remove(resource: Resource, keeper: Keeper, before: Callable[[], None] = lambda: None) -> None:
+def remove(
+    resource: Resource, context: JobContext, before: Callable[[], None] = lambda: None
+) -> None:
     """Delete a resource that `begin_delete` has marked; `before` takes its own files away."""
     before()
-    remove_content(resource, keeper)
-    keeper.resources.forget(resource)
+    remove_content(resource, context)
+    context.resources.forget(resource)

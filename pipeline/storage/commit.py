@@ -13,7 +13,7 @@ from pipeline.gallery.service import GalleryService
 from pipeline.model import ImageVersion, RegionResult, RegionStatus, ReplicationState
 from pipeline.ports import Images, Progress, Replica, VersionRecord, Zone
 from pipeline.sources.ingest import Disk
-from pipeline.storage.convert import Stationary, Stored, convert
+from pipeline.storage.convert import ImmutableBases, Stored, convert
 from pipeline.storage.placement import Places, Share, independent, sink_name, sinks
 
 Made = Sequence[tuple[Zone, tuple[Replica, ...]]]  # a region's replicas, by zone
@@ -113,7 +113,7 @@ def replicate_from_donor(
         sinks(places),
         parents,
         work,
-        Stationary(),
+        ImmutableBases(),
         images,
         progress,
         advance,

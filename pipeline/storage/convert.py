@@ -20,7 +20,13 @@ from pipeline.ports import BaseStaging, Chain, Images, Progress, Source, StoredB
 from pipeline.sources.ingest import Disk
 from pipeline.storage.parents import related
 from pipeline.storage.placement import Parents
-from pipeline.storage.reflink_groups import Groups, grouped, in_parallel, taken_over, with_taken
+from pipeline.storage.reflink_groups import (
+    Groups,
+    cloned_from_other_zone,
+    grouped,
+    in_parallel,
+    with_taken,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +59,27 @@ class Stored:
             raise next(iter(self.failures.values()))
 
 
-class Held(Protocol):
+class HeldStill(Protocol):
     """What is told of source files that are held still: a part of `Pin`."""
 
     @property
-    def steady(self) -> bool: ...
-    def warm(self, chain: Chain) -> Chain: ...
-    def undisturbed(self) -> bool: ...
+    def detects_changes(self) -> bool: ...
+    def page_cached(self, chain: Chain) -> Chain: ...
+    def unchanged(self) -> bool: ...
     def verify(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Stationary:
-    """Bases: they do not change. Not `steady`, as one may have rotted: what is taken from one is
-    read where it is stored."""
+class ImmutableBases:
+    """Bases: they do not change. Not `detects_changes`, as one may have rotted: what is taken from
+    one is read where it is stored."""
 
-    steady: bool = False
+    detects_changes: bool = False
 
-    def warm(self, chain: Chain) -> Chain:
+    def page_cached(self, chain: Chain) -> Chain:
         return chain
 
-    def undisturbed(self) -> bool:
+    def unchanged(self) -> bool:
         return True
 
     def verify(self) -> None:
@@ -91,7 +97,7 @@ class Job:
     zones: Mapping[str, Zone]
     parents: Parents
     work: Path
-    held: Held
+    held: HeldStill
     images: Images
     progress: Progress
     advance: Callable[[int], None]
@@ -104,7 +110,7 @@ def convert(
     zones: Mapping[str, Zone],
     parents: Parents,
     work: Path,
-    held: Held,
+    held: HeldStill,
     images: Images,
     progress: Progress,
     advance: Callable[[int], None] = lambda _: None,
@@ -134,7 +140,7 @@ def hash_disk(disk: Disk, manifest: Path, images: Images, progress: Progress) ->
         source = stack.enter_context(images.open(disk.chain, free=disk.free))
         name = disk.name if disk.facts is None else disk.facts.path.name
         with progress.stage(f"hash {name}", data_bytes(source.extents())) as meter:
-            return _copied(source, [], manifest, meter.advance, steady=False)
+            return _copied(source, [], manifest, meter.advance, detects_changes=False)
 
 
 def lacking(disk: Disk, stored: Stored) -> list[str]:
@@ -146,8 +152,10 @@ def _store(disk: Disk, stored: Stored, job: Job, *, alone: bool) -> CopyResult:
     """Store a disk in the zones that lack it, `alone` each by itself. When somebody begins to write
     to files that were read instead of their clones, what was written is thrown away, and the clones
     are read."""
-    warm = replace(disk, chain=job.held.warm(disk.chain))
-    written = _written(warm, stored, job, alone=alone) or _written(disk, stored, job, alone=alone)
+    page_cached = replace(disk, chain=job.held.page_cached(disk.chain))
+    written = _written(page_cached, stored, job, alone=alone) or _written(
+        disk, stored, job, alone=alone
+    )
     if written is None:
         raise SourceChanged(f"the clones of the source of {disk.name} changed")
     return _hand_on(disk, *written, stored)
@@ -175,9 +183,16 @@ def _written(
                 job.advance(amount)
 
             known = _known(disk, job, stack)
-            result = _copied(source, targets, manifest, moved, steady=job.held.steady, known=known)
+            result = _copied(
+                source,
+                targets,
+                manifest,
+                moved,
+                detects_changes=job.held.detects_changes,
+                known=known,
+            )
         job.held.verify()
-        if any(layer.original for layer in disk.chain) and not job.held.undisturbed():
+        if any(layer.original for layer in disk.chain) and not job.held.unchanged():
             return None
         for name, error in result.failures.items():
             stored.drop(name, error)
@@ -244,12 +259,14 @@ def _copied(
     manifest: Path,
     advance: Callable[[int], None],
     *,
-    steady: bool,
+    detects_changes: bool,
     known: Known | None = None,
 ) -> CopyResult:
     with manifest.open("wb") as out:
         writer = ManifestWriter(out, source.virtual_size)
-        return copy(source, targets, writer, advance=advance, steady=steady, known=known)
+        return copy(
+            source, targets, writer, advance=advance, detects_changes=detects_changes, known=known
+        )
 
 
 def _known(disk: Disk, job: Job, stack: ExitStack) -> Known | None:
@@ -299,7 +316,7 @@ def _hand_on(
 ) -> CopyResult:
     """Give the other zones what those have that were written."""
     made = {name: stored.bases[name][disk.lun] for name in groups if name in stored.bases}
-    taken = taken_over(groups, made, zones)
+    taken = cloned_from_other_zone(groups, made, zones)
     for name, base in taken.items():
         if isinstance(base, Exception):
             stored.drop(name, base)

@@ -7,15 +7,15 @@ from mmap import mmap
 
 from pipeline.data.extents import data_bytes
 from pipeline.data.manifest import Cursor, ManifestReader
-from pipeline.data.reading import REQUEST_SIZE, Leaves, Work, load, plan
+from pipeline.data.reading import REQUEST_SIZE, ChunkDigests, Work, load, plan
 from pipeline.errors import VerificationFailed
 from pipeline.ports import Source, StoredBase, Zone
 
-SAMPLES = 16  # requests, spread over the data: 64 leaves
+SAMPLES = 16  # requests, spread over the data: 64 chunks
 
 
 def related(source: Source, parents: Sequence[str], zones: Sequence[Zone]) -> tuple[str, ...]:
-    """Those of `parents` (root digests) that share a leaf with a sample of the disk's data. Only
+    """Those of `parents` (root digests) that share a chunk with a sample of the disk's data. Only
     the first that a zone holds counts there, and only those are looked at."""
     candidates: dict[str, StoredBase] = {}
     for zone in zones:
@@ -31,7 +31,7 @@ def related(source: Source, parents: Sequence[str], zones: Sequence[Zone]) -> tu
     )
 
 
-def _sample(source: Source) -> Iterator[tuple[Work, Leaves]]:
+def _sample(source: Source) -> Iterator[tuple[Work, ChunkDigests]]:
     step = max(1, data_bytes(source.extents()) // REQUEST_SIZE // SAMPLES)
     buf = memoryview(mmap(-1, REQUEST_SIZE))
     works = (work for work in plan(source) if work.parts)
@@ -39,18 +39,19 @@ def _sample(source: Source) -> Iterator[tuple[Work, Leaves]]:
         yield work, load(source.read_into, work, buf)
 
 
-def _shares(base: StoredBase, sample: Sequence[tuple[Work, Leaves]]) -> bool:
-    """Whether any leaf of the sample is in a base, in its place. Of a sample without data, too, and
-    of a damaged manifest: that is told, and fails its zone alone, where it decides something."""
+def _shares(base: StoredBase, sample: Sequence[tuple[Work, ChunkDigests]]) -> bool:
+    """Whether any chunk of the sample is in a base, in its place. Of a sample without data, too,
+    and of a damaged manifest: that is told, and fails its zone alone, where it decides
+    something."""
     known = [
-        (work.first + index, leaf)
-        for work, leaves in sample
-        for index, leaf in enumerate(leaves)
-        if leaf is not None
+        (work.first + index, chunk)
+        for work, chunks in sample
+        for index, chunk in enumerate(chunks)
+        if chunk is not None
     ]
     try:
         with base.manifest.open("rb") as file:
             cursor = Cursor(ManifestReader(file, name=str(base.manifest)))
-            return not known or any(cursor.leaf(index) == leaf for index, leaf in known)
+            return not known or any(cursor.chunk(index) == chunk for index, chunk in known)
     except (OSError, VerificationFailed):
         return True

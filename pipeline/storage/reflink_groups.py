@@ -43,14 +43,14 @@ def _alike(name: str, zone: Zone, parents: Sequence[str]) -> str:
     return name if parent is None else f"on {parent}"
 
 
-def taken_over(
+def cloned_from_other_zone(
     groups: Groups, made: Mapping[str, StoredBase], zones: Mapping[str, Zone]
 ) -> dict[str, StoredBase | OSError | GalleriaError]:
     """What the other zones got of the bases that were `made`, or why not; nothing of those that can
     not take them over."""
 
     def one(zone: Zone, base: StoredBase) -> StoredBase | None:
-        return zone.find_base(base.digest) or zone.take_over(base)
+        return zone.find_base(base.digest) or zone.clone_base_from(base)
 
     calls = {
         name: partial(one, zones[name], base)

@@ -8,7 +8,7 @@ from pipeline.data.copying import CopyResult
 from pipeline.errors import GalleriaError, NotFound, VerificationFailed
 from pipeline.ports import Images, Progress, StoredBase, TransferStats, Zone
 from pipeline.sources.ingest import Disk
-from pipeline.storage.convert import Stationary, Stored, StoredDisk, convert
+from pipeline.storage.convert import ImmutableBases, Stored, StoredDisk, convert
 from pipeline.storage.placement import Zones, every_zone
 
 
@@ -45,7 +45,7 @@ def share(
                 lacking,
                 {lun: (digest,)},
                 work,
-                Stationary(),
+                ImmutableBases(),
                 images,
                 progress,
                 advance,
@@ -81,7 +81,7 @@ def _at_hand(
     if base is not None or not clone:
         return base
     try:
-        clones = (zone.take_over(donor) for donor in donors)
+        clones = (zone.clone_base_from(donor) for donor in donors)
         return next((made for made in clones if made is not None), None)
     except (OSError, GalleriaError) as error:
         stored.drop(name, error)

@@ -42,7 +42,7 @@ class Timing:
 # --- the page cache ------------------------------------------------------------------------------
 
 
-def warm(*paths: Path) -> None:
+def page_cached(*paths: Path) -> None:
     """Bring the data of files into the page cache; holes are not read."""
     buffer = memoryview(bytearray(4 * MIB))
     for path in paths:

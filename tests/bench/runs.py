@@ -127,7 +127,7 @@ def one_base(name: str, *, beside: bool = False) -> Run:
                     target = place.path / "source"
                     _copy(chain[0].path, target)
                     chain = (Layer(target, chain[0].format),)
-                c.warm(*_paths(chain))
+                c.page_cached(*_paths(chain))
                 return chain
 
             def ours() -> Mapping[str, Timing]:
@@ -196,7 +196,7 @@ def random_data(bench: Bench) -> Runs:
 
         def ours() -> Mapping[str, Timing]:
             place.renew()
-            c.warm(*_paths(chain))
+            c.page_cached(*_paths(chain))
             with bench.galleria({"eu": place.path / "eu"}) as galleria:
                 timing, made = galleria.publish("1.0.0", chain, ONE)
                 _check_all(made, chain)
@@ -204,7 +204,7 @@ def random_data(bench: Bench) -> Runs:
 
         def theirs() -> Mapping[str, Timing]:
             place.renew()
-            c.warm(*_paths(chain))
+            c.page_cached(*_paths(chain))
             target = place.path / "out.raw"
             timing = c.copy(chain[0].path, target)
             c.check((Layer(target, ImageFormat.RAW),), chain)
@@ -225,7 +225,7 @@ def sparse(bench: Bench) -> Runs:
         def publish(name: str) -> Timing:
             chain = bench.data.chain(name)
             place.renew()
-            c.warm(*_paths(chain))
+            c.page_cached(*_paths(chain))
             with bench.galleria({"eu": place.path / "eu"}) as galleria:
                 timing, made = galleria.publish("1.0.0", chain, ONE)
                 _check_all(made, chain)
@@ -257,7 +257,7 @@ def regions(disks: int) -> Run:
 
             def ours() -> Mapping[str, Timing]:
                 place.renew()
-                c.warm(*_paths(chain))
+                c.page_cached(*_paths(chain))
                 with bench.galleria(_regions(place)) as galleria:
                     timing, made = galleria.publish("1.0.0", chain, THREE)
                     _check_all(made, chain)
@@ -265,7 +265,7 @@ def regions(disks: int) -> Run:
 
             def theirs() -> Mapping[str, Timing]:
                 place.renew()
-                c.warm(*_paths(chain))
+                c.page_cached(*_paths(chain))
                 target = place.path / "out.raw"
                 timing = c.qemu_img(chain, target)
                 c.check((Layer(target, ImageFormat.RAW),), chain)
@@ -297,7 +297,7 @@ def next_version(bench: Bench) -> Runs:
 
         def ours() -> Mapping[str, Timing]:
             place.renew()
-            c.warm(*_paths(first), *_paths(second))
+            c.page_cached(*_paths(first), *_paths(second))
             with bench.galleria(_regions(place)) as galleria:
                 full, one = _stored(place, lambda: galleria.publish("1.0.0", first, THREE))
                 following, two = _stored(place, lambda: galleria.publish("1.0.1", second, THREE))
@@ -307,7 +307,7 @@ def next_version(bench: Bench) -> Runs:
 
         def source() -> Chain:
             place.renew()
-            c.warm(*_paths(second))
+            c.page_cached(*_paths(second))
             return second
 
         changed = int(bench.data.facts("v2.raw")["changed"][str(256 << 10)])
@@ -335,7 +335,7 @@ def goes_on(bench: Bench) -> Runs:
         def went_on(chain: Chain) -> None:
             become(chain[0].path, second[0].path)
             flush(place.path)
-            c.warm(*_paths(chain))
+            c.page_cached(*_paths(chain))
 
         def ours() -> Mapping[str, Timing]:
             chain = source()
@@ -369,7 +369,7 @@ def against_stores(bench: Bench) -> Runs:
             place.renew()
             with bench.galleria({"eu": place.path / "eu"}) as galleria:
                 galleria.publish("1.0.0", first, ONE)
-                c.warm(*_paths(third))
+                c.page_cached(*_paths(third))
                 timing, made = _stored(place, lambda: galleria.publish("1.0.1", third, ONE))
                 _check_all(made, third)
             return {"galleria": timing}
@@ -383,7 +383,7 @@ def against_stores(bench: Bench) -> Runs:
             def work() -> tuple[Timing, dict[str, Any]]:
                 _copy(old, target)
                 flush(place.path)
-                c.warm(*_paths(third), target)
+                c.page_cached(*_paths(third), target)
                 argv = ("rsync", "--inplace", "--no-whole-file", third[0].path, target)
                 return c.command(*argv, target=place.path, limit=LIMIT), {}
 
@@ -402,7 +402,7 @@ def _storing(bench: Bench, place: Volumes, store: Store, image: Path) -> Once:
         directory = place.path / store.name
         shutil.copytree(filled, directory, symlinks=True)
         flush(place.path)
-        c.warm(image)
+        c.page_cached(image)
 
         def work() -> tuple[Timing, dict[str, Any]]:
             argv = store.add(image, directory, "v3")
@@ -453,11 +453,11 @@ def verify(bench: Bench) -> Runs:
         base, replica = Path(made["bases"][0][0][0]), Path(made["replicas"][0][0][0])
 
         def ours() -> Mapping[str, Timing]:
-            c.warm(base, replica)
+            c.page_cached(base, replica)
             return {"galleria": galleria.verify("1.0.0", "replica 0 os")}
 
         def theirs() -> Mapping[str, Timing]:
-            c.warm(base, replica)
+            c.page_cached(base, replica)
             return {"cmp": c.command("cmp", base, replica, target=None)}
 
         return bench.interleave({"galleria": ours, "cmp": theirs})

@@ -205,11 +205,11 @@ class Subject:
         request = PublishRequest(wanted, (source,), None)
         places = [zone.path for name in counts for zone in self._app.zones[name]]
         resident = memory("VmRSS")
-        ports = replace(self._app.ports, guests=NoAppliance())
+        context = replace(self._app.context, guests=NoAppliance())
         clock = StageClock(places, prepared)
         whole = Usage()
         with clock.watching():
-            version = publishing.publish(request, ports)
+            version = publishing.publish(request, context)
         return {
             **clock.result,
             "whole": whole.since()["wall"],
@@ -248,9 +248,9 @@ class Subject:
         """Read a disk (its files, top first, and their formats) and compute its digests."""
         disk = Disk(None, _chain(chain), 0)
         resident, usage = memory("VmRSS"), Usage()
-        ports = self._app.ports
-        with ports.work.directory() as work:
-            hash_disk(disk, work / "manifest", ports.images, ports.progress)
+        context = self._app.context
+        with context.work.directory() as work:
+            hash_disk(disk, work / "manifest", context.images, context.progress)
         return {**usage.since(), "resident": resident}
 
     def verify(self, number: str, subject: str, *, scrub: bool) -> dict[str, Any]:
@@ -258,8 +258,8 @@ class Subject:
         version = self._app.gallery.get_version(parse_version(f"{DEFINITION}/{number}"))
         zones = [zone for places in self._app.zones.values() for zone in places]
         resident = memory("VmRSS")
-        ports = self._app.ports
-        verdicts = verify_version(version, zones, ports.images, ports.progress, scrub=scrub)
+        context = self._app.context
+        verdicts = verify_version(version, zones, context.images, context.progress, scrub=scrub)
         while True:
             usage = Usage()
             verdict = next(verdicts)  # reads as it goes

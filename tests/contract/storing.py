@@ -7,7 +7,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from pipeline.data import copying
-from pipeline.data.chunks import LEAF
+from pipeline.data.chunks import CHUNK_SIZE
 from pipeline.data.copying import CopyResult
 from pipeline.data.manifest import ManifestReader, ManifestWriter
 from pipeline.data.targets import Target
@@ -20,11 +20,11 @@ def pattern(seed: int, length: int) -> bytes:
     return blake3(seed.to_bytes(8, "little")).digest(length)
 
 
-def changed(content: bytes, *leaves: int, seed: int = 99) -> bytes:
-    """`content` with these leaves replaced."""
+def changed(content: bytes, *chunks: int, seed: int = 99) -> bytes:
+    """`content` with these chunks replaced."""
     result = bytearray(content)
-    for index in leaves:
-        area = slice(index * LEAF, min((index + 1) * LEAF, len(content)))
+    for index in chunks:
+        area = slice(index * CHUNK_SIZE, min((index + 1) * CHUNK_SIZE, len(content)))
         result[area] = pattern(seed + index, area.stop - area.start)
     return bytes(result)
 

@@ -9,6 +9,7 @@ import pytest
 
 from adapters.catalog import open_catalog
 from pipeline.errors import Conflict, InvalidParameter, NotFound
+from pipeline.gallery.service.resources import ResourceService
 from pipeline.model import Origin, OwnerToken, ProvisioningState, Region
 from pipeline.model.access import Action
 from pipeline.model.resource_names import ResourceKind, ResourceName, parse_resource, resource_of
@@ -23,7 +24,6 @@ from pipeline.model.resources import (
     Snapshot,
 )
 from pipeline.ports.catalog import Catalog
-from pipeline.resources.service import ResourceService
 from tests.memory_catalog import MemoryCatalog
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)

@@ -15,12 +15,12 @@ from adapters.filesystem.profile import Writing
 from adapters.filesystem.sinks import RawSink
 from adapters.process.sandbox import Sandbox
 from adapters.qemu import img, nbd
-from pipeline.data.chunks import LEAF
+from pipeline.data.chunks import CHUNK_SIZE
 from pipeline.ports import ImageFormat, Layer, Sink
 from tests.contract.memory import MemorySink
 from tests.contract.storing import pattern
 
-SIZE = 8 * LEAF + 512
+SIZE = 8 * CHUNK_SIZE + 512
 PARENT = pattern(7, SIZE)
 
 
@@ -99,9 +99,9 @@ def test_it_reads_as_before_until_it_is_written(subject: Subject) -> None:
 
 
 def test_all_that_is_written_is_there(subject: Subject) -> None:
-    data = pattern(1, 3 * LEAF)
+    data = pattern(1, 3 * CHUNK_SIZE)
     expected = bytearray(subject.before)
-    for offset, piece in ((LEAF, data), (SIZE - 512, data[:512]), (0, data[:1024])):
+    for offset, piece in ((CHUNK_SIZE, data), (SIZE - 512, data[:512]), (0, data[:1024])):
         subject.sink.write(memoryview(piece), offset)
         expected[offset : offset + len(piece)] = piece
     subject.sink.flush()
@@ -110,35 +110,47 @@ def test_all_that_is_written_is_there(subject: Subject) -> None:
 
 def test_zero_reads_back_as_zero(subject: Subject) -> None:
     expected = bytearray(subject.before)
-    subject.sink.write(memoryview(pattern(2, 2 * LEAF)), 4 * LEAF)
-    for offset, length in ((4 * LEAF, LEAF), (LEAF, 512), (SIZE - 512, 512), (0, 0)):
+    subject.sink.write(memoryview(pattern(2, 2 * CHUNK_SIZE)), 4 * CHUNK_SIZE)
+    for offset, length in (
+        (4 * CHUNK_SIZE, CHUNK_SIZE),
+        (CHUNK_SIZE, 512),
+        (SIZE - 512, 512),
+        (0, 0),
+    ):
         subject.sink.zero(length, offset)
-    expected[4 * LEAF : 6 * LEAF] = pattern(2, 2 * LEAF)
-    for offset, length in ((4 * LEAF, LEAF), (LEAF, 512), (SIZE - 512, 512)):
+    expected[4 * CHUNK_SIZE : 6 * CHUNK_SIZE] = pattern(2, 2 * CHUNK_SIZE)
+    for offset, length in ((4 * CHUNK_SIZE, CHUNK_SIZE), (CHUNK_SIZE, 512), (SIZE - 512, 512)):
         expected[offset : offset + length] = bytes(length)
     subject.sink.flush()
     assert subject.content() == expected
 
 
 def test_many_threads_may_write(subject: Subject) -> None:
-    data = pattern(3, 8 * LEAF)
+    data = pattern(3, 8 * CHUNK_SIZE)
     view = memoryview(mmap.mmap(-1, len(data)))  # page-aligned, as the buffers of a copy are
     view[:] = data
     with ThreadPoolExecutor(4) as pool:
-        pieces = range(0, 8 * LEAF, LEAF // 2)
-        for _ in pool.map(lambda at: subject.sink.write(view[at : at + LEAF // 2], at), pieces):
+        pieces = range(0, 8 * CHUNK_SIZE, CHUNK_SIZE // 2)
+        for _ in pool.map(
+            lambda at: subject.sink.write(view[at : at + CHUNK_SIZE // 2], at), pieces
+        ):
             continue
     subject.sink.flush()
-    assert subject.content() == data + subject.before[8 * LEAF :]
+    assert subject.content() == data + subject.before[8 * CHUNK_SIZE :]
 
 
 def test_it_reads_what_it_holds(subject: Subject) -> None:
-    data = memoryview(mmap.mmap(-1, 2 * LEAF))
-    data[:] = pattern(5, 2 * LEAF)
-    subject.sink.write(data, LEAF)
-    found = memoryview(bytearray(4 * LEAF))
+    data = memoryview(mmap.mmap(-1, 2 * CHUNK_SIZE))
+    data[:] = pattern(5, 2 * CHUNK_SIZE)
+    subject.sink.write(data, CHUNK_SIZE)
+    found = memoryview(bytearray(4 * CHUNK_SIZE))
     subject.sink.read_into(found, 0)
-    assert found == subject.before[:LEAF] + data.tobytes() + subject.before[3 * LEAF : 4 * LEAF]
+    assert (
+        found
+        == subject.before[:CHUNK_SIZE]
+        + data.tobytes()
+        + subject.before[3 * CHUNK_SIZE : 4 * CHUNK_SIZE]
+    )
 
 
 def test_nothing_is_written_beyond_the_end(subject: Subject) -> None:
@@ -151,15 +163,15 @@ def test_nothing_is_written_beyond_the_end(subject: Subject) -> None:
 
 def test_a_raw_sink_leaves_holes(tmp_path: Path) -> None:
     sink = RawSink(tmp_path / "disk.raw", 1 << 30)
-    sink.write(memoryview(pattern(1, LEAF)), 512 << 20)
-    sink.write(memoryview(pattern(1, LEAF)), 256 << 20)
-    sink.zero(LEAF, 256 << 20)
+    sink.write(memoryview(pattern(1, CHUNK_SIZE)), 512 << 20)
+    sink.write(memoryview(pattern(1, CHUNK_SIZE)), 256 << 20)
+    sink.zero(CHUNK_SIZE, 256 << 20)
     sink.flush()
     sink.close()
     sink.close()
     facts = (tmp_path / "disk.raw").stat()
     assert facts.st_size == 1 << 30
-    assert facts.st_blocks * 512 == LEAF
+    assert facts.st_blocks * 512 == CHUNK_SIZE
 
 
 def test_zeros_are_written_where_holes_cannot_be_made(
@@ -168,14 +180,14 @@ def test_zeros_are_written_where_holes_cannot_be_made(
     monkeypatch.setattr(calls, "punch_hole", lambda *_: False)
     (tmp_path / "disk.raw").write_bytes(PARENT)
     sink = RawSink(tmp_path / "disk.raw", SIZE)
-    sink.zero(6 * LEAF + 1024, LEAF)
+    sink.zero(6 * CHUNK_SIZE + 1024, CHUNK_SIZE)
     sink.close()
-    expected = PARENT[:LEAF] + bytes(6 * LEAF + 1024) + PARENT[7 * LEAF + 1024 :]
+    expected = PARENT[:CHUNK_SIZE] + bytes(6 * CHUNK_SIZE + 1024) + PARENT[7 * CHUNK_SIZE + 1024 :]
     assert (tmp_path / "disk.raw").read_bytes() == expected
 
 
 def test_a_closed_raw_sink_refuses(tmp_path: Path) -> None:
-    sink = RawSink(tmp_path / "disk.raw", LEAF)
+    sink = RawSink(tmp_path / "disk.raw", CHUNK_SIZE)
     sink.close()
     with pytest.raises(OSError, match="closed"):
         sink.write(memoryview(bytes(512)), 0)
@@ -185,5 +197,5 @@ def test_a_raw_sink_does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"precious")
     (tmp_path / "disk.raw").symlink_to(tmp_path / "other")
     with pytest.raises(OSError, match="symbolic links"):
-        RawSink(tmp_path / "disk.raw", LEAF)
+        RawSink(tmp_path / "disk.raw", CHUNK_SIZE)
     assert (tmp_path / "other").read_bytes() == b"precious"

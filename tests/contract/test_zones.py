@@ -13,7 +13,7 @@ import pytest
 from adapters.filesystem import durable
 from adapters.process.sandbox import Sandbox
 from adapters.zones import DirectoryZone, create_zone, layout, open_zone
-from pipeline.data.chunks import LEAF
+from pipeline.data.chunks import CHUNK_SIZE
 from pipeline.errors import (
     Conflict,
     InvalidParameter,
@@ -21,14 +21,14 @@ from pipeline.errors import (
     NotFound,
     VerificationFailed,
 )
-from pipeline.ports import ImageFormat, Layer, Leaning, VersionRecord
+from pipeline.ports import ImageFormat, Layer, ShallowDisk, VersionRecord
 from tests.contract.memory import MemorySource
 from tests.contract.storing import changed, files, pattern, staged, store
 from tests.faults import Faulty
 
 pytestmark = pytest.mark.system
 
-CONTENT = pattern(1, 3 * LEAF) + bytes(3 * LEAF) + pattern(2, 2 * LEAF + 512)
+CONTENT = pattern(1, 3 * CHUNK_SIZE) + bytes(3 * CHUNK_SIZE) + pattern(2, 2 * CHUNK_SIZE + 512)
 RECORD = VersionRecord("corp-web-1.0.0-abc", {"name": "corp/web/1.0.0", "tags": {"ü": "1"}})
 
 
@@ -54,7 +54,7 @@ def test_a_base_holds_the_content(zone: DirectoryZone, tmp_path: Path) -> None:
     assert (base.method, base.parent, base.virtual_size) == ("copy", None, len(CONTENT))
     assert [layer.format for layer in base.chain] == [ImageFormat.RAW]
     assert base.chain[0].path.read_bytes() == CONTENT
-    assert base.chain[0].path.stat().st_blocks * 512 <= len(CONTENT) - 3 * LEAF + 8192
+    assert base.chain[0].path.stat().st_blocks * 512 <= len(CONTENT) - 3 * CHUNK_SIZE + 8192
     assert zone.find_base(base.digest) == base
     assert files(zone.path / "staging") == []
 
@@ -97,7 +97,7 @@ def test_a_damaged_parent_decides_nothing(zone: DirectoryZone, tmp_path: Path) -
     with pytest.raises(VerificationFailed):
         zone.stage_base(len(CONTENT), [base.digest])
     assert files(zone.path / "staging") == []
-    assert zone.collect([]) == [base.digest]  # nothing is held
+    assert zone.garbage_collect([]) == [base.digest]  # nothing is held
 
 
 def test_an_unknown_base_is_none(zone: DirectoryZone) -> None:
@@ -142,20 +142,20 @@ def test_a_manifest_of_other_content_is_refused(zone: DirectoryZone, tmp_path: P
 
 def test_the_next_version_is_a_delta(zone: DirectoryZone, tmp_path: Path) -> None:
     first, _ = store(zone, CONTENT, tmp_path)
-    after = bytearray(changed(CONTENT, 1, 8)) + pattern(3, LEAF)
-    after[:LEAF] = bytes(LEAF)
+    after = bytearray(changed(CONTENT, 1, 8)) + pattern(3, CHUNK_SIZE)
+    after[:CHUNK_SIZE] = bytes(CHUNK_SIZE)
     second, result = store(zone, bytes(after), tmp_path, ["f" * 64, first.digest])
     assert (second.method, second.parent) == ("delta", first.digest)
     assert [layer.format for layer in second.chain] == [ImageFormat.QCOW2, ImageFormat.RAW]
     assert flat(second.chain[0].path, "qcow2", tmp_path) == after
-    assert result.stats.written["eu-1"] == 2 * LEAF + 512
-    assert second.chain[0].path.stat().st_blocks * 512 < 3 * LEAF + 512 + (2 << 20)
+    assert result.stats.written["eu-1"] == 2 * CHUNK_SIZE + 512
+    assert second.chain[0].path.stat().st_blocks * 512 < 3 * CHUNK_SIZE + 512 + (2 << 20)
     subprocess.run(["qemu-img", "check", "-q", str(second.chain[0].path)], check=True)
 
 
 def test_a_shorter_version_is_a_delta_too(zone: DirectoryZone, tmp_path: Path) -> None:
     first, _ = store(zone, CONTENT, tmp_path)
-    after = CONTENT[: 2 * LEAF + 1024]
+    after = CONTENT[: 2 * CHUNK_SIZE + 1024]
     second, _ = store(zone, after, tmp_path, [first.digest])
     assert flat(second.chain[0].path, "qcow2", tmp_path) == after
 
@@ -289,7 +289,7 @@ def test_a_zone_without_replicas_keeps_the_bases(zone: DirectoryZone, tmp_path: 
     base, _ = store(zone, CONTENT, tmp_path)
     assert zone.publish(RECORD, {None: base.digest}, 0) == ()
     assert zone.find_version(RECORD.key) == ()
-    assert zone.collect([]) == []
+    assert zone.garbage_collect([]) == []
     assert len(zone.publish(RECORD, {None: base.digest}, 2)) == 2  # asked for again, with more
 
 
@@ -311,21 +311,21 @@ def test_a_shallow_replica_leans_on_its_source(zone: DirectoryZone, tmp_path: Pa
     edit = ["qemu-io", "-f", "qcow2", "-c", "write -P 7 0 64k", str(edited)]
     subprocess.run(edit, check=True, stdout=-3)
     chain = (Layer(source, ImageFormat.RAW),)
-    leaning = [
-        Leaning(None, chain, len(CONTENT), edited),
-        Leaning(0, chain, len(CONTENT)),
+    disks_on_source = [
+        ShallowDisk(None, chain, len(CONTENT), edited),
+        ShallowDisk(0, chain, len(CONTENT)),
     ]
-    (replica,) = zone.publish_leaning(RECORD, leaning)
+    (replica,) = zone.publish_shallow(RECORD, disks_on_source)
     edited.unlink()
     assert [disk.method for disk in replica.disks] == ["shallow", "shallow"]
-    assert zone.leans_on() == {source}
+    assert zone.backing_files() == {source}
     assert zone.digests() == []  # nothing was copied
     (disks,) = zone.deploy(replica, [tmp_path / "vm"])
     zone.remove_version(RECORD.key)
     assert flat(disks[0].path, "qcow2", tmp_path) == b"\7" * 65536 + CONTENT[65536:]
     assert flat(disks[1].path, "qcow2", tmp_path) == CONTENT
     assert disks[0].path.stat().st_mode & 0o200
-    assert zone.leans_on() == set()
+    assert zone.backing_files() == set()
 
 
 def test_removing_a_version_keeps_its_bases(zone: DirectoryZone, tmp_path: Path) -> None:
@@ -350,28 +350,28 @@ def test_collect_removes_only_what_nobody_needs(zone: DirectoryZone, tmp_path: P
     alone, _ = store(zone, contents[4], tmp_path)
     zone.publish(RECORD, {None: digests[1]}, 1)
     # 0 <- 1 <- 2 <- 3: a version uses 1, somebody keeps 2; 3 and the stand-alone one go
-    assert sorted(zone.collect([digests[2]])) == sorted([digests[3], alone.digest])
+    assert sorted(zone.garbage_collect([digests[2]])) == sorted([digests[3], alone.digest])
     assert zone.digests() == sorted(digests[:3])
-    assert sorted(zone.collect([])) == [digests[2]]
+    assert sorted(zone.garbage_collect([])) == [digests[2]]
     zone.remove_version(RECORD.key)
-    assert sorted(zone.collect([])) == sorted(digests[:2])
+    assert sorted(zone.garbage_collect([])) == sorted(digests[:2])
     assert files(zone.path / "bases") == []
     assert files(zone.path / "staging") == []
 
 
 def test_nothing_is_collected_while_somebody_writes(zone: DirectoryZone, tmp_path: Path) -> None:
     base, _ = store(zone, CONTENT, tmp_path)
-    staging = zone.stage_base(LEAF, [base.digest])
+    staging = zone.stage_base(CHUNK_SIZE, [base.digest])
     with pytest.raises(Conflict, match="another job"):
-        zone.collect([])
+        zone.garbage_collect([])
     staging.abort()
-    assert zone.collect([]) == [base.digest]
+    assert zone.garbage_collect([]) == [base.digest]
 
 
 def test_debris_of_the_dead_is_swept_and_the_living_are_left(
     zone: DirectoryZone, tmp_path: Path
 ) -> None:
-    staging = zone.stage_base(LEAF, [])
+    staging = zone.stage_base(CHUNK_SIZE, [])
     alive = files(zone.path / "staging")
     dead = zone.path / "staging" / "dead"
     dead.mkdir()
@@ -397,7 +397,7 @@ def test_full_while_writing_is_no_space(
 
     monkeypatch.setattr(os, "pwritev", pwritev)
     with pytest.raises(NoSpace, match=str(zone.path)):
-        store(zone, pattern(1, 20 * LEAF), tmp_path)
+        store(zone, pattern(1, 20 * CHUNK_SIZE), tmp_path)
     assert zone.digests() == []
     assert files(zone.path / "staging") == []
 
@@ -468,5 +468,5 @@ def test_a_chain_that_bites_its_tail_is_refused(zone: DirectoryZone, tmp_path: P
 def test_allocated_bytes_is_about_what_is_stored(zone: DirectoryZone, tmp_path: Path) -> None:
     empty = zone.allocated_bytes()
     store(zone, CONTENT, tmp_path)
-    data = len(CONTENT) - 3 * LEAF
+    data = len(CONTENT) - 3 * CHUNK_SIZE
     assert data <= zone.allocated_bytes() - empty <= data + 65536

@@ -30,12 +30,12 @@ Job = Callable[[World], None]
 
 def update(world: World) -> None:
     with world.app() as app:
-        update_version(V100, CHANGE, app.ports)
+        update_version(V100, CHANGE, app.context)
 
 
 def delete(world: World) -> None:
     with world.app() as app:
-        delete_version(V100, app.ports)
+        delete_version(V100, app.context)
 
 
 def check_usable(world: World) -> None:
@@ -44,8 +44,8 @@ def check_usable(world: World) -> None:
     with world.app() as app:
         for version in app.gallery.list_versions(WEB):
             for region in version.completed_regions if usable(version) else ():
-                zones, ports = app.zones[region], app.ports
-                verdicts = list(verify_version(version, zones, ports.images, ports.progress))
+                zones, context = app.zones[region], app.context
+                verdicts = list(verify_version(version, zones, context.images, context.progress))
                 assert all(verdict.sound for verdict in verdicts)
                 assert len(verdicts) in ((3, 4) if region == "eu" else (2,))
 

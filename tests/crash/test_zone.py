@@ -12,7 +12,7 @@ import pytest
 from adapters.filesystem import durable
 from adapters.process.sandbox import Sandbox
 from adapters.zones import DirectoryZone, create_zone, open_zone
-from pipeline.data.chunks import LEAF
+from pipeline.data.chunks import CHUNK_SIZE
 from pipeline.data.manifest import ManifestReader
 from pipeline.ports import VersionRecord
 from tests.contract.storing import changed, files, pattern, store
@@ -22,7 +22,7 @@ from tests.system.conftest import mounted
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 CRASHED = 86
-FIRST = pattern(1, 5 * LEAF)
+FIRST = pattern(1, 5 * CHUNK_SIZE)
 SECOND = changed(FIRST, 2)
 RECORD = VersionRecord("corp-web-1.0.1", {"version": "1.0.1"})
 
@@ -76,7 +76,7 @@ def retire(path: Path) -> None:
         zone.set_replicas(RECORD.key, 3)
         zone.set_replicas(RECORD.key, 1)
     zone.remove_version(RECORD.key)
-    zone.collect([])
+    zone.garbage_collect([])
 
 
 def examine(zone: DirectoryZone) -> None:

@@ -91,7 +91,7 @@ class World:
             None,
         )
         with self.app() as app:
-            return publish(request, app.ports)
+            return publish(request, app.context)
 
     def debris(self) -> list[str]:
         """What should not be there once nothing runs."""

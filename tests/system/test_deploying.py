@@ -161,9 +161,9 @@ def test_a_region_that_fails_is_tried_again_alone(
     with open_app(load_config(), open_progress(Mode.NONE)) as app:
         broken(app, "us", "N")
         with pytest.raises((NoSpace, OSError)):  # a full disk does not pass by itself
-            replicate_version(name, (), app.ports, retry=True)
+            replicate_version(name, (), app.context, retry=True)
         broken(app, "us", "EE")  # the first two attempts fail for what may pass
-        version = replicate_version(name, (), app.ports, retry=True)
+        version = replicate_version(name, (), app.context, retry=True)
     assert len(version.completed_regions) == 3
     assert home.regions("corp/pet/1.0.0")["us"]["progress"] == 100
     home.run("verify", "corp/pet/1.0.0")
@@ -176,7 +176,7 @@ def test_without_retry_a_passing_error_ends_it(session: Callable[..., Shop]) -> 
         broken(app, "us", "E")
         target = parse_version("corp/pet/1.0.0")
         with pytest.raises((OSError, PartiallyReplicated)):
-            replicate_version(target, [TargetRegion("us")], app.ports)
+            replicate_version(target, [TargetRegion("us")], app.context)
     assert home.regions("corp/pet/1.0.0")["us"]["state"] == "Failed"
     home.run("replicate", "corp/pet/1.0.0", "--retry")
 

@@ -17,7 +17,7 @@ from adapters.catalog import open_catalog
 from adapters.cli.proof import diff_text, report_text
 from pipeline.errors import EnvironmentMissing, InvalidParameter, Refused, StageFailed
 from pipeline.guest.profiles import select
-from pipeline.jobs.context import Ports
+from pipeline.jobs.context import JobContext
 from pipeline.jobs.diff import difference
 from pipeline.jobs.dry_run import try_publish
 from pipeline.jobs.request import PublishRequest
@@ -97,9 +97,9 @@ class House:
                 guest.plant(path, content)
         return MemoryHost(guest, FACTS)
 
-    def ports(self, host: GuestHost, boots: Boots | None = None) -> Ports:
-        ports = self.app.ports
-        return replace(ports, guests=host, boots=boots or ports.boots, progress=self.progress)
+    def context(self, host: GuestHost, boots: Boots | None = None) -> JobContext:
+        context = self.app.context
+        return replace(context, guests=host, boots=boots or context.boots, progress=self.progress)
 
     def request(self, name: str, source: AnySource | None = None, **how: Any) -> PublishRequest:
         how = {"plan": select(), **how}
@@ -148,19 +148,19 @@ def house(tmp_path: Path, require: Callable[..., None]) -> Iterator[House]:
 
 def test_a_dry_run_is_the_run_and_leaves_nothing(house: House) -> None:
     request = house.request("corp/linux/1.0.0", validate=True, boot_check=True)
-    ports = house.ports(house.host(), Script("GRUB\n", CONSOLE))
-    preview, tried = try_publish(request, ports)
+    context = house.context(house.host(), Script("GRUB\n", CONSOLE))
+    preview, tried = try_publish(request, context)
     assert preview.action.value == "publish"
     assert house.nothing_is_left()
     assert tried["check"]["verdict"] == "generalized"
     assert tried["boot"]["hostname"] == "web-7"
     assert {item["name"]: item["result"] for item in tried["operations"]}["machine-id"] == "changed"
     warned, house.progress.warnings = house.progress.warnings, []
-    publish(request, house.ports(house.host(), Script("GRUB\n", CONSOLE)))
+    publish(request, house.context(house.host(), Script("GRUB\n", CONSOLE)))
     assert house.report("corp/linux/1.0.0") == tried
     assert house.progress.warnings == warned
     # and once more: nothing would be done
-    preview, again = try_publish(request, ports)
+    preview, again = try_publish(request, context)
     assert (preview.action.value, again) == ("nothing", tried)
 
 
@@ -179,7 +179,7 @@ def test_a_dry_run_is_refused_what_the_run_is(
     for run in (try_publish, publish):
         host = house.host({"/usr/sbin/sshd": None})
         with pytest.raises((Refused, StageFailed), match=refusal):
-            run(request, house.ports(host, Script("panic\n", ends="it has ended")))
+            run(request, house.context(host, Script("panic\n", ends="it has ended")))
         assert len(host.sessions) == 1
         assert house.nothing_is_left()
 
@@ -191,7 +191,7 @@ def test_what_azure_would_not_take_is_not_published(house: House) -> None:
         "/usr/sbin/sshd": None,
     }
     with pytest.raises(StageFailed) as caught:
-        publish(request, house.ports(house.host(wrong)))
+        publish(request, house.context(house.host(wrong)))
     assert "fstab by UUID or label: /dev/sdb1 on /data; ssh server: not installed" in (
         caught.value.message
     )
@@ -201,7 +201,7 @@ def test_what_azure_would_not_take_is_not_published(house: House) -> None:
 
 def test_a_warning_warns_and_is_recorded(house: House) -> None:
     host = house.host({"/etc/fstab": "UUID=2 none swap sw 0 0\n"})
-    publish(house.request("corp/linux/1.0.0", validate=True), house.ports(host))
+    publish(house.request("corp/linux/1.0.0", validate=True), house.context(host))
     assert len(host.sessions) == 1  # the checks are made in the appliance that generalizes
     (warning,) = [text for text in house.progress.warnings if "swap on the OS disk" in text]
     assert "UUID=2 in fstab" in warning
@@ -220,20 +220,20 @@ def test_disks_that_are_published_as_they_are_are_checked_too(house: House) -> N
     host = house.host({"/usr/sbin/sshd": None})
     request = house.request("corp/kept/1.0.0", plan=None, validate=True)
     with pytest.raises(StageFailed, match="ssh server: not installed"):
-        publish(request, house.ports(host))
+        publish(request, house.context(host))
     assert house.nothing_is_left()
-    publish(replace(request, validate=False), house.ports(host))
+    publish(replace(request, validate=False), house.context(host))
     assert "validation" not in house.report("corp/kept/1.0.0")
 
 
 def test_what_was_looked_at_is_not_looked_at_again(house: House) -> None:
     """A version, and a managed image, of the same bytes: no appliance."""
     host = house.host()
-    ports = house.ports(host)
-    first = publish(house.request("corp/linux/1.0.0", validate=True), ports)
+    context = house.context(host)
+    first = publish(house.request("corp/linux/1.0.0", validate=True), context)
     assert len(host.sessions) == 1
     copy = publish(
-        house.request("corp/linux/2.0.0", VersionSource("corp/linux/1.0.0")), house.ports(host)
+        house.request("corp/linux/2.0.0", VersionSource("corp/linux/1.0.0")), house.context(host)
     )
     assert len(host.sessions) == 1
     assert copy.disks[0].digest == first.disks[0].digest
@@ -247,7 +247,7 @@ def test_what_was_looked_at_is_not_looked_at_again(house: House) -> None:
     assert all(verdict.sound for verdict in verdicts)
     # asked for what the report does not have, it is looked at
     again = house.request("corp/linux/2.0.1", VersionSource("corp/linux/2.0.0"), validate=True)
-    publish(again, ports)
+    publish(again, context)
     assert len(host.sessions) == 2
     # a report that is not what it was is noticed, and not believed
     with closing(open_catalog(house.lab.config.catalog)) as catalog, catalog.write() as writer:
@@ -255,7 +255,7 @@ def test_what_was_looked_at_is_not_looked_at_again(house: House) -> None:
     changed = house.report("corp/linux/1.0.0")
     (bad,) = [v for v in verify_report(first, changed, house.app.zones["eu"]) if not v.sound]
     assert bad.subject == "report"
-    publish(house.request("corp/linux/2.0.2", VersionSource("corp/linux/1.0.0")), ports)
+    publish(house.request("corp/linux/2.0.2", VersionSource("corp/linux/1.0.0")), context)
     assert len(host.sessions) == 3
 
 
@@ -274,13 +274,13 @@ def test_a_difference_names_packages_files_users_and_blocks(house: House) -> Non
         "/etc/come.conf": "",
         "/etc/passwd": "root:x:0:0:root:/root:/bin/bash\nweb:x:33:33:web:/srv:/bin/false\n",
     }
-    first = publish(house.request("corp/linux/1.0.0"), house.ports(house.host({**old})))
+    first = publish(house.request("corp/linux/1.0.0"), house.context(house.host({**old})))
     with house.source.path.open("r+b") as disk:
         disk.seek(20 << 20)
         disk.write(b"changed")
-    second = publish(house.request("corp/linux/1.0.1"), house.ports(house.host({**new})))
+    second = publish(house.request("corp/linux/1.0.1"), house.context(house.host({**new})))
     before, after = house.report("corp/linux/1.0.0"), house.report("corp/linux/1.0.1")
-    found = difference(first, second, before, after, house.app.ports.zones)
+    found = difference(first, second, before, after, house.app.context.zones)
     text = diff_text(first, second, found)
     rows = [" ".join(line.split()) for line in text.splitlines()]
     for row in (
@@ -289,27 +289,26 @@ def test_a_difference_names_packages_files_users_and_blocks(house: House) -> Non
         *("added web", "changed root", "os 32 MiB 256 KiB"),
     ):
         assert row in rows, text
-    same = difference(second, second, after, after, house.app.ports.zones)
+    same = difference(second, second, after, after, house.app.context.zones)
     assert "no package, configuration file or user differs" in diff_text(second, second, same)
     assert [disk.changed for disk in same.disks] == [0]
 
 
 def test_a_managed_image_is_looked_at_once_and_a_snapshot_never(house: House) -> None:
     host = house.host()
-    ports = house.ports(host)
-    keeper = replace(house.app.keeper, ports=ports)
+    context = house.context(host)
     properties = Properties("eu")
     name = parse_resource("golden", ResourceKind.IMAGE)
-    image = create_image(name, (house.source,), select(), properties, keeper)
+    image = create_image(name, (house.source,), select(), properties, context)
     assert len(host.sessions) == 1
-    publish(house.request("corp/linux/1.0.0", ManagedImageSource(image.id)), ports)
+    publish(house.request("corp/linux/1.0.0", ManagedImageSource(image.id)), context)
     assert len(host.sessions) == 1
     report = house.report("corp/linux/1.0.0")
     assert report["copied_from"] == image.id
     assert report["check"]["verdict"] == "generalized"
     assert report["inventory"]["users"]
     kept = create_snapshot(
-        parse_resource("before", ResourceKind.SNAPSHOT), house.source, properties, keeper
+        parse_resource("before", ResourceKind.SNAPSHOT), house.source, properties, context
     )
     assert len(host.sessions) == 1
     assert kept.contents[0].digest == image.contents[0].digest
@@ -320,18 +319,18 @@ def test_a_volume_that_bitlocker_hides_is_no_generalized_windows(house: House) -
     request = house.request("corp/windows/1.0.0", plan=None)
     for run in (try_publish, publish):
         with pytest.raises(Refused, match="encrypted with BitLocker"):
-            run(request, house.ports(host))
+            run(request, house.context(host))
         assert house.nothing_is_left()
-    publish(replace(request, force=True), house.ports(host))
+    publish(replace(request, force=True), house.context(host))
     report = house.report("corp/windows/1.0.0")
     assert report["guest"]["os_type"] == "windows"
     assert (report["check"]["verdict"], report["check"]["forced"]) == ("unknown", True)
     # as a specialized one it is taken, and what is known of it is said; as a Linux it is refused
-    publish(house.request("corp/own/1.0.0", plan=None), house.ports(host))
+    publish(house.request("corp/own/1.0.0", plan=None), house.context(host))
     (reason,) = house.report("corp/own/1.0.0")["check"]["reasons"]
     assert reason.startswith("bitlocker: /dev/sda1 is encrypted with BitLocker")
     with pytest.raises(InvalidParameter, match="Windows"):
-        publish(house.request("corp/kept/1.0.0", plan=None), house.ports(host))
+        publish(house.request("corp/kept/1.0.0", plan=None), house.context(host))
 
 
 def test_a_shallow_version_is_booted_too(house: House) -> None:
@@ -339,10 +338,10 @@ def test_a_shallow_version_is_booted_too(house: House) -> None:
     shallow = replace(request.version, replication_mode=ReplicationMode.SHALLOW)
     request = replace(request, version=shallow)
     with pytest.raises(StageFailed, match=r"no login prompt|ended"):
-        publish(request, house.ports(house.host(), Script("GRUB\n", ends="it ended")))
+        publish(request, house.context(house.host(), Script("GRUB\n", ends="it ended")))
     assert house.nothing_is_left()
     script = Script("GRUB\n", CONSOLE)
-    publish(request, house.ports(house.host(), script))
+    publish(request, house.context(house.host(), script))
     assert house.report("corp/linux/1.0.0")["boot"]["hostname"] == "web-7"
     assert script.machine is not None
     assert script.machine.disks[0][-1].path == house.source.path
@@ -358,6 +357,6 @@ def test_a_machine_that_cannot_be_booted_here_is_told_before_any_work(house: Hou
     request = house.request("corp/linux/1.0.0", boot_check=True)
     for run in (try_publish, publish):
         with pytest.raises(EnvironmentMissing, match="no emulator"):
-            run(request, house.ports(host, Missing()))
+            run(request, house.context(host, Missing()))
     assert host.sessions == []
     assert house.nothing_is_left()

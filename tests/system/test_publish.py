@@ -82,7 +82,7 @@ class Lab:
 
     def publish(self, number: str, source: DiskSource, **counts: int) -> ImageVersion:
         with self.app() as app:
-            return publish(self.request(number, source, **counts), app.ports)
+            return publish(self.request(number, source, **counts), app.context)
 
     def version(self, number: str) -> ImageVersion:
         with self.app() as app:
@@ -147,7 +147,7 @@ def test_every_format_is_published_unchanged(
         version = lab.publish(f"1.0.{index}", source, eu=1)
         for path, format in replicas(version):
             compare(raw, "raw", path, format)
-        with lab.app() as app, hash_file(source, app.ports) as (result, _):
+        with lab.app() as app, hash_file(source, app.context) as (result, _):
             assert result.root == version.disks[0].digest, name
         digests.add(version.disks[0].digest)
         assert state(layer.path) == before, name
@@ -203,10 +203,10 @@ def test_a_full_region_fails_alone_and_is_retried_from_the_source_region(
     lab = Lab(tmp_path, {"eu": tmp_path / "eu", "us": small / "us", "asia": tmp_path / "asia"})
     request = lab.request("1.0.0", DiskSource(None, source), eu=2, us=1, asia=1)
     with lab.app() as app, pytest.raises(NoSpace, match=re.escape(str(small))):
-        publish(request, app.ports)  # preflight: nothing was written
+        publish(request, app.context)  # preflight: nothing was written
     assert not any((tmp_path / "eu" / "bases").iterdir())
     with lab.app() as app, pytest.raises(PartiallyReplicated, match=r"failed in us: .* is full"):
-        publish(replace(request, preflight=False), app.ports)
+        publish(replace(request, preflight=False), app.context)
     version = lab.version("1.0.0")
     assert sorted(version.completed_regions) == ["asia", "eu"]
     zone = small / "us"
@@ -218,7 +218,7 @@ def test_a_full_region_fails_alone_and_is_retried_from_the_source_region(
     lab.config = replace(lab.config, regions={**lab.config.regions, "us": (ZonePlace(bigger),)})
     create_zones(lab.config)
     with lab.app() as app:
-        version = replicate_version(parse_version("corp/disk/1.0.0"), (), app.ports)
+        version = replicate_version(parse_version("corp/disk/1.0.0"), (), app.context)
     assert version.provisioning_state is ProvisioningState.SUCCEEDED
     donor = next(path for path, _ in replicas(version) if "asia" in str(path))
     formats = {path: format for path, format in replicas(version)}
@@ -238,7 +238,7 @@ def test_a_zone_that_is_read_only_is_told_before_anything_is_done(
         # without preflight a region fails alone: here it is the only one
         asked = request if preflight else replace(only(request, "eu"), preflight=False)
         with lab.app() as app, pytest.raises(EnvironmentMissing, match=re.escape(str(place))):
-            publish(asked, app.ports)
+            publish(asked, app.context)
         with lab.app() as app:
             assert app.gallery.list_versions(parse_definition("corp/disk")) == []
     subprocess.run(["mount", "-o", "remount,rw", place], check=True)
@@ -255,7 +255,7 @@ def test_a_source_that_changes_fails_the_version(tmp_path: Path) -> None:
     source = random_disk(tmp_path / "disk.raw", 8, 8)
     lab = Lab(tmp_path, {"eu": tmp_path / "eu"})
     with lab.app() as app:
-        images = app.ports.images
+        images = app.context.images
         original = images.open
 
         @contextmanager
@@ -267,7 +267,7 @@ def test_a_source_that_changes_fails_the_version(tmp_path: Path) -> None:
 
         images.open = meddling  # type: ignore[method-assign]
         with pytest.raises(SourceChanged, match=r"disk\.raw"):
-            publish(lab.request("1.0.0", DiskSource(None, source), eu=1), app.ports)
+            publish(lab.request("1.0.0", DiskSource(None, source), eu=1), app.context)
         assert app.gallery.list_versions(parse_definition("corp/disk")) == []
     assert list((tmp_path / "eu" / "bases").iterdir()) == []
 
@@ -285,7 +285,7 @@ def test_wait_first_leaves_the_rest_to_the_background(tmp_path: Path) -> None:
     lab.config = replace(lab.config, file=config)
     request = lab.request("1.0.0", DiskSource(None, source), eu=1, us=2)
     with lab.app() as app:
-        version = publish(replace(request, wait=Wait.FIRST), app.ports)
+        version = publish(replace(request, wait=Wait.FIRST), app.context)
     assert version.completed_regions == ("eu",)
     deadline = time.monotonic() + 180
     while lab.version("1.0.0").provisioning_state is not ProvisioningState.SUCCEEDED:

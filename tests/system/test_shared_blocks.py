@@ -19,7 +19,7 @@ from adapters.images import QemuImages
 from adapters.process.sandbox import Sandbox
 from adapters.qemu import nbd
 from pipeline.data import copying
-from pipeline.data.chunks import LEAF
+from pipeline.data.chunks import CHUNK_SIZE
 from pipeline.data.manifest import ManifestWriter
 from pipeline.data.targets import Target
 from pipeline.errors import PartiallyReplicated
@@ -48,8 +48,8 @@ def place(request: pytest.FixtureRequest, mount: Mount) -> Path:
 
 def disk(path: Path) -> bytes:
     """A raw disk: data, a leaf of zeros that are written, a hole, and a last leaf cut short."""
-    content = bytearray(pattern(1, DATA) + bytes(8 * MIB) + pattern(2, 5 * LEAF + 1024))
-    content[4 * LEAF : 5 * LEAF] = bytes(LEAF)
+    content = bytearray(pattern(1, DATA) + bytes(8 * MIB) + pattern(2, 5 * CHUNK_SIZE + 1024))
+    content[4 * CHUNK_SIZE : 5 * CHUNK_SIZE] = bytes(CHUNK_SIZE)
     with path.open("wb") as file:
         file.write(content[:DATA])
         file.seek(DATA + 8 * MIB)
@@ -92,14 +92,14 @@ def test_a_source_on_the_zones_file_system_is_not_copied(
     # manifest, records and the file system's own; the catalog where it is here
     assert used(place) - before < 2 * MIB
     (result,) = [status.result for status in version.regions]
-    assert result.bytes_written < 2 * LEAF
-    assert result.bytes_shared >= DATA - LEAF
+    assert result.bytes_written < 2 * CHUNK_SIZE
+    assert result.bytes_shared >= DATA - CHUNK_SIZE
     base = next((place / "eu" / "bases").glob("*/base.raw"))
     source.unlink()
     for path in (base, *(path for path, _ in replicas(version))):
         assert path.read_bytes() == content
     # zeros that the source holds are no blocks of the base
-    assert base.stat().st_blocks * 512 <= len(content) - 8 * MIB - LEAF + 8192
+    assert base.stat().st_blocks * 512 <= len(content) - 8 * MIB - CHUNK_SIZE + 8192
 
 
 def test_what_can_not_be_shared_is_copied(place: Path, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_what_can_not_be_shared_is_copied(place: Path, tmp_path: Path) -> None:
     base = next((place / "eu" / "bases").glob("*/base.raw"))
     assert base.read_bytes()[: len(content)] == content
     (result,) = [status.result for status in version.regions]
-    assert result.bytes_written + result.bytes_shared >= DATA - LEAF
+    assert result.bytes_written + result.bytes_shared >= DATA - CHUNK_SIZE
 
 
 class Altered:
@@ -163,7 +163,7 @@ def test_what_is_hashed_is_what_is_stored(place: Path, tmp_path: Path) -> None:
     target, result = stored(place, chain, (), Altered)
     assert target.read_bytes() == content
     assert result.root == root(content, tmp_path)
-    assert result.stats.cloned["t"] == DATA - LEAF
+    assert result.stats.cloned["t"] == DATA - CHUNK_SIZE
 
 
 def test_what_is_free_is_not_shared(place: Path, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_regions_on_one_file_system_share_one_copy(place: Path, tmp_path: Path) 
     assert len({base.chain[0].path.stat().st_ino for base in bases if base is not None}) == 3
     # and the next version starts from what each has
     after = bytearray(content)
-    after[: 2 * LEAF] = pattern(9, 2 * LEAF)
+    after[: 2 * CHUNK_SIZE] = pattern(9, 2 * CHUNK_SIZE)
     (tmp_path / "next.raw").write_bytes(after)
     before = used(place)
     world.publish("1.0.1", DiskSource(None, tmp_path / "next.raw"), eu=2, us=2, asia=2)
@@ -228,15 +228,19 @@ def test_blocks_that_the_last_version_has_are_not_read_again(
     subprocess.run(argv, check=True)
     world = lab(place, tmp_path / "home", "eu", "us")
     world.publish("1.0.0", DiskSource(None, source), eu=1, us=1)
-    changes = [(3 * MIB, 2 * LEAF, 0x5A), (9 * MIB + 4096, 512, 0x5B), (12 * MIB, LEAF, 0)]
+    changes = [
+        (3 * MIB, 2 * CHUNK_SIZE, 0x5A),
+        (9 * MIB + 4096, 512, 0x5B),
+        (12 * MIB, CHUNK_SIZE, 0),
+    ]
     for start, length, value in changes:
         content[start : start + length] = bytes([value]) * length
         write = f"write -q {'-z -u' if not value else f'-P {value}'} {start} {length}"
         subprocess.run(["qemu-io", "-f", kind, "-c", write, str(source)], check=True)
     version = world.publish("1.0.1", DiskSource(None, source), eu=1, us=1)
     results = {status.region: status.result for status in version.regions}
-    assert 2 * LEAF <= results["eu"].bytes_read <= 4 * MIB  # a request is 1 MiB
-    assert results["eu"].bytes_written == 3 * LEAF
+    assert 2 * CHUNK_SIZE <= results["eu"].bytes_read <= 4 * MIB  # a request is 1 MiB
+    assert results["eu"].bytes_written == 3 * CHUNK_SIZE
     assert version.disks[0].digest == root(bytes(content), tmp_path)
     for path, _ in replicas(version):
         assert path.read_bytes() == content
@@ -264,8 +268,8 @@ def test_regions_without_clones_take_over_one_delta(
     world = lab(zones, tmp_path / "home", "eu", "us", "asia")
     world.publish("1.0.0", DiskSource(None, tmp_path / "disk.raw"), eu=1, us=1)
     after = bytearray(content)
-    after[: 2 * LEAF] = pattern(9, 2 * LEAF)
-    after[DATA - LEAF : DATA] = bytes(LEAF)
+    after[: 2 * CHUNK_SIZE] = pattern(9, 2 * CHUNK_SIZE)
+    after[DATA - CHUNK_SIZE : DATA] = bytes(CHUNK_SIZE)
     (tmp_path / "next.raw").write_bytes(after)
     served: list[Path] = []
     serve = nbd.serve
@@ -284,8 +288,8 @@ def test_regions_without_clones_take_over_one_delta(
     }
     assert len(served) == 1
     for name in ("eu", "us"):
-        assert results[name].bytes_written == 2 * LEAF
-        assert results[name].bytes_shared == results["eu"].bytes_shared > DATA - 6 * LEAF
+        assert results[name].bytes_written == 2 * CHUNK_SIZE
+        assert results[name].bytes_shared == results["eu"].bytes_shared > DATA - 6 * CHUNK_SIZE
     shutil.rmtree(zones / "eu")  # the others need nothing of it
     (tmp_path / "after.raw").write_bytes(after)
     for path, kind in replicas(version):
@@ -309,7 +313,7 @@ def test_a_base_is_not_made_from_one_that_it_has_nothing_of(
         for path, format in replicas(version):
             compare(path, format, tmp_path / "disk.raw", "raw")
     # one leaf in common is enough
-    content = pattern(7, 4 * MIB)[: 2 * LEAF] + pattern(9, 2 * MIB)
+    content = pattern(7, 4 * MIB)[: 2 * CHUNK_SIZE] + pattern(9, 2 * MIB)
     (tmp_path / "disk.raw").write_bytes(content)
     version = world.publish("1.0.2", DiskSource(None, tmp_path / "disk.raw"), eu=1, us=1)
     method = "delta" if kind == "ext4" else "reflink"
@@ -338,12 +342,12 @@ def test_a_zone_that_fails_does_not_take_its_neighbours_along(
     failing = "eu" if method == "stage_base" else "us"
     with world.app() as app:
         faulty: Any = Faulty(app.zones[failing][0], "E", methods=(method,))
-        zones = {**app.ports.zones, failing: (faulty,)}
+        zones = {**app.context.zones, failing: (faulty,)}
         request = world.request(
             "1.0.0", DiskSource(None, tmp_path / "disk.raw"), eu=1, us=1, asia=1
         )
         with pytest.raises(PartiallyReplicated, match=failing):
-            publish(request, replace(app.ports, zones=zones))
+            publish(request, replace(app.context, zones=zones))
     version = world.version("1.0.0")
     assert set(version.completed_regions) == {"eu", "us", "asia"} - {failing}
     for path, _ in replicas(version):
@@ -356,10 +360,10 @@ def test_a_source_that_is_written_to_after_it_was_pinned(place: Path, tmp_path: 
     home = place / "home"
     world = lab(place, home, "eu")
     with world.app() as app:
-        images = Interfering(app.ports.images, place / "disk.raw")
-        ports = replace(app.ports, images=cast(Images, images))
+        images = Interfering(app.context.images, place / "disk.raw")
+        context = replace(app.context, images=cast(Images, images))
         request = world.request("1.0.0", DiskSource(None, place / "disk.raw"), eu=1)
-        version = publish(request, ports)
+        version = publish(request, context)
     assert images.originals == [True, False]
     assert (place / "disk.raw").read_bytes() != content
     ((replica, _),) = replicas(version)

@@ -10,7 +10,7 @@ import pytest
 from adapters.app import create_zones, open_app
 from adapters.config import Config, ZonePlace
 from adapters.progress import Mode, open_progress
-from pipeline.data.chunks import LEAF
+from pipeline.data.chunks import CHUNK_SIZE
 from pipeline.model.resource_names import ResourceKind, ResourceName
 from pipeline.model.sources import DiskSource
 from pipeline.resources.snapshots import Properties, create_snapshot, delete_resource
@@ -20,18 +20,18 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
 VIRTUAL_SIZE = 2 << 30
 DATA = 256  # leaves that hold data
-CHANGED = VIRTUAL_SIZE // 100 // LEAF  # 1 %
+CHANGED = VIRTUAL_SIZE // 100 // CHUNK_SIZE  # 1 %
 
 
 def named(name: str) -> ResourceName:
     return ResourceName(ResourceKind.SNAPSHOT, name)
 
 
-def write(disk: Path, leaves: list[int], random_bytes: Callable[[int], bytes]) -> None:
+def write(disk: Path, chunks: list[int], random_bytes: Callable[[int], bytes]) -> None:
     with disk.open("r+b") as file:
-        for leaf in leaves:
-            file.seek(leaf * LEAF)
-            file.write(random_bytes(LEAF))
+        for chunk in chunks:
+            file.seek(chunk * CHUNK_SIZE)
+            file.write(random_bytes(CHUNK_SIZE))
 
 
 def test_ten_snapshots_store_what_changed(
@@ -63,23 +63,23 @@ def test_ten_snapshots_store_what_changed(
                 named(f"s{number}"),
                 DiskSource(None, disk),
                 Properties("eu"),
-                app.keeper,
+                app.context,
                 incremental=True,
             )
             growth.append(used(mountpoint) - before)
-            assert number == 0 or made.bytes_written == CHANGED * LEAF
-        assert max(growth[1:]) <= 1.1 * CHANGED * LEAF, growth
-        family = {item.incremental_snapshot_family_id for item in app.keeper.resources.snapshots()}
+            assert number == 0 or made.bytes_written == CHANGED * CHUNK_SIZE
+        assert max(growth[1:]) <= 1.1 * CHANGED * CHUNK_SIZE, growth
+        family = {item.incremental_snapshot_family_id for item in app.context.resources.snapshots()}
         assert len(family) == 1
         # the last is whole without the names of those before it, and what they leave is collected
         for number in range(10):
-            delete_resource(named(f"s{number}"), app.keeper)
-        (last,) = app.keeper.resources.snapshots()
+            delete_resource(named(f"s{number}"), app.context)
+        (last,) = app.context.resources.snapshots()
         base = app.zones["eu"][0].find_base(last.contents[0].digest)
         assert base is not None
         top = base.chain[0]
         argv = ["qemu-img", "compare", "-f", top.format.value, "-F", "raw", top.path, disk]
         subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
-        delete_resource(last.name, app.keeper)
-        assert app.keeper.resources.snapshots() == []
+        delete_resource(last.name, app.context)
+        assert app.context.resources.snapshots() == []
         assert not any((mountpoint / "zone" / "bases").iterdir())

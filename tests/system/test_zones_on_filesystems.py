@@ -17,7 +17,7 @@ from adapters.filesystem.profile import BEST, probe
 from adapters.pins import FilePins
 from adapters.process.sandbox import Sandbox
 from adapters.zones import DirectoryZone, create_zone, open_zone
-from pipeline.data.chunks import LEAF
+from pipeline.data.chunks import CHUNK_SIZE
 from pipeline.errors import NoSpace
 from pipeline.ports import Chain, ImageFormat, Layer, VersionRecord
 from pipeline.ports.extents import Range
@@ -27,8 +27,13 @@ from tests.system.conftest import REFLINK, Mount, used
 pytestmark = pytest.mark.system
 
 MIB = 1 << 20
-LEAVES = 120  # 30 MiB of data
-CONTENT = bytes(16 * LEAF) + pattern(1, LEAVES * LEAF) + bytes(200 * LEAF) + pattern(2, 512)
+CHUNKS = 120  # 30 MiB of data
+CONTENT = (
+    bytes(16 * CHUNK_SIZE)
+    + pattern(1, CHUNKS * CHUNK_SIZE)
+    + bytes(200 * CHUNK_SIZE)
+    + pattern(2, 512)
+)
 RECORD = VersionRecord("corp-web-1.0.0", {"version": "1.0.0"})
 
 Make = Callable[..., Path]
@@ -65,15 +70,15 @@ def test_the_next_version_adds_what_changed(
     first, _ = store(zone, CONTENT, tmp_path)
     before, counted = used(mountpoint), zone.allocated_bytes()
     after = bytearray(changed(CONTENT, *range(20, 60, 2)))
-    after[70 * LEAF : 74 * LEAF] = bytes(4 * LEAF)
+    after[70 * CHUNK_SIZE : 74 * CHUNK_SIZE] = bytes(4 * CHUNK_SIZE)
     second, result = store(zone, bytes(after), tmp_path, [first.digest])
     assert second.method == ("reflink" if zone.reflink else "delta")
-    assert result.stats.written["z"] == 20 * LEAF
-    assert result.stats.kept["z"] == (LEAVES - 20 - 4) * LEAF + 512
+    assert result.stats.written["z"] == 20 * CHUNK_SIZE
+    assert result.stats.kept["z"] == (CHUNKS - 20 - 4) * CHUNK_SIZE + 512
     # 20 leaves are 5 MiB; metadata and 2 % of the disk's data are allowed for
     grown = used(mountpoint) - before
-    assert 20 * LEAF <= grown <= 20 * LEAF * 1.02 + MIB
-    assert 20 * LEAF <= zone.allocated_bytes() - counted <= 20 * LEAF * 1.02 + MIB
+    assert 20 * CHUNK_SIZE <= grown <= 20 * CHUNK_SIZE * 1.02 + MIB
+    assert 20 * CHUNK_SIZE <= zone.allocated_bytes() - counted <= 20 * CHUNK_SIZE * 1.02 + MIB
     for base, content in ((first, CONTENT), (second, bytes(after))):
         assert same(base.chain[0].path, base.chain[0].format, content, tmp_path)
         check(base.chain)
@@ -104,7 +109,7 @@ def test_replicas_and_deployed_disks_add_next_to_nothing(
     for disk in (*inside, *outside):
         assert same(disk.path, disk.format, CONTENT, tmp_path)
     zone.remove_version(RECORD.key)
-    assert zone.collect([base.digest]) == []
+    assert zone.garbage_collect([base.digest]) == []
     for disk in (*inside, *outside):
         assert same(disk.path, disk.format, CONTENT, tmp_path)
 
@@ -122,9 +127,9 @@ def test_bases_are_immutable_and_can_be_collected(filesystem: Make, tmp_path: Pa
     (disks,) = zone.deploy(replica, [zone.path.parent / "vm"])
     with disks[0].path.open("r+b") as file:  # a child of an immutable file is not immutable
         file.write(b"\0")
-    assert zone.collect([]) == ([base.digest] if zone.reflink else [])
+    assert zone.garbage_collect([]) == ([base.digest] if zone.reflink else [])
     zone.remove_version(RECORD.key)
-    assert len(zone.collect([])) == (1 if zone.reflink else 2)
+    assert len(zone.garbage_collect([])) == (1 if zone.reflink else 2)
     assert files(zone.path) == ["bases", "galleria-zone.json", "staging", "versions"]
 
 
@@ -136,7 +141,7 @@ def test_a_full_file_system_is_left_as_it_was(filesystem: Make, tmp_path: Path) 
     filler = mountpoint / "filler"
     with filler.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, max(1, zone.free_bytes() - 12 * MIB))
-    wholly_new = pattern(5, 160 * LEAF)
+    wholly_new = pattern(5, 160 * CHUNK_SIZE)
     for content, parents in ((wholly_new, []), (wholly_new, [first.digest])):
         with pytest.raises(NoSpace, match=str(zone.path)):
             store(zone, content, tmp_path, parents)
@@ -178,23 +183,23 @@ def test_a_zone_takes_over_a_base_of_its_neighbour(
     base, _ = store(donor, CONTENT, tmp_path)
     zone = create_zone(mountpoint / "other", name="o", region="us", sandbox=Sandbox())
     before = used(mountpoint)
-    made = zone.take_over(base)
-    assert used(mountpoint) - before < LEAF
+    made = zone.clone_base_from(base)
+    assert used(mountpoint) - before < CHUNK_SIZE
     assert files(zone.path / "staging") == []
     assert made == zone.find_base(base.digest)
     assert (made is not None) == reflink
     # on another file system nothing can be cloned, and nothing is left of the attempt
     far = create_zone(tmp_path / "far", name="f", region="us", sandbox=Sandbox())
-    assert far.take_over(base) is None
+    assert far.clone_base_from(base) is None
     assert files(far.path) == ["bases", "galleria-zone.json", "staging", "versions"]
-    donor.collect([])
+    donor.garbage_collect([])
     assert donor.find_base(base.digest) is None
     if made is not None:
         assert (made.method, made.parent) == ("reflink", None)
         assert same(made.chain[0].path, made.chain[0].format, CONTENT, tmp_path)
         with pytest.raises(PermissionError):
             made.chain[0].path.open("r+b").close()
-        zone.collect([])
+        zone.garbage_collect([])
 
 
 WRITER = """

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.data import copying, reading
-from pipeline.data.chunks import LEAF, Leaf, digest
+from pipeline.data.chunks import CHUNK_SIZE, ChunkDigest, digest
 from pipeline.data.copying import CopyResult, Known
 from pipeline.data.extents import mask_free
 from pipeline.data.manifest import ManifestReader, ManifestWriter
@@ -25,7 +25,7 @@ from tests.contract.memory import MemorySink, MemorySource
 from tests.faults import Faulty
 
 SECTOR = 512
-MAX_SECTORS = 9 * LEAF // SECTOR
+MAX_SECTORS = 9 * CHUNK_SIZE // SECTOR
 
 
 @dataclass
@@ -46,12 +46,12 @@ def pattern(seed: int, length: int) -> bytes:
 
 @st.composite
 def disks(draw: st.DrawFn, other: Disk | None = None) -> Disk:
-    """A random disk; if there is another one, it may share leaves with it."""
+    """A random disk; if there is another one, it may share chunks with it."""
     raw, extents = bytearray(), []
     pieces = st.one_of(
-        st.integers(1, 40),  # within a leaf
-        st.sampled_from([LEAF // SECTOR, 2 * LEAF // SECTOR, LEAF // SECTOR - 1]),
-        st.integers(1, 3 * LEAF // SECTOR),
+        st.integers(1, 40),  # within a chunk
+        st.sampled_from([CHUNK_SIZE // SECTOR, 2 * CHUNK_SIZE // SECTOR, CHUNK_SIZE // SECTOR - 1]),
+        st.integers(1, 3 * CHUNK_SIZE // SECTOR),
     )
     for _ in range(draw(st.integers(0, 7))):
         length = min(draw(pieces), MAX_SECTORS - len(raw) // SECTOR) * SECTOR
@@ -84,8 +84,8 @@ def manifest_of(content: bytes) -> ManifestReader:
     return ManifestReader(io.BytesIO(copied(MemorySource(content), [])[1]))
 
 
-def leaves(content: bytes) -> list[bytes]:
-    return [content[at : at + LEAF] for at in range(0, len(content), LEAF)]
+def chunks(content: bytes) -> list[bytes]:
+    return [content[at : at + CHUNK_SIZE] for at in range(0, len(content), CHUNK_SIZE)]
 
 
 @st.composite
@@ -113,7 +113,7 @@ def test_every_target_becomes_the_disk(
         source,
         [Target("fresh", fresh), Target("child", child, manifest_of(parent.content))],
         threads=threads,
-        request_size=request_leaves * LEAF,
+        request_size=request_leaves * CHUNK_SIZE,
         advance=advanced.append,
     )
     assert bytes(fresh.content) == disk.content
@@ -121,36 +121,36 @@ def test_every_target_becomes_the_disk(
     assert not result.failures
 
     # the root and the manifest depend on the content alone
-    plain, other = copied(MemorySource(disk.content), [], threads=1, request_size=LEAF)
+    plain, other = copied(MemorySource(disk.content), [], threads=1, request_size=CHUNK_SIZE)
     assert (result.root, manifest) == (plain.root, other)
 
     # nothing known to be zero was read (the double refuses it), all data was, once
     data = sum(extent.length for extent in disk.extents if extent.kind is Kind.DATA)
     assert source.bytes_read == data == result.stats.read == sum(advanced)
 
-    # a new sink gets exactly the leaves that are not zero, one that has a parent what differs
-    now = leaves(disk.content)
-    before = leaves(parent.content.ljust(len(disk.content), b"\0"))
-    filled = [leaf for leaf in now if any(leaf)]
+    # a new sink gets exactly the chunks that are not zero, one that has a parent what differs
+    now = chunks(disk.content)
+    before = chunks(parent.content.ljust(len(disk.content), b"\0"))
+    filled = [chunk for chunk in now if any(chunk)]
     assert result.stats.written["fresh"] == sum(map(len, filled))
     assert sum(length for _, length in fresh.written) == sum(map(len, filled))
     assert not fresh.zeroed
     assert result.stats.zero == len(disk.content) - sum(map(len, filled))
     assert result.stats.kept["fresh"] == 0
 
-    cut = leaves(parent.content)
+    cut = chunks(parent.content)
     same = [
-        leaf
-        for index, leaf in enumerate(now)
-        if any(leaf) and index < len(cut) and cut[index] == leaf
+        chunk
+        for index, chunk in enumerate(now)
+        if any(chunk) and index < len(cut) and cut[index] == chunk
     ]
     assert result.stats.kept["child"] == sum(map(len, same))
     assert result.stats.written["child"] == sum(map(len, filled)) - sum(map(len, same))
     assert sum(length for _, length in child.written) == result.stats.written["child"]
     cleared = sum(
-        len(leaf)
-        for index, leaf in enumerate(now)
-        if not any(leaf) and index < len(cut) and any(cut[index])
+        len(chunk)
+        for index, chunk in enumerate(now)
+        if not any(chunk) and index < len(cut) and any(cut[index])
     )
     assert sum(length for _, length in child.zeroed) == cleared
     assert len(before) >= len(now)
@@ -180,35 +180,35 @@ def test_free_ranges_are_zero(disk: Disk, gaps: list[tuple[int, int]]) -> None:
 @given(disks(), st.integers(0, MAX_SECTORS * SECTOR - 1), st.sampled_from([1, 4]))
 def test_verify_finds_the_leaf_that_changed(disk: Disk, position: int, request: int) -> None:
     manifest = manifest_of(disk.content)
-    size = request * LEAF
+    size = request * CHUNK_SIZE
     assert copying.verify(disk.source(), manifest, request_size=size) == ()
     if not disk.content:
         return
     position %= len(disk.content)
     rotten = bytearray(disk.content)
     rotten[position] ^= 0x40
-    start = position // LEAF * LEAF
+    start = position // CHUNK_SIZE * CHUNK_SIZE
     bad = copying.verify(MemorySource(bytes(rotten)), manifest, request_size=size)
-    assert bad == (Range(start, min(LEAF, len(rotten) - start)),)
+    assert bad == (Range(start, min(CHUNK_SIZE, len(rotten) - start)),)
     # a hole where data should be is found without reading
     whole = [Extent(0, len(rotten), Kind.ZERO)]
     lost = copying.verify(MemorySource(bytes(rotten), whole), manifest, request_size=size)
     assert sum(area.length for area in lost) == sum(
-        len(leaf) for leaf in leaves(disk.content) if any(leaf)
+        len(chunk) for chunk in chunks(disk.content) if any(chunk)
     )
 
 
-BLOCK = LEAF // 8
+BLOCK = CHUNK_SIZE // 8
 
 
 def layered(base: bytes, writes: list[tuple[int, int, bool]]) -> tuple[bytes, list[Extent]]:
-    """An overlay on a base whose zero leaves are holes: what a guest sees, and where it lies.
+    """An overlay on a base whose zero chunks are holes: what a guest sees, and where it lies.
     Writes are of blocks, of data or (False) of zeros."""
     content, count = bytearray(base), len(base) // BLOCK
     states = [
-        (Kind.DATA if any(leaf) else Kind.ZERO, 1)
-        for leaf in leaves(base)
-        for _ in range(len(leaf) // BLOCK)
+        (Kind.DATA if any(chunk) else Kind.ZERO, 1)
+        for chunk in chunks(base)
+        for _ in range(len(chunk) // BLOCK)
     ]
     for start, length, data in writes:
         for block in range(min(start, count), min(start + length, count)):
@@ -237,8 +237,8 @@ def test_what_lies_in_a_known_base_is_not_read(
     fresh: bool,
 ) -> None:
     """Whatever the target holds, it becomes the disk; over the base itself only what lies above it
-    is read, in works of whole leaves."""
-    base = b"".join(pattern(seed, LEAF) if seed else bytes(LEAF) for seed in seeds)
+    is read, in works of whole chunks."""
+    base = b"".join(pattern(seed, CHUNK_SIZE) if seed else bytes(CHUNK_SIZE) for seed in seeds)
     content, extents = layered(base, writes)
     known = Known(manifest_of(base), 1)
     _, expected = copied(MemorySource(content), [])
@@ -249,7 +249,7 @@ def test_what_lies_in_a_known_base_is_not_read(
     if fresh:
         targets.append(Target("fresh", MemorySink(len(content))))
     result, manifest = copied(
-        MemorySource(content, extents), targets, known=known, request_size=LEAF
+        MemorySource(content, extents), targets, known=known, request_size=CHUNK_SIZE
     )
     assert (manifest, bytes(child.content), result.failures) == (expected, content, {})
     # over the base itself
@@ -258,26 +258,28 @@ def test_what_lies_in_a_known_base_is_not_read(
         source,
         [Target("child", child, manifest_of(base))],
         known=Known(manifest_of(base), 1),
-        request_size=LEAF,
+        request_size=CHUNK_SIZE,
     )
     assert (manifest, bytes(child.content)) == (expected, content)
     touched = {
-        leaf
+        chunk
         for extent in extents
         if extent.layer == 0
-        for leaf in range(extent.start // LEAF, -(-extent.end // LEAF))
+        for chunk in range(extent.start // CHUNK_SIZE, -(-extent.end // CHUNK_SIZE))
     }
-    assert result.stats.read == source.bytes_read <= len(touched) * LEAF
+    assert result.stats.read == source.bytes_read <= len(touched) * CHUNK_SIZE
 
 
 def forged(content: bytes, *, xxh3: bool, blake: bool) -> ManifestReader:
-    """A manifest whose leaves keep only one of the true digests."""
+    """A manifest whose chunks keep only one of the true digests."""
     file = io.BytesIO()
     writer = ManifestWriter(file, len(content))
-    for data in leaves(content):
-        leaf = digest(memoryview(data))
-        assert leaf is not None
-        writer.add(Leaf(leaf.xxh3 if xxh3 else bytes(16), leaf.blake3 if blake else b"f" * 32))
+    for data in chunks(content):
+        chunk = digest(memoryview(data))
+        assert chunk is not None
+        writer.add(
+            ChunkDigest(chunk.xxh3 if xxh3 else bytes(16), chunk.blake3 if blake else b"f" * 32)
+        )
     writer.finish()
     return ManifestReader(file)
 
@@ -318,7 +320,7 @@ def test_what_is_in_blocks_of_the_parent_too_is_not_read(
     parent, disk = pair
     source, sink = Beside(disk), Twin(parent.content, disk.raw)
     target = Target("twin", sink, manifest_of(parent.content))
-    result, _ = copied(source, [target], request_size=request_leaves * LEAF)
+    result, _ = copied(source, [target], request_size=request_leaves * CHUNK_SIZE)
     assert bytes(sink.content) == disk.content
     assert result.root == copied(MemorySource(disk.content), [])[0].root
     assert result.stats.read == source.bytes_read
@@ -327,25 +329,25 @@ def test_what_is_in_blocks_of_the_parent_too_is_not_read(
 
 
 def test_of_a_disk_that_changed_or_grew_the_rest_is_not_read() -> None:
-    old = pattern(1, 3 * LEAF) + pattern(2, 1024)
+    old = pattern(1, 3 * CHUNK_SIZE) + pattern(2, 1024)
     grown, changed = old + bytes(SECTOR), bytearray(old)
-    changed[LEAF + 7] ^= 1
-    for content, read in ((old, 0), (bytes(changed), LEAF), (grown, len(grown))):
+    changed[CHUNK_SIZE + 7] ^= 1
+    for content, read in ((old, 0), (bytes(changed), CHUNK_SIZE), (grown, len(grown))):
         disk = Disk([Extent(0, len(content), Kind.DATA)], content, content)
         source, sink = Beside(disk), Twin(old, content)
         target = Target("twin", sink, manifest_of(old))
-        result, _ = copied(source, [target], request_size=LEAF)
+        result, _ = copied(source, [target], request_size=CHUNK_SIZE)
         assert source.bytes_read == read
         assert bytes(sink.content) == content
         assert result.root == copied(MemorySource(content), [])[0].root
 
 
-@pytest.mark.parametrize("hole", [Range(0, 1024), Range(2048, 512), Range(LEAF - 512, 512)])
+@pytest.mark.parametrize("hole", [Range(0, 1024), Range(2048, 512), Range(CHUNK_SIZE - 512, 512)])
 def test_a_hole_where_the_parent_has_blocks_is_a_change(hole: Range) -> None:
     """Before, between and after data that is in blocks of both."""
-    old = pattern(1, LEAF)
+    old = pattern(1, CHUNK_SIZE)
     content = old[: hole.start] + bytes(hole.length) + old[hole.end :]
-    data = [Range(0, hole.start), Range(hole.end, LEAF - hole.end)]
+    data = [Range(0, hole.start), Range(hole.end, CHUNK_SIZE - hole.end)]
     extents = [Extent(area.start, area.length, Kind.DATA) for area in data if area.length]
     extents.append(Extent(hole.start, hole.length, Kind.ZERO))
     disk = Disk(sorted(extents, key=lambda extent: extent.start), content, content)
@@ -356,7 +358,7 @@ def test_a_hole_where_the_parent_has_blocks_is_a_change(hole: Range) -> None:
 
 
 def test_an_equal_xxh3_never_keeps_a_leaf() -> None:
-    content = pattern(1, 3 * LEAF)
+    content = pattern(1, 3 * CHUNK_SIZE)
     sink = MemorySink(len(content), pattern(2, len(content)))
     parent = forged(content, xxh3=True, blake=False)
     result, _ = copied(MemorySource(content), [Target("a", sink, parent)])
@@ -365,7 +367,7 @@ def test_an_equal_xxh3_never_keeps_a_leaf() -> None:
 
 
 def test_an_equal_blake3_is_enough_to_keep_a_leaf() -> None:
-    content = pattern(1, 3 * LEAF)
+    content = pattern(1, 3 * CHUNK_SIZE)
     sink = MemorySink(len(content), content)
     parent = forged(content, xxh3=False, blake=True)
     result, _ = copied(MemorySource(content), [Target("a", sink, parent)])
@@ -374,19 +376,19 @@ def test_an_equal_blake3_is_enough_to_keep_a_leaf() -> None:
 
 @pytest.mark.parametrize(("xxh3", "blake"), [(True, False), (False, True)])
 def test_verify_wants_both_digests(xxh3: bool, blake: bool) -> None:
-    content = pattern(1, 3 * LEAF)
+    content = pattern(1, 3 * CHUNK_SIZE)
     bad = copying.verify(MemorySource(content), forged(content, xxh3=xxh3, blake=blake))
-    assert bad == (Range(0, 3 * LEAF),)
+    assert bad == (Range(0, 3 * CHUNK_SIZE),)
 
 
 def test_verify_of_another_length_is_bad_from_there_on() -> None:
-    manifest = manifest_of(pattern(1, 3 * LEAF))
-    shorter = MemorySource(pattern(1, 2 * LEAF))
-    assert copying.verify(shorter, manifest) == (Range(2 * LEAF, LEAF),)
+    manifest = manifest_of(pattern(1, 3 * CHUNK_SIZE))
+    shorter = MemorySource(pattern(1, 2 * CHUNK_SIZE))
+    assert copying.verify(shorter, manifest) == (Range(2 * CHUNK_SIZE, CHUNK_SIZE),)
 
 
 def test_verify_refuses_a_damaged_manifest() -> None:
-    content = pattern(1, 3 * LEAF)
+    content = pattern(1, 3 * CHUNK_SIZE)
     file = bytearray(copied(MemorySource(content), [])[1])
     file[-1] ^= 1
     with pytest.raises(VerificationFailed):
@@ -395,10 +397,10 @@ def test_verify_refuses_a_damaged_manifest() -> None:
 
 @pytest.mark.parametrize("script", ["E", ".N", "...E"])
 def test_a_failing_target_is_dropped_and_the_others_complete(script: str) -> None:
-    content = pattern(1, 8 * LEAF)
+    content = pattern(1, 8 * CHUNK_SIZE)
     good, bad = MemorySink(len(content)), MemorySink(len(content))
     targets = [Target("good", good), Target("bad", Faulty(bad, script))]
-    result, _ = copied(MemorySource(content), targets, request_size=LEAF)
+    result, _ = copied(MemorySource(content), targets, request_size=CHUNK_SIZE)
     assert bytes(good.content) == content
     assert list(result.failures) == ["bad"]
     assert isinstance(result.failures["bad"], OSError)
@@ -407,15 +409,15 @@ def test_a_failing_target_is_dropped_and_the_others_complete(script: str) -> Non
 
 
 def test_a_sink_that_cannot_zero_is_dropped() -> None:
-    parent = pattern(1, 4 * LEAF)
-    zeros = MemorySource(bytes(4 * LEAF), [Extent(0, 4 * LEAF, Kind.ZERO)])
-    sink = Faulty(MemorySink(4 * LEAF, parent), "E")
+    parent = pattern(1, 4 * CHUNK_SIZE)
+    zeros = MemorySource(bytes(4 * CHUNK_SIZE), [Extent(0, 4 * CHUNK_SIZE, Kind.ZERO)])
+    sink = Faulty(MemorySink(4 * CHUNK_SIZE, parent), "E")
     with pytest.raises(OSError, match="scripted"):
         copied(zeros, [Target("only", sink, manifest_of(parent))])
 
 
 def test_a_target_whose_parent_is_damaged_is_dropped() -> None:
-    content = pattern(1, 4 * LEAF)
+    content = pattern(1, 4 * CHUNK_SIZE)
     file = copied(MemorySource(content), [])[1]
     cut = ManifestReader(io.BytesIO(file[: len(file) // 2]))
     child, fresh = MemorySink(len(content), content), MemorySink(len(content))
@@ -426,44 +428,44 @@ def test_a_target_whose_parent_is_damaged_is_dropped() -> None:
 
 
 def test_when_all_targets_failed_the_first_error_is_raised() -> None:
-    content = pattern(1, 64 * LEAF)
+    content = pattern(1, 64 * CHUNK_SIZE)
     source = MemorySource(content)
     targets = [
         Target("a", Faulty(MemorySink(len(content)), "N")),
         Target("b", Faulty(MemorySink(len(content)), "..E")),
     ]
     with pytest.raises(OSError, match="scripted") as caught:
-        copied(source, targets, request_size=LEAF, threads=2)
+        copied(source, targets, request_size=CHUNK_SIZE, threads=2)
     assert caught.value.errno == errno.ENOSPC
     assert source.bytes_read < len(content)
 
 
 def test_an_error_of_the_source_stops_everything() -> None:
-    content = pattern(1, 200 * LEAF)
+    content = pattern(1, 200 * CHUNK_SIZE)
     source = Faulty(MemorySource(content), "." * 5 + "E", methods=("read_into",))
     before = set(threading.enumerate())
     sink = MemorySink(len(content))
     with pytest.raises(OSError, match="read_into"):
-        copied(source, [Target("a", sink)], request_size=LEAF, threads=3)
+        copied(source, [Target("a", sink)], request_size=CHUNK_SIZE, threads=3)
     assert set(threading.enumerate()) <= before
     assert len(sink.written) < 50
 
 
 def test_an_error_of_the_caller_joins_the_threads() -> None:
-    content = pattern(1, 50 * LEAF)
+    content = pattern(1, 50 * CHUNK_SIZE)
     before = set(threading.enumerate())
 
     def advance(amount: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        copied(MemorySource(content), [], request_size=LEAF, advance=advance)
+        copied(MemorySource(content), [], request_size=CHUNK_SIZE, advance=advance)
     assert set(threading.enumerate()) <= before
 
 
 def test_the_window_is_bounded() -> None:
     """A slow first request does not let the others run away."""
-    content = pattern(1, 100 * LEAF)
+    content = pattern(1, 100 * CHUNK_SIZE)
     seen = threading.Event()
 
     class Slow(MemorySource):
@@ -473,13 +475,13 @@ def test_the_window_is_bounded() -> None:
             super().read_into(buf, extent)
 
     source = Slow(content)
-    thread = threading.Thread(target=copied, args=(source, []), kwargs={"request_size": LEAF})
+    thread = threading.Thread(target=copied, args=(source, []), kwargs={"request_size": CHUNK_SIZE})
     thread.start()
     try:
         before, ahead = -1, 0
         while not ahead or ahead != before:  # until the others have come to a stop
             time.sleep(0.1)
-            before, ahead = ahead, source.bytes_read // LEAF
+            before, ahead = ahead, source.bytes_read // CHUNK_SIZE
     finally:
         seen.set()
         thread.join()
@@ -495,7 +497,7 @@ def test_what_is_settled_goes_ahead_of_a_slow_request_but_not_without_end() -> N
             taken.append(number)
             yield number
 
-    def perform(number: int, _: memoryview) -> reading.Leaves:
+    def perform(number: int, _: memoryview) -> reading.ChunkDigests:
         if number == 0:
             slow.wait()
         return ()
@@ -521,9 +523,9 @@ def test_what_is_settled_goes_ahead_of_a_slow_request_but_not_without_end() -> N
     "extents",
     [
         [Extent(0, 10, Kind.DATA)],
-        [Extent(0, LEAF, Kind.DATA), Extent(LEAF + 512, LEAF - 512, Kind.DATA)],
-        [Extent(0, LEAF, Kind.DATA), Extent(LEAF - 512, LEAF + 512, Kind.ZERO)],
-        [Extent(0, 4 * LEAF, Kind.DATA)],
+        [Extent(0, CHUNK_SIZE, Kind.DATA), Extent(CHUNK_SIZE + 512, CHUNK_SIZE - 512, Kind.DATA)],
+        [Extent(0, CHUNK_SIZE, Kind.DATA), Extent(CHUNK_SIZE - 512, CHUNK_SIZE + 512, Kind.ZERO)],
+        [Extent(0, 4 * CHUNK_SIZE, Kind.DATA)],
         [],
     ],
 )
@@ -533,12 +535,12 @@ def test_a_map_that_does_not_cover_the_disk_is_refused(extents: list[Extent]) ->
             return iter(extents)
 
     with pytest.raises(StageFailed, match="map of the source"):
-        copied(Lying(bytes(2 * LEAF)), [])
+        copied(Lying(bytes(2 * CHUNK_SIZE)), [])
 
 
 def test_a_request_size_must_be_whole_leaves() -> None:
     with pytest.raises(ValueError, match="multiple"):
-        copied(MemorySource(bytes(LEAF)), [], request_size=LEAF + 512)
+        copied(MemorySource(bytes(CHUNK_SIZE)), [], request_size=CHUNK_SIZE + 512)
 
 
 def test_a_large_sparse_disk_is_planned_in_few_works() -> None:

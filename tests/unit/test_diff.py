@@ -2,7 +2,7 @@
 
 from io import BytesIO
 
-from pipeline.data.chunks import LEAF, digest
+from pipeline.data.chunks import CHUNK_SIZE, digest
 from pipeline.data.manifest import ManifestReader, ManifestWriter
 from pipeline.guest.sbom import bill
 from pipeline.jobs.diff import Names, Upgrade, changed_bytes, names, packages
@@ -38,20 +38,20 @@ def test_names() -> None:
 def manifest(content: bytes) -> ManifestReader:
     file = BytesIO()
     writer = ManifestWriter(file, len(content))
-    for start in range(0, len(content), LEAF):
-        leaf = digest(memoryview(content)[start : start + LEAF])
-        if leaf is None:
+    for start in range(0, len(content), CHUNK_SIZE):
+        chunk = digest(memoryview(content)[start : start + CHUNK_SIZE])
+        if chunk is None:
             writer.add_zeros(1)
         else:
-            writer.add(leaf)
+            writer.add(chunk)
     writer.finish()
     return ManifestReader(file)
 
 
 def test_blocks_are_compared_by_their_digests_alone() -> None:
-    old = bytes(LEAF) + b"a" * LEAF + b"b" * LEAF + b"c" * 512
-    new = b"x" + old[1 : 2 * LEAF] + b"B" + old[2 * LEAF + 1 :]
+    old = bytes(CHUNK_SIZE) + b"a" * CHUNK_SIZE + b"b" * CHUNK_SIZE + b"c" * 512
+    new = b"x" + old[1 : 2 * CHUNK_SIZE] + b"B" + old[2 * CHUNK_SIZE + 1 :]
     assert changed_bytes(manifest(old), manifest(old)) == 0
-    assert changed_bytes(manifest(old), manifest(new)) == 2 * LEAF
-    longer = old + bytes(LEAF - 512) + b"d" * 1024
-    assert changed_bytes(manifest(old), manifest(longer)) == LEAF + 1024
+    assert changed_bytes(manifest(old), manifest(new)) == 2 * CHUNK_SIZE
+    longer = old + bytes(CHUNK_SIZE - 512) + b"d" * 1024
+    assert changed_bytes(manifest(old), manifest(longer)) == CHUNK_SIZE + 1024

@@ -6,14 +6,14 @@ from typing import Any, cast
 import pytest
 
 from pipeline.data import copying
-from pipeline.data.chunks import LEAF
+from pipeline.data.chunks import CHUNK_SIZE
 from pipeline.data.manifest import ManifestWriter
 from pipeline.ports import StoredBase, Zone
 from pipeline.storage.parents import related
 from tests.contract.memory import MemorySource
 from tests.contract.storing import changed, pattern
 
-CONTENT = pattern(1, 40 * LEAF)
+CONTENT = pattern(1, 40 * CHUNK_SIZE)
 
 
 class Shelf:
@@ -41,7 +41,7 @@ def asked(content: bytes, parents: list[StoredBase], *shelves: Shelf) -> list[St
 
 def test_the_first_that_a_zone_holds_counts_if_it_has_something_in_common(tmp_path: Path) -> None:
     near = base(changed(CONTENT, *range(20)), tmp_path / "near")
-    far = base(pattern(2, 40 * LEAF), tmp_path / "far")
+    far = base(pattern(2, 40 * CHUNK_SIZE), tmp_path / "far")
     both, one = Shelf(near, far), Shelf(far)
     assert asked(CONTENT, [near, far], both) == [near]
     assert asked(CONTENT, [near, far], one) == []
@@ -51,18 +51,18 @@ def test_the_first_that_a_zone_holds_counts_if_it_has_something_in_common(tmp_pa
 
 
 def test_content_counts_only_in_its_place(tmp_path: Path) -> None:
-    moved = base(CONTENT[LEAF:] + CONTENT[:LEAF], tmp_path / "moved")
+    moved = base(CONTENT[CHUNK_SIZE:] + CONTENT[:CHUNK_SIZE], tmp_path / "moved")
     assert asked(CONTENT, [moved], Shelf(moved)) == []
 
 
 def test_a_disk_of_zeros_may_start_from_anything(tmp_path: Path) -> None:
     parent = base(CONTENT, tmp_path / "parent")
-    assert asked(bytes(8 * LEAF), [parent], Shelf(parent)) == [parent]
+    assert asked(bytes(8 * CHUNK_SIZE), [parent], Shelf(parent)) == [parent]
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "altered"])
 def test_a_damaged_manifest_is_left_to_who_uses_it(damage: str, tmp_path: Path) -> None:
-    parent = base(pattern(3, 40 * LEAF), tmp_path / "parent")
+    parent = base(pattern(3, 40 * CHUNK_SIZE), tmp_path / "parent")
     content: Any = bytearray(parent.manifest.read_bytes())
     parent.manifest.unlink()
     if damage == "cut":

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.formats import Findings, Window, vhd, vhdx
 from adapters.formats import vhd_footer as footer
-from adapters.formats.layering import Held, Layered, Piece, combine
+from adapters.formats.layering import Allocation, Layered, Piece, combine
 from fixtures.chains import differencing_vhd, differencing_vhdx
 from pipeline.errors import UnsafeImage
 from pipeline.ports import ImageFormat
@@ -62,12 +62,12 @@ def test_a_child_holds_what_was_written_and_nothing_else(kind: str, tmp_path: Pa
         found = list(combine([layer], 0, SIZE))
     assert [extent.start for extent in found] == [0, *(extent.end for extent in found[:-1])]
     assert found[-1].end == SIZE
-    held = {
+    allocation = {
         extent.start: content[extent.offset : extent.offset + extent.length]
         for extent in found
         if extent.kind is Kind.DATA and extent.offset is not None
     }
-    assert held == WRITES
+    assert allocation == WRITES
 
 
 class Fixed:
@@ -80,16 +80,20 @@ class Fixed:
         for piece in self._pieces:
             first, last = max(piece.start, start), min(piece.end, end)
             if first < last:
-                yield Piece(first, last, piece.held, piece.offset + first - piece.start)
+                yield Piece(first, last, piece.allocation, piece.offset + first - piece.start)
 
 
 def test_what_one_layer_does_not_hold_the_next_one_does() -> None:
     top = Fixed(
-        Piece(0, 10, Held.BELOW), Piece(10, 20, Held.HERE, 100), Piece(20, 30, Held.ZERO),
-        Piece(30, 40, Held.BELOW),
-    )  # fmt: skip
+        Piece(0, 10, Allocation.UNALLOCATED),
+        Piece(10, 20, Allocation.ALLOCATED, 100),
+        Piece(20, 30, Allocation.ZERO),
+        Piece(30, 40, Allocation.UNALLOCATED),
+    )
     bottom = Fixed(
-        Piece(0, 5, Held.HERE, 50), Piece(5, 35, Held.HERE, 55), Piece(35, 40, Held.BELOW)
+        Piece(0, 5, Allocation.ALLOCATED, 50),
+        Piece(5, 35, Allocation.ALLOCATED, 55),
+        Piece(35, 40, Allocation.UNALLOCATED),
     )
     found = [(e.start, e.length, e.kind, e.layer, e.offset) for e in combine([top, bottom], 0, 40)]
     assert found == [

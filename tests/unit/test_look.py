@@ -17,7 +17,7 @@ from pipeline.guest.inventory import inventory
 from pipeline.guest.packages import installed
 from pipeline.guest.report import redacted
 from pipeline.guest.sbom import bill, packages_in, purl
-from pipeline.guest.survey import admit, see
+from pipeline.guest.survey import check_os_state, see
 from pipeline.model import OsState
 from pipeline.ports import FreeSpace, GuestFacts, Package
 from tests.contract.memory_guest import MemoryGuest, MemorySession
@@ -187,22 +187,26 @@ def report_of(verdict: str) -> dict[str, Any]:
 def test_a_contradiction_is_refused_or_recorded(verdict: str) -> None:
     report = report_of(verdict)
     with pytest.raises(Refused, match=rf"{verdict}: /etc/machine-id holds an id"):
-        admit(report, OsState.GENERALIZED, Quiet(), force=False)
-    assert admit(report, OsState.GENERALIZED, Quiet(), force=True)["check"]["forced"] is True
-    assert admit(report, OsState.SPECIALIZED, Quiet(), force=False) == report
+        check_os_state(report, OsState.GENERALIZED, Quiet(), force=False)
+    assert (
+        check_os_state(report, OsState.GENERALIZED, Quiet(), force=True)["check"]["forced"] is True
+    )
+    assert check_os_state(report, OsState.SPECIALIZED, Quiet(), force=False) == report
 
 
 @pytest.mark.parametrize("verdict", ["generalized", "unknown"])
 def test_what_contradicts_nothing_is_taken(verdict: str) -> None:
     report = report_of(verdict)
-    assert admit(report, OsState.GENERALIZED, Quiet(), force=False) == report
+    assert check_os_state(report, OsState.GENERALIZED, Quiet(), force=False) == report
 
 
 def test_a_windows_must_be_known_to_be_generalized() -> None:
     report = {**report_of("unknown"), "guest": {"os_type": "windows"}}
     with pytest.raises(Refused):
-        admit(report, OsState.GENERALIZED, Quiet(), force=False)
-    assert admit(report, OsState.GENERALIZED, Quiet(), force=True)["check"]["forced"] is True
+        check_os_state(report, OsState.GENERALIZED, Quiet(), force=False)
+    assert (
+        check_os_state(report, OsState.GENERALIZED, Quiet(), force=True)["check"]["forced"] is True
+    )
 
 
 def test_a_generalized_guest_declared_specialized_is_warned_of() -> None:
@@ -213,5 +217,5 @@ def test_a_generalized_guest_declared_specialized_is_warned_of() -> None:
             warned.append(message)
 
     report = report_of("generalized")
-    assert admit(report, OsState.SPECIALIZED, Heard(), force=False) == report
+    assert check_os_state(report, OsState.SPECIALIZED, Heard(), force=False) == report
     assert "says Specialized, but the guest is generalized" in warned[0]

@@ -9,6 +9,7 @@ from adapters.cli.resources import document
 from pipeline.errors import InvalidParameter, Refused
 from pipeline.gallery import rules
 from pipeline.gallery.documents import decode, encode
+from pipeline.gallery.service.resources import ResourceService
 from pipeline.model import HostCaching, OsType, Region, StorageAccountType
 from pipeline.model import Origin as From
 from pipeline.model.resource_names import ResourceKind, parse_resource
@@ -17,7 +18,6 @@ from pipeline.model.sources import DiskSource
 from pipeline.ports.sources import Supply
 from pipeline.resources.images import Storage
 from pipeline.resources.opening import described
-from pipeline.resources.service import ResourceService
 from tests.memory_catalog import MemoryCatalog
 from tests.samples import NOW, FakeOwners
 

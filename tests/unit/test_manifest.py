@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.chunks import LEAF, Leaf, Tree, zero_leaf
+from pipeline.data.chunks import CHUNK_SIZE, ChunkDigest, Tree, zero_chunk
 from pipeline.data.manifest import RUN_LEAVES, Cursor, ManifestReader, ManifestWriter
 from pipeline.errors import VerificationFailed
 
@@ -15,53 +15,53 @@ Runs = list[tuple[bool, int]]
 RUNS = st.lists(st.tuples(st.booleans(), st.integers(1, 60)), max_size=8)
 
 
-def leaf(index: int) -> Leaf:
+def chunk(index: int) -> ChunkDigest:
     numbers = random.Random(index)  # noqa: S311 - test data
-    return Leaf(numbers.randbytes(16), numbers.randbytes(32))
+    return ChunkDigest(numbers.randbytes(16), numbers.randbytes(32))
 
 
-def finished(runs: Runs) -> tuple[bytes, str, list[Leaf | None]]:
+def finished(runs: Runs) -> tuple[bytes, str, list[ChunkDigest | None]]:
     file = io.BytesIO()
-    leaves: list[Leaf | None] = []
+    chunks: list[ChunkDigest | None] = []
     for is_zero, count in runs:
-        first = len(leaves)
-        leaves += [None if is_zero else leaf(index) for index in range(first, first + count)]
-    writer = ManifestWriter(file, len(leaves) * LEAF)
-    for item in leaves:
+        first = len(chunks)
+        chunks += [None if is_zero else chunk(index) for index in range(first, first + count)]
+    writer = ManifestWriter(file, len(chunks) * CHUNK_SIZE)
+    for item in chunks:
         writer.add_zeros(1) if item is None else writer.add(item)
     root = writer.finish()
-    return file.getvalue(), root, leaves
+    return file.getvalue(), root, chunks
 
 
 @given(RUNS)
 def test_what_is_written_is_read(runs: Runs) -> None:
-    content, root, leaves = finished(runs)
+    content, root, chunks = finished(runs)
     reader = ManifestReader(io.BytesIO(content))
-    assert reader.virtual_size == len(leaves) * LEAF
-    seen: list[Leaf | None] = []
+    assert reader.virtual_size == len(chunks) * CHUNK_SIZE
+    seen: list[ChunkDigest | None] = []
     for run in reader.runs():
         assert run.first == len(seen)
-        seen += run.leaves if run.leaves is not None else [None] * run.count
-    assert seen == leaves
+        seen += run.chunks if run.chunks is not None else [None] * run.count
+    assert seen == chunks
     assert reader.verify() == root
     assert reader.verify(root) == root
 
 
 @given(RUNS)
 def test_one_content_has_one_manifest(runs: Runs) -> None:
-    content, _, leaves = finished(runs)
+    content, _, chunks = finished(runs)
     file = io.BytesIO()
-    writer = ManifestWriter(file, len(leaves) * LEAF)
+    writer = ManifestWriter(file, len(chunks) * CHUNK_SIZE)
     position = 0
-    while position < len(leaves):
+    while position < len(chunks):
         end = position
-        while end < len(leaves) and leaves[end] is None:
+        while end < len(chunks) and chunks[end] is None:
             end += 1
         if end > position:
             writer.add_zeros(end - position)
             position = end
         else:
-            item = leaves[position]
+            item = chunks[position]
             assert item is not None
             writer.add(item)
             position += 1
@@ -71,14 +71,14 @@ def test_one_content_has_one_manifest(runs: Runs) -> None:
 
 @given(RUNS, st.data())
 def test_the_cursor_goes_forward(runs: Runs, data: st.DataObject) -> None:
-    content, _, leaves = finished(runs)
+    content, _, chunks = finished(runs)
     cursor = Cursor(ManifestReader(io.BytesIO(content)))
     position = 0
-    while position < len(leaves) + 5:
+    while position < len(chunks) + 5:
         count = data.draw(st.integers(1, 20))
         if data.draw(st.booleans()):
-            expected = leaves[position] if position < len(leaves) else None
-            assert cursor.leaf(position) == expected
+            expected = chunks[position] if position < len(chunks) else None
+            assert cursor.chunk(position) == expected
         else:
             found = {
                 index
@@ -87,8 +87,8 @@ def test_the_cursor_goes_forward(runs: Runs, data: st.DataObject) -> None:
             }
             assert found == {
                 index
-                for index in range(position, min(position + count, len(leaves)))
-                if leaves[index] is not None
+                for index in range(position, min(position + count, len(chunks)))
+                if chunks[index] is not None
             }
         position += count
 
@@ -130,11 +130,11 @@ def test_a_newer_version_is_refused_by_number() -> None:
 def test_a_large_sparse_disk_costs_bytes() -> None:
     file = io.BytesIO()
     writer = ManifestWriter(file, 2 << 40)
-    writer.add_zeros((2 << 40) // LEAF)
+    writer.add_zeros((2 << 40) // CHUNK_SIZE)
     root = writer.finish()
     assert len(file.getvalue()) == 98
     tree = Tree(2 << 40)
-    tree.add_zeros((2 << 40) // LEAF)
+    tree.add_zeros((2 << 40) // CHUNK_SIZE)
     assert root == tree.root()
 
 
@@ -147,11 +147,11 @@ def test_long_data_runs_are_cut_and_read_again() -> None:
 
 def test_a_leaf_with_the_digest_of_zeros_is_a_zero() -> None:
     first, second = io.BytesIO(), io.BytesIO()
-    writer = ManifestWriter(first, LEAF + 512)
-    writer.add(zero_leaf(LEAF))
-    writer.add(zero_leaf(512))
+    writer = ManifestWriter(first, CHUNK_SIZE + 512)
+    writer.add(zero_chunk(CHUNK_SIZE))
+    writer.add(zero_chunk(512))
     root = writer.finish()
-    other = ManifestWriter(second, LEAF + 512)
+    other = ManifestWriter(second, CHUNK_SIZE + 512)
     other.add_zeros(2)
     assert other.finish() == root
     assert first.getvalue() == second.getvalue()

@@ -44,9 +44,9 @@ def appliance() -> Appliance:
 
 
 def started(appliance: Appliance, stack: ExitStack) -> Started:
-    ports: Any = SimpleNamespace(guests=appliance, images=SimpleNamespace(create_overlay=overlay))
+    context: Any = SimpleNamespace(guests=appliance, images=SimpleNamespace(create_overlay=overlay))
     disk = Disk(None, (Layer(Path("source.raw"), ImageFormat.RAW),), 1 << 20)
-    return start([disk], Path("/work"), ports, stack)
+    return start([disk], Path("/work"), context, stack)
 
 
 def test_it_is_on_private_overlays(appliance: Appliance) -> None:
