@@ -79,7 +79,7 @@ def open_app(config: Config, progress: Progress, *, keys: Sequence[Key] = ()) ->
         resources = ResourceService(
             catalog, ProcessOwners(), _regions(config), require=access.require, may=access.may
         )
-        machines = QemuMachines(config.work.parent / "captures", sandbox)
+        machines = QemuMachines(config.captures, sandbox)
         downloads = partial(_downloads, config, progress)
         pins = FilePins()
         files = HostSources(pins, downloads, config.libvirt)
@@ -94,8 +94,8 @@ def open_app(config: Config, progress: Progress, *, keys: Sequence[Key] = ()) ->
             guests=guests,
             boots=QemuBoots(sandbox, lambda: guests.accelerator().kind, _firmware),
             zones=zones,
-            work=WorkDirectory(config.work),
-            logs=config.work.parent / "logs",
+            work=WorkDirectory(config.work / "galleria"),
+            logs=config.logs,
             progress=progress,
             later=partial(_replicate_later, config),
             cpu=cpu_seconds,
@@ -180,13 +180,12 @@ def _firmware(architecture: Architecture, nvram_length: int | None) -> Firmware:
 
 def _replicate_later(config: Config, version: ImageVersion) -> None:
     """Start a process of its own that finishes the version's regions; its output goes to a log."""
-    logs = config.work.parent / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    config.logs.mkdir(parents=True, exist_ok=True)
     # -P: what lies in the user's present directory is no part of the program
     program = [sys.executable, "-P", "-m", "adapters.cli"]
     options = ["--config", str(config.file)] if config.file else []
     options += ["--as", config.principal] if config.principal else []
     command.detach(
         [*program, *options, "replicate", str(version.name), "--retry"],
-        log=logs / f"replicate-{version.zone_key}.log",
+        log=config.logs / f"replicate-{version.zone_key}.log",
     )

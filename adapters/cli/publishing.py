@@ -98,10 +98,9 @@ def in_background(settings: Settings, job: Callable[[JobContext], ImageVersion])
         return told
     settings.progress = "none" if settings.quiet else "plain"
     with settings.app() as app:
-        logs = app.config.work.parent / "logs"
 
         def begun(version: ImageVersion) -> None:
-            log = logs / f"publish-{version.zone_key}.log"
+            log = app.config.logs / f"publish-{version.zone_key}.log"
             told = {"version": encode(version), "log": str(log)}
             side.leave(json.dumps(told).encode(), log)
 

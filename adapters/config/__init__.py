@@ -57,8 +57,10 @@ class Config:
     regions: Regions  # by name, the directories that are its zones; empty before `galleria init`
     source_region: str
     catalog: str  # SQLAlchemy URL
-    work: Path
+    work: Path  # scratch of running jobs, in a directory `galleria` below it
     cache: Path
+    logs: Path  # what background jobs and booted machines say
+    captures: Path  # the files of captures of running machines, while they are made
     sandbox: bool = True
     immutable: bool = True
     principal: str = ""  # on whose behalf; empty: the local operator, who owns everything
@@ -106,6 +108,8 @@ def complete(
         "catalog": f"sqlite:///{state / 'catalog.db'}",
         "work": state / "work",
         "cache": _xdg(env, "XDG_CACHE_HOME", ".cache"),
+        "logs": state / "logs",
+        "captures": state / "captures",
     }
     config = Config(**(defaults | dict(values)), origins=origins)
     known = {region_key(name): name for name in regions if EDGE not in name}

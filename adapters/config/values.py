@@ -211,6 +211,8 @@ PARSERS: Mapping[str, Callable[[object, str, Path], object]] = {
     "catalog": _url,
     "work": _path,
     "cache": _path,
+    "logs": _path,
+    "captures": _path,
     "sandbox": _boolean,
     "immutable": _boolean,
     "principal": _text,

@@ -14,15 +14,20 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+from pipeline.errors import Refused
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1  # linux/fs.h; renameat2(2)
 _LOCK_SUFFIX = ".lock"
+_TOKEN = re.compile(r"[0-9a-f]{32}")
+MARKER = b"galleria: this directory is being made\n"
 FEW_TREES = 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -97,7 +102,8 @@ def replace(source: Path, target: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a file or a whole directory; nothing to do when it is absent."""
+    """Remove a file or a whole directory; nothing to do when it is absent. No link is followed, but
+    for those on the way to `path`."""
     try:
         shutil.rmtree(path)
     except NotADirectoryError:
@@ -162,10 +168,13 @@ def sync_trees(paths: Sequence[Path]) -> None:
 class Staging:
     """A private directory below a staging root, on the file system of what it will become.
 
-        <root>/<token>        the directory
-        <root>/<token>.lock   held by flock as long as its owner lives; the kernel lets it go
+        <root>/<token>        the directory; the token is 32 hexadecimal digits
+        <root>/<token>.lock   says in its first line that it is galleria's; held by flock as long as
+                              its owner lives, and let go by the kernel
 
-    Whoever can take the lock knows that the owner is dead, and that the directory is debris.
+    Whoever can take the lock knows that the owner is dead, and that the directory is stale. The
+    root has to be a directory, no link, of this user, of root or of the owner of the directory that
+    it is in: another one may be planted, and lead elsewhere. Raises Refused.
     """
 
     def __init__(self, root: Path) -> None:
@@ -173,13 +182,20 @@ class Staging:
         fd = None
         while fd is None:
             root.mkdir(parents=True, exist_ok=True)
-            self.path = root / secrets.token_hex(16)
-            self._lock_path = self.path.with_name(self.path.name + _LOCK_SUFFIX)
-            with contextlib.suppress(FileNotFoundError):  # an empty root goes with its last user
+            token = secrets.token_hex(16)
+            with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
+                # an empty root goes with its last user
+                self._held, _ = _open_root(root)
+                stack.callback(os.close, self._held)
+                self._path, self._lock_path = _names(self._held, token)
                 fd = lock(self._lock_path, create=True)
+                if fd is not None:
+                    stack.pop_all()
+        self.path = root / token
         self._lock: int | None = fd
         try:
-            self.path.mkdir()
+            os.write(fd, MARKER)
+            self._path.mkdir()
         except BaseException:
             self.close()
             raise
@@ -204,10 +220,11 @@ class Staging:
         if self._lock is None:
             return
         try:
-            remove_tree(self.path)
+            remove_tree(self._path)
             self._lock_path.unlink(missing_ok=True)
         finally:
             os.close(self._lock)
+            os.close(self._held)
             self._lock = None
 
     def __enter__(self) -> "Staging":
@@ -218,45 +235,81 @@ class Staging:
 
 
 def sweep(root: Path) -> list[Path]:
-    """Remove the staging directories whose owners are dead; returns them."""
+    """Remove the staging directories whose owners are dead; returns them.
+
+    Only what `Staging` has made goes: a directory with its kind of name, beside a lock that is
+    marked as galleria's. What can't be removed, and all in a root that is not trusted, stays.
+    """
     removed: list[Path] = []
     try:
-        found = sorted(root.iterdir())
-    except FileNotFoundError:
+        held, trusted = _open_root(root)
+    except (FileNotFoundError, PermissionError, Refused):
         return removed
-    for path in found:
-        if path.name.endswith(_LOCK_SUFFIX):
-            continue
-        lock_path = path.with_name(path.name + _LOCK_SUFFIX)
-        with _try_lock(lock_path) as free:
-            if free:
-                remove_tree(path)
-                removed.append(path)
-                lock_path.unlink(missing_ok=True)
-    for lock_path in sorted(root.glob("*" + _LOCK_SUFFIX)):
-        with _try_lock(lock_path) as free:
-            if free and not lock_path.with_suffix("").exists():
-                lock_path.unlink(missing_ok=True)
+    try:
+        for path in sorted(Path(f"/proc/self/fd/{held}").iterdir()):
+            token = path.name.removesuffix(_LOCK_SUFFIX)
+            if path.name == token or not _TOKEN.fullmatch(token):
+                continue
+            # another user's, or a file system that is read-only or broken: theirs to sweep
+            with contextlib.suppress(OSError, RecursionError):
+                if _sweep_one(held, token, trusted):
+                    removed.append(root / token)
+    finally:
+        os.close(held)
     return removed
 
 
-@contextlib.contextmanager
-def _try_lock(path: Path) -> Iterator[bool]:
-    """Whether nobody holds this lock (a lock file that is gone is held by nobody); holds it."""
-    try:
-        fd = lock(path)
-    except FileNotFoundError:
-        yield True
-        return
-    except PermissionError:
-        fd = None  # another user's: theirs to sweep
+def _sweep_one(held: int, token: str, trusted: set[int]) -> bool:
+    """Remove one staging directory with its lock, if its owner is dead; whether there was one."""
+    directory, lock_path = _names(held, token)
+    fd = lock(lock_path)
     if fd is None:
-        yield False
-        return
+        return False
     try:
-        yield True
+        marker = os.pread(fd, len(MARKER) + 1, 0)
+        if os.fstat(fd).st_uid not in trusted or marker not in (MARKER, b""):
+            return False
+        try:
+            found = directory.lstat()
+        except FileNotFoundError:  # it was committed, or never made
+            lock_path.unlink()
+            return False
+        ours = stat.S_ISDIR(found.st_mode) and found.st_uid in trusted
+        if not ours or not marker or found.st_dev != os.fstat(held).st_dev:
+            return False
+        remove_tree(directory)
+        lock_path.unlink(missing_ok=True)
+        return True
     finally:
         os.close(fd)
+
+
+def _open_root(root: Path) -> tuple[int, set[int]]:
+    """A descriptor of a staging root, and the users whose entries in it are trusted."""
+    try:
+        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
+        raise _planted(root, "it is no directory, but a link or a file") from None
+    trusted = {os.geteuid(), 0, os.stat("..", dir_fd=fd).st_uid}
+    if (owner := os.fstat(fd).st_uid) not in trusted:
+        os.close(fd)
+        raise _planted(root, f"it belongs to the user {owner}")
+    return fd, trusted
+
+
+def _planted(root: Path, why: str) -> Refused:
+    return Refused(
+        f"{root} is not used for unfinished work: {why}",
+        hint="somebody else has put it there: look at it, then remove it",
+    )
+
+
+def _names(held: int, token: str) -> tuple[Path, Path]:
+    """A staging directory and its lock, named by the root's descriptor and not by its path."""
+    root = Path(f"/proc/self/fd/{held}")
+    return root / token, root / (token + _LOCK_SUFFIX)
 
 
 def lock(path: Path, *, create: bool = False) -> int | None:

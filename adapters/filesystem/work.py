@@ -10,7 +10,7 @@ from pipeline.ports import Work
 
 
 class WorkDirectory:
-    """Scratch below one directory. Safe for several processes at once."""
+    """Scratch below one directory, that only galleria uses. Safe for several processes at once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -19,6 +19,7 @@ class WorkDirectory:
     def directory(self) -> Iterator[Path]:
         durable.sweep(self._root)
         with durable.Staging(self._root) as staging:
+            staging.path.chmod(0o700)
             yield staging.path
 
     def free_bytes(self) -> int:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapters.guestfs import accelerator, ext, fixed, free, luks, rpm, scratch, touch, volumes
+from adapters.filesystem.work import WorkDirectory
+from adapters.guestfs import accelerator, ext, fixed, free, luks, rpm, touch, volumes
 from adapters.guestfs import helper as helper_module
 from adapters.guestfs.devices import Devices, survey
 from adapters.guestfs.facts import System, device_of, examine, mountable
@@ -75,7 +76,8 @@ class GuestfsHost:
         """`chains`: as Images.create_overlay made them, or a single layer each."""
         with contextlib.ExitStack() as stack:
             appliance = stack.enter_context(fixed.appliance(self.cache_dir))
-            work = stack.enter_context(scratch.directory(self.cache_dir / "sessions"))
+            sessions = WorkDirectory(self.cache_dir / "sessions")
+            work = stack.enter_context(sessions.directory())
             fixed.provide(appliance, work)
             found = accelerator.probe(self.sandbox, self.cache_dir, appliance)
             argv = self._argv(chains, appliance, work, found.kind, writable=writable)

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ FILES = ("kernel", "initrd", "root")
 SLOW = "slow"  # says why the appliance is as libguestfs made it
 QEMU = "qemu"  # what libguestfs found out about qemu: each launch would ask it again, for 0.3 s
 BUILD_SECONDS = 600.0
+_KEY = re.compile(r"[0-9a-f]{16}")
 HINT = (
     "install libguestfs-tools and a kernel package (linux-image-cloud-amd64 will do; a kernel "
     "must be readable for the user: Ubuntu's are not until dpkg-statoverride makes them so)"
@@ -131,9 +133,11 @@ def provide(appliance: Path, cache: Path) -> None:
 
 
 def _remove_others(home: Path, current: Path) -> None:
-    """Appliances of older kernels and libguestfs versions that no session uses."""
+    """Appliances of older kernels and libguestfs versions that no session uses. Nothing else in the
+    directory is touched: the user may have named one that others use too."""
     for other in home.iterdir():
-        if other.is_dir() and other != current:
+        appliance = _KEY.fullmatch(other.name) and all((other / name).is_file() for name in FILES)
+        if appliance and not other.is_symlink() and other != current:
             with (
                 contextlib.suppress(BlockingIOError),
                 _locked(other, fcntl.LOCK_EX | fcntl.LOCK_NB),

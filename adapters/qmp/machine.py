@@ -119,7 +119,7 @@ class QemuMachines:
             raise NoSpace(
                 f"{directory.parent} has {free / 2**30:.1f} GiB free and a capture may need "
                 f"{need / 2**30:.1f} GiB",
-                hint="make room there, or configure another work directory: if it filled up, the "
+                hint="make room there, or set another `captures` directory: if it filled up, the "
                 "guest's writes would fail",
             )
 
@@ -150,7 +150,7 @@ class QemuMachines:
     def _clean(self, monitor: Monitor, socket: str, own: Path) -> None:
         """Take away what killed captures of this machine left in it."""
         for directory, state in records.abandoned(self._root, socket):
-            if directory != own and state is not None:
+            if directory != own:
                 jobs.undo(monitor, state)
                 durable.remove_tree(directory)
 

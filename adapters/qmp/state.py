@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -21,6 +22,7 @@ from pipeline.errors import Conflict
 
 STATE_FILE = "capture.json"
 LOCK_FILE = "lock"
+_MARK = re.compile(r"[0-9a-f]{32}")
 
 
 class Phase(Enum):
@@ -107,16 +109,20 @@ def held(directory: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def abandoned(root: Path, socket: str) -> Iterator[tuple[Path, CaptureState | None]]:
-    """The captures of a machine whose owners are dead; each is held while it is dealt with."""
+def abandoned(root: Path, socket: str) -> Iterator[tuple[Path, CaptureState]]:
+    """The captures of a machine whose owners are dead; each is held while it is dealt with. A
+    directory without its lock, or under another name than a mark, is somebody else's."""
     if not root.is_dir():
         return
     for directory in sorted(root.iterdir()):
+        known = _MARK.fullmatch(directory.name) and not directory.is_symlink()
+        if not known or not (directory / LOCK_FILE).is_file():
+            continue
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(held(directory))
             except Conflict:
                 continue
             state = load(directory)
-            if state is None or state.socket == socket:
+            if state is not None and state.socket == socket:
                 yield directory, state

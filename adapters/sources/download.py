@@ -173,14 +173,16 @@ class Downloads:
     def _sweep(self) -> None:
         """Remove what has not been used for a week, and is not used now."""
         for lock in self._directory.glob("*.lock"):
-            with contextlib.suppress(Conflict, FileNotFoundError):
+            if not _SHA256.fullmatch(lock.stem):
+                continue  # not of our naming
+            with contextlib.suppress(Conflict, OSError):
                 if time.time() - lock.stat().st_mtime > KEEP_SECONDS:
                     self._forget(lock)
 
     def _forget(self, lock: Path) -> None:
         with _locked(lock, lock.name):
-            for file in self._directory.glob(f"{lock.stem}.*"):
-                file.unlink(missing_ok=True)
+            for suffix in (".partial", ".json", ".image", ".lock"):
+                lock.with_suffix(suffix).unlink(missing_ok=True)
 
 
 class _Part:

@@ -98,8 +98,8 @@ def forget_unfinished(disk: Disk, zones: Sequence[Zone]) -> None:
 
 
 def remove_directory(path: Path) -> None:
-    """A directory of files; one that is not there is no mistake."""
-    if path.is_dir():
+    """A directory of files; one that is not there is no mistake, and a link may lead anywhere."""
+    if path.is_dir() and not path.is_symlink() and not path.parent.is_symlink():
         for file in path.iterdir():
             file.unlink()
         path.rmdir()

@@ -19,6 +19,7 @@ from pipeline.errors import (
     InvalidParameter,
     NoSpace,
     NotFound,
+    Refused,
     VerificationFailed,
 )
 from pipeline.ports import ImageFormat, Layer, ShallowDisk, VersionRecord
@@ -368,20 +369,53 @@ def test_nothing_is_collected_while_somebody_writes(zone: DirectoryZone, tmp_pat
     assert zone.garbage_collect([]) == [base.digest]
 
 
-def test_debris_of_the_dead_is_swept_and_the_living_are_left(
-    zone: DirectoryZone, tmp_path: Path
-) -> None:
+def test_what_the_dead_left_is_swept_and_the_living_are_left(zone: DirectoryZone) -> None:
     staging = zone.stage_base(CHUNK_SIZE, [])
     alive = files(zone.path / "staging")
-    dead = zone.path / "staging" / "dead"
+    dead = zone.path / "staging" / ("d" * 32)
     dead.mkdir()
     (dead / "base.raw").write_bytes(b"x")
-    (zone.path / "staging" / "dead.lock").touch()
-    (zone.path / "staging" / "orphan.lock").touch()
+    dead.with_name(dead.name + ".lock").write_bytes(durable.MARKER)
+    (zone.path / "staging" / f"{'e' * 32}.lock").write_bytes(durable.MARKER)
     assert zone.sweep() == [dead]
     assert files(zone.path / "staging") == alive
     staging.abort()
     assert files(zone.path / "staging") == []
+
+
+def test_what_others_put_into_staging_stays(zone: DirectoryZone, tmp_path: Path) -> None:
+    """Another name, no lock, a lock that is not marked, a link, a file: none is galleria's."""
+    root, precious = zone.path / "staging", tmp_path / "precious"
+    for place in (precious, root / "letters", root / ("1" * 32), root / ("2" * 32)):
+        place.mkdir()
+        (place / "letter").write_text("dear")
+    (root / "letters.lock").write_bytes(durable.MARKER)
+    (root / f"{'2' * 32}.lock").write_text("another program's")
+    (root / ("3" * 32)).symlink_to(precious)
+    (root / f"{'3' * 32}.lock").write_bytes(durable.MARKER)
+    (root / ("4" * 32)).write_text("dear")
+    (root / f"{'4' * 32}.lock").write_bytes(durable.MARKER)
+    before = files(root), files(precious)
+    assert zone.sweep() == []
+    base, _ = store(zone, CONTENT, tmp_path / "work")
+    zone.publish(RECORD, {None: base.digest}, 1)
+    zone.remove_version(RECORD.key)
+    assert (files(root), files(precious)) == before
+
+
+def test_a_link_in_place_of_staging_is_not_followed(zone: DirectoryZone, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    dead = victim / ("d" * 32)
+    dead.mkdir(parents=True)
+    (dead / "letter").write_text("dear")
+    dead.with_name(dead.name + ".lock").write_bytes(durable.MARKER)
+    (zone.path / "staging").rmdir()
+    (zone.path / "staging").symlink_to(victim)
+    before = files(victim)
+    assert zone.sweep() == []
+    with pytest.raises(Refused, match="staging is not used"):
+        zone.stage_base(CHUNK_SIZE, [])
+    assert files(victim) == before
 
 
 def test_full_while_writing_is_no_space(

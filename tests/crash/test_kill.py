@@ -88,6 +88,6 @@ def test_killed_in_each_stage(tmp_path: Path, guest: debian.Guest) -> None:
         assert {path.name for path in (tmp_path / region / "bases").iterdir()} == digests
         assert len(list((tmp_path / region / "versions").iterdir())) == 1
         assert list((tmp_path / region / "staging").iterdir()) == []
-    assert list((tmp_path / "state" / "galleria" / "work").iterdir()) == []
+    assert list((tmp_path / "state" / "galleria" / "work" / "galleria").iterdir()) == []
     assert (digest(guest.os_disk), digest(guest.data_disk)) == before
     home.run("verify", "corp/web/1.0.0")

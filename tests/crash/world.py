@@ -59,6 +59,8 @@ class World:
             catalog=f"sqlite:///{root / 'catalog.db'}",
             work=root / "work",
             cache=root / "cache",
+            logs=root / "logs",
+            captures=root / "captures",
             immutable=False,
         )
         create_zones(self.config)
@@ -95,7 +97,8 @@ class World:
 
     def debris(self) -> list[str]:
         """What should not be there once nothing runs."""
-        found = list((self.config.work).iterdir()) if self.config.work.exists() else []
+        scratch = self.config.work / "galleria"
+        found = list(scratch.iterdir()) if scratch.exists() else []
         for region in self.config.regions:
             zone = self.config.regions[region][0].path
             found += (zone / "staging").iterdir()

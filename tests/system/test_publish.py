@@ -54,6 +54,8 @@ class Lab:
             catalog=f"sqlite:///{home / 'catalog.db'}",
             work=home / "work",
             cache=home / "cache",
+            logs=home / "logs",
+            captures=home / "captures",
             immutable=False,
         )
         create_zones(self.config)

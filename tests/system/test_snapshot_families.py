@@ -45,6 +45,8 @@ def test_ten_snapshots_store_what_changed(
         catalog=f"sqlite:///{tmp_path}/catalog.db",
         work=tmp_path / "work",
         cache=tmp_path / "cache",
+        logs=tmp_path / "logs",
+        captures=tmp_path / "captures",
         immutable=False,
     )
     create_zones(config)

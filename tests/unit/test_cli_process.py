@@ -362,7 +362,8 @@ def test_nothing_of_the_present_directory_runs_in_the_background(
     """Whoever can write where galleria is called (/tmp, a download) gives it no code."""
     started: list[list[str]] = []
     monkeypatch.setattr(command, "detach", lambda argv, *, log: started.append(argv))
-    config = Config({}, "", "", home.path / "work", home.path / "cache")
+    work, cache, logs, captures = (home.path / n for n in ("work", "cache", "logs", "captures"))
+    config = Config({}, "", "", work, cache, logs, captures)
     version = SimpleNamespace(name="corp/web/1.0.0", zone_key="key")
     app._replicate_later(config, cast(ImageVersion, version))
     ((*program, verb, name, _),) = started

@@ -38,6 +38,8 @@ def test_without_a_file_the_defaults_hold(tmp_path: Path, env: dict[str, str]) -
     assert config.regions == {}
     assert config.catalog == f"sqlite:///{tmp_path}/state/galleria/catalog.db"
     assert config.work == tmp_path / "state/galleria/work"
+    assert config.logs == tmp_path / "state/galleria/logs"
+    assert config.captures == tmp_path / "state/galleria/captures"
     assert config.cache == tmp_path / "cache/galleria"
     assert config.sandbox
     assert config.immutable

@@ -19,6 +19,8 @@ def config(tmp_path: Path, **values: object) -> Config:
         "catalog": f"sqlite:///{tmp_path / 'catalog.db'}",
         "work": tmp_path / "work",
         "cache": tmp_path / "cache",
+        "logs": tmp_path / "logs",
+        "captures": tmp_path / "captures",
     }
     return Config(**(defaults | values))  # type: ignore[arg-type]
 

@@ -2,14 +2,18 @@
 
 import ctypes
 import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adapters.filesystem import durable
+from adapters.filesystem.work import WorkDirectory
+from pipeline.errors import Refused
 from tests.faults import Faulty
 
 Rename = Callable[[Path, Path], None]
@@ -213,3 +217,42 @@ def test_a_link_in_staging_is_not_followed(tmp_path: Path) -> None:
     with durable.Staging(tmp_path / "staging") as staging:
         (staging.path / "link").symlink_to(tmp_path / "precious")
     assert (tmp_path / "precious" / "file").exists()
+
+
+def test_a_root_of_another_user_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a directory that all may write to, anybody may have been quicker."""
+    (tmp_path / "planted").mkdir()
+    real = os.stat
+
+    def stat(path: Any, **how: Any) -> os.stat_result:
+        found = real(path, **how)
+        return os.stat_result((*found[:4], 0, *found[5:])) if path == ".." else found
+
+    owner = (tmp_path / "planted").stat().st_uid
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    if owner == 0:
+        os.chown(tmp_path / "planted", 12345, -1)
+    with pytest.raises(Refused, match="belongs to the user"):
+        durable.Staging(tmp_path / "planted")
+    assert durable.sweep(tmp_path / "planted") == []
+    assert names(tmp_path / "planted") == []
+
+
+def test_a_directory_of_scratch_is_the_job_s_alone(tmp_path: Path) -> None:
+    """`work` may be a directory that others use, too: what is theirs stays."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one").write_text("x")
+    (tmp_path / "notes.lock").touch()
+    work = WorkDirectory(tmp_path / "galleria")
+    for theirs in (tmp_path / "galleria" / "photos", tmp_path / "galleria" / ("a" * 32)):
+        theirs.mkdir(parents=True)
+        (theirs / "one").write_text("x")
+    before = sorted(tmp_path.rglob("*"))
+    with work.directory() as directory:
+        assert directory.parent == tmp_path / "galleria"
+        assert directory.stat().st_mode & 0o777 == 0o700
+        (directory / "overlay").write_text("x")
+    assert sorted(tmp_path.rglob("*")) == before

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from adapters.guestfs import helper as helper_module
-from adapters.guestfs import scratch
 from adapters.guestfs.process import CallFailed, Helper
 from adapters.process import command
 from pipeline.errors import EnvironmentMissing, StageFailed
@@ -87,14 +86,6 @@ def test_missing_bindings_are_an_environment_error(tmp_path: Path) -> None:
     with started(tmp_path) as found, pytest.raises(EnvironmentMissing) as caught:
         found.call("echo")
     assert "python3-guestfs" in caught.value.hint
-
-
-def test_scratch_of_killed_sessions_goes_and_that_of_live_ones_stays(tmp_path: Path) -> None:
-    (tmp_path / "left").mkdir()
-    (tmp_path / "left" / "overlay").write_text("x")
-    with scratch.directory(tmp_path) as first, scratch.directory(tmp_path) as second:
-        assert sorted(tmp_path.iterdir()) == sorted([first, second])
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_posted_call_is_not_waited_for(helper: Helper, tmp_path: Path) -> None:
