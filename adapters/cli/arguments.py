@@ -31,6 +31,8 @@ PLAN = click.option(
     metavar="PUBLISHER/PRODUCT/NAME",
     help="The purchase plan of the marketplace image that it comes from.",
 )
+VERSION = "GALLERY/DEFINITION[/VERSION]"
+REFERENCE = click.argument("reference", metavar=VERSION)
 TAGS = click.option("--tags", multiple=True, metavar="NAME=VALUE...", help="Tags (repeatable).")
 
 

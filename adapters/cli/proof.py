@@ -1,4 +1,4 @@
-"""`galleria diff` and `sbom`, and what `generalize --check`, `--dry-run`, `show --report` print."""
+"""`galleria verify`, `diff`, `sbom`, `boot-check` and `validate`: what a version is shown to be."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,15 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapters.cli.context import Settings, cased, own_version
+from adapters.cli import arguments
+from adapters.cli.context import Settings, cased, configured_region, own_version
 from adapters.cli.lazy import Command
-from adapters.text import bytes_text, fields, seconds_text, table
-from pipeline.errors import NotFound
+from adapters.text import bytes_text, fields, printable, seconds_text, table
+from pipeline.errors import GalleriaError, NotFound, VerificationFailed
 from pipeline.gallery.documents import camel
+from pipeline.guest.boot import SECONDS
+from pipeline.guest.findings import Finding, failed
 from pipeline.guest.profiles import Plan
 from pipeline.guest.survey import Look
+from pipeline.jobs.boot_check import boot_version, console_log
 from pipeline.jobs.diff import Difference, Names, difference
-from pipeline.jobs.dry_run import check, file_disks, try_generalize, version_disks
+from pipeline.jobs.dry_run import (
+    check,
+    file_disks,
+    try_generalize,
+    validate_file,
+    validate_version,
+    version_disks,
+)
+from pipeline.jobs.verify import Verdict, verify_report, verify_sources, verify_version
 from pipeline.model import ImageVersion
 from pipeline.sources.ingest import Disk, disk_name
 from pipeline.sources.supply import parse_disk
@@ -23,7 +35,7 @@ from pipeline.sources.supply import parse_disk
 if TYPE_CHECKING:
     from adapters.app import App
 
-REFERENCE = "GALLERY/DEFINITION[/VERSION]"
+
 NOT_FOR_IT = "not applicable"  # the result of an operation that is for other guests
 SHOWN_PATHS = 3  # of an operation, on one line
 NOT_GENERALIZED = 1
@@ -70,8 +82,8 @@ def try_guest(settings: Settings, target: str, plan: Plan) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("old", metavar=REFERENCE)
-@click.argument("new", metavar=REFERENCE)
+@click.argument("old", metavar=arguments.VERSION)
+@click.argument("new", metavar=arguments.VERSION)
 @click.pass_obj
 def diff(settings: Settings, *, old: str, new: str) -> None:
     """Say what changed between two versions: packages, configuration, users, blocks."""
@@ -84,7 +96,7 @@ def diff(settings: Settings, *, old: str, new: str) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("reference", metavar=REFERENCE)
+@arguments.REFERENCE
 @click.pass_obj
 def sbom(settings: Settings, *, reference: str) -> None:
     """Print a version's packages as a CycloneDX bill of materials (JSON)."""
@@ -217,3 +229,139 @@ def _name_rows(names: Names) -> list[tuple[str, str]]:
         *(("removed", name) for name in names.removed),
         *(("changed", name) for name in names.changed),
     ]
+
+
+@click.command("boot-check", cls=Command)
+@arguments.REFERENCE
+@click.option("--region", metavar="NAME", help="Whose replica. Default: the source region's.")
+@click.option(
+    "--timeout",
+    "seconds",
+    type=click.FloatRange(min=1),
+    default=SECONDS,
+    show_default=True,
+    help="Seconds until it has to ask for a login.",
+)
+@click.pass_obj
+def boot_check(settings: Settings, *, reference: str, region: str | None, seconds: float) -> None:
+    """Boot a throw-away clone of a version, without network, and say who it is."""
+    with settings.app() as app:
+        place = None if region is None else configured_region(app, region)
+        version = own_version(app, reference, place)
+        booted = boot_version(version, place, app.context, seconds=seconds)
+        log = console_log(version, app.context)
+    document = booted.document()
+    text = f"{version.name} boots\n{boot_fields(document)}\nconsole  {printable(str(log))}"
+    settings.emit({"version": version.name.arm_id, "boot": cased(document), "console": log}, text)
+
+
+def boot_fields(boot: Mapping[str, Any]) -> str:
+    """What a boot check saw."""
+    return fields(
+        [
+            ("up by", f"{boot['by']}, after {seconds_text(boot['seconds'])}"),
+            ("hostname", boot["hostname"]),
+            ("machine id", "made at this boot" if boot["first_boot"] else "not seen to be made"),
+            *(("host key", key) for key in boot["host_keys"]),
+            *(("failed", unit) for unit in boot["failed"]),
+        ]
+    )
+
+
+@click.command("validate", cls=Command)
+@click.argument("target", metavar="FILE|GALLERY/DEFINITION[/VERSION]")
+@click.option(
+    "--for",
+    "cloud",
+    type=click.Choice(["azure"]),
+    default="azure",
+    show_default=True,
+    help="Whose rules.",
+)
+@click.pass_context
+def validate_command(context: click.Context, *, target: str, cloud: str) -> None:
+    """Check whether a cloud would take a disk, and whether it would run there."""
+    from adapters.formats.vhd_footer import azure_upload_problems
+
+    settings = context.ensure_object(Settings)
+    with settings.app() as app:
+        if is_version(target):
+            findings = validate_version(app.gallery.resolve(target), app.context)
+        else:
+            findings = validate_file(parse_disk(target), azure_upload_problems, app.context)
+    bad = failed(findings)
+    document = {"target": target, "for": cloud, "passed": not bad}
+    document["findings"] = [item.document() for item in findings]
+    settings.emit(document, findings_text(findings))
+    if bad:
+        context.exit(GalleriaError.exit_status)
+
+
+def findings_text(findings: tuple[Finding, ...]) -> str:
+    """What does not hold stands last, where it is seen, with what to do."""
+    order = ("ok", "info", "unknown", "warn", "fail")
+    ordered = sorted(findings, key=lambda item: order.index(item.result))
+    rows = [(item.result, item.check, item.found) for item in ordered]
+    fixes = fields([(f"fix {item.check}:", item.fix) for item in ordered if item.fix])
+    return "\n\n".join(filter(None, [table(("RESULT", "CHECK", "FOUND"), rows), fixes]))
+
+
+@click.command(cls=Command)
+@arguments.REFERENCE
+@click.option(
+    "--region", metavar="NAME", help="Only this region. Default: all where it is complete."
+)
+@click.option("--scrub", is_flag=True, help="Read the medium, not what memory still holds of it.")
+@click.pass_context
+def verify(context: click.Context, *, reference: str, region: str | None, scrub: bool) -> None:
+    """Read a version's bases and replicas again and compare every chunk."""
+    settings = context.ensure_object(Settings)
+    with settings.app() as app:
+        place = None if region is None else configured_region(app, region)
+        version = own_version(app, reference, place)
+        places = version.completed_regions if place is None else (place,)
+        zones = [zone for name in places for zone in app.zones.get(name, ())]
+        report = app.gallery.report(version.name)
+        images, progress = app.context.images, app.context.progress
+        found = verify_version(version, zones, images, progress, scrub=scrub)
+        verdicts = list(found)
+        reports = list(verify_report(version, report, zones))
+        verdicts += verify_sources(version, app.context.pins)
+    missing = [name for name in places if not any(v.region == name for v in verdicts)]
+    verdicts += reports
+    bad = [verdict for verdict in verdicts if not verdict.sound]
+    rows = [(v.region, v.subject, _verdict(v)) for v in verdicts]
+    rows += [(name, "", "no zone here holds the version") for name in missing]
+    places_of_bad = fields([(f"{v.region} {v.subject}", v.path) for v in bad])
+    text = "\n".join([table(("REGION", "DISK", "VERDICT"), rows), places_of_bad]).strip()
+    sound = not bad and not missing and bool(verdicts)
+    settings.emit(
+        {
+            "version": version.name.arm_id,
+            "sound": sound,
+            "verdicts": [{"sound": v.sound, **_document(v)} for v in verdicts],
+            "missingRegions": missing,
+        },
+        text,
+    )
+    if not sound:
+        context.exit(VerificationFailed.exit_status)
+
+
+def _document(verdict: Verdict) -> dict[str, object]:
+    return {
+        "region": verdict.region,
+        "subject": verdict.subject,
+        "path": verdict.path,
+        "digest": verdict.digest,
+        "bad": [{"start": area.start, "length": area.length} for area in verdict.bad],
+        "problem": verdict.problem,
+    }
+
+
+def _verdict(verdict: Verdict) -> str:
+    if verdict.problem:
+        return verdict.problem
+    if verdict.bad:
+        return f"{bytes_text(sum(area.length for area in verdict.bad))} differ"
+    return "sound"

@@ -1,15 +1,18 @@
-"""`galleria share`: galleries for others."""
+"""`galleria share`, `list-shared` and `list-community`: galleries for others, and of others."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from adapters.cli import arguments
-from adapters.cli.context import Settings
-from adapters.cli.lazy import Group
-from adapters.text import fields
-from pipeline.gallery.access.shared_ids import unique_name
-from pipeline.model import SharingPermissions
+from adapters.cli.context import Settings, configured_region
+from adapters.cli.lazy import Command, Group
+from adapters.text import bytes_text, fields, printable, table
+from pipeline.gallery.access.shared_ids import parse_shared, unique_name
+from pipeline.gallery.access.views import SharedGallery, SharedTo, SharedViews
+from pipeline.gallery.documents import encode
+from pipeline.model import ImageDefinition, ImageVersion, SharingPermissions
 from pipeline.model.names import parse_gallery
 from pipeline.model.sharing import Community, Sharing
 
@@ -156,3 +159,174 @@ def _emit(settings: Settings, item: Sharing) -> None:
         {"gallery": item.gallery.arm_id, "sharingProfile": document, "identifier": ids, **status},
         text,
     )
+
+
+PAGE = 100  # galleries
+LOCATION = click.option("--location", "-l", metavar="REGION", help="Those of this region alone.")
+
+
+@click.command("list-shared", cls=Command)
+@LOCATION
+@click.option(
+    "--shared-to",
+    type=arguments.enum_choice(SharedTo),
+    help="Those that are shared with your tenants, or with your subscriptions, alone.",
+)
+@click.pass_obj
+def list_shared(settings: Settings, *, location: str | None, shared_to: str | None) -> None:
+    """List the galleries that are shared with you directly."""
+    through = None if shared_to is None else SharedTo(shared_to)
+    with settings.app() as app:
+        place = location and configured_region(app, location)
+        found = app.views.galleries(SharingPermissions.GROUPS, location=place, through=through)
+    settings.emit({"galleries": [_gallery(item) for item in found]}, _table(found))
+
+
+@click.command("list-community", cls=Command)
+@LOCATION
+@click.option("--limit", type=click.IntRange(min=1), default=PAGE, show_default=True, metavar="N")
+@click.option("--marker", default="", help="Those after it: the next page.")
+@click.option("--show-next-marker", is_flag=True, help="Say what the next page begins after.")
+@click.pass_obj
+def list_community(
+    settings: Settings, *, location: str | None, limit: int, marker: str, show_next_marker: bool
+) -> None:
+    """List the community galleries."""
+    with settings.app() as app:
+        place = location and configured_region(app, location)
+        found = app.views.galleries(SharingPermissions.COMMUNITY, location=place)
+    rest = [item for item in found if item.reference.name.lower() > marker.lower()]
+    page = rest[:limit]
+    following = page[-1].reference.name if len(rest) > limit else None
+    document: dict[str, Any] = {"galleries": [_gallery(item) for item in page]}
+    text = _table(page)
+    if following is not None:
+        text += f"\n{len(page)} of {len(rest)}: --marker {following} shows the next"
+    settings.emit(document | ({"nextMarker": following} if show_next_marker else {}), text)
+
+
+def _table(found: Sequence[SharedGallery]) -> str:
+    rows = [(item.reference.id, item.gallery.location, _contact(item)) for item in found]
+    return table(("GALLERY", "LOCATION", "CONTACT"), rows) if rows else "there are none"
+
+
+def list_view(settings: Settings, views: SharedViews, text: str) -> None:
+    """What `galleria list` says of a shared id: definitions of a gallery, or versions."""
+    wanted = parse_shared(text)
+    if wanted.definition is None:
+        definitions = views.definitions(text)
+        rows = [(f"{wanted.id}/Images/{item.name.name}", *_kind(item)) for item in definitions]
+        columns = ("DEFINITION", "OS", "STATE", "GEN", "PUBLISHER/OFFER/SKU")
+        documents = [_definition(item, wanted.id) for item in definitions]
+        settings.emit(
+            {"definitions": documents}, table(columns, rows) if rows else "there are no definitions"
+        )
+        return
+    versions = views.versions(text)
+    id = f"{wanted.id}/Images/{wanted.definition}"
+    lines = [
+        (
+            f"{id}/Versions/{item.number}",
+            bytes_text(sum(disk.virtual_size for disk in item.disks)),
+            ", ".join(item.completed_regions),
+        )
+        for item in versions
+    ]
+    header = ("VERSION", "VIRTUAL SIZE", "REGIONS")
+    settings.emit(
+        {"versions": [_version(item, id) for item in versions]},
+        table(header, lines) if lines else "there are no versions",
+    )
+
+
+def show_view(settings: Settings, views: SharedViews, version: ImageVersion, text: str) -> None:
+    """What `galleria show` says of a shared id: nothing of sources, hosts and files."""
+    wanted = parse_shared(text)
+    definition = views.definition(text)
+    id = f"{wanted.id}/Images/{definition.name.name}"
+    about = fields(
+        [
+            ("version", f"{id}/Versions/{version.number}"),
+            ("image", " ".join(_kind(definition)[:3])),
+            ("identifier", _kind(definition)[3]),
+            ("published", f"{version.published_date:%Y-%m-%d}" if version.published_date else ""),
+            ("end of life", f"{version.end_of_life_date or ''}"),
+            ("regions", ", ".join(version.completed_regions)),
+            ("eula", definition.eula),
+        ]
+    )
+    disks = table(
+        ("LUN", "VIRTUAL SIZE"),
+        [
+            ("os" if disk.lun is None else disk.lun, bytes_text(disk.virtual_size))
+            for disk in version.disks
+        ],
+    )
+    settings.emit(
+        {"version": _version(version, id), "definition": _definition(definition, wanted.id)},
+        f"{about}\n\n{disks}",
+    )
+
+
+def _is_public(item: SharedGallery) -> bool:
+    return item.reference.kind is SharingPermissions.COMMUNITY
+
+
+def _contact(item: SharedGallery) -> str:
+    """Whom to ask; direct shares do not say."""
+    community = item.sharing.community
+    return community.publisher_contact if community and _is_public(item) else ""
+
+
+def _gallery(item: SharedGallery) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "name": item.reference.name,
+        "location": item.gallery.location,
+        "uniqueId": item.reference.id,
+    }
+    if _is_public(item) and item.sharing.community is not None:
+        community = item.sharing.community
+        document["communityMetadata"] = {
+            "publisherUri": community.publisher_uri,
+            "publisherContact": community.publisher_contact,
+            "eula": community.eula,
+            "publicNames": [community.public_name],
+        }
+    return document
+
+
+def _kind(item: ImageDefinition) -> tuple[str, str, str, str]:
+    identifier = item.identifier
+    return (
+        item.os_type.value,
+        item.os_state.value,
+        item.hyper_v_generation.value,
+        printable(f"{identifier.publisher}/{identifier.offer}/{identifier.sku}"),
+    )
+
+
+def _definition(item: ImageDefinition, gallery_id: str) -> dict[str, Any]:
+    """Azure's SharedGalleryImage: what a definition says, without its own id."""
+    document: dict[str, Any] = encode(item)
+    for hidden in ("tags", "created", "description"):
+        document.pop(hidden, None)
+    return {**document, "name": item.name.name, "uniqueId": f"{gallery_id}/Images/{item.name.name}"}
+
+
+def _version(item: ImageVersion, definition_id: str) -> dict[str, Any]:
+    return {
+        "name": str(item.number),
+        "uniqueId": f"{definition_id}/Versions/{item.number}",
+        "publishedDate": encode(item.published_date),
+        "endOfLifeDate": encode(item.end_of_life_date),
+        "excludeFromLatest": item.exclude_from_latest,
+        "regions": item.completed_regions,
+        "disks": [
+            {
+                "lun": disk.lun,
+                "diskSizeBytes": disk.virtual_size,
+                "hostCaching": encode(disk.host_caching),
+            }
+            for disk in item.disks
+        ],
+    }

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from adapters.cli import run
-from adapters.cli.arming import FIRMWARE, boot_command, instructions
+from adapters.cli.file import FIRMWARE, boot_command, instructions
 from pipeline.ports import ImageFormat
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from adapters.cli.resources import stored_source
+from adapters.cli.resource import stored_source
 from pipeline.deploying import profile
 from pipeline.deploying.scale_sets import check_shape
 from pipeline.errors import (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.cli.resources import document
+from adapters.cli.resource import document
 from pipeline.errors import InvalidParameter, Refused
 from pipeline.gallery import rules
 from pipeline.gallery.documents import decode, encode

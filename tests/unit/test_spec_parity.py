@@ -4,8 +4,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from adapters.cli.publishing import publish_command, request_of
-from adapters.cli.requests import spec_request
+from adapters.cli.publish import publish_command, request_of
+from adapters.cli.spec import spec_request
 from adapters.spec import load_spec, schema
 from pipeline.jobs.request import PublishRequest
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from adapters.cli.timing import stats_text
+from adapters.cli.version import stats_text
 from pipeline.jobs.timing import Record, process_cpu
 from pipeline.ports import Meter, TransferStats
 

@@ -71,7 +71,7 @@ def _text(path: Path) -> str:
 
 
 @click.command("deploy", cls=Command)
-@click.argument("reference", metavar="GALLERY/DEFINITION[/VERSION]")
+@arguments.REFERENCE
 @click.option("--region", required=True, metavar="NAME", help="Whose replicas the disks lean on.")
 @click.option(
     "--name", required=True, metavar="VM", help="The VM; a directory of this name is made."

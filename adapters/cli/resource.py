@@ -1,6 +1,6 @@
 """What the commands of disks, snapshots and managed images have in common."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -8,7 +8,7 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import configured_region
 from adapters.cli.proof import without_inventory
-from adapters.text import bytes_text, fields, table
+from adapters.text import bytes_text, fields, printable, table
 from pipeline.errors import NotFound
 from pipeline.gallery import rules
 from pipeline.gallery.documents import encode
@@ -16,12 +16,48 @@ from pipeline.model import Architecture, HyperVGeneration, OsType
 from pipeline.model.resource_names import ResourceKind, ResourceName, resource_of
 from pipeline.model.resources import Disk, DiskControllerTypes, ManagedImage, Resource, Snapshot
 from pipeline.model.sources import AnySource, DiskKinds, SnapshotSource, StoredDiskSource, VmSource
+from pipeline.resources.lineage import Family, Lineage, Step, Thing
+from pipeline.resources.lineage import document as lineage_document
 from pipeline.sources.ingest import disk_name
 from pipeline.sources.supply import parse_disk
 
 if TYPE_CHECKING:
     from adapters.app import App
     from pipeline.resources.snapshots import Properties
+
+
+WORDS = {
+    "virtualMachine": "VM",
+    "vhd": "file",
+    "managedImage": "managed image",
+    "deployment": "deployed disk",
+}
+DIGEST = 16  # how many digits of a digest tell it apart, for people
+
+
+def lineage_of(thing: Thing, app: "App") -> tuple[list[dict[str, Any]], str]:
+    """As JSON data, and for people."""
+    found = Family(app.gallery, app.context.resources).of(thing)
+    return lineage_document(found), "\n".join(_lines(thing, found))
+
+
+def _lines(thing: Thing, lineage: Lineage) -> Iterator[str]:
+    for part in thing.parts:
+        yield f"lineage of {disk_name(part.lun)}, {part.digest[:DIGEST]}"
+        source = lineage.sources.get(part.lun)
+        yield from _tree("from", (source,) if source is not None else ())
+        yield from _tree("into", lineage.copies.get(part.lun, ()))
+
+
+def _tree(word: str, steps: tuple[Step, ...], depth: int = 1) -> Iterator[str]:
+    for step in steps:
+        lun = "" if step.lun is None else f", {disk_name(step.lun)}"
+        digest = f", {step.digest[:DIGEST]}" if step.digest else ""
+        gone = " (gone)" if step.present is False else ""
+        kind = WORDS.get(step.kind, step.kind)
+        yield printable(f"{'  ' * depth}{word} {kind} {step.id}{lun}{digest}{gone}")
+        yield from _tree(word, step.next, depth + 1)
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -191,7 +227,6 @@ def shown(
     resource: Resource, app: "App", *, lineage: bool, state: str = ""
 ) -> tuple[dict[str, Any], str]:
     """As JSON data and for people; with its lineage where that is asked for."""
-    from adapters.cli.lineage import lineage_of
     from pipeline.resources.lineage import of_resource
 
     if not lineage:

@@ -1,14 +1,15 @@
-"""`galleria inspect`, `generalize`, `convert` and `hash`: each stage on one file."""
+"""`galleria inspect`, `generalize`, `convert`, `hash` and `export`: each stage on one file."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from adapters.cli.arming import boot_command, instructions
-from adapters.cli.context import Settings
-from adapters.cli.guests import plan_of, plan_options
+from adapters.cli import arguments
+from adapters.cli.context import Settings, own_version
 from adapters.cli.lazy import Command
+from adapters.cli.operation import plan_of, plan_options
 from adapters.cli.proof import check_guest, guest_name, try_guest, without_inventory
 from adapters.cli.sources import over
 from adapters.text import bytes_text, fields, printable
@@ -20,12 +21,47 @@ from pipeline.jobs.files import (
     arm_file,
     convert_file,
     examine,
+    export_version,
     generalize_file,
     hash_file,
 )
 from pipeline.model import Architecture
 from pipeline.ports import GuestFacts, ImageFacts, ImageFormat
+from pipeline.sources.ingest import disk_name
 from pipeline.sources.supply import parse_disk
+
+# the disk where every Windows has a driver for it; no network, so that no update comes between
+MACHINE = (*("-cpu", "max", "-smp", "2", "-m", "4096", "-nic", "none", "-rtc", "base=localtime"),)
+FIRMWARE = (
+    Path("/usr/share/OVMF/OVMF_CODE_4M.fd"),
+    Path("/usr/share/OVMF/OVMF_CODE.fd"),
+    Path("/usr/share/edk2/ovmf/OVMF_CODE.fd"),
+)
+
+
+def boot_command(disk: Path, format: ImageFormat, generation: str, accelerator: str) -> str:
+    """A shell command that boots an armed disk. It restarts once and powers off at the end.
+    `accelerator` is one that works: with "kvm:tcg" QEMU aborts where KVM is there but broken."""
+    name = {ImageFormat.VHD: "vpc"}.get(format, format.value)
+    argv = ["qemu-system-x86_64", "-machine", f"q35,accel={accelerator}", *MACHINE]
+    if generation == "V2":
+        firmware = next((path for path in FIRMWARE if path.exists()), FIRMWARE[0])
+        argv += ["-drive", f"if=pflash,format=raw,readonly=on,file={firmware}"]
+    # a comma in a file name is doubled (qemu-options)
+    path = str(disk.absolute()).replace(",", ",,")
+    argv += ["-drive", f"if=ide,format={name},file={path}"]
+    return shlex.join(argv)
+
+
+def instructions(disk: Path, command: str) -> str:
+    return (
+        f"wrote {printable(str(disk))}: its next boot runs sysprep /generalize /oobe /shutdown. "
+        "Boot it once:\n"
+        f"  {command}\n"
+        "It restarts, waits two minutes, runs Sysprep and powers off. Then see what came of it:\n"
+        f"  galleria generalize {shlex.quote(str(disk))} --check"
+    )
+
 
 FORMATS = click.Choice(["raw", "vhd", "vhdx", "qcow2"])
 FILE = click.argument("file", metavar="FILE[@SNAPSHOT]")
@@ -256,3 +292,39 @@ def _examination_text(found: Examination) -> str:
         about.append(("looks", found.evidence.verdict))
         about += [("  because", reason) for reason in found.evidence.reasons]
     return fields(about)
+
+
+@click.command(cls=Command)
+@arguments.REFERENCE
+@click.option("--to", "--format", "format_name", required=True, type=FORMATS)
+@click.option("--out", required=True, metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--lun", type=int, metavar="N", help="A data disk. Default: the OS disk.")
+@click.option("--subformat", default="", help="For vhd: fixed (default) or dynamic.")
+@click.pass_obj
+def export(
+    settings: Settings,
+    *,
+    reference: str,
+    format_name: str,
+    out: Path,
+    lun: int | None,
+    subformat: str,
+) -> None:
+    """Write one disk of a version as a stand-alone file."""
+    with settings.app() as app:
+        version = own_version(app, reference)
+        for caution in app.gallery.cautions(version):
+            app.context.progress.warn(caution)
+        export_version(version, lun, out, ImageFormat(format_name), subformat, app.context)
+    length = out.stat().st_size
+    settings.emit(
+        {
+            "version": version.name.arm_id,
+            "lun": lun,
+            "file": out,
+            "format": format_name,
+            "fileSize": length,
+        },
+        f"wrote {disk_name(lun)} of {version.name} to {printable(str(out))} "
+        f"({format_name}, {bytes_text(length)})",
+    )

@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapters.cli import arguments, resources
+from adapters.cli import arguments, resource
 from adapters.cli.context import Settings
-from adapters.cli.guests import plan_of, plan_options
 from adapters.cli.lazy import Group
+from adapters.cli.operation import plan_of, plan_options
 from adapters.cli.sources import source_options, sources_of
 from pipeline.model import HostCaching, StorageAccountType
 from pipeline.model.resource_names import ResourceKind, parse_resource
 
 if TYPE_CHECKING:
     from pipeline.resources.images import Storage
+
 
 NAME = click.argument("name", metavar="NAME|ID")
 IMAGE = ResourceKind.IMAGE
@@ -59,7 +60,7 @@ def image() -> None:
     help="Of all data disks, or of one (repeatable). The same default.",
 )
 @plan_options
-@resources.property_options
+@resource.property_options
 @click.pass_obj
 def create(settings: Settings, /, *, name: str, generalize: bool, **values: Any) -> None:
     """Make a managed image from a VM, or from an OS disk and data disks."""
@@ -70,9 +71,9 @@ def create(settings: Settings, /, *, name: str, generalize: bool, **values: Any)
     target = parse_resource(name, IMAGE)
     storage = _storage(values)
     with settings.app() as app:
-        properties = resources.properties_of(values, app)
+        properties = resource.properties_of(values, app)
         made = create_image(target, sources, plan, properties, app.context, storage)
-    settings.emit(resources.document(made), resources.text(made))
+    settings.emit(resource.document(made), resource.text(made))
 
 
 def _storage(values: Mapping[str, Any]) -> "Storage":
@@ -96,20 +97,20 @@ def list_command(settings: Settings) -> None:
     with settings.app() as app:
         found = app.context.resources.of_kind(IMAGE)
     settings.emit(
-        {"images": [resources.document(item) for item in found]},
-        resources.listing(found, "managed image"),
+        {"images": [resource.document(item) for item in found]},
+        resource.listing(found, "managed image"),
     )
 
 
 @image.command()
 @NAME
-@resources.LINEAGE
+@resource.LINEAGE
 @click.pass_obj
 def show(settings: Settings, *, name: str, lineage: bool) -> None:
     """Show one managed image."""
     with settings.app() as app:
         found = app.context.resources.get(parse_resource(name, IMAGE))
-        shown = resources.shown(found, app, lineage=lineage)
+        shown = resource.shown(found, app, lineage=lineage)
     settings.emit(*shown)
 
 

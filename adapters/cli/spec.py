@@ -1,5 +1,6 @@
-"""`galleria build` and `plan`: versions from build specs."""
+"""`galleria build`, `plan` and `spec`: versions from build specs."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,22 +12,146 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adapters.cli.context import Settings
-from adapters.cli.guests import KEYS
-from adapters.cli.lazy import Command
-from adapters.cli.plans import plan_document, plan_text
-from adapters.cli.publishing import background_text, in_background, published_text
-from adapters.cli.requests import spec_request
+from adapters.cli.lazy import Command, Group
+from adapters.cli.operation import KEYS, own_script
+from adapters.cli.publish import (
+    background_text,
+    in_background,
+    plan_document,
+    plan_text,
+    published_text,
+)
+from adapters.cli.sources import spec_sources
+from adapters.text import printable
 from pipeline.errors import GalleriaError
-from pipeline.gallery.documents import encode
+from pipeline.gallery.documents import decode, encode, parse_date
+from pipeline.guest.profiles import Plan, select
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.plan import Action, find_version, judge, next_patch, preview
 from pipeline.jobs.request import PublishRequest, Wait, described
-from pipeline.model import ImageVersion
-from pipeline.model.names import DefinitionName
+from pipeline.model import (
+    AdditionalReplicaSet,
+    ImageVersion,
+    PurchasePlan,
+    SafetyProfile,
+    SecurityProfile,
+    SourceProperties,
+    TargetRegion,
+    UefiKeySignatures,
+    UefiSettings,
+    VersionRequest,
+)
+from pipeline.model.names import DefinitionName, VersionName, parse_gallery, parse_number
+from pipeline.model.spelling import EDGE
 from pipeline.publish import publish
 
 if TYPE_CHECKING:
     from adapters.app import App
+    from adapters.spec import Generalize, SourceMachine, Spec, SpecRegion
+
+
+def spec_request(spec: "Spec") -> PublishRequest:
+    """What a spec asks for; of one for the next number, that is 0.0.0."""
+    return PublishRequest(
+        _version(spec),
+        sources=spec_sources(spec.source),
+        plan=_plan(spec.generalize, force=spec.force),
+        wait=Wait(spec.wait),
+        preflight=spec.preflight,
+        force=spec.force,
+        boot_check=spec.boot_check,
+        validate=spec.validate_for is not None,
+    )
+
+
+def _version(spec: "Spec") -> VersionRequest:
+    from adapters.spec import NEXT_PATCH
+
+    image, end = spec.image, spec.image.end_of_life_date
+    number = "0.0.0" if image.version == NEXT_PATCH else image.version
+    definition = DefinitionName(parse_gallery(image.gallery), image.definition)
+    safety = image.safety_profile
+    return VersionRequest(
+        VersionName(definition, parse_number(number)),
+        fingerprint="",
+        location=image.location,
+        target_regions=(
+            *map(_region, spec.target_regions),
+            *(
+                TargetRegion(
+                    f"{item.region}{EDGE}{item.zone}", item.replicas, item.storage_account_type
+                )
+                for item in spec.target_edge_zones
+            ),
+        ),
+        replica_count=spec.replica_count,
+        replication_mode=spec.replication_mode,
+        storage_account_type=spec.storage_account_type,
+        storage_account_strategy=spec.storage_account_strategy,
+        generalize=None if spec.generalize is None else spec.generalize is not False,
+        exclude_from_latest=image.exclude_from_latest,
+        end_of_life_date=None if end is None else parse_date(end, "endOfLifeDate"),
+        tags=image.tags,
+        safety_profile=SafetyProfile(
+            safety.allow_deletion_of_replicated_locations,
+            block_deletion_before_end_of_life=safety.block_deletion_before_end_of_life,
+        ),
+        source=_machine(spec.source.machine),
+        security_profile=SecurityProfile(
+            UefiSettings(
+                image.security_profile.uefi_settings.signature_template_names,
+                decode(
+                    UefiKeySignatures, image.security_profile.uefi_settings.additional_signatures
+                ),
+            )
+        ),
+        host_caching={
+            None if disk == "os" else int(disk): caching
+            for disk, caching in spec.host_caching.items()
+        },
+    )
+
+
+def _region(region: "SpecRegion") -> TargetRegion:
+    return TargetRegion(
+        region.name,
+        region.replicas,
+        region.storage_account_type,
+        exclude_from_latest=region.exclude_from_latest,
+        additional_replica_sets=tuple(
+            AdditionalReplicaSet(item.storage_account_type, item.regional_replica_count)
+            for item in region.additional_replica_sets
+        ),
+    )
+
+
+def _machine(machine: "SourceMachine") -> SourceProperties:
+    plan = machine.purchase_plan
+    return SourceProperties(
+        machine.disk_controller_type,
+        machine.accelerated_network,
+        None if plan is None else PurchasePlan(plan.name, plan.publisher, plan.product),
+    )
+
+
+def _plan(wanted: "Generalize | bool | None", *, force: bool) -> Plan | None:
+    if wanted is False:
+        return None
+    if wanted is None or wanted is True:
+        return select(force=force)
+    return select(
+        wanted.profile,
+        wanted.enable,
+        wanted.skip,
+        only=wanted.operations,
+        remove_users=wanted.remove_users,
+        keep_users=wanted.keep_users,
+        remove_paths=wanted.remove_paths,
+        truncate_paths=wanted.truncate_paths,
+        scripts=[own_script(Path(path)) for path in wanted.scripts],
+        force=force,
+    )
+
 
 SPECS = click.argument(
     "specs", nargs=-1, required=True, metavar="SPEC...", type=click.Path(path_type=Path)
@@ -172,3 +297,33 @@ def _from_spec(path: Path) -> _Plan:
 
     definition = request.version.name.definition
     return _Plan(path, definition, make, request.wait is not Wait.NONE)
+
+
+@click.group(cls=Group)
+def spec() -> None:
+    """Check build specs, and print their JSON schema."""
+
+
+@spec.command("schema")
+@click.pass_obj
+def show_schema(settings: Settings) -> None:
+    """Print the JSON schema of a build spec, for editors and CI."""
+    from adapters.spec import schema
+
+    settings.emit({"schema": schema()}, json.dumps(schema(), indent=2))
+
+
+@spec.command("check")
+@click.argument(
+    "specs", nargs=-1, required=True, metavar="SPEC...", type=click.Path(path_type=Path)
+)
+@click.pass_obj
+def check(settings: Settings, *, specs: tuple[Path, ...]) -> None:
+    """Check build specs; nothing else is read or written."""
+    from adapters.spec import load_spec
+
+    found = [(path, load_spec(path)) for path in specs]
+    settings.emit(
+        {"specs": [{"file": path, **item.model_dump(by_alias=True)} for path, item in found]},
+        "\n".join(f"{printable(str(path))}: valid" for path, _ in found),
+    )

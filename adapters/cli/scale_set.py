@@ -6,12 +6,7 @@ from typing import Any
 import click
 
 from adapters.cli.context import Settings, configured_region
-from adapters.cli.deploying import (
-    deployment_document,
-    image_of,
-    profile_of,
-    profile_options,
-)
+from adapters.cli.deploy import deployment_document, image_of, profile_of, profile_options
 from adapters.cli.lazy import Group
 from adapters.text import fields, table
 from pipeline.deploying import scale_sets as jobs

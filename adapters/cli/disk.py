@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from adapters.cli import resources
+from adapters.cli import resource
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Group
 from pipeline.model.resource_names import ResourceKind, parse_resource
@@ -28,7 +28,7 @@ def disk() -> None:
 @click.option(
     "--out", metavar="DIR", type=click.Path(path_type=Path), help="Where. Default: in the zone."
 )
-@resources.property_options
+@resource.property_options
 @click.pass_obj
 def create(
     settings: Settings,
@@ -53,16 +53,16 @@ def create(
         if image_version is not None:
             origin = VersionDisk(image_version, lun)
         elif source is not None:
-            origin = resources.one_disk(source, app)
+            origin = resource.one_disk(source, app)
         made = create_disk(
             target,
             origin,
-            resources.properties_of(values, app),
+            resource.properties_of(values, app),
             app.context,
             virtual_size=(size_gb or 0) << 30,
             directory=out,
         )
-    settings.emit(resources.document(made), resources.text(made))
+    settings.emit(resource.document(made), resource.text(made))
 
 
 @disk.command("list")
@@ -72,14 +72,14 @@ def list_command(settings: Settings) -> None:
     with settings.app() as app:
         found = app.context.resources.of_kind(DISK)
     settings.emit(
-        {"disks": [resources.document(item) for item in found]},
-        resources.listing(found, "disk"),
+        {"disks": [resource.document(item) for item in found]},
+        resource.listing(found, "disk"),
     )
 
 
 @disk.command()
 @NAME
-@resources.LINEAGE
+@resource.LINEAGE
 @click.pass_obj
 def show(settings: Settings, *, name: str, lineage: bool) -> None:
     """Show one disk, and whether it is in use."""
@@ -89,7 +89,7 @@ def show(settings: Settings, *, name: str, lineage: bool) -> None:
     with settings.app() as app:
         found = as_disk(app.context.resources.get(parse_resource(name, DISK)))
         state = state_of(found, app.context).value
-        shown, text = resources.shown(found, app, lineage=lineage, state=state)
+        shown, text = resource.shown(found, app, lineage=lineage, state=state)
     settings.emit({**shown, "diskState": state}, text)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from adapters.cli import resources
+from adapters.cli import resource
 from adapters.cli.context import Settings
-from adapters.cli.files import FORMATS, OUT
+from adapters.cli.file import FORMATS, OUT
 from adapters.cli.lazy import Group
 from adapters.text import bytes_text, printable
 from pipeline.model.resource_names import ResourceKind, ResourceName, parse_resource
@@ -31,7 +31,7 @@ def snapshot() -> None:
 @click.option("--incremental", is_flag=True, help="Store only what changed since the last one.")
 @click.option("--qmp", metavar="SOCKET", type=click.Path(path_type=Path), help="A running QEMU.")
 @click.option("--qga", metavar="SOCKET", type=click.Path(path_type=Path), help="Its guest agent.")
-@resources.property_options
+@resource.property_options
 @click.pass_obj
 def create(
     settings: Settings,
@@ -55,12 +55,12 @@ def create(
     name = name or f"{label}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     target = parse_resource(name, SNAPSHOT)
     with settings.app() as app:
-        properties = resources.properties_of(values, app)
-        found = resources.one_source(wanted or "", app) if qmp is None else QemuSource(qmp, qga)
+        properties = resource.properties_of(values, app)
+        found = resource.one_source(wanted or "", app) if qmp is None else QemuSource(qmp, qga)
         made = create_snapshots(target, found, properties, app.context, incremental=incremental)
     settings.emit(
-        {"snapshots": [resources.document(item) for item in made]},
-        "\n\n".join(resources.text(item) for item in made),
+        {"snapshots": [resource.document(item) for item in made]},
+        "\n\n".join(resource.text(item) for item in made),
     )
 
 
@@ -71,20 +71,20 @@ def list_command(settings: Settings) -> None:
     with settings.app() as app:
         found = app.context.resources.of_kind(SNAPSHOT)
     settings.emit(
-        {"snapshots": [resources.document(item) for item in found]},
-        resources.listing(found, "snapshot"),
+        {"snapshots": [resource.document(item) for item in found]},
+        resource.listing(found, "snapshot"),
     )
 
 
 @snapshot.command()
 @NAME
-@resources.LINEAGE
+@resource.LINEAGE
 @click.pass_obj
 def show(settings: Settings, *, name: str, lineage: bool) -> None:
     """Show one snapshot."""
     with settings.app() as app:
         found = app.context.resources.get(parse_resource(name, SNAPSHOT))
-        shown = resources.shown(found, app, lineage=lineage)
+        shown = resource.shown(found, app, lineage=lineage)
     settings.emit(*shown)
 
 

@@ -1,4 +1,4 @@
-"""`galleria gallery`."""
+"""`galleria gallery` and `galleria cost`."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -7,14 +7,14 @@ from typing import Any
 import click
 
 from adapters.cli import arguments
-from adapters.cli.cascade import DELETION, deleted
 from adapters.cli.context import Settings
-from adapters.cli.definitions import definition_table
-from adapters.cli.lazy import Group
+from adapters.cli.definition import DELETION, definition_table, deleted
+from adapters.cli.lazy import Command, Group
 from adapters.cli.properties import SET, assigned, settled
-from adapters.text import fields, table
+from adapters.text import bytes_text, fields, table
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.access.shared_ids import unique_name
+from pipeline.jobs.cost import cost
 from pipeline.model import Gallery, SharingPermissions, SoftDeletePolicy
 from pipeline.model.names import parse_gallery
 
@@ -204,3 +204,50 @@ def _about(found: Gallery) -> str:
 
 def _day(moment: datetime | None) -> str:
     return "" if moment is None else f"{moment:%Y-%m-%d}"
+
+
+@click.command("cost", cls=Command)
+@click.argument("name", metavar="GALLERY")
+@click.pass_obj
+def cost_command(settings: Settings, *, name: str) -> None:
+    """Show the bytes that a gallery stores and sent, by region, and what sharing saved."""
+    with settings.app() as app:
+        gallery = app.gallery.get_gallery(parse_gallery(name)).name
+        versions = [
+            version
+            for definition in app.gallery.list_definitions(gallery)
+            for deleted in (False, True)
+            for version in app.gallery.list_versions(definition.name, deleted=deleted)
+        ]
+        found = cost(versions, app.context.zones)
+    header = (
+        *("REGION", "VERSIONS", "REPLICAS", "AS COPIES", "STORED", "SAVED"),
+        *("CONTENT SENT", "BYTES SENT"),
+    )
+    rows = [
+        (
+            item.region,
+            item.versions,
+            item.replicas,
+            bytes_text(item.stored_logical),
+            bytes_text(item.stored_real),
+            bytes_text(max(0, item.saved)),
+            bytes_text(item.sent_logical),
+            bytes_text(item.sent_real),
+        )
+        for item in found
+    ]
+    documents = [
+        {
+            "region": item.region,
+            "versions": item.versions,
+            "replicas": item.replicas,
+            "storedLogicalBytes": item.stored_logical,
+            "storedRealBytes": item.stored_real,
+            "savedBytes": item.saved,
+            "sentLogicalBytes": item.sent_logical,
+            "sentRealBytes": item.sent_real,
+        }
+        for item in found
+    ]
+    settings.emit({"gallery": gallery.arm_id, "regions": documents}, table(header, rows))

@@ -1,0 +1,738 @@
+"""`galleria list`, `show`, `version`, `promote`, `retention` and `replicate`: image versions."""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from adapters.cli import arguments
+from adapters.cli.context import Settings, own_version, short_id
+from adapters.cli.lazy import Command, Group
+from adapters.cli.proof import report_text, without_inventory
+from adapters.cli.properties import settled
+from adapters.cli.resource import WORDS, lineage_of
+from adapters.cli.share import list_view, show_view
+from adapters.text import bytes_text, fields, printable, seconds_text, table
+from pipeline.errors import PartiallyReplicated
+from pipeline.gallery.access.shared_ids import is_shared_reference
+from pipeline.gallery.documents import encode
+from pipeline.gallery.rules import VersionChange
+from pipeline.gallery.rules.retention import Retention
+from pipeline.gallery.validations import ValidationsProfile, ValidationStatus, validations
+from pipeline.jobs.delete import apply_retention, delete_version, purge_expired
+from pipeline.jobs.replicate import replicate_version
+from pipeline.jobs.shallow import is_shallow, source_changes
+from pipeline.jobs.update import update_version
+from pipeline.model import (
+    Channel,
+    Deployment,
+    DiskProvenance,
+    ImageVersion,
+    ProvisioningState,
+    RegionStatus,
+    ReplicationState,
+    StorageAccountType,
+    TargetRegion,
+)
+from pipeline.model.names import (
+    DefinitionName,
+    is_definition,
+    parse_definition,
+    parse_gallery,
+    parse_number,
+    parse_reference,
+    parse_version,
+)
+from pipeline.model.spelling import EDGE
+from pipeline.resources.lineage import of_version
+from pipeline.sources.ingest import disk_name
+
+if TYPE_CHECKING:
+    from adapters.app import App
+
+
+HEADER = ("STAGE", "TIME", "CPU", "READ", "WRITTEN", "CLONED", "SKIPPED")
+BYTES = ("bytesRead", "bytesWritten", "bytesCloned", "bytesSkipped")
+
+
+def stats_text(stats: Mapping[str, Any]) -> str:
+    """A line a stage, and one for all; empty where nothing was measured."""
+    stages = stats.get("stages", ())
+    if not stages:
+        return ""
+    whole = {**stats, "name": "all", **{key: sum(one[key] for one in stages) for key in BYTES}}
+    rows = [
+        (
+            one["name"],
+            seconds_text(one["wallSeconds"]),
+            seconds_text(one["cpuSeconds"]),
+            *(bytes_text(one[key]) if one[key] else "-" for key in BYTES),
+        )
+        for one in (*stages, whole)
+    ]
+    return table(HEADER, rows)
+
+
+LIMIT = 100  # versions of a definition that are listed
+
+
+@click.command("list", cls=Command)
+@click.argument("name", metavar="[GALLERY[/DEFINITION]]", required=False)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=LIMIT,
+    show_default=True,
+    metavar="N",
+    help="Of each definition; 0: all.",
+)
+@click.option("--before", metavar="VERSION", help="Those below this number: the next page.")
+@click.option("--deleted", is_flag=True, help="Those that are deleted and still kept.")
+@arguments.ALL_SUBSCRIPTIONS
+@click.pass_obj
+def list_versions(
+    settings: Settings,
+    *,
+    name: str | None,
+    limit: int,
+    before: str | None,
+    deleted: bool,
+    all_subscriptions: bool,
+) -> None:
+    """List image versions, newest first."""
+    start = None if before is None else parse_number(before)
+    subscription = None if all_subscriptions else settings.subscription
+    rows: list[tuple[object, ...]] = []
+    documents = []
+    total = shown = 0
+    with settings.app() as app:
+        if name is not None and is_shared_reference(name):
+            list_view(settings, app.views, name)
+            return
+        for wanted in _definitions(app, name, subscription):
+            found = app.gallery.list_versions(
+                wanted, limit=limit or None, before=start, deleted=deleted
+            )
+            count = app.gallery.count_versions(wanted, deleted=deleted)
+            newest = None if deleted or not found else app.gallery.latest_version(wanted)
+            channels = app.gallery.list_channels(wanted) if found else []
+            for version in found:
+                told = marks(version, newest, channels)
+                rows.append(_row(version, told))
+                documents.append({**encode(version), "isLatest": "latest" in told})
+            total += count
+            shown += len(found)
+    header = ("VERSION", "STATE", "REGIONS", "VIRTUAL SIZE", "PUBLISHED", "END OF LIFE", "")
+    text = table(header, rows) if rows else "there are no versions"
+    if total > shown:
+        text += f"\n{shown} of {total}: --before VERSION shows the next, --limit 0 all"
+    settings.emit({"versions": documents, "total": total}, text)
+
+
+def _definitions(app: "App", name: str | None, subscription: str | None) -> list[DefinitionName]:
+    """What is named; without a name all of a subscription, or (None) of all."""
+    if name is not None and is_definition(name):
+        return [parse_definition(name)]
+    listed = [] if name else app.gallery.list_galleries(subscription)
+    galleries = [parse_gallery(name)] if name else [gallery.name for gallery in listed]
+    return [item.name for gallery in galleries for item in app.gallery.list_definitions(gallery)]
+
+
+def marks(
+    version: ImageVersion, newest: ImageVersion | None, channels: Iterable[Channel]
+) -> list[str]:
+    """What points at a version, and when it goes if it is deleted."""
+    found = ["latest"] if newest is not None and newest.number == version.number else []
+    found += [f"@{item.name}" for item in channels if item.version == version.number]
+    deletion = version.soft_deleted
+    if deletion is not None:
+        found.append(f"kept until {minute(deletion.hard_deletion_target_time)}")
+    return found
+
+
+def _row(version: ImageVersion, told: Iterable[str]) -> tuple[object, ...]:
+    return (
+        version.name,
+        version.provisioning_state.value,
+        ", ".join(_place(version, status) for status in version.regions),
+        bytes_text(sum(disk.virtual_size for disk in version.disks)) if version.disks else "",
+        minute(version.published_date),
+        end_of_life(version),
+        " ".join(told),
+    )
+
+
+def _place(version: ImageVersion, status: RegionStatus) -> str:
+    if status.state is ReplicationState.COMPLETED:
+        return f"{status.region} {len(status.result.replicas)}"
+    return f"{status.region} {status.state.value}"
+
+
+def region_table(version: ImageVersion, allocated: Mapping[str, int] | None = None) -> str:
+    """A line for each region, and the problems of those that failed."""
+    virtual_size = sum(disk.virtual_size for disk in version.disks)
+    header = ["REGION", "STATE", "REPLICAS", "BASE", "LOGICAL", "READ", "WRITTEN", "SHARED"]
+    rows = []
+    for status in version.regions:
+        result = status.result
+        row: list[object] = [status.region, status.state.value]
+        if status.state is ReplicationState.COMPLETED:
+            counts = (result.bytes_read, result.bytes_written, result.bytes_shared)
+            row += [
+                len(result.replicas),
+                ", ".join(sorted(set(result.methods))),
+                bytes_text(virtual_size * len(result.replicas)),
+                *map(bytes_text, counts),
+            ]
+            row += [bytes_text(allocated[status.region])] if allocated is not None else []
+        rows.append(row)
+    if allocated is not None:
+        header.append("ALLOCATED")
+    padded = [[*row, *[""] * (len(header) - len(row))] for row in rows]
+    problems = [
+        f"{printable(status.region)}: {printable(status.details)}"
+        for status in version.regions
+        if status.details
+    ]
+    return "\n".join([table(header, padded), *problems])
+
+
+def end_of_life(version: ImageVersion) -> str:
+    end = version.end_of_life_date
+    if end is None:
+        return ""
+    return f"{end:%Y-%m-%d}" + (" (past)" if end <= datetime.now(UTC) else "")
+
+
+def minute(moment: datetime | None) -> str:
+    return "" if moment is None else f"{moment:%Y-%m-%d %H:%M}Z"
+
+
+SECONDS = 0.5
+GRACE_SECONDS = 10.0  # in which a background process takes a version over
+_WIDTH = 30
+_UP = "\x1b[{}A\x1b[J"  # ECMA-48: cursor up, erase what is below
+
+
+def watch(settings: Settings, reference: str) -> int:
+    """Show how far each region is until nobody works on the version any more: redrawn on a
+    terminal, else a line for every change. Returns the exit status that the version deserves."""
+    with settings.app() as app:
+        version = own_version(app, reference)
+        shown: list[str] = []
+        idle = 0.0
+        while True:
+            lines = [_line(version, index) for index in range(len(version.regions))]
+            _show(settings, version, lines, shown)
+            shown = lines
+            if _ended(version):
+                break
+            # nobody has it: a background process may be about to
+            idle = idle + SECONDS if app.gallery.is_interrupted(version) else 0.0
+            if idle >= GRACE_SECONDS:
+                break
+            time.sleep(SECONDS)
+            version = app.gallery.get_version(version.name)
+        interrupted = app.gallery.is_interrupted(version)
+    return _finish(settings, version, interrupted=interrupted)
+
+
+def _ended(version: ImageVersion) -> bool:
+    return version.provisioning_state in (ProvisioningState.SUCCEEDED, ProvisioningState.FAILED)
+
+
+def _line(version: ImageVersion, index: int) -> str:
+    status = version.regions[index]
+    filled = _WIDTH * status.progress // 100
+    bar = "#" * filled + "." * (_WIDTH - filled)
+    text = f"{status.region}  [{bar}] {status.progress:3d} %  {status.state.value}"
+    return printable(f"{text}  {status.details}" if status.details else text)
+
+
+def _show(settings: Settings, version: ImageVersion, lines: list[str], shown: list[str]) -> None:
+    if settings.json:
+        if lines != shown:
+            settings.emit_json({"version": encode(version)})
+            sys.stdout.flush()
+        return
+    if sys.stdout.isatty():
+        if shown:
+            sys.stdout.write(_UP.format(len(shown)))
+        sys.stdout.write("\n".join(lines) + "\n")
+    else:
+        for line in lines:
+            if line not in shown:
+                print(line)
+    sys.stdout.flush()
+
+
+def _finish(settings: Settings, version: ImageVersion, *, interrupted: bool) -> int:
+    if interrupted:
+        text = "the process that worked on it is gone: the same command continues"
+    else:
+        text = f"replication {version.aggregated_state.value}"
+    if not settings.json:
+        print(f"{version.name}: {version.provisioning_state.value}, {text}")
+    failed = any(status.state is ReplicationState.FAILED for status in version.regions)
+    return PartiallyReplicated.exit_status if failed or interrupted else 0
+
+
+USERS = 5  # that are shown by name
+STORED = ("version", "snapshot", "disk", "managedImage")  # kinds of origin that galleria keeps
+
+
+@click.command(cls=Command)
+@arguments.REFERENCE
+@click.option("--region", metavar="NAME", help="What latest means in this region.")
+@click.option("--report", "with_report", is_flag=True, help="What generalizing changed, too.")
+@click.option(
+    "--lineage", "with_lineage", is_flag=True, help="What it came from, and what came from it."
+)
+@click.option("--watch", "watching", is_flag=True, help="How far its regions are, until the end.")
+@click.pass_context
+def show(
+    context: click.Context,
+    *,
+    reference: str,
+    region: str | None,
+    with_report: bool,
+    with_lineage: bool,
+    watching: bool,
+) -> None:
+    """Show one version: regions, replicas, how they were made, bytes."""
+    settings = context.ensure_object(Settings)
+    if watching:
+        context.exit(watch(settings, reference))
+    with settings.app() as app:
+        version = app.gallery.resolve(reference, region)
+        if is_shared_reference(reference):
+            show_view(settings, app.views, version, reference)
+            return
+        report = app.gallery.report(version.name)
+        definition = app.gallery.get_definition(version.name.definition)
+        interrupted = app.gallery.is_interrupted(version)
+        channels = app.gallery.list_channels(version.name.definition)
+        cautions = app.gallery.cautions(version)
+        lineage = lineage_of(of_version(version), app) if with_lineage else ([], "")
+        changed = source_changes(version, app.context.pins)
+        allocated = {status.region: _allocated(app, version, status) for status in version.regions}
+        deployments = [
+            item for item in app.gallery.list_deployments() if item.version_uid == version.uid
+        ]
+    profile = validations(version, definition, report)
+    document = {
+        "version": encode(version),
+        "definition": settled(definition),
+        "aggregatedState": version.aggregated_state.value,
+        "interrupted": interrupted,
+        "channels": [item.name for item in channels if item.version == version.number],
+        "cautions": cautions,
+        "allocatedBytes": allocated,
+        "deployments": encode(deployments),
+        "sourceChanges": changed,
+        "targetExtendedLocations": [_edge_document(version, item) for item in version.edge_zones],
+        "validationsProfile": encode(profile),
+        "generalizeReport": without_inventory(report),
+    }
+    kind = f"{definition.os_type.value} {definition.os_state.value}"
+    about = fields(
+        [
+            ("version", version.name),
+            ("id", version.name.arm_id),
+            ("state", _state(version, interrupted=interrupted)),
+            (
+                "image",
+                f"{kind} {definition.hyper_v_generation.value} {definition.architecture.value}",
+            ),
+            ("generalized", _generalized(version, report)),
+            ("validated", _validated(profile)),
+            ("published", minute(version.published_date)),
+            ("end of life", end_of_life(version)),
+            ("latest", _exclusions(version)),
+            ("channels", " ".join(marks(version, None, channels))),
+            *(("note", caution) for caution in cautions),
+            ("tags", " ".join(f"{key}={value}" for key, value in version.tags.items())),
+            ("storage", _storage(version)),
+            ("mode", version.replication_mode.value if is_shallow(version) else ""),
+            *(("source", text) for text in _sources(version, changed)),
+            ("used by", _users(deployments)),
+        ]
+    )
+    parts = [about, *_disks(version), region_table(version, allocated), *_replicas(version)]
+    if with_report:
+        parts += [report_text(report), stats_text(version.stats)]
+    if with_lineage:
+        document["lineage"], tree = lineage
+        parts.append(tree)
+    settings.emit(document, "\n\n".join(part for part in parts if part))
+
+
+def _sources(version: ImageVersion, changed: Mapping[str, list[str]]) -> Iterable[str]:
+    """The files that a shallow version leans on, and what became of them."""
+    for disk in version.disks:
+        for file in disk.source.files:
+            what = ", ".join(changed.get(file.path, ()))
+            yield f"{file.path}: {f'CHANGED: {what}' if what else 'unchanged'}"
+
+
+def _users(deployments: list[Deployment]) -> str:
+    """The VMs that were made from a version: the first few by name."""
+    if not deployments:
+        return ""
+    names = ", ".join(item.name for item in deployments[:USERS])
+    more = f" and {len(deployments) - USERS} more" if len(deployments) > USERS else ""
+    return f"{len(deployments)} VMs: {names}{more}"
+
+
+def _exclusions(version: ImageVersion) -> str:
+    if version.exclude_from_latest:
+        return "excluded"
+    names = [target.name for target in version.target_regions if target.exclude_from_latest]
+    return f"excluded in {', '.join(names)}" if names else ""
+
+
+def _allocated(app: "App", version: ImageVersion, status: RegionStatus) -> int:
+    """What the version's files in a region occupy: shared blocks once, parents of a delta too."""
+    zones = app.zones.get(status.region, ())
+    return sum(zone.allocated_bytes([version.zone_key]) for zone in zones)
+
+
+def _disks(version: ImageVersion) -> Iterable[str]:
+    rows = [
+        (
+            disk_name(disk.lun),
+            bytes_text(disk.virtual_size),
+            disk.digest[:16],
+            disk.host_caching.value if disk.host_caching else "",
+            _source(disk.source),
+        )
+        for disk in version.disks
+    ]
+    header = ("DISK", "VIRTUAL SIZE", "DIGEST", "HOST CACHING", "SOURCE")
+    return [table(header, rows)] if rows else []
+
+
+def _source(source: DiskProvenance) -> str:
+    """The file that was read; or the version, snapshot, disk or image whose content it is."""
+    origin = source.origin
+    if origin is not None and origin.kind in STORED:
+        return printable(f"{WORDS.get(origin.kind, origin.kind)} {short_id(origin.id)}")
+    # what was downloaded was read under another name
+    named = origin.id if origin is not None and origin.kind == "vhd" else source.path
+    machine = f" of {Path(origin.id).name}" if origin is not None and origin.id != named else ""
+    return printable(f"{Path(named).name} ({source.format}){machine}")
+
+
+def _edge_document(version: ImageVersion, target: TargetRegion) -> dict[str, Any]:
+    """An edge zone as Azure's JSON has it; the version's own has it among the target regions."""
+    region, _, zone = target.name.partition(EDGE)
+    return {
+        "name": region,
+        "extendedLocation": {"name": zone, "type": "EdgeZone"},
+        "extendedLocationReplicaCount": target.own_count(version.replica_count),
+        "storageAccountType": encode(target.storage_account_type),
+    }
+
+
+def _storage(version: ImageVersion) -> str:
+    """In what each region keeps it, unless that is the same plain storage everywhere."""
+    told = []
+    for target in version.target_regions:
+        kinds = [target.storage_account_type] if target.storage_account_type else []
+        texts = [kind.value for kind in kinds]
+        texts += [
+            f"{item.regional_replica_count} more in {item.storage_account_type.value}"
+            for item in target.additional_replica_sets
+        ]
+        told.append((target.name, ", ".join(texts)))
+    if {text for _, text in told} <= {StorageAccountType.STANDARD_LRS.value, ""}:
+        return ""
+    return "; ".join(f"{name}: {text}" for name, text in told)
+
+
+def _replicas(version: ImageVersion) -> Iterable[str]:
+    """For each region the directory of its replicas, and how each was made."""
+    for status in version.regions:
+        disks = [
+            (replica["index"], disk["lun"], disk["method"], disk["path"])
+            for replica in status.result.replicas
+            for disk in replica["disks"]
+        ]
+        if disks:
+            place = os.path.commonpath([Path(path).parent.parent for *_, path in disks])
+            rows = [
+                (index, disk_name(lun), method, os.path.relpath(path, place))
+                for index, lun, method, path in disks
+            ]
+            title = printable(f"replicas in {status.region}, {place}")
+            yield f"{title}\n{table(('REPLICA', 'DISK', 'MADE BY', 'FILE'), rows)}"
+
+
+def _state(version: ImageVersion, *, interrupted: bool) -> str:
+    state = f"{version.provisioning_state.value}, replication {version.aggregated_state.value}"
+    if interrupted:
+        return f"{state}; the process that worked on it is gone: the same command continues"
+    return state
+
+
+def _generalized(version: ImageVersion, report: Mapping[str, Any] | None) -> str:
+    if not version.generalized:
+        return "no"
+    done = {name for name, _, _ in _changes(report)}
+    paths = {path for _, _, path in _changes(report)}
+    return f"yes, {len(done)} operations changed {len(paths)} paths" if done else "yes"
+
+
+def _validated(profile: ValidationsProfile) -> str:
+    return ", ".join(
+        item.type + ("" if item.status is ValidationStatus.SUCCEEDED else f" ({item.status.value})")
+        for item in profile.executed_validations
+    )
+
+
+def _changes(report: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """Operation, action and path of all that generalizing did."""
+    return [
+        (operation["name"], change["action"], change["path"])
+        for operation in (report or {}).get("operations", [])
+        for change in operation["changes"]
+    ]
+
+
+NAME = click.argument("name", metavar="GALLERY/DEFINITION/VERSION")
+
+
+@click.group(cls=Group)
+def version() -> None:
+    """List, show, change, delete and undelete image versions."""
+
+
+version.add_command(list_versions, "list")
+version.add_command(show, "show")
+
+
+@version.command("update")
+@NAME
+@click.option(
+    "--target-regions",
+    "--target-region",
+    "targets",
+    multiple=True,
+    metavar="REGION[=REPLICAS][=SKU]...",
+    help="The whole new list: the version leaves the regions that are not in it.",
+)
+@click.option(
+    "--add-region",
+    "added",
+    multiple=True,
+    metavar="REGION[=REPLICAS][=SKU]",
+    help="A region more, or another number of replicas in one (repeatable).",
+)
+@arguments.ADDITIONAL
+@arguments.EDGE_ZONES
+@click.option("--remove-region", "removed", multiple=True, metavar="REGION", help="(repeatable)")
+@click.option("--replica-count", type=int, metavar="N", help="Where a region gives none.")
+@click.option("--exclude-from-latest", type=bool, help="latest never means this version.")
+@click.option(
+    "--exclude-from-latest-in", "excluded", multiple=True, metavar="REGION", help="Not there."
+)
+@click.option(
+    "--include-in-latest-in", "included", multiple=True, metavar="REGION", help="There again."
+)
+@click.option("--end-of-life-date", callback=arguments.as_date, metavar="DATE", help="ISO 8601.")
+@click.option("--no-end-of-life-date", is_flag=True, help="Take the date away.")
+@click.option(
+    "--allow-replicated-location-deletion",
+    type=bool,
+    help="Whether the version may leave regions, also by being left out of --target-regions.",
+)
+@click.option(
+    "--block-deletion-before-end-of-life",
+    "--block-delete-before-eol",
+    "block",
+    type=bool,
+    help="Whether it can't be deleted before its end of life.",
+)
+@arguments.TAGS
+@click.pass_obj
+def update(settings: Settings, /, *, name: str, **values: Any) -> None:
+    """Change regions, replicas, exclusion from latest, end of life, safety and tags."""
+    regions = settings.load().regions
+    targets = arguments.target_regions(values["targets"], regions)
+    added = arguments.target_regions(values["added"], regions, "--add-region")
+    named = arguments.with_additional((*targets, *added), values["additional"], regions)
+    change = VersionChange(
+        target_regions=named[: len(targets)] or None,
+        target_edge_zones=arguments.edge_zones(values["edges"], regions),
+        add=named[len(targets) :],
+        remove=values["removed"],
+        replica_count=values["replica_count"],
+        exclude_from_latest=values["exclude_from_latest"],
+        exclude_in={
+            **dict.fromkeys(values["excluded"], True),
+            **dict.fromkeys(values["included"], False),
+        },
+        end_of_life_date=values["end_of_life_date"],
+        forget_end_of_life=values["no_end_of_life_date"],
+        allow_deletion_of_replicated_locations=values["allow_replicated_location_deletion"],
+        block_deletion_before_end_of_life=values["block"],
+        tags=arguments.pairs(values["tags"], "--tags") or None,
+    )
+    with settings.app() as app:
+        changed = update_version(parse_version(name), change, app.context)
+    settings.emit({"version": encode(changed)}, f"{changed.name}\n{region_table(changed)}")
+
+
+@version.command("delete")
+@NAME
+@click.option(
+    "--permanent",
+    "--bypass-soft-delete",
+    "permanent",
+    is_flag=True,
+    help="For good, also where the gallery keeps deleted versions for a while.",
+)
+@click.option("--force", is_flag=True, help="Also when a process on another host works on it.")
+@click.pass_obj
+def delete(settings: Settings, *, name: str, permanent: bool, force: bool) -> None:
+    """Delete a version with its replicas. Disks that were deployed from it keep working."""
+    wanted = parse_version(name)
+    with settings.app() as app:
+        kept = delete_version(wanted, app.context, permanent=permanent, force=force)
+    if kept is None:
+        text = f"deleted {wanted}"
+    else:
+        deletion = kept.soft_deleted
+        until = f" until {deletion.consumption_end_time:%Y-%m-%d %H:%M}Z" if deletion else ""
+        text = f"deleted {wanted}; it is kept{until}: galleria version undelete brings it back"
+    settings.emit({"deleted": wanted.arm_id, "softDeleted": encode(kept)}, text)
+
+
+@version.command("undelete")
+@NAME
+@click.pass_obj
+def undelete(settings: Settings, *, name: str) -> None:
+    """Bring back a deleted version that is still kept."""
+    with settings.app() as app:
+        found = app.gallery.undelete(parse_version(name))
+    settings.emit({"version": encode(found)}, f"{found.name} is back")
+
+
+@version.command("purge")
+@click.argument("name", metavar="GALLERY/DEFINITION[/VERSION]")
+@click.pass_obj
+def purge(settings: Settings, *, name: str) -> None:
+    """Remove a deleted version for good, or all of a definition whose time is over."""
+    with settings.app() as app:
+        if len(name.strip("/").split("/")) in (2, 10):
+            gone = purge_expired(parse_definition(name), app.context)
+        else:
+            wanted = parse_version(name)
+            app.gallery.check_in_the_bin(wanted)
+            delete_version(wanted, app.context, permanent=True)
+            gone = [wanted]
+    text = "\n".join(f"removed {item}" for item in gone) or "there is nothing to remove"
+    settings.emit({"removed": [item.arm_id for item in gone]}, text)
+
+
+_UNITS = {"d": 1, "w": 7, "m": 30, "y": 365}
+
+
+@click.command(cls=Command)
+@arguments.REFERENCE
+@click.option("--channel", required=True, metavar="NAME", help="Such as prod.")
+@click.option("--remove", is_flag=True, help="Take the channel away instead.")
+@click.pass_obj
+def promote(settings: Settings, *, reference: str, channel: str, remove: bool) -> None:
+    """Let GALLERY/DEFINITION@CHANNEL mean this version."""
+    with settings.app() as app:
+        if remove:
+            definition = parse_reference(reference).definition
+            app.gallery.remove_channel(definition, channel)
+            return settings.emit({"removed": channel}, f"removed {definition}@{channel}")
+        version = own_version(app, reference)
+        made = app.gallery.promote(version.name, channel)
+    text = f"{made.definition}@{made.name} is {made.version}"
+    return settings.emit({"channel": encode(made)}, text)
+
+
+@click.group(cls=Group)
+def retention() -> None:
+    """Delete old versions by rule."""
+
+
+@retention.command("apply")
+@click.argument("name", metavar="GALLERY/DEFINITION")
+@click.option("--keep-last", type=int, metavar="N", help="Keep the N newest usable versions.")
+@click.option(
+    "--older-than", metavar="AGE", help="Keep what is younger: 90d, 12w, 6m (30 days each), 1y."
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@click.pass_obj
+def apply(
+    settings: Settings, *, name: str, keep_last: int | None, older_than: str | None, dry_run: bool
+) -> None:
+    """Delete the versions of a definition that no rule keeps.
+
+    The last usable version always stays, and so do those that deployed disks or channels use, and
+    those that may not be deleted before their end of life.
+    """
+    rule = Retention(keep_last, _age(older_than))
+    with settings.app() as app:
+        verdicts, expired = apply_retention(
+            parse_definition(name), rule, app.context, dry_run=dry_run
+        )
+    verb = "would go" if dry_run else "deleted"
+    rows = [
+        (item.version.name, (item.reason and f"kept: {item.reason}") or verb) for item in verdicts
+    ]
+    rows += [(item, "would leave the bin" if dry_run else "removed for good") for item in expired]
+    document = {
+        "dryRun": dry_run,
+        "deleted": [item.version.name.arm_id for item in verdicts if not item.reason],
+        "purged": [item.arm_id for item in expired],
+        "kept": {item.version.name.arm_id: item.reason for item in verdicts if item.reason},
+    }
+    text = table(("VERSION", ""), rows) if rows else "there are no versions"
+    settings.emit(document, text)
+
+
+def _age(text: str | None) -> timedelta | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,5})([dwmy])", text)
+    if match is None:
+        raise click.UsageError(f"--older-than: {text!r} is not a number and one of d, w, m, y: 90d")
+    return timedelta(days=int(match[1]) * _UNITS[match[2]])
+
+
+@click.command(cls=Command)
+@arguments.REFERENCE
+@click.option(
+    "--region",
+    "--target-region",
+    "--target-regions",
+    "regions",
+    multiple=True,
+    metavar="REGION[=REPLICAS][=SKU]...",
+    help="A region to add (repeatable). Default: those that are not complete yet.",
+)
+@click.option(
+    "--retry",
+    is_flag=True,
+    help="Try again for a minute, ever more slowly, what may pass (EIO, a lock, a connection).",
+)
+@click.pass_obj
+def replicate(settings: Settings, *, reference: str, regions: tuple[str, ...], retry: bool) -> None:
+    """Bring a version to more regions, or make failed regions again."""
+    targets = arguments.target_regions(regions, settings.load().regions)
+    with settings.app() as app:
+        version = own_version(app, reference)
+        version = replicate_version(version.name, targets, app.context, retry=retry)
+    settings.emit({"version": encode(version)}, f"{version.name}\n{region_table(version)}")
