@@ -23,7 +23,7 @@ from pipeline.gallery.documents import decode, encode
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.dry_run import try_publish
 from pipeline.jobs.plan import Action, Preview
-from pipeline.jobs.request import PublishRequest, Wait
+from pipeline.jobs.prepare import PublishRequest, Wait
 from pipeline.model import (
     ImageVersion,
     ReplicationMode,
@@ -49,24 +49,24 @@ _ACTIONS = {
 }
 
 
-def plan_document(request: PublishRequest, item: Preview) -> dict[str, Any]:
+def plan_document(item: Preview) -> dict[str, Any]:
     return {
         "version": item.name.arm_id,
         "action": item.action.value,
         "generalized": item.generalized,
-        "operations": _operations(request, item),
+        "operations": item.operations or (),
         "disks": item.disks,
         "regions": item.regions,
     }
 
 
-def plan_text(request: PublishRequest, item: Preview) -> str:
-    names = _operations(request, item)
+def plan_text(item: Preview) -> str:
+    names = item.operations
     about = fields(
         [
             ("version", item.name),
             ("action", _ACTIONS[item.action]),
-            ("generalize", f"{len(names)} operations" if names else "no"),
+            ("generalize", "no" if names is None else f"{len(names)} operations"),
         ]
     )
     disks = table(
@@ -98,12 +98,6 @@ def plan_text(request: PublishRequest, item: Preview) -> str:
         ],
     )
     return "\n\n".join([about, disks, regions])
-
-
-def _operations(request: PublishRequest, item: Preview) -> list[str]:
-    if request.plan is None or not item.generalized:
-        return []
-    return [operation.name for operation in request.plan.operations]
 
 
 declared_options = arguments.options(
@@ -369,6 +363,6 @@ def published_text(version: ImageVersion, seconds: float) -> str:
 def _try(settings: Settings, request: PublishRequest) -> None:
     with settings.app() as app:
         found, report = try_publish(request, app.context)
-    text = f"{plan_text(request, found)}\n\n{report_text(report)}\n\nnothing of it was kept"
+    text = f"{plan_text(found)}\n\n{report_text(report)}\n\nnothing of it was kept"
     document = {"dryRun": True, "report": without_inventory(report)}
-    settings.emit({**document, "plan": plan_document(request, found)}, text)
+    settings.emit({**document, "plan": plan_document(found)}, text)

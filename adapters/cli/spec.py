@@ -28,7 +28,7 @@ from pipeline.gallery.documents import decode, encode, parse_date
 from pipeline.guest.profiles import Plan, select
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.plan import Action, find_version, judge, next_patch, preview
-from pipeline.jobs.request import PublishRequest, Wait, described
+from pipeline.jobs.prepare import PublishRequest, Wait, described
 from pipeline.model import (
     AdditionalReplicaSet,
     ImageVersion,
@@ -263,10 +263,10 @@ def plan(settings: Settings, *, specs: tuple[Path, ...]) -> None:
     plans = [_from_spec(path) for path in specs]
     with settings.app() as app:
         requests = [plan.make(app.context) for plan in plans]
-        previews = [(request, preview(request, app.context)) for request in requests]
+        previews = [preview(request, app.context) for request in requests]
     settings.emit(
-        {"plans": [plan_document(request, item) for request, item in previews]},
-        "\n\n".join(plan_text(request, item) for request, item in previews),
+        {"plans": [plan_document(item) for item in previews]},
+        "\n\n".join(plan_text(item) for item in previews),
     )
 
 

@@ -2,6 +2,7 @@
 definition promises."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.gallery.rules import features
@@ -11,6 +12,7 @@ from pipeline.guest.partitions import BIOS_BOOT, ESP, PartitionTable, read_parti
 from pipeline.model import (
     Architecture,
     HyperVGeneration,
+    ImageDefinition,
     ImageVersion,
     OsState,
     OsType,
@@ -54,18 +56,31 @@ def facts_of(description: Description) -> SourceFacts:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class PublishPolicy:
+    """What the guest of a version has to be: what the definition says, unless `force`, which
+    records that it is not; what `description` and `declared` say of the machine; and, with
+    `azure`, what passes the checks for Azure."""
+
+    version: ImageVersion
+    definition: ImageDefinition
+    description: Description
+    declared: SourceProperties
+    force: bool = False
+    azure: bool = False
+
+
 def agree_with_disks(
-    version: ImageVersion,
+    policy: PublishPolicy,
     table: PartitionTable,
     report: Mapping[str, Any],
-    description: Description,
-    declared: SourceProperties,
     gallery: GalleryService,
 ) -> tuple[str, ...]:
     """The definition's properties that neither the disks nor their description could confirm.
     Raises InvalidParameter for one that the disks contradict. `report` is that of generalizing;
     empty before that, when only the partition table is known."""
-    source = known(description, declared)
+    version, description = policy.version, policy.description
+    source = known(description, policy.declared)
     described = gallery.check_source(version, facts_of(description), source)
     seen = gallery.check_source(version, disk_facts(table, report), source)
     return tuple(name for name in seen if name in described)

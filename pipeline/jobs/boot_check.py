@@ -2,9 +2,8 @@
 and of one that is there, in a region.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import NotFound
 from pipeline.guest.boot import SECONDS, Booted, boot
@@ -14,22 +13,6 @@ from pipeline.model import HyperVGeneration, ImageVersion, OsType
 from pipeline.ports import Zone
 from pipeline.ports.boots import MachineKind
 from pipeline.sources.ingest import Disk
-from pipeline.storage.convert import Stored
-
-
-def boot_stored(
-    version: ImageVersion,
-    stored: Stored,
-    nvram: bytes | None,
-    report: Mapping[str, Any],
-    work: Path,
-    context: JobContext,
-) -> dict[str, Any]:
-    """Boot what was stored for a version that nobody sees yet; the report, with what came of it."""
-    bases = next(iter(stored.bases.values()))
-    disks = [Disk(disk.lun, bases[disk.lun].chain, disk.virtual_size) for disk in stored.disks]
-    booted = boot_disks(version, disks, nvram, work, context)
-    return {**report, "boot": booted.document()}
 
 
 def boot_version(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pipeline.gallery.service import GalleryService
@@ -13,6 +14,7 @@ from pipeline.ports import GuestHost, Images, Pins, Progress, TransferStats, Wor
 from pipeline.ports.boots import Boots
 from pipeline.ports.machines import Machines
 from pipeline.ports.sources import Sources
+from pipeline.storage.convert import Means
 from pipeline.storage.placement import Zones
 
 
@@ -42,6 +44,12 @@ class JobContext:
     cpu: Callable[[], float] = process_cpu
     timed: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
     moved: Callable[[str, TransferStats], None] = lambda _name, _stats: None
+
+    def storing(
+        self, stage: str, work: Path, advance: Callable[[int], None] = lambda _: None
+    ) -> Means:
+        """What disks are stored with in a stage, whose bytes the job's record is told."""
+        return Means(self.images, self.progress, work, advance, partial(self.moved, stage))
 
 
 def recorded(context: JobContext) -> tuple[JobContext, Record]:

@@ -8,19 +8,22 @@ from pipeline.azure.validate import validate
 from pipeline.guest.findings import Finding
 from pipeline.guest.profiles import Plan
 from pipeline.guest.survey import Look, look
-from pipeline.jobs.agree import agree
-from pipeline.jobs.boot_check import boot_disks
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.files import pinned
-from pipeline.jobs.plan import Action, Preview, preview, running
-from pipeline.jobs.prepare import clean
+from pipeline.jobs.plan import Action, Preview, preview, running, shown, trial
+from pipeline.jobs.prepare import (
+    PublishRequest,
+    boot_checked,
+    check_publish,
+    check_still,
+    clean,
+    prepared,
+)
 from pipeline.jobs.replicate import find_donor
-from pipeline.jobs.request import PublishRequest, check_limits, described, ready
-from pipeline.jobs.shallow import check_lasting, is_shallow
 from pipeline.model import ImageVersion
 from pipeline.model.sources import DiskSource
 from pipeline.ports import ImageFormat
-from pipeline.sources.ingest import Disk, ingest, recognise
+from pipeline.sources.ingest import Disk, recognise
 from pipeline.sources.supply import supplied
 from pipeline.storage.commit import donated
 
@@ -80,27 +83,19 @@ def try_publish(request: PublishRequest, context: JobContext) -> tuple[Preview, 
     """What publishing would do, and the report that the version would have: all of it is done but
     to store what came of it. No number is taken, and nothing is kept but a boot check's console. A
     machine that runs is not captured, so there is no report of it."""
-    found = preview(request, context)
-    if found.action is Action.NOTHING:
-        return found, context.gallery.report(found.name) or {}
-    version = context.gallery.try_version(described(request, context.sources))
+    version, action = trial(request, context)
+    if action is Action.NOTHING:
+        return preview(request, context), context.gallery.report(version.name) or {}
     if running(request):
         context.progress.warn("the machine is left alone: of its guest nothing was tried")
-        return found, {}
+        return preview(request, context), {}
     with (
         context.work.directory() as work,
         supplied(request.sources, work, context.sources) as supply,
     ):
-        description = supply.description
-        agree(version, description, request.version.source, context.gallery)
-        sources = ingest(supply.disks, context.images)
-        check_limits(version, sources, request, context)
-        if is_shallow(version):
-            check_lasting(request.sources)
-        with ready(version, supply, sources, request, work, context) as made:
-            report = made.report
-            if request.boot_check:
-                booted = boot_disks(version, made.disks, description.nvram, work, context)
-                report = {**report, "boot": booted.document()}
-            made.material.pin.verify()
+        checked = check_publish(version, supply, request, context)
+        found = shown(version, action, checked, context)
+        with prepared(checked, work, context) as ready:
+            report = boot_checked(version, ready, ready.disks, work, context)
+            check_still(ready, context)
     return found, report

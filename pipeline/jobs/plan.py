@@ -3,7 +3,6 @@ downloaded into the cache, an archive unpacked into the work directory."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 
@@ -11,23 +10,24 @@ from pipeline.data.extents import data_bytes
 from pipeline.errors import NotFound
 from pipeline.gallery import rules
 from pipeline.gallery.service import GalleryService
+from pipeline.guest.profiles import Plan
 from pipeline.jobs.context import JobContext
-from pipeline.jobs.request import PublishRequest, described
-from pipeline.model import (
-    ImageDefinition,
-    ImageVersion,
-    OsState,
-    ProvisioningState,
-    Region,
-    TargetRegion,
-    VersionRequest,
+from pipeline.jobs.prepare import (
+    Checked,
+    PublishRequest,
+    check_publish,
+    described,
+    effective_plan,
 )
+from pipeline.jobs.replicate import placed
+from pipeline.model import ImageVersion, ProvisioningState
 from pipeline.model.names import DefinitionName, VersionName, VersionNumber, parse_number
 from pipeline.model.sources import QemuSource
 from pipeline.ports import ImageFormat
-from pipeline.sources.ingest import disk_name, ingest
+from pipeline.ports.sources import Supply
+from pipeline.sources.ingest import disk_name
 from pipeline.sources.supply import supplied
-from pipeline.storage.placement import has_parent, place, storage_types
+from pipeline.storage.placement import Parents, has_parent
 
 # by the names that QEMU has for them; what else a machine reads has no format
 MACHINE_FORMATS = {"vpc": ImageFormat.VHD, **{item.value: item for item in ImageFormat}}
@@ -70,25 +70,66 @@ class RegionPreview:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
+    """`generalized`: what the version is to be; `operations` are those that make it so, None when
+    nothing is done to the guest."""
+
     name: VersionName
     action: Action
     generalized: bool
+    operations: tuple[str, ...] | None
     disks: tuple[DiskPreview, ...]
     regions: tuple[RegionPreview, ...]
 
 
 def preview(request: PublishRequest, context: JobContext) -> Preview:
-    """Check everything that `publish` checks before it writes. Raises what it would raise."""
-    wanted = described(request, context.sources)
-    definition = context.gallery.get_definition(wanted.name.definition)
-    targets = _targets(wanted, definition, context)
-    old = find_version(wanted.name, context.gallery)
+    """Check everything that `publish` checks before it reads. Raises what it would raise."""
+    version, action = trial(request, context)
     live = running(request)
+    if live is not None:
+        disks = _running(live, version, request, context)
+        plan = effective_plan(version, request, Supply(()))
+        parents = context.gallery.parents_of(version.name)
+        return _preview(version, action, plan, disks, parents, context)
+    with (
+        context.work.directory() as work,
+        supplied(request.sources, work, context.sources) as supply,
+    ):
+        return shown(version, action, check_publish(version, supply, request, context), context)
+
+
+def trial(request: PublishRequest, context: JobContext) -> tuple[ImageVersion, Action]:
+    """The version that a publish would begin with, or that is there, and what it would be."""
+    wanted = described(request, context.sources)
+    old = find_version(wanted.name, context.gallery)
     action = judge(old, wanted.fingerprint, context.gallery)
-    disks = _running(live, wanted, context) if live else _opened(request, wanted, context)
-    generalized = definition.os_state is OsState.GENERALIZED and wanted.generalize is not False
-    regions = _regions(wanted, targets, old, context)
-    return Preview(wanted.name, action, generalized, disks, regions)
+    if old is not None and action is Action.NOTHING:
+        return old, action
+    return context.gallery.try_version(wanted), action
+
+
+def shown(version: ImageVersion, action: Action, checked: Checked, context: JobContext) -> Preview:
+    """What the sources of a version that passed every check are to become."""
+    disks = []
+    for disk in checked.disks:
+        with context.images.open(disk.chain) as source:
+            amount = data_bytes(source.extents())
+        top = disk.chain[0]
+        disks.append(DiskPreview(disk.name, top.path, top.format, disk.virtual_size, amount))
+    parents = checked.destination.parents
+    return _preview(version, action, checked.plan, tuple(disks), parents, context)
+
+
+def _preview(
+    version: ImageVersion,
+    action: Action,
+    plan: Plan | None,
+    disks: tuple[DiskPreview, ...],
+    parents: Parents,
+    context: JobContext,
+) -> Preview:
+    regions = _regions(version, parents, context)
+    names = None if plan is None else tuple(operation.name for operation in plan.operations)
+    return Preview(version.name, action, version.generalized, names, disks, regions)
 
 
 def running(request: PublishRequest) -> QemuSource | None:
@@ -97,37 +138,18 @@ def running(request: PublishRequest) -> QemuSource | None:
 
 
 def _running(
-    source: QemuSource, wanted: VersionRequest, context: JobContext
+    source: QemuSource, version: ImageVersion, request: PublishRequest, context: JobContext
 ) -> tuple[DiskPreview, ...]:
     """A running machine's disks, by its own account."""
     facts = context.sources.look(source)
-    rules.caching(wanted.host_caching, [disk.lun for disk in facts.disks])
+    rules.caching(request.version.host_caching, [disk.lun for disk in facts.disks])
     found = []
     for disk in facts.disks:
         name, size = disk_name(disk.lun), disk.virtual_size
-        rules.disk_limit(size, wanted.replication_mode, name)
+        context.gallery.check_disk(version, size, name)
         format = MACHINE_FORMATS.get(disk.format, ImageFormat.RAW)
         found.append(DiskPreview(name, source.socket, format, size, min(disk.data_bytes, size)))
     return tuple(found)
-
-
-def _opened(
-    request: PublishRequest, wanted: VersionRequest, context: JobContext
-) -> tuple[DiskPreview, ...]:
-    disks = []
-    with (
-        context.work.directory() as work,
-        supplied(request.sources, work, context.sources) as supply,
-    ):
-        found = ingest(supply.disks, context.images)
-        rules.caching(wanted.host_caching, [disk.lun for disk in found])
-        for disk in found:
-            rules.disk_limit(disk.virtual_size, wanted.replication_mode, disk.name)
-            with context.images.open(disk.chain) as source:
-                amount = data_bytes(source.extents())
-            top = disk.chain[0]
-            disks.append(DiskPreview(disk.name, top.path, top.format, disk.virtual_size, amount))
-    return tuple(disks)
 
 
 def judge(old: ImageVersion | None, fingerprint: str, gallery: GalleryService) -> Action:
@@ -166,41 +188,10 @@ def next_patch(
     return VersionName(definition, parse_number(str(number)))
 
 
-def _targets(
-    wanted: VersionRequest, definition: ImageDefinition, context: JobContext
-) -> tuple[TargetRegion, ...]:
-    rules.version_request(wanted, definition, datetime.now(UTC))
-    known = [
-        Region(name, storage_types([zone.premium for zone in zones]))
-        for name, zones in context.zones.items()
-    ]
-    location = rules.known_region(wanted.location or definition.location, known)
-    return rules.targets(
-        wanted.target_regions,
-        location,
-        known,
-        wanted.replication_mode,
-        kind=rules.storage_type(wanted),
-        strategy=wanted.storage_account_strategy,
-        common=wanted.replica_count,
-    )
-
-
 def _regions(
-    wanted: VersionRequest,
-    targets: tuple[TargetRegion, ...],
-    old: ImageVersion | None,
-    context: JobContext,
+    version: ImageVersion, parents: Parents, context: JobContext
 ) -> tuple[RegionPreview, ...]:
-    parents = context.gallery.parents_of(wanted.name)
-    places = place(
-        targets,
-        parents,
-        context.zones,
-        replica_count=wanted.replica_count,
-        key="" if old is None else old.zone_key,
-        zrs_same_filesystem=context.zrs_same_filesystem,
-    )
+    names = [target.name for target in version.target_regions]
     return tuple(
         RegionPreview(
             region,
@@ -209,7 +200,7 @@ def _regions(
             min(share.zone.free_bytes() for share in shares),
             all(share.zone.reflink for share in shares),
             all(has_parent(share.zone, parents) for share in shares),
-            old is not None and old.is_completed_in(region),
+            version.is_completed_in(region),
         )
-        for region, shares in places.items()
+        for region, shares in placed(version, names, context, parents).items()
     )

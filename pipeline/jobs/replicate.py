@@ -11,6 +11,7 @@ from pipeline.gallery.documents import encode
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.retry import DELAYS, pause, transient
 from pipeline.jobs.shallow import needed_files
+from pipeline.jobs.timing import Record
 from pipeline.model import ImageVersion, ReplicationState, TargetRegion
 from pipeline.model.names import VersionName
 from pipeline.ports import VersionRecord, Zone
@@ -22,6 +23,7 @@ from pipeline.storage.commit import (
     replicate,
     replicate_from_donor,
 )
+from pipeline.storage.convert import Means
 from pipeline.storage.placement import Parents, Places, Zones, place, sink_name, sinks
 from pipeline.storage.space import measure
 from pipeline.storage.status import RegionMeter
@@ -68,9 +70,8 @@ def replicate_once(
     donor = find_donor(version, context.zones)
     advance = region_meter(version, places, donated(version, donor), context)
     try:
-        stored = replicate_from_donor(
-            version, places, donor, work, context.images, context.progress, advance
-        )
+        means = Means(context.images, context.progress, work, advance)
+        stored = replicate_from_donor(version, places, donor, means)
         record = zone_record(version, context, donor.find_nvram(version.zone_key))
         return replicate(version, record, stored, places, context.gallery)
     except (OSError, GalleriaError) as error:
@@ -122,6 +123,17 @@ def zone_record(version: ImageVersion, context: JobContext, nvram: bytes | None)
         "report": context.gallery.report(version.name),
     }
     return VersionRecord(version.zone_key, document, nvram)
+
+
+def conclude(version: ImageVersion, context: JobContext, record: Record) -> ImageVersion:
+    """End a publication, or leave the regions that were not tried to a background process; and
+    where the time went."""
+    stats = record.document()
+    if all(status.state is not ReplicationState.UNKNOWN for status in version.regions):
+        return context.gallery.finish_version(version, stats)
+    version = context.gallery.hand_over(version, stats)
+    context.later(version)
+    return version
 
 
 def complete(version: ImageVersion) -> ImageVersion:

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from pipeline.errors import Conflict, Refused, SourceChanged
 from pipeline.model import (
-    DiskProvenance,
-    ImageDisk,
     ImageVersion,
     RegionResult,
     RegionStatus,
@@ -84,35 +82,6 @@ def zero_free(disks: Sequence[Disk], images: Images) -> None:
     for disk in disks:
         if disk.free:
             images.zero(disk.chain, disk.free)
-
-
-def shallow_disks(
-    sources: Sequence[Disk], cleaned: Sequence[Disk], *, edited: bool
-) -> list[ShallowDisk]:
-    """The disks as a zone takes them: the source's own files, under the edits if there are any."""
-    return [
-        ShallowDisk(
-            source.lun,
-            source.chain,
-            source.virtual_size,
-            disk.chain[0].path if edited else None,
-        )
-        for source, disk in zip(sources, cleaned, strict=True)
-    ]
-
-
-def image_disks(disks: Sequence[Disk], files: Fingerprints) -> list[ImageDisk]:
-    return [
-        ImageDisk(
-            disk.lun,
-            "",
-            disk.virtual_size,
-            DiskProvenance(
-                str(disk.chain[0].path), disk.chain[0].format.value, files=files[disk.lun]
-            ),
-        )
-        for disk in disks
-    ]
 
 
 def publish_shallow(

@@ -14,7 +14,7 @@ from pipeline.ports.machines import Capture, CaptureRequest, DiskPlan, MachineDi
 from pipeline.ports.sources import Supply
 from pipeline.resources.opening import chain_files, find_base, tell
 from pipeline.resources.snapshots import Properties, blank, create_snapshot, digests, family_id
-from pipeline.resources.storing import home, store_resource, taken_back
+from pipeline.resources.storing import Intake, home, store_resource, taken_back
 from pipeline.sources.ingest import disk_name
 from pipeline.storage.placement import Parents
 
@@ -115,7 +115,7 @@ def captured(
     parents: Parents = {None: digests(family)}
     snapshot = replace(snapshot, incremental_snapshot_family_id=family_id(snapshot, family))
     with own_directory(work, number) as directory:
-        made = store_resource(snapshot, supply, parents, None, directory, context)
+        made = store_resource(snapshot, Intake(supply, parents), directory, context)
     return replace(made, bytes_read=item.transferred)
 
 

@@ -29,6 +29,7 @@ from pipeline.resources.places import (
 )
 from pipeline.resources.snapshots import Properties, at_os, blank, creation_of
 from pipeline.resources.storing import (
+    Intake,
     document,
     home,
     remove,
@@ -120,7 +121,7 @@ def filled_from(disk: Disk, source: DiskKinds | VersionDisk, context: JobContext
     whole = VersionSource(source.reference) if isinstance(source, VersionDisk) else source
     with context.work.directory() as work, context.sources.open(whole, work) as supply:
         one = only(supply, source) if isinstance(source, VersionDisk) else at_os(supply)
-        stored = store_resource(disk, one, {}, None, work, context)
+        stored = store_resource(disk, Intake(one), work, context)
     (content,) = stored.contents
     zone = home(disk.location, {None: (content.digest,)}, disk.zone_key, context)
     base = zone.find_base(content.digest) or find_base(content.digest, context.zones, disk.id)

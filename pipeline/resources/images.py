@@ -13,7 +13,7 @@ from pipeline.model.resources import ManagedImage
 from pipeline.model.sources import AnySource, ManagedImageSource, SourceKind, VersionSource
 from pipeline.resources.opening import label_of
 from pipeline.resources.snapshots import Properties, blank
-from pipeline.resources.storing import store_resource, taken_back
+from pipeline.resources.storing import Intake, store_resource, taken_back
 from pipeline.sources.supply import check_combination, supplied
 
 _STANDARD = StorageAccountType.STANDARD_LRS
@@ -90,5 +90,5 @@ def create_image(
                 generalized=plan is None or supply.generalized,
                 description=replace(supply.description, host_caching=caching),
             )
-            made = store_resource(begun, whole, {}, plan, work, context)
+            made = store_resource(begun, Intake(whole, plan=plan), work, context)
         return context.resources.finish(made)

@@ -29,7 +29,7 @@ from pipeline.model.sources import DiskKinds, SnapshotSource, StoredDiskSource
 from pipeline.ports import ImageFormat
 from pipeline.ports.sources import Supply
 from pipeline.resources.opening import find_base, label_of
-from pipeline.resources.storing import home, remove, store_resource, taken_back
+from pipeline.resources.storing import Intake, home, remove, store_resource, taken_back
 from pipeline.storage.placement import Parents
 
 R = TypeVar("R", bound=Resource)
@@ -91,7 +91,7 @@ def create_snapshot(
         begun = replace(begun, incremental_snapshot_family_id=family_id(begun, family))
         with context.sources.open(source, work) as supply:
             parents: Parents = {None: starts(family, begun, source, context)}
-            made = store_resource(begun, at_os(supply), parents, None, work, context)
+            made = store_resource(begun, Intake(at_os(supply), parents), work, context)
         return context.resources.finish(made)
 
 

@@ -6,7 +6,7 @@ the zone is here: it keeps the bases, and enough to rebuild the catalog from.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from pipeline.gallery.documents import encode
 from pipeline.guest.partitions import read_partitions
 from pipeline.guest.profiles import Plan
 from pipeline.jobs.context import JobContext
-from pipeline.jobs.prepare import clean
+from pipeline.jobs.prepare import Checked, prepared
 from pipeline.jobs.replicate import garbage_collect, held
 from pipeline.model import Architecture, HyperVGeneration, Origin, OsType, TargetRegion
 from pipeline.model.resources import (
@@ -29,69 +29,71 @@ from pipeline.model.resources import (
 from pipeline.ports import VersionRecord, Zone
 from pipeline.ports.sources import Description, Supply
 from pipeline.sources.ingest import Disk, ingest
-from pipeline.sources.pin import snapshot
 from pipeline.storage.convert import Stored, bases_below
-from pipeline.storage.placement import Parents, choose_zone, place, sinks
+from pipeline.storage.placement import Parents, choose_zone, place
 from pipeline.storage.space import measure
-from pipeline.storage.store import Material, check_room, store
+from pipeline.storage.store import Destination, store
 
 R = TypeVar("R", bound=Resource)
 
 STEPS = 5  # how often a resource's completion is recorded
 
 
-def store_resource(
-    resource: R,
-    supply: Supply,
-    parents: Parents,
-    plan: Plan | None,
-    work: Path,
-    context: JobContext,
-) -> R:
-    """Store every disk of a resource that is being made; it is ready to be finished.
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What a resource is made of. A new base starts from the first of `parents` that its zone
+    holds; `plan` generalizes the guest, None leaves it as it is."""
 
-    A new base starts from the first of `parents` that the zone holds. What is in a zone already,
-    and is to stay as it is, is not read. Each of its zones gets it, or it is not made.
-    """
+    supply: Supply
+    parents: Parents = field(default_factory=dict)
+    plan: Plan | None = None
+
+
+def store_resource(resource: R, intake: Intake, work: Path, context: JobContext) -> R:
+    """Store every disk of a resource that is being made; it is ready to be finished. What is in a
+    zone already, and is to stay as it is, is not read. Each of its zones gets it, or it is not
+    made."""
+    checked = check_resource(resource, intake, context)
+    goal, supply = checked.destination, checked.supply
+    resource = annotated(resource, supply.description, checked.disks[0], context)
+    with prepared(checked, work, context) as ready:
+        if isinstance(resource, ManagedImage):
+            resource = replace(resource, report=ready.report)
+        with held(goal.zones, context, goal.known.values()):
+            material = ready.material
+            if checked.plan is None:
+                below = bases_below(checked.disks, goal.parents, next(iter(goal.zones.values())))
+                material = replace(material, below=below)
+            advance = Completion(resource, material.disks, context).advance
+            stored = store(material, context.zones, context.storing("store", work, advance))
+            for error in stored.failures.values():
+                raise error
+            resource = filled(resource, stored, supply)
+            record = VersionRecord(resource.zone_key, document(resource))
+            for zone in goal.zones.values():
+                zone.publish(record, stored.digests, 0)
+    return resource
+
+
+def check_resource(resource: Resource, intake: Intake, context: JobContext) -> Checked:
+    """Check the sources of a resource, and decide what becomes of them."""
+    supply = intake.supply
+    plan = None if supply.generalized else intake.plan
     known = supply.stored if plan is None else {}
-    parents = {lun: (digest,) for lun, digest in known.items()} or parents
-    target = TargetRegion(resource.location, storage_account_type=resource.storage)
+    parents = {lun: (digest,) for lun, digest in known.items()} or intake.parents
     places = place(
-        [target],
+        [TargetRegion(resource.location, storage_account_type=resource.storage)],
         parents,
         context.zones,
         key=resource.zone_key,
         zrs_same_filesystem=context.zrs_same_filesystem,
     )
-    zones = sinks(places)
-    sources = ingest(supply.disks, context.images)
-    if isinstance(resource, ManagedImage):
-        for source in sources:
-            rules.image_disk_limit(source.virtual_size, source.name)
-    resource = annotated(resource, supply.description, sources[0], context)
-    with snapshot(sources, work, context.pins) as (disks, pin):
-        material = Material(disks, pin, known, parents, places)
-        check_room(material, context.zones, context.images, context.work)
-        if isinstance(resource, ManagedImage):
-            cleaned = clean(disks, plan, work, context, done=supply.generalized)
-            material = replace(material, disks=cleaned.disks)
-            resource = replace(resource, report=cleaned.report)
-        with held(zones, context, known.values()):
-            if plan is None:
-                below = bases_below(sources, parents, next(iter(zones.values())))
-                material = replace(material, below=below)
-            advance = Completion(resource, material.disks, context).advance
-            stored = store(material, work, advance, context.zones, context.images, context.progress)
-            for disk in stored.disks:
-                context.moved("store", disk.result.stats)
-            for error in stored.failures.values():
-                raise error
-            resource = filled(resource, stored, supply)
-            digests = {content.lun: content.digest for content in resource.contents}
-            record = VersionRecord(resource.zone_key, document(resource))
-            for zone in zones.values():
-                zone.publish(record, digests, 0)
-    return resource
+    disks = ingest(supply.disks, context.images)
+    whole = isinstance(resource, ManagedImage)
+    if whole:
+        for disk in disks:
+            rules.image_disk_limit(disk.virtual_size, disk.name)
+    return Checked(supply, disks, plan, Destination(places, parents, known), survey=whole)
 
 
 def home(region: str, parents: Parents, key: str, context: JobContext) -> Zone:

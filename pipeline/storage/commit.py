@@ -1,19 +1,18 @@
 """Replicate: copy-on-write replicas of stored bases; a region is Completed or it is not there."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import GalleriaError, NotFound, VerificationFailed, undone_by
 from pipeline.gallery.service import GalleryService
 from pipeline.model import ImageVersion, RegionResult, RegionStatus, ReplicationState
-from pipeline.ports import Images, Progress, Replica, VersionRecord, Zone
+from pipeline.ports import Replica, VersionRecord, Zone
 from pipeline.sources.ingest import Disk
-from pipeline.storage.convert import ImmutableBases, Stored, convert
+from pipeline.storage.convert import Conversion, Means, Stored, convert
 from pipeline.storage.placement import Places, Share, independent, sink_name, sinks
 
 Made = Sequence[tuple[Zone, tuple[Replica, ...]]]  # a region's replicas, by zone
@@ -37,12 +36,11 @@ def replicate(
     """Commit the replicas of every region that holds the bases, each on its own, and record at once
     that it can be used; those that are ready at the same time, in one change. When all failed
     nothing is recorded of it: the caller has the errors."""
-    digests = {disk.lun: disk.digest for disk in stored.disks}
     errors = region_errors(stored, places)
     living = {region: shares for region, shares in places.items() if region not in errors}
     with ThreadPoolExecutor(max(1, len(living)), thread_name_prefix="replicate") as pool:
         jobs = {
-            pool.submit(publish_region, record, digests, shares): region
+            pool.submit(publish_region, record, stored.digests, shares): region
             for region, shares in living.items()
         }
         while jobs:
@@ -94,31 +92,15 @@ def publish_region(
 
 
 def replicate_from_donor(
-    version: ImageVersion,
-    places: Places,
-    donor: Zone,
-    work: Path,
-    images: Images,
-    progress: Progress,
-    advance: Callable[[int], None] = lambda _: None,
+    version: ImageVersion, places: Places, donor: Zone, means: Means
 ) -> Stored:
     """Bring the bases of a published version to more zones, from the bases of one that has them.
 
     The source is not needed any more; what arrives must have the digest that was published.
     """
-    disks = donated(version, donor)
     parents = {disk.lun: (disk.digest,) for disk in version.disks}
-    stored = convert(
-        disks,
-        sinks(places),
-        parents,
-        work,
-        ImmutableBases(),
-        images,
-        progress,
-        advance,
-        independent=independent(places),
-    )
+    conversion = Conversion(sinks(places), parents, independent=independent(places))
+    stored = convert(donated(version, donor), conversion, means)
     for expected, made in zip(version.disks, stored.disks, strict=True):
         if made.digest != expected.digest:
             raise VerificationFailed(

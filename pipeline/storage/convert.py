@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Protocol
 
 from pipeline.data.copying import CopyResult, Known, copy
@@ -16,7 +15,16 @@ from pipeline.data.extents import data_bytes
 from pipeline.data.manifest import ManifestReader, ManifestWriter
 from pipeline.data.targets import Target
 from pipeline.errors import GalleriaError, SourceChanged
-from pipeline.ports import BaseStaging, Chain, Images, Progress, Source, StoredBase, Zone
+from pipeline.ports import (
+    BaseStaging,
+    Chain,
+    Images,
+    Progress,
+    Source,
+    StoredBase,
+    TransferStats,
+    Zone,
+)
 from pipeline.sources.ingest import Disk
 from pipeline.storage.parents import related
 from pipeline.storage.placement import Parents
@@ -50,6 +58,15 @@ class Stored:
     disks: list[StoredDisk] = field(default_factory=list)
     bases: dict[str, dict[int | None, StoredBase]] = field(default_factory=dict)
     failures: dict[str, Exception] = field(default_factory=dict)
+
+    @property
+    def digests(self) -> dict[int | None, str]:
+        return {disk.lun: disk.digest for disk in self.disks}
+
+    def content(self) -> list[Disk]:
+        """The disks as a zone holds them."""
+        bases = next(iter(self.bases.values()))
+        return [Disk(disk.lun, bases[disk.lun].chain, disk.virtual_size) for disk in self.disks]
 
     def drop(self, zone: str, error: Exception) -> None:
         """A zone that fails, fails alone; when none is left its error is everybody's."""
@@ -91,45 +108,40 @@ Below = Mapping[int | None, tuple[StoredBase, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What the conversion of every disk has in common."""
+class Conversion:
+    """What the conversion of every disk has in common. Of `zones` (by `sink_name`) on one file
+    system that clones files one is written and the others are its clones, but for those in
+    `independent`. What lies in the bases of `below` is not read where zones have it."""
 
     zones: Mapping[str, Zone]
     parents: Parents
-    work: Path
-    held: HeldStill
+    held: HeldStill = ImmutableBases()
+    independent: Collection[str] = ()
+    below: Below = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What disks are stored with: `work` is a directory for what is thrown away afterwards,
+    `advance` is told the bytes that are dealt with, and `moved` at the end what a disk took."""
+
     images: Images
     progress: Progress
-    advance: Callable[[int], None]
-    independent: Collection[str]
-    below: Below
+    work: Path
+    advance: Callable[[int], None] = lambda _: None
+    moved: Callable[[TransferStats], None] = lambda _: None
 
 
-def convert(
-    disks: Sequence[Disk],
-    zones: Mapping[str, Zone],
-    parents: Parents,
-    work: Path,
-    held: HeldStill,
-    images: Images,
-    progress: Progress,
-    advance: Callable[[int], None] = lambda _: None,
-    *,
-    independent: Collection[str] = (),
-    below: Below = MappingProxyType({}),
-) -> Stored:
-    """Store every disk in every zone. Of zones on one file system that clones files one is written
-    and the others are its clones, but for those in `independent`. Whether the source held still is
-    asked after the last read of a disk and before anything of it becomes visible. What lies in the
-    bases of `below` is not read where zones have it. `advance` is told the bytes that are dealt
-    with."""
-    stored = Stored(bases={name: {} for name in zones})
-    job = Job(zones, parents, work, held, images, progress, advance, independent, below)
+def convert(disks: Sequence[Disk], conversion: Conversion, means: Means) -> Stored:
+    """Store every disk in every zone. Whether the source held still is asked after the last read of
+    a disk and before anything of it becomes visible."""
+    stored = Stored(bases={name: {} for name in conversion.zones})
     for disk in disks:
-        result = _store(disk, stored, job, alone=False)
+        result = _store(disk, stored, conversion, means, alone=False)
         # zones that could not take anything over are written themselves
         if lacking(disk, stored):
-            result = _together(disk, result, _store(disk, stored, job, alone=True))
+            again = _store(disk, stored, conversion, means, alone=True)
+            result = _together(disk, result, again)
         stored.disks.append(StoredDisk(disk.lun, disk.virtual_size, result))
     return stored
 
@@ -148,13 +160,15 @@ def lacking(disk: Disk, stored: Stored) -> list[str]:
     return [name for name, bases in stored.bases.items() if disk.lun not in bases]
 
 
-def _store(disk: Disk, stored: Stored, job: Job, *, alone: bool) -> CopyResult:
+def _store(
+    disk: Disk, stored: Stored, conversion: Conversion, means: Means, *, alone: bool
+) -> CopyResult:
     """Store a disk in the zones that lack it, `alone` each by itself. When somebody begins to write
     to files that were read instead of their clones, what was written is thrown away, and the clones
     are read."""
-    page_cached = replace(disk, chain=job.held.page_cached(disk.chain))
-    written = _written(page_cached, stored, job, alone=alone) or _written(
-        disk, stored, job, alone=alone
+    page_cached = replace(disk, chain=conversion.held.page_cached(disk.chain))
+    written = _written(page_cached, stored, conversion, means, alone=alone) or _written(
+        disk, stored, conversion, means, alone=alone
     )
     if written is None:
         raise SourceChanged(f"the clones of the source of {disk.name} changed")
@@ -162,37 +176,37 @@ def _store(disk: Disk, stored: Stored, job: Job, *, alone: bool) -> CopyResult:
 
 
 def _written(
-    disk: Disk, stored: Stored, job: Job, *, alone: bool
+    disk: Disk, stored: Stored, conversion: Conversion, means: Means, *, alone: bool
 ) -> tuple[CopyResult, Groups, Mapping[str, Zone]] | None:
     """One read of a disk, into the zones that are written; None, with nothing stored, when what was
     read does not count."""
     with ExitStack() as stack:
-        source = stack.enter_context(job.images.open(disk.chain, free=disk.free))
+        source = stack.enter_context(means.images.open(disk.chain, free=disk.free))
         names = lacking(disk, stored)
-        zones = {name: job.zones[name] for name in names}
-        parents = related(source, job.parents.get(disk.lun, ()), tuple(zones.values()))
-        groups = grouped(zones, parents, names if alone else job.independent)
-        stagings = _stage(disk, list(groups), job.zones, parents, stored, stack)
-        targets = _targets(stagings, job, stack)
-        manifest = job.work / f"{disk.name}.manifest"
+        zones = {name: conversion.zones[name] for name in names}
+        parents = related(source, conversion.parents.get(disk.lun, ()), tuple(zones.values()))
+        groups = grouped(zones, parents, names if alone else conversion.independent)
+        stagings = _stage(disk, list(groups), conversion.zones, parents, stored, stack)
+        targets = _targets(stagings, conversion, stack)
+        manifest = means.work / f"{disk.name}.manifest"
         total = data_bytes(source.extents())
-        with job.progress.stage(f"convert {disk.name}", total) as meter:
+        with means.progress.stage(f"convert {disk.name}", total) as meter:
 
             def moved(amount: int) -> None:
                 meter.advance(amount)
-                job.advance(amount)
+                means.advance(amount)
 
-            known = _known(disk, job, stack)
+            known = _known(disk, conversion, stack)
             result = _copied(
                 source,
                 targets,
                 manifest,
                 moved,
-                detects_changes=job.held.detects_changes,
+                detects_changes=conversion.held.detects_changes,
                 known=known,
             )
-        job.held.verify()
-        if any(layer.original for layer in disk.chain) and not job.held.unchanged():
+        conversion.held.verify()
+        if any(layer.original for layer in disk.chain) and not conversion.held.unchanged():
             return None
         for name, error in result.failures.items():
             stored.drop(name, error)
@@ -241,14 +255,16 @@ def _stage(
     return stagings
 
 
-def _targets(stagings: Mapping[str, BaseStaging], job: Job, stack: ExitStack) -> list[Target]:
+def _targets(
+    stagings: Mapping[str, BaseStaging], conversion: Conversion, stack: ExitStack
+) -> list[Target]:
     targets = []
     for name, staging in stagings.items():
         parent = None
         if staging.parent is not None:
             file = stack.enter_context(staging.parent.manifest.open("rb"))
             parent = ManifestReader(file, name=str(staging.parent.manifest))
-        shares = name not in job.independent
+        shares = name not in conversion.independent
         targets.append(Target(name, staging.sink, parent, shares))
     return targets
 
@@ -269,11 +285,11 @@ def _copied(
         )
 
 
-def _known(disk: Disk, job: Job, stack: ExitStack) -> Known | None:
+def _known(disk: Disk, conversion: Conversion, stack: ExitStack) -> Known | None:
     """What the manifest of a base says of the disk's layers."""
-    if disk.lun not in job.below:
+    if disk.lun not in conversion.below:
         return None
-    base, layer = job.below[disk.lun]
+    base, layer = conversion.below[disk.lun]
     if base.virtual_size != disk.virtual_size:
         return None
     file = stack.enter_context(base.manifest.open("rb"))

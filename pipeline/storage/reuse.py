@@ -1,59 +1,48 @@
-"""Share: store disks whose content zones hold already. A zone that has the base needs no byte, nor
+"""Reuse: store disks whose content zones hold already. A zone that has the base needs no byte, nor
 does one on the file system of a zone that has it; the others get it from there."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from pipeline.data.copying import CopyResult
 from pipeline.errors import GalleriaError, NotFound, VerificationFailed
-from pipeline.ports import Images, Progress, StoredBase, TransferStats, Zone
+from pipeline.ports import StoredBase, TransferStats, Zone
 from pipeline.sources.ingest import Disk
-from pipeline.storage.convert import ImmutableBases, Stored, StoredDisk, convert
+from pipeline.storage.convert import Conversion, Means, Stored, StoredDisk, convert
 from pipeline.storage.placement import Zones, every_zone
 
 
-def share(
-    digests: Mapping[int | None, str],
-    sinks: Mapping[str, Zone],
-    donors: Zones,
-    work: Path,
-    images: Images,
-    progress: Progress,
-    advance: Callable[[int], None] = lambda _: None,
-    *,
-    independent: Collection[str] = (),
+def reuse(
+    digests: Mapping[int | None, str], donors: Zones, conversion: Conversion, means: Means
 ) -> Stored:
-    """Every disk in every zone of `sinks`; those of `independent` get bytes of their own. Raises
-    NotFound when no zone of `donors` holds one, and VerificationFailed when what a donor holds is
-    not what its name says."""
-    stored = Stored(bases={name: {} for name in sinks})
+    """Every disk in every zone of a conversion; those of `independent` get bytes of their own.
+    Raises NotFound when no zone of `donors` holds one, and VerificationFailed when what a donor
+    holds is not what its name says."""
+    zones = conversion.zones
+    stored = Stored(bases={name: {} for name in zones})
     for lun in sorted(digests, key=lambda lun: -1 if lun is None else lun):
         digest = digests[lun]
         found = find_donors(digest, donors)
         for name in list(stored.bases):
-            base = _at_hand(digest, found, name, sinks[name], stored, clone=name not in independent)
+            clone = name not in conversion.independent
+            base = _at_hand(digest, found, name, zones[name], stored, clone=clone)
             if base is not None:
                 stored.bases[name][lun] = base
         donor = found[0]
         stats = TransferStats(donor.virtual_size, 0, 0, {}, {})
-        if lacking := {
-            name: sinks[name] for name, bases in stored.bases.items() if lun not in bases
-        }:
+        lacking = {name: zones[name] for name, bases in stored.bases.items() if lun not in bases}
+        if lacking:
             disk = Disk(lun, donor.chain, donor.virtual_size)
-            copied = convert(
-                [disk],
-                lacking,
-                {lun: (digest,)},
-                work,
-                ImmutableBases(),
-                images,
-                progress,
-                advance,
-                independent=independent,
-            )
+            copied = convert([disk], _of_base(lacking, disk, digest, conversion), means)
             stats = _adopt(copied, stored, digest, lun)
         stored.disks.append(StoredDisk(lun, donor.virtual_size, CopyResult(digest, stats)))
     return stored
+
+
+def _of_base(
+    zones: Mapping[str, Zone], disk: Disk, digest: str, conversion: Conversion
+) -> Conversion:
+    """The conversion of a base into the zones that lack it."""
+    return Conversion(zones, {disk.lun: (digest,)}, independent=conversion.independent)
 
 
 def find_donors(digest: str, zones: Zones) -> list[StoredBase]:

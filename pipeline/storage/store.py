@@ -1,57 +1,69 @@
 """Store: the content of disks, as bases in every zone that is to have them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from pipeline.ports import Images, Pin, Progress, Work
+from pipeline.ports import Images, Pin, Work, Zone
 from pipeline.sources.ingest import Disk
-from pipeline.storage.convert import Below, Stored, convert
+from pipeline.storage.convert import Below, Conversion, Means, Stored, convert
 from pipeline.storage.placement import Parents, Places, Zones, every_zone, independent, sinks
-from pipeline.storage.reuse import share
+from pipeline.storage.reuse import reuse
 from pipeline.storage.space import check_space, measure
 
 
 @dataclass(frozen=True, slots=True)
+class Destination:
+    """Where the content of disks goes. New bases start from the first of `parents` that a zone
+    holds; `known` are the digests of disks that zones hold already: nothing is to be read."""
+
+    places: Places
+    parents: Parents
+    known: Mapping[int | None, str] = field(default_factory=dict)
+
+    @property
+    def zones(self) -> dict[str, Zone]:
+        """Every zone that gets bases, by its `sink_name`."""
+        return sinks(self.places)
+
+    @property
+    def independent(self) -> frozenset[str]:
+        """The zones whose bases may not be clones of another zone's."""
+        return independent(self.places)
+
+
+@dataclass(frozen=True, slots=True)
 class Material:
-    """Disks that are held still, and where their content goes. `known` are the digests of disks
-    that zones hold already: nothing is to be read. New bases start from the first of `parents`
-    that a zone holds; what lies in the bases of `below` is not read either."""
+    """Disks that are held still, and where their content goes. What lies in the bases of `below` is
+    not read."""
 
     disks: tuple[Disk, ...]
     pin: Pin
-    known: Mapping[int | None, str]
-    parents: Parents
-    places: Places
+    destination: Destination
     below: Below = field(default_factory=dict)
 
 
 def check_room(material: Material, zones: Zones, images: Images, work: Work) -> None:
     """Raise NoSpace when there is no room for it, and EnvironmentMissing when a zone can't be
     written."""
-    places = material.places
-    donors = every_zone(zones) if material.known else ()
-    amounts, written = measure(material.disks, images), tuple(sinks(places).values())
-    check_space(amounts, written, material.parents, work, donors, independent(places))
-
-
-def store(
-    material: Material,
-    work: Path,
-    advance: Callable[[int], None],
-    zones: Zones,
-    images: Images,
-    progress: Progress,
-) -> Stored:
-    """The disks in every zone: of bases that zones hold already, or converted. `advance` is told
-    the bytes that are dealt with. Raises what went wrong when no zone got everything."""
-    written, alone = sinks(material.places), independent(material.places)
-    if material.known:
-        known = material.known
-        return share(known, written, zones, work, images, progress, advance, independent=alone)
-    disks, parents, pin, below = material.disks, material.parents, material.pin, material.below
-    return convert(
-        *(disks, written, parents, work, pin, images, progress, advance),
-        independent=alone,
-        below=below,
+    goal = material.destination
+    donors = every_zone(zones) if goal.known else ()
+    written = tuple(goal.zones.values())
+    check_space(
+        measure(material.disks, images), written, goal.parents, work, donors, goal.independent
     )
+
+
+def store(material: Material, zones: Zones, means: Means) -> Stored:
+    """The disks in every zone of their destination: of bases that `zones` hold already, or
+    converted. Raises what went wrong when no zone got everything."""
+    goal = material.destination
+    conversion = Conversion(
+        goal.zones, goal.parents, material.pin, goal.independent, material.below
+    )
+    if goal.known:
+        stored = reuse(goal.known, zones, conversion, means)
+    else:
+        stored = convert(material.disks, conversion, means)
+    for disk in stored.disks:
+        means.moved(disk.result.stats)
+    return stored

@@ -28,7 +28,8 @@ from adapters.config import load_config
 from adapters.progress import Mode, open_progress
 from pipeline import publish as publishing
 from pipeline.errors import EnvironmentMissing
-from pipeline.jobs.request import PublishRequest
+from pipeline.jobs import prepare as preparing
+from pipeline.jobs.prepare import PublishRequest
 from pipeline.jobs.verify import verify_version
 from pipeline.model import (
     HyperVGeneration,
@@ -49,9 +50,15 @@ from pipeline.storage.convert import hash_disk
 from tests.bench.disks import flush
 
 DEFINITION = "corp/disk"
-# in the order of a publication; all that the module of the main job calls by these names
-STAGES = ("ingest", "check_room", "prepare", "store", "replicate")
-LOOK = "prepare"  # readies the guest for an appliance
+# in the order of a publication, with the modules that call them by these names
+STAGES = {
+    "ingest": preparing,
+    "check_room": preparing,
+    "treated": preparing,
+    "store": publishing,
+    "replicate": publishing,
+}
+LOOK, LAST = "treated", "replicate"  # the first readies the guest for an appliance
 
 
 class Usage:
@@ -94,7 +101,7 @@ def memory(field: str) -> int:
 
 
 class StageClock:
-    """Measures the stages of one publication where the main job calls them.
+    """Measures the stages of one publication where the job calls them.
 
     `prepared`: what `store` is given instead of the disks as they came, an overlay and free
     ranges, as if generalization had just left them.
@@ -117,7 +124,7 @@ class StageClock:
                 self._usage = Usage()
             wall, cpu = time.monotonic(), time.process_time()
             done = stage(*args, **kwargs)
-            if name == STAGES[-1]:
+            if name == LAST:
                 for place in self._places:
                     flush(place)
                 self.result = self._usage.since()
@@ -133,9 +140,9 @@ class StageClock:
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
-            for name in STAGES:
-                stage = getattr(publishing, name)
-                stack.enter_context(replaced(publishing, name, self._wrap(name, stage)))
+            for name, module in STAGES.items():
+                stage = getattr(module, name)
+                stack.enter_context(replaced(module, name, self._wrap(name, stage)))
             yield
 
 

@@ -15,7 +15,7 @@ from adapters.catalog.sql import SqlCatalog
 from adapters.config import Config, ZonePlace
 from adapters.filesystem import durable
 from adapters.progress import Mode, open_progress
-from pipeline.jobs.request import PublishRequest
+from pipeline.jobs.prepare import PublishRequest
 from pipeline.model import (
     Identifier,
     ImageDefinition,

@@ -2,6 +2,7 @@
 Azure's checklist, the boot check; and the dry run, which passes all of them and leaves nothing. The
 guest is one in memory, so that it is counted how often an appliance would have been started."""
 
+import json
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -15,12 +16,14 @@ import pytest
 from adapters.app import App
 from adapters.catalog import open_catalog
 from adapters.cli.proof import diff_text, report_text
-from pipeline.errors import EnvironmentMissing, InvalidParameter, Refused, StageFailed
+from adapters.cli.publish import plan_document, plan_text
+from pipeline.errors import EnvironmentMissing, InvalidParameter, NoSpace, Refused, StageFailed
 from pipeline.guest.profiles import select
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.diff import difference
 from pipeline.jobs.dry_run import try_publish
-from pipeline.jobs.request import PublishRequest
+from pipeline.jobs.plan import preview
+from pipeline.jobs.prepare import PublishRequest
 from pipeline.jobs.verify import verify_report
 from pipeline.model import (
     Architecture,
@@ -360,3 +363,106 @@ def test_a_machine_that_cannot_be_booted_here_is_told_before_any_work(house: Hou
             run(request, house.context(host, Missing()))
     assert host.sessions == []
     assert house.nothing_is_left()
+
+
+# --- one prepared plan ---------------------------------------------------------------------------
+
+
+def shallowly(request: PublishRequest) -> PublishRequest:
+    """The same in mode Shallow."""
+    return replace(
+        request, version=replace(request.version, replication_mode=ReplicationMode.SHALLOW)
+    )
+
+
+def test_a_shallow_version_of_a_generalized_image_is_not_generalized_again(house: House) -> None:
+    host = house.host()
+    publish(house.request("corp/linux/1.0.0"), house.context(host))
+    request = shallowly(house.request("corp/linux/2.0.0", VersionSource("corp/linux/1.0.0")))
+    _, tried = try_publish(request, house.context(host))
+    made = publish(request, house.context(host))
+    assert len(host.sessions) == 1
+    assert house.report("corp/linux/2.0.0") == tried
+    assert tried["copied_from"] == parse_version("corp/linux/1.0.0").arm_id
+    (zone,) = house.app.zones["eu"]
+    ((overlay,),) = (replica.disks for replica in zone.find_version(made.zone_key) or ())
+    mapped = subprocess.run(
+        ["qemu-img", "map", "--output=json", overlay.path], capture_output=True, check=True
+    )
+    assert {extent["depth"] for extent in json.loads(mapped.stdout) if extent["data"]} <= {1, 2}
+
+
+def test_no_shallow_run_asks_for_space_that_it_does_not_need(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (zone,) = house.app.zones["eu"]
+    monkeypatch.setattr(type(zone), "free_bytes", lambda _: 1 << 20)
+    full = house.request("corp/linux/1.0.0")
+    for run in (try_publish, publish):
+        with pytest.raises(NoSpace):
+            run(full, house.context(house.host()))
+        assert house.nothing_is_left()
+    try_publish(shallowly(full), house.context(house.host()))
+    publish(shallowly(full), house.context(house.host()))
+
+
+def test_no_shallow_run_takes_an_internal_snapshot(house: House) -> None:
+    disk = house.source.path.with_name("disk.qcow2")
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", house.source.path, disk], check=True)
+    subprocess.run(["qemu-img", "snapshot", "-c", "before", disk], check=True)
+    source = DiskSource(None, disk, "before")
+    request = shallowly(house.request("corp/linux/1.0.0", source))
+    for run in (preview, try_publish, publish):
+        with pytest.raises(Refused, match="an internal snapshot"):
+            run(request, house.context(house.host()))
+        assert house.nothing_is_left()
+
+
+DONE: dict[str, str | None] = {"/etc/machine-id": ""}
+
+
+@pytest.mark.parametrize(
+    ("how", "shallow"),
+    [
+        ({}, False),
+        ({}, True),
+        ({"plan": None}, False),
+        ({"plan": select("none")}, False),  # no operation, and yet free space is zeroed
+        ({"plan": select("minimal")}, False),
+        ({"source": VersionSource("corp/linux/0.1.0")}, False),
+        ({"source": VersionSource("corp/linux/0.1.0")}, True),
+    ],
+)
+def test_a_plan_says_what_is_done(
+    house: House, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any], shallow: bool
+) -> None:
+    (zone,) = house.app.zones["eu"]
+    monkeypatch.setattr(type(zone), "free_bytes", lambda _: 1 << 40)
+    publish(house.request("corp/linux/0.1.0"), house.context(house.host()))
+    request = house.request("corp/linux/1.0.0", **how)
+    if shallow:
+        request = shallowly(request)
+    host = house.host(DONE)
+    planned = preview(request, house.context(host))
+    assert host.sessions == []
+    assert try_publish(request, house.context(house.host(DONE)))[0] == planned
+    made = publish(request, house.context(host))
+    document, text = plan_document(planned), plan_text(planned)
+    assert document["version"] == made.name.arm_id
+    assert document["generalized"] == made.generalized
+    assert [disk.virtual_size for disk in planned.disks] == [d.virtual_size for d in made.disks]
+    assert [str(disk.path) for disk in planned.disks] == [d.source.path for d in made.disks]
+    assert [disk.format.value for disk in planned.disks] == [d.source.format for d in made.disks]
+    ((status,), (region,)) = made.regions, planned.regions
+    assert (region.region, region.zones) == (status.region, (zone.path,))
+    assert region.replicas == len(status.result.replicas)
+    report = house.report("corp/linux/1.0.0")
+    done = [] if "copied_from" in report else report.get("operations", ())
+    assert list(document["operations"]) == [item["name"] for item in done]
+    generalized = "profile" in report and "copied_from" not in report
+    assert ("generalize  no" in text) is not generalized
+    # and once it is there, what it is stays what was said
+    again = preview(request, house.context(host))
+    (region,) = again.regions
+    assert (again.action.value, region.done) == ("nothing", True)
+    assert replace(again, action=planned.action, regions=planned.regions) == planned

@@ -20,8 +20,8 @@ from adapters.progress import Mode, open_progress
 from fixtures.images import SNAPSHOT, VARIANTS, write_sample
 from pipeline.errors import EnvironmentMissing, NoSpace, PartiallyReplicated, SourceChanged
 from pipeline.jobs.files import hash_file
+from pipeline.jobs.prepare import PublishRequest, Wait
 from pipeline.jobs.replicate import replicate_version
-from pipeline.jobs.request import PublishRequest, Wait
 from pipeline.model import (
     Identifier,
     ImageDefinition,
