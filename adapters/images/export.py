@@ -5,7 +5,6 @@ our own parser, synced, and renamed to a name that must be new.
 """
 
 import contextlib
-import errno
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from adapters.filesystem import durable, rawfile
+from adapters.filesystem.full import is_full
 from adapters.formats import vhd_footer
 from adapters.images import gpt, inspect, source
 from adapters.images.inspect import Policy
@@ -81,12 +81,8 @@ def committed(path: Path) -> Iterator[Path]:
             yield temporary
             temporary.chmod(0o644)
             durable.sync_file(temporary)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise NoSpace(f"no space left for {str(path)!r}") from error
-            raise
-        except CommandFailed as error:
-            if os.strerror(errno.ENOSPC) in error.stderr:
+        except (OSError, CommandFailed) as error:
+            if is_full(error):
                 raise NoSpace(f"no space left for {str(path)!r}") from error
             raise
         try:

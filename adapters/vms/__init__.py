@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from adapters.filesystem import durable
+from adapters.filesystem import durable, full
 from adapters.filesystem.calls import clone
 from adapters.pins.writers import qemu_lock, writers
 from adapters.vms import domain, line, parts
@@ -21,12 +21,13 @@ STAGING = ".galleria-staging"
 class HostMachines:
     @contextlib.contextmanager
     def staging(self, out: Path) -> Iterator[Path]:
-        out.mkdir(parents=True, exist_ok=True)
         root = out.absolute() / STAGING
-        durable.sweep(root)
         try:
-            with durable.Staging(root) as staging:
-                yield staging.path
+            with full.room(str(out), "make room there, or choose another --out"):
+                out.mkdir(parents=True, exist_ok=True)
+                durable.sweep(root)
+                with durable.Staging(root) as staging:
+                    yield staging.path
         finally:
             with contextlib.suppress(OSError):
                 root.rmdir()  # another run may be at work in it

@@ -271,7 +271,7 @@ class DirectoryZone:
                 yield found
 
     def deploy(self, replica: Replica, targets: Sequence[Path]) -> list[tuple[ReplicaDisk, ...]]:
-        with self._locked(fcntl.LOCK_SH), layout.room(targets[0].parent):
+        with self._locked(fcntl.LOCK_SH):
             return deployed.deploy(self._path, self._sandbox, replica, targets)
 
     def remove_version(self, key: str) -> None:

@@ -27,13 +27,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import (
-    CommandFailed,
-    EnvironmentMissing,
-    InvalidParameter,
-    NoSpace,
-    VerificationFailed,
-)
+from adapters.filesystem import full
+from pipeline.errors import EnvironmentMissing, InvalidParameter, VerificationFailed
 from pipeline.ports import ImageFormat
 
 FORMAT_VERSION = 1
@@ -99,29 +94,18 @@ def damaged(path: Path, why: str) -> VerificationFailed:
 def room(zone: Path) -> Iterator[None]:
     """Turn "no space left" and "may not be written", of a call or of a tool, into errors that name
     the zone."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _full(zone) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise unwritable(zone, error.strerror or "permission denied") from error
-        raise
-    except CommandFailed as error:
-        if "No space left on device" not in error.stderr:
+    hint = "make room there, or give the region a larger zone, and replicate again"
+    with full.room(f"the zone {zone}", hint):
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise unwritable(zone, error.strerror or "permission denied") from error
             raise
-        raise _full(zone) from error
 
 
 def unwritable(zone: Path, why: str) -> EnvironmentMissing:
     return EnvironmentMissing(
         f"the zone {zone} can't be written by this user: {why}",
         hint="give the directory to the user who publishes (chown -R), or mount it writable",
-    )
-
-
-def _full(zone: Path) -> NoSpace:
-    return NoSpace(
-        f"the file system of the zone {zone} is full",
-        hint="make room there, or give the region a larger zone, and replicate again",
     )

@@ -115,6 +115,11 @@ class OwnerToken:
     start_ticks: int  # clock ticks after boot at which the process started
 
 
+ZONE_KEY_LENGTH = (
+    201  # file names have 255 characters: with this, logs can be named after a version
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ImageVersion:
     """One version: what was asked, what is there, and who works on it.
@@ -161,9 +166,12 @@ class ImageVersion:
 
     @property
     def zone_key(self) -> str:
-        """The name of this version's directory in a zone."""
+        """The name of this version's directory in a zone. Its end alone tells versions apart: long
+        names are cut short, for the people who look into a zone."""
         definition = self.name.definition
-        return f"{definition.gallery.name}+{definition.name}+{self.number}+{self.uid}".lower()
+        end = f"+{self.number}+{self.uid}"
+        names = f"{definition.gallery.name}+{definition.name}"[: ZONE_KEY_LENGTH - len(end)]
+        return f"{names}{end}".lower()
 
     @property
     def edge_zones(self) -> tuple[TargetRegion, ...]:

@@ -40,7 +40,7 @@ class Shop(Session):
 
     def define(self, name: str, *options: str) -> None:
         kind = ("--os-type", "Linux", "--publisher", "Contoso", "--offer", "web")
-        sku = name.rpartition("/")[2]
+        sku = name.rpartition("/")[2][:64]
         self.run("definition", "create", name, *kind, "--sku", sku, *options)
 
     def publish(self, version: str, *options: str, status: int = 0) -> dict[str, Any]:
@@ -167,6 +167,35 @@ def test_a_region_that_fails_is_tried_again_alone(
     assert len(version.completed_regions) == 3
     assert home.regions("corp/pet/1.0.0")["us"]["progress"] == 100
     home.run("verify", "corp/pet/1.0.0")
+
+
+def test_a_full_file_system_of_out_is_named_and_not_the_zone(
+    session: Callable[..., Shop], mount: Mount
+) -> None:
+    home = session("eu=eu")
+    home.publish("corp/pet/1.0.0")
+    out = mount("ext4", size_mib=8) / "vms"
+    out.mkdir()
+    with contextlib.suppress(OSError), (out / "filler").open("wb", buffering=0) as file:
+        while True:  # until it is full
+            file.write(bytes(4096))
+    told = home.json(
+        *("deploy", "corp/pet/1.0.0", "--region", "eu", "--name", "web", "--out", str(out)),
+        status=8,
+    )["error"]
+    assert told["code"] == "NoSpace"
+    assert str(out) in told["message"]
+    assert "zone" not in told["message"] + told["hint"]
+    assert [path.name for path in out.iterdir()] == ["filler"]
+
+
+def test_the_longest_names_can_be_published(session: Callable[..., Shop]) -> None:
+    home = session("eu=eu")
+    gallery, definition, number = "g" * 80, "d" * 80, "2147483647.2147483647.2147483647"
+    home.run("gallery", "create", gallery)
+    home.define(f"{gallery}/{definition}", "--os-state=Specialized", "--hyper-v-generation=V1")
+    home.publish(f"{gallery}/{definition}/{number}")
+    home.run("verify", f"{gallery}/{definition}")
 
 
 def test_without_retry_a_passing_error_ends_it(session: Callable[..., Shop]) -> None:

@@ -2,11 +2,13 @@
 
 import contextlib
 import string
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from adapters.zones.layout import version_directory
 from pipeline.errors import InvalidParameter
 from pipeline.model.names import (
     MAX_NUMBER,
@@ -21,6 +23,7 @@ from pipeline.model.names import (
     parse_version,
 )
 from pipeline.model.spelling import check_identifier, check_region, region_key
+from tests import samples
 
 ARM = (
     "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/images"
@@ -49,6 +52,19 @@ def test_both_spellings_of_a_version_read_back_as_the_same_name(name: VersionNam
         parsed = parse_version(text)
         assert parsed == name
         assert parsed.arm_id == name.arm_id
+
+
+@given(version_names)
+@example(parse_version(f"{'g' * 80}/{'d' * 80}/{MAX_NUMBER}.{MAX_NUMBER}.{MAX_NUMBER}"))
+@example(parse_version(f"{'g' * 80}/{'d' * 80}/1.0.0"))
+def test_the_key_of_a_version_is_a_file_name_whatever_its_length(name: VersionName) -> None:
+    uid = "0123456789abcdef" * 2
+    key = samples.version(str(name), uid=uid).zone_key
+    assert version_directory(Path("/zone"), key).name == key
+    assert len(f"replicate-{key}.log") <= 255  # NAME_MAX: logs are named after it
+    assert key.endswith(f"+{name.number}+{uid}")
+    whole = f"{name.definition.gallery.name}+{name.definition.name}+{name.number}+{uid}".lower()
+    assert key == whole or len(whole) > 201  # what is in zones is found by it
 
 
 @given(version_names)
