@@ -4,6 +4,7 @@ adapters."""
 import os
 import pwd
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from adapters.catalog import open_catalog
 from adapters.config import Config
+from adapters.filesystem.disks import HostDiskDirectories
+from adapters.filesystem.files import HostFiles
 from adapters.filesystem.work import WorkDirectory
 from adapters.guestfs.client import GuestfsHost
 from adapters.guestfs.luks import Key
@@ -91,6 +94,8 @@ def open_app(config: Config, progress: Progress, *, keys: Sequence[Key] = ()) ->
             sources=StoredSources(files, whole, resources, machines, zones, pins, progress),
             images=QemuImages(sandbox, Policy(virtual_size=config.max_virtual_size)),
             pins=pins,
+            files=HostFiles(),
+            disks=HostDiskDirectories(),
             guests=guests,
             boots=QemuBoots(sandbox, lambda: guests.accelerator().kind, _firmware),
             zones=zones,
@@ -99,6 +104,7 @@ def open_app(config: Config, progress: Progress, *, keys: Sequence[Key] = ()) ->
             progress=progress,
             later=partial(_replicate_later, config),
             cpu=cpu_seconds,
+            sleep=time.sleep,
             zrs_same_filesystem=config.zrs_same_filesystem,
         )
         seen = guarded(gallery, access, views)

@@ -10,6 +10,7 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings, cased, configured_region, own_version
 from adapters.cli.lazy import Command
+from adapters.cli.sources import parse_disk
 from adapters.text import bytes_text, fields, printable, seconds_text, table
 from pipeline.errors import GalleriaError, NotFound, VerificationFailed
 from pipeline.gallery.documents import camel
@@ -30,7 +31,6 @@ from pipeline.jobs.dry_run import (
 from pipeline.jobs.verify import Verdict, verify_report, verify_sources, verify_version
 from pipeline.model import ImageVersion
 from pipeline.sources.ingest import Disk, disk_name
-from pipeline.sources.supply import parse_disk
 
 if TYPE_CHECKING:
     from adapters.app import App
@@ -90,7 +90,7 @@ def diff(settings: Settings, *, old: str, new: str) -> None:
     with settings.app() as app:
         before, after = own_version(app, old), own_version(app, new)
         old_report, new_report = (app.gallery.report(item.name) for item in (before, after))
-        found = difference(before, after, old_report, new_report, app.context.zones)
+        found = difference(before, after, old_report, new_report, app.context)
     document = {"from": before.name.arm_id, "to": after.name.arm_id, "difference": found}
     settings.emit(document, diff_text(before, after, found))
 
@@ -322,8 +322,7 @@ def verify(context: click.Context, *, reference: str, region: str | None, scrub:
         places = version.completed_regions if place is None else (place,)
         zones = [zone for name in places for zone in app.zones.get(name, ())]
         report = app.gallery.report(version.name)
-        images, progress = app.context.images, app.context.progress
-        found = verify_version(version, zones, images, progress, scrub=scrub)
+        found = verify_version(version, zones, app.context, scrub=scrub)
         verdicts = list(found)
         reports = list(verify_report(version, report, zones))
         verdicts += verify_sources(version, app.context.pins)

@@ -8,6 +8,7 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import configured_region
 from adapters.cli.proof import without_inventory
+from adapters.cli.sources import parse_disk
 from adapters.text import bytes_text, fields, printable, table
 from pipeline.errors import NotFound
 from pipeline.gallery import rules
@@ -19,7 +20,6 @@ from pipeline.model.sources import AnySource, DiskKinds, SnapshotSource, StoredD
 from pipeline.resources.lineage import Family, Lineage, Step, Thing
 from pipeline.resources.lineage import document as lineage_document
 from pipeline.sources.ingest import disk_name
-from pipeline.sources.supply import parse_disk
 
 if TYPE_CHECKING:
     from adapters.app import App

@@ -24,7 +24,6 @@ from pipeline.model.sources import (
     VmSource,
     WholeKinds,
 )
-from pipeline.sources.supply import parse_disk
 
 if TYPE_CHECKING:
     from adapters.spec import DataDisk, SourceDisks
@@ -201,3 +200,13 @@ def _some(sources: list[AnySource], names: str) -> tuple[AnySource, ...]:
     if not sources:
         raise click.UsageError(f"what is the version made from? Give {names}")
     return tuple(sources)
+
+
+def parse_disk(text: str, lun: int | None = None) -> DiskSource:
+    """`FILE` or `FILE@NAME`: an existing file whose name holds an @ is meant before a snapshot
+    is."""
+    path = Path(text)
+    if "@" in path.name and not path.exists():
+        file, _, snapshot = text.rpartition("@")
+        return DiskSource(lun, Path(file), snapshot)
+    return DiskSource(lun, path)

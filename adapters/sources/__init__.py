@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adapters.filesystem.identity import disk_identity, file_identity
 from adapters.sources import archive, libvirt, machines
 from pipeline.errors import InvalidParameter
 from pipeline.model.sources import (
@@ -19,7 +20,6 @@ from pipeline.model.sources import (
 from pipeline.ports import ImageFormat, Layer, Pins
 from pipeline.ports.machines import MachineFacts
 from pipeline.ports.sources import Sources, Supply
-from pipeline.sources.supply import disk_identity, file_identity
 
 if TYPE_CHECKING:
     from adapters.sources.download import Downloads

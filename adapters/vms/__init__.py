@@ -19,6 +19,9 @@ STAGING = ".galleria-staging"
 
 
 class HostMachines:
+    def exists(self, home: Path) -> bool:
+        return home.exists()
+
     @contextlib.contextmanager
     def staging(self, out: Path) -> Iterator[Path]:
         root = out.absolute() / STAGING

@@ -15,6 +15,7 @@ in `chunks`.
 
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -31,6 +32,7 @@ from pipeline.data.chunks import (
     zero_chunk,
 )
 from pipeline.errors import VerificationFailed
+from pipeline.ports import Files, StoredBase
 
 MAGIC = b"gallmfst"
 VERSION = 1
@@ -231,3 +233,10 @@ class Cursor:
         while self._run is not None and self._run.end <= index:
             self._run = next(self._runs, None)
         return self._run
+
+
+@contextmanager
+def manifest_of(base: StoredBase, files: Files) -> Iterator[ManifestReader]:
+    """The manifest of a stored base."""
+    with files.open(base.manifest) as file:
+        yield ManifestReader(file, name=str(base.manifest))

@@ -72,7 +72,7 @@ def deploy(
     sources = find_replicas(version, request.region, here, request.image)
     check_sources(version, context.pins, request.image)
     warn(version, definition, request.image or str(version.name), context)
-    homes = [free_home(request.out, name) for name in request.names]
+    homes = [free_home(request.out, name, machines) for name in request.names]
     first = taken(version, request.region, context)
     with ExitStack() as stack:
         for zone in {zone.path: zone for zone, _ in sources}.values():
@@ -127,10 +127,10 @@ def taken(version: ImageVersion, region: str, context: JobContext) -> int:
     )
 
 
-def free_home(out: Path, name: str) -> Path:
+def free_home(out: Path, name: str, machines: Machines) -> Path:
     check_name(name)
     home = out.absolute() / name
-    if home.exists():
+    if machines.exists(home):
         raise Conflict(
             f"{home} exists already", hint="choose another --name, or remove the directory"
         )

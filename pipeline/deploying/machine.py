@@ -56,6 +56,10 @@ class Machine:
 class Machines(Protocol):
     """Where VMs are put together on this host."""
 
+    def exists(self, home: Path) -> bool:
+        """Whether there is something in the place of a machine's directory."""
+        ...
+
     def staging(self, out: Path) -> AbstractContextManager[Path]:
         """A private directory on the file system of `out` (made if absent); what is left in it at
         the end goes, also after a crash, with the next run."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.errors import StageFailed
 from pipeline.guest.report import printable
-from pipeline.ports import Images, Progress
+from pipeline.ports import Files, Images, Progress
 from pipeline.ports.boots import Boots, Machine, MachineKind, Running
 from pipeline.sources.ingest import Disk
 
@@ -49,31 +49,40 @@ class Booted:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class BootTools:
+    """What a boot check needs from outside."""
+
+    boots: Boots
+    images: Images
+    files: Files
+    progress: Progress
+
+
 def boot(
-    boots: Boots,
-    images: Images,
+    tools: BootTools,
+    kind: MachineKind,
     disks: Sequence[Disk],
     work: Path,
     log: Path,
-    progress: Progress,
-    kind: MachineKind,
     *,
     seconds: float = SECONDS,
 ) -> Booted:
     """Boot clones of the disks (OS disk first). The console is kept in `log`, also on failure.
     Raises StageFailed with its end when the machine stops, or says nothing more in `seconds`."""
     clones = tuple(
-        images.create_overlay(disk.chain, work / f"{disk.name}-boot.qcow2") for disk in disks
+        tools.images.create_overlay(disk.chain, work / f"{disk.name}-boot.qcow2") for disk in disks
     )
     machine = Machine(clones, kind)
-    with progress.stage("boot check"), boots.start(machine, work) as running:
+    with tools.progress.stage("boot check"), tools.boots.start(machine, work) as running:
         started, passed, text, by, ended = time.monotonic(), 0.0, "", "", ""
         while not by:
             ended = running.wait(1.0)
             # a guest that says much takes more time than is waited for it
             passed = max(passed + 1.0, time.monotonic() - started)
             text = clean_console(running.console())
-            log.write_text(text, encoding="utf-8")
+            with tools.files.create(log) as file:
+                file.write(text.encode())
             by = said_by(text, running)
             if not by and (ended or passed >= seconds):
                 raise _failed(ended or f"no login prompt within {seconds:.0f} s", text, log)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import NotFound
-from pipeline.guest.boot import SECONDS, Booted, boot
+from pipeline.guest.boot import SECONDS, Booted, BootTools, boot
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.verify import replica_chain
 from pipeline.model import HyperVGeneration, ImageVersion, OsType
@@ -48,16 +48,9 @@ def boot_disks(
     seconds: float = SECONDS,
 ) -> Booted:
     """Boot clones of these disks as the machine that the definition describes."""
-    return boot(
-        context.boots,
-        context.images,
-        disks,
-        work,
-        console_log(version, context),
-        context.progress,
-        _kind(version, nvram, context),
-        seconds=seconds,
-    )
+    tools = BootTools(context.boots, context.images, context.files, context.progress)
+    kind, log = _kind(version, nvram, context), console_log(version, context)
+    return boot(tools, kind, disks, work, log, seconds=seconds)
 
 
 def check_bootable(version: ImageVersion, nvram: bytes | None, context: JobContext) -> None:
@@ -78,7 +71,6 @@ def _kind(version: ImageVersion, nvram: bytes | None, context: JobContext) -> Ma
 
 def console_log(version: ImageVersion, context: JobContext) -> Path:
     """Where the console of the last boot check of a version is kept."""
-    context.logs.mkdir(parents=True, exist_ok=True)
     return context.logs / f"boot-{version.zone_key}.log"
 
 

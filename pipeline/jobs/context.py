@@ -8,10 +8,11 @@ from pathlib import Path
 
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.service.resources import ResourceService
-from pipeline.jobs.timing import Record, process_cpu
+from pipeline.jobs.timing import Record
 from pipeline.model import ImageVersion
-from pipeline.ports import GuestHost, Images, Pins, Progress, TransferStats, Work
+from pipeline.ports import Files, GuestHost, Images, Pins, Progress, TransferStats, Work
 from pipeline.ports.boots import Boots
+from pipeline.ports.disks import DiskDirectories
 from pipeline.ports.machines import Machines
 from pipeline.ports.sources import Sources
 from pipeline.storage.convert import Means
@@ -20,11 +21,11 @@ from pipeline.storage.placement import Zones
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
-    """Everything that the jobs need from outside. `logs` is where what background
-    processes and booted machines say is kept. `later` replicates a version in the background;
-    `begun` is told of a version when its rules have passed and its number is taken; `cpu` says what
-    CPU seconds this process and what it started have used; `timed` and `moved` measure a stage
-    that is no progress to see, and take its bytes."""
+    """Everything that the jobs need from outside. `logs` is where what background processes and
+    booted machines say is kept. `cpu` says what CPU seconds this process and what it started have
+    used; `sleep` lets seconds pass. `later` replicates a version in the background; `begun` is told
+    of a version when its rules have passed and its number is taken; `timed` and `moved` measure a
+    stage that is no progress to see, and take its bytes."""
 
     gallery: GalleryService
     resources: ResourceService
@@ -32,16 +33,19 @@ class JobContext:
     machines: Machines
     images: Images
     pins: Pins
+    files: Files
+    disks: DiskDirectories
     guests: GuestHost
     boots: Boots
     zones: Zones
     work: Work
     logs: Path
     progress: Progress
+    cpu: Callable[[], float]
+    sleep: Callable[[float], None]
     later: Callable[[ImageVersion], None]
     begun: Callable[[ImageVersion], None] = lambda _: None
     zrs_same_filesystem: bool = False
-    cpu: Callable[[], float] = process_cpu
     timed: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
     moved: Callable[[str, TransferStats], None] = lambda _name, _stats: None
 
@@ -49,7 +53,9 @@ class JobContext:
         self, stage: str, work: Path, advance: Callable[[int], None] = lambda _: None
     ) -> Means:
         """What disks are stored with in a stage, whose bytes the job's record is told."""
-        return Means(self.images, self.progress, work, advance, partial(self.moved, stage))
+        return Means(
+            self.images, self.files, self.progress, work, advance, partial(self.moved, stage)
+        )
 
 
 def recorded(context: JobContext) -> tuple[JobContext, Record]:

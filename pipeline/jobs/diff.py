@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.data.chunks import chunk_count, chunk_length
-from pipeline.data.manifest import Cursor, ManifestReader
+from pipeline.data.manifest import Cursor, ManifestReader, manifest_of
 from pipeline.errors import NotFound
 from pipeline.guest.sbom import packages_in
+from pipeline.jobs.context import JobContext
 from pipeline.jobs.replicate import find_donor
 from pipeline.model import ImageDisk, ImageVersion
 from pipeline.ports import Package, StoredBase
@@ -65,7 +66,7 @@ def difference(
     after: ImageVersion,
     old_report: Mapping[str, Any] | None,
     new_report: Mapping[str, Any] | None,
-    zones: Zones,
+    context: JobContext,
 ) -> Difference:
     """Raises NotFound when no zone here holds one of the versions."""
     old, new = ((report or {}).get("inventory") or {} for report in (old_report, new_report))
@@ -73,7 +74,7 @@ def difference(
     added, removed, upgraded = packages(old, new) if compared else ((), (), ())
     files = names(old["files"], new["files"]) if compared else Names()
     users = names(old["users"], new["users"]) if compared else Names()
-    disks = tuple(_disks(before, after, zones))
+    disks = tuple(_disks(before, after, context))
     return Difference(compared, added, removed, upgraded, files, users, disks)
 
 
@@ -122,7 +123,7 @@ def _versions(listed: Iterable[Package]) -> dict[tuple[str, str], dict[str, Pack
     return found
 
 
-def _disks(before: ImageVersion, after: ImageVersion, zones: Zones) -> Iterable[DiskChange]:
+def _disks(before: ImageVersion, after: ImageVersion, context: JobContext) -> Iterable[DiskChange]:
     old = {disk.lun: disk for disk in before.disks}
     new = {disk.lun: disk for disk in after.disks}
     for lun in sorted(old.keys() | new.keys(), key=lambda item: -1 if item is None else item):
@@ -134,10 +135,10 @@ def _disks(before: ImageVersion, after: ImageVersion, zones: Zones) -> Iterable[
             yield DiskChange(lun, was.virtual_size, now.virtual_size, 0)
         else:
             with (
-                _base(before, was, zones).manifest.open("rb") as one,
-                _base(after, now, zones).manifest.open("rb") as other,
+                manifest_of(_base(before, was, context.zones), context.files) as one,
+                manifest_of(_base(after, now, context.zones), context.files) as other,
             ):
-                count = changed_bytes(ManifestReader(one), ManifestReader(other))
+                count = changed_bytes(one, other)
             yield DiskChange(lun, was.virtual_size, now.virtual_size, count)
 
 

@@ -155,8 +155,8 @@ def hash_file(
     """The digests of a disk: its root, and its chunks as the manifest's runs."""
     with pinned(source, context) as (disk, work):
         manifest = work / "manifest"
-        result = hash_disk(disk, manifest, context.images, context.progress)
-        with manifest.open("rb") as file:
+        result = hash_disk(disk, manifest, context.storing("hash", work))
+        with context.files.open(manifest) as file:
             yield result, ManifestReader(file).runs()
 
 

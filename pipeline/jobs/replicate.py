@@ -58,7 +58,7 @@ def replicate_missing(
             if delay is None:
                 return settled(outcome, places)
             version = record_failures(outcome.version, outcome.errors, context.gallery)
-            pause(delay, again, context.progress)
+            pause(delay, again, context)
             places = {name: places[name] for name in again}
     return version
 
@@ -70,7 +70,7 @@ def replicate_once(
     donor = find_donor(version, context.zones)
     advance = region_meter(version, places, donated(version, donor), context)
     try:
-        means = Means(context.images, context.progress, work, advance)
+        means = Means(context.images, context.files, context.progress, work, advance)
         stored = replicate_from_donor(version, places, donor, means)
         record = zone_record(version, context, donor.find_nvram(version.zone_key))
         return replicate(version, record, stored, places, context.gallery)

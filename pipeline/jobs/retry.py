@@ -1,11 +1,10 @@
 """Retry: which errors may pass by themselves, and how long to wait for it."""
 
 import errno
-import time
 from collections.abc import Mapping
 
 from pipeline.errors import Busy, CommandFailed
-from pipeline.ports import Progress
+from pipeline.jobs.context import JobContext
 
 DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds; a minute in all
 
@@ -41,8 +40,8 @@ def transient(error: BaseException | None) -> bool:
     return False
 
 
-def pause(seconds: float, errors: Mapping[str, Exception], progress: Progress) -> None:
+def pause(seconds: float, errors: Mapping[str, Exception], context: JobContext) -> None:
     """Say what is waited for, and wait."""
     for region, error in errors.items():
-        progress.note(f"{region}: {error}; trying again in {seconds:.0f} s")
-    time.sleep(seconds)
+        context.progress.note(f"{region}: {error}; trying again in {seconds:.0f} s")
+    context.sleep(seconds)

@@ -5,7 +5,6 @@ kept beside a version's report (`ImageVersion.stats`), not in it: times differ f
 the same source must give the same report.
 """
 
-import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,12 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.ports import Meter, Progress, TransferStats
-
-
-def process_cpu() -> float:
-    """CPU seconds of this process, and of the children that it has waited for."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 @dataclass(slots=True)

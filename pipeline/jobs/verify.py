@@ -9,17 +9,16 @@ from typing import Any
 from pipeline.data.copying import verify
 from pipeline.data.digest import digest
 from pipeline.data.extents import data_bytes
-from pipeline.data.manifest import ManifestReader
+from pipeline.data.manifest import manifest_of
 from pipeline.data.reading import THREADS
 from pipeline.errors import GalleriaError
+from pipeline.jobs.context import JobContext
 from pipeline.model import ImageDisk, ImageVersion
 from pipeline.ports import (
     Chain,
     ImageFormat,
-    Images,
     Layer,
     Pins,
-    Progress,
     Replica,
     ReplicaDisk,
     StoredBase,
@@ -58,15 +57,14 @@ def verify_sources(version: ImageVersion, pins: Pins) -> Iterator[Verdict]:
 def verify_version(
     version: ImageVersion,
     zones: Sequence[Zone],
-    images: Images,
-    progress: Progress,
+    context: JobContext,
     *,
     scrub: bool = False,
 ) -> Iterator[Verdict]:
     """Read every base and replica of a version in these zones, and compare both digests of every
     chunk with the manifest, and the manifest with the digest that the catalog names. `scrub` reads
     the medium, and not what memory still holds of it."""
-    check = partial(_verify, images=images, progress=progress, scrub=scrub)
+    check = partial(_verify, context=context, scrub=scrub)
     for zone in zones:
         replicas = zone.find_version(version.zone_key)
         if replicas is not None:
@@ -133,17 +131,18 @@ def _verify(
     base: StoredBase,
     chain: Chain,
     *,
-    images: Images,
-    progress: Progress,
+    context: JobContext,
     scrub: bool,
 ) -> Verdict:
     path = chain[0].path
     threads = THREADS * 2 if scrub else THREADS  # whoever waits for the medium does not hash
     try:
-        with base.manifest.open("rb") as file, images.open(chain, cached=not scrub) as source:
-            manifest = ManifestReader(file, name=str(base.manifest))
+        with (
+            manifest_of(base, context.files) as manifest,
+            context.images.open(chain, cached=not scrub) as source,
+        ):
             total = data_bytes(source.extents())
-            with progress.stage(f"verify {zone.region} {subject}", total) as meter:
+            with context.progress.stage(f"verify {zone.region} {subject}", total) as meter:
                 bad = verify(source, manifest, threads=threads, advance=meter.advance)
             manifest.verify(base.digest)
     except (GalleriaError, OSError) as error:

@@ -16,7 +16,7 @@ from pipeline.ports.guests import (
     Package,
     VolumeState,
 )
-from pipeline.ports.host import Meter, Progress, TransferStats, Work
+from pipeline.ports.host import Files, Meter, Progress, TransferStats, Work
 from pipeline.ports.images import Chain, ImageFacts, Images, Layer, Pin, Pins, Sink, Source
 from pipeline.ports.zones import (
     BaseStaging,
@@ -32,6 +32,7 @@ __all__ = [
     "BaseStaging",
     "Chain",
     "FileStat",
+    "Files",
     "FreeSpace",
     "Guest",
     "GuestFacts",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 
 class Progress(Protocol):
@@ -32,6 +32,19 @@ class TransferStats:
     written: Mapping[str, int] = field(default_factory=dict)
     kept: Mapping[str, int] = field(default_factory=dict)
     cloned: Mapping[str, int] = field(default_factory=dict)
+
+
+class Files(Protocol):
+    """Files of galleria's own as bytes: manifests, logs. Disks are opened by `Images`."""
+
+    def open(self, path: Path) -> BinaryIO:
+        """Open a file to read it."""
+        ...
+
+    def create(self, path: Path) -> BinaryIO:
+        """Make a file, in the place of one that is there, to write it; its directory is made too.
+        Nothing of it is durable."""
+        ...
 
 
 class Work(Protocol):

@@ -1,9 +1,6 @@
 """Snapshots of all disks of a machine: of one that runs, at one point in time."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from pipeline.jobs.context import JobContext
 from pipeline.model import Origin
@@ -56,7 +53,7 @@ def create_machine_snapshots(
     context.resources.require_machine()
     facts = context.machines.look(source.socket)
     begun: list[Snapshot] = []
-    with taken_back(begun, context), context.work.directory() as work:
+    with taken_back(begun, context):
         for disk in facts.disks:  # one by one: a name that is taken gives the others back
             creation = CreationData(
                 CreateOption.IMPORT,
@@ -89,9 +86,7 @@ def create_machine_snapshots(
         with context.machines.capture(request, context.progress) as capture:
             tell(capture.stall.seconds, capture.stall.reason, context.progress)
             made = [
-                captured(
-                    capture, number, older, replace(snapshot, capture_mark=mark), work, context
-                )
+                captured(capture, number, older, replace(snapshot, capture_mark=mark), context)
                 for number, (snapshot, older) in enumerate(zip(begun, last, strict=True))
             ]
             finished = [context.resources.finish(snapshot) for snapshot in made]
@@ -104,7 +99,6 @@ def captured(
     number: int,
     older: Snapshot | None,
     snapshot: Snapshot,
-    work: Path,
     context: JobContext,
 ) -> Snapshot:
     """Store one captured disk. What was read from the VM is what counts as read."""
@@ -114,17 +108,9 @@ def captured(
     family = [older] if older is not None else []
     parents: Parents = {None: digests(family)}
     snapshot = replace(snapshot, incremental_snapshot_family_id=family_id(snapshot, family))
-    with own_directory(work, number) as directory:
-        made = store_resource(snapshot, Intake(supply, parents), directory, context)
+    with context.work.directory() as work:  # stages name files by the disk's LUN
+        made = store_resource(snapshot, Intake(supply, parents), work, context)
     return replace(made, bytes_read=item.transferred)
-
-
-@contextmanager
-def own_directory(work: Path, number: int) -> Iterator[Path]:
-    """A place of its own for each disk: stages name files by the disk's LUN."""
-    directory = work / str(number)
-    directory.mkdir()
-    yield directory
 
 
 def suffixed(name: ResourceName, lun: int | None) -> ResourceName:

@@ -20,13 +20,6 @@ from pipeline.model.sources import DiskKinds, VersionSource
 from pipeline.ports import Layer, Replica, ReplicaDisk, StoredBase, VersionRecord
 from pipeline.ports.sources import Supply
 from pipeline.resources.opening import disk_files, find_base, known_as
-from pipeline.resources.places import (
-    forget_unfinished,
-    refuse_taken,
-    settled,
-    unmark,
-    workplace,
-)
 from pipeline.resources.snapshots import Properties, at_os, blank, creation_of
 from pipeline.resources.storing import (
     Intake,
@@ -79,14 +72,15 @@ def create_disk(
             directory=str(directory.absolute()) if directory else "",
         )
     )
-    zones = every_zone(context.zones)
+    zones, directories = every_zone(context.zones), context.disks
     if isinstance(left, Disk):  # what a killed run began under the name, perhaps elsewhere
-        forget_unfinished(left, zones)
-    with taken_back([begun], context), undone_by(partial(forget_unfinished, begun, zones)):
-        refuse_taken(begun)
+        directories.forget_unfinished(left, zones)
+    undo = partial(directories.forget_unfinished, begun, zones)
+    with taken_back([begun], context), undone_by(undo):
+        directories.check_new(begun)
         made = empty(begun, context) if source is None else filled_from(begun, source, context)
         finished = context.resources.finish(made)
-    unmark(finished)
+    directories.recorded(finished)
     return finished
 
 
@@ -108,13 +102,9 @@ def origin_of(source: DiskOrigin, context: JobContext) -> CreationData:
 def empty(disk: Disk, context: JobContext) -> Disk:
     """A sparse raw file: all zeros, and no base."""
     zone = home(disk.location, {}, disk.zone_key, context)
-    target = workplace(disk, zone)
-    target.mkdir(parents=True)
-    path = target / "os.raw"
-    with path.open("xb") as file:
-        file.truncate(disk.disk_size)
+    path = context.disks.create_empty(context.disks.begin(disk, zone), disk.disk_size)
     zone.publish(VersionRecord(disk.zone_key, document(disk)), {}, 0)
-    return replace(disk, file=DiskFile(str(settled(path, disk)), "raw"))
+    return replace(disk, file=DiskFile(str(context.disks.commit(path, disk)), "raw"))
 
 
 def filled_from(disk: Disk, source: DiskKinds | VersionDisk, context: JobContext) -> Disk:
@@ -125,13 +115,12 @@ def filled_from(disk: Disk, source: DiskKinds | VersionDisk, context: JobContext
     (content,) = stored.contents
     zone = home(disk.location, {None: (content.digest,)}, disk.zone_key, context)
     base = zone.find_base(content.digest) or find_base(content.digest, context.zones, disk.id)
-    target = workplace(disk, zone)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = context.disks.begin(disk, zone)
     ((made,),) = zone.deploy(Replica(0, (pattern(base),)), [target])
     return replace(
         stored,
         disk_size=content.virtual_size,
-        file=DiskFile(str(settled(made.path, disk)), made.format.value),
+        file=DiskFile(str(context.disks.commit(made.path, disk)), made.format.value),
     )
 
 
@@ -170,8 +159,7 @@ def state_of(disk: Disk, context: JobContext) -> DiskState:
 def delete_disk(name: ResourceName, context: JobContext) -> None:
     """Delete a disk with its file. Raises Conflict while a VM uses it."""
     disk = as_disk(context.resources.get(name))
-    there = disk.file is not None and Path(disk.file.path).exists()
-    if there and state_of(disk, context) is DiskState.ATTACHED:
+    if context.disks.exists(disk) and state_of(disk, context) is DiskState.ATTACHED:
         raise Conflict(
             f"The disk '{name}' is in use: its file is open for writing.",
             hint="stop the virtual machine that uses it",
@@ -184,10 +172,6 @@ def delete_disk(name: ResourceName, context: JobContext) -> None:
 
 def discard(disk: Disk, context: JobContext) -> None:
     if disk.file is None:
-        forget_unfinished(disk, every_zone(context.zones))
-        return
-    path = Path(disk.file.path)
-    path.unlink(missing_ok=True)
-    unmark(disk)
-    if path.parent.is_dir() and not any(path.parent.iterdir()):
-        path.parent.rmdir()
+        context.disks.forget_unfinished(disk, every_zone(context.zones))
+    else:
+        context.disks.remove(disk)

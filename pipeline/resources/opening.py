@@ -39,7 +39,7 @@ from pipeline.model.sources import (
 from pipeline.ports import Chain, ImageFormat, Pins, Progress, StoredBase
 from pipeline.ports.machines import CaptureRequest, MachineFacts, Machines, whole
 from pipeline.ports.sources import Description, Sources, Supply
-from pipeline.sources.supply import disk_identity, public_url
+from pipeline.sources.supply import public_url
 from pipeline.storage.placement import Zones
 
 
@@ -69,7 +69,8 @@ class StoredSources:
         match source:
             case StoredDiskSource():
                 disk = as_disk(self._resource(source.id, ResourceKind.DISK))
-                return ("disk", disk.unique_id, *disk_identity(disk_files(disk, None, self._zones)))
+                files = disk_files(disk, None, self._zones)
+                return ("disk", disk.unique_id, *self._inner.identity(files))
             case SnapshotSource():
                 found = self._resource(source.id, ResourceKind.SNAPSHOT)
                 return ("snapshot", source.lun, found.unique_id)

@@ -95,28 +95,3 @@ def data_luns(wanted: Sequence[AnySource]) -> tuple[int, ...]:
     """The LUNs that are known before a source is opened."""
     single = [source for source in wanted if not isinstance(source, WholeKinds)]
     return tuple(source.lun for source in single if source.lun is not None)
-
-
-def parse_disk(text: str, lun: int | None = None) -> DiskSource:
-    """`FILE` or `FILE@NAME`: an existing file whose name holds an @ is meant before a snapshot
-    is."""
-    path = Path(text)
-    if "@" in path.name and not path.exists():
-        file, _, snapshot = text.rpartition("@")
-        return DiskSource(lun, Path(file), snapshot)
-    return DiskSource(lun, path)
-
-
-def file_identity(path: Path) -> tuple[int, ...]:
-    """What changes when a file is written to or replaced. Raises NotFound."""
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise rules.source_missing(path, error.strerror or "it can't be read") from error
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-def disk_identity(disk: DiskSource) -> tuple[object, ...]:
-    """As `file_identity`, for every layer of a disk."""
-    files = tuple(file_identity(layer.path) for layer in disk.layers)
-    return (disk.lun, disk.snapshot, *files)

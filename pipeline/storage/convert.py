@@ -12,15 +12,15 @@ from typing import Protocol
 
 from pipeline.data.copying import CopyResult, Known, copy
 from pipeline.data.extents import data_bytes
-from pipeline.data.manifest import ManifestReader, ManifestWriter
+from pipeline.data.manifest import ManifestWriter, manifest_of
 from pipeline.data.targets import Target
 from pipeline.errors import GalleriaError, SourceChanged
 from pipeline.ports import (
     BaseStaging,
     Chain,
+    Files,
     Images,
     Progress,
-    Source,
     StoredBase,
     TransferStats,
     Zone,
@@ -126,6 +126,7 @@ class Means:
     `advance` is told the bytes that are dealt with, and `moved` at the end what a disk took."""
 
     images: Images
+    files: Files
     progress: Progress
     work: Path
     advance: Callable[[int], None] = lambda _: None
@@ -146,13 +147,15 @@ def convert(disks: Sequence[Disk], conversion: Conversion, means: Means) -> Stor
     return stored
 
 
-def hash_disk(disk: Disk, manifest: Path, images: Images, progress: Progress) -> CopyResult:
+def hash_disk(disk: Disk, manifest: Path, means: Means) -> CopyResult:
     """Only the digests: the same loop, with nowhere to write to."""
-    with ExitStack() as stack:
-        source = stack.enter_context(images.open(disk.chain, free=disk.free))
-        name = disk.name if disk.facts is None else disk.facts.path.name
-        with progress.stage(f"hash {name}", data_bytes(source.extents())) as meter:
-            return _copied(source, [], manifest, meter.advance, detects_changes=False)
+    name = disk.name if disk.facts is None else disk.facts.path.name
+    with (
+        means.images.open(disk.chain, free=disk.free) as source,
+        means.progress.stage(f"hash {name}", data_bytes(source.extents())) as meter,
+        means.files.create(manifest) as out,
+    ):
+        return copy(source, [], ManifestWriter(out, source.virtual_size), advance=meter.advance)
 
 
 def lacking(disk: Disk, stored: Stored) -> list[str]:
@@ -184,10 +187,11 @@ def _written(
         source = stack.enter_context(means.images.open(disk.chain, free=disk.free))
         names = lacking(disk, stored)
         zones = {name: conversion.zones[name] for name in names}
-        parents = related(source, conversion.parents.get(disk.lun, ()), tuple(zones.values()))
+        wanted = conversion.parents.get(disk.lun, ())
+        parents = related(source, wanted, tuple(zones.values()), means.files)
         groups = grouped(zones, parents, names if alone else conversion.independent)
         stagings = _stage(disk, list(groups), conversion.zones, parents, stored, stack)
-        targets = _targets(stagings, conversion, stack)
+        targets = _targets(stagings, conversion, means, stack)
         manifest = means.work / f"{disk.name}.manifest"
         total = data_bytes(source.extents())
         with means.progress.stage(f"convert {disk.name}", total) as meter:
@@ -196,15 +200,16 @@ def _written(
                 meter.advance(amount)
                 means.advance(amount)
 
-            known = _known(disk, conversion, stack)
-            result = _copied(
-                source,
-                targets,
-                manifest,
-                moved,
-                detects_changes=conversion.held.detects_changes,
-                known=known,
-            )
+            known = _known(disk, conversion, means, stack)
+            with means.files.create(manifest) as out:
+                result = copy(
+                    source,
+                    targets,
+                    ManifestWriter(out, source.virtual_size),
+                    advance=moved,
+                    detects_changes=conversion.held.detects_changes,
+                    known=known,
+                )
         conversion.held.verify()
         if any(layer.original for layer in disk.chain) and not conversion.held.unchanged():
             return None
@@ -256,44 +261,26 @@ def _stage(
 
 
 def _targets(
-    stagings: Mapping[str, BaseStaging], conversion: Conversion, stack: ExitStack
+    stagings: Mapping[str, BaseStaging], conversion: Conversion, means: Means, stack: ExitStack
 ) -> list[Target]:
     targets = []
     for name, staging in stagings.items():
         parent = None
         if staging.parent is not None:
-            file = stack.enter_context(staging.parent.manifest.open("rb"))
-            parent = ManifestReader(file, name=str(staging.parent.manifest))
+            parent = stack.enter_context(manifest_of(staging.parent, means.files))
         shares = name not in conversion.independent
         targets.append(Target(name, staging.sink, parent, shares))
     return targets
 
 
-def _copied(
-    source: Source,
-    targets: Sequence[Target],
-    manifest: Path,
-    advance: Callable[[int], None],
-    *,
-    detects_changes: bool,
-    known: Known | None = None,
-) -> CopyResult:
-    with manifest.open("wb") as out:
-        writer = ManifestWriter(out, source.virtual_size)
-        return copy(
-            source, targets, writer, advance=advance, detects_changes=detects_changes, known=known
-        )
-
-
-def _known(disk: Disk, conversion: Conversion, stack: ExitStack) -> Known | None:
+def _known(disk: Disk, conversion: Conversion, means: Means, stack: ExitStack) -> Known | None:
     """What the manifest of a base says of the disk's layers."""
     if disk.lun not in conversion.below:
         return None
     base, layer = conversion.below[disk.lun]
     if base.virtual_size != disk.virtual_size:
         return None
-    file = stack.enter_context(base.manifest.open("rb"))
-    reader = ManifestReader(file, name=str(base.manifest))
+    reader = stack.enter_context(manifest_of(base, means.files))
     reader.verify(base.digest)
     return Known(reader, layer)
 

@@ -6,15 +6,17 @@ from itertools import islice
 from mmap import mmap
 
 from pipeline.data.extents import data_bytes
-from pipeline.data.manifest import Cursor, ManifestReader
+from pipeline.data.manifest import Cursor, manifest_of
 from pipeline.data.reading import REQUEST_SIZE, ChunkDigests, Work, load, plan
 from pipeline.errors import VerificationFailed
-from pipeline.ports import Source, StoredBase, Zone
+from pipeline.ports import Files, Source, StoredBase, Zone
 
 SAMPLES = 16  # requests, spread over the data: 64 chunks
 
 
-def related(source: Source, parents: Sequence[str], zones: Sequence[Zone]) -> tuple[str, ...]:
+def related(
+    source: Source, parents: Sequence[str], zones: Sequence[Zone], files: Files
+) -> tuple[str, ...]:
     """Those of `parents` (root digests) that share a chunk with a sample of the disk's data. Only
     the first that a zone holds counts there, and only those are looked at."""
     candidates: dict[str, StoredBase] = {}
@@ -27,7 +29,9 @@ def related(source: Source, parents: Sequence[str], zones: Sequence[Zone]) -> tu
         return ()
     sample = tuple(_sample(source))
     return tuple(
-        digest for digest in parents if digest in candidates and _shares(candidates[digest], sample)
+        digest
+        for digest in parents
+        if digest in candidates and _has_any(candidates[digest], sample, files)
     )
 
 
@@ -39,7 +43,7 @@ def _sample(source: Source) -> Iterator[tuple[Work, ChunkDigests]]:
         yield work, load(source.read_into, work, buf)
 
 
-def _shares(base: StoredBase, sample: Sequence[tuple[Work, ChunkDigests]]) -> bool:
+def _has_any(base: StoredBase, sample: Sequence[tuple[Work, ChunkDigests]], files: Files) -> bool:
     """Whether any chunk of the sample is in a base, in its place. Of a sample without data, too,
     and of a damaged manifest: that is told, and fails its zone alone, where it decides
     something."""
@@ -50,8 +54,8 @@ def _shares(base: StoredBase, sample: Sequence[tuple[Work, ChunkDigests]]) -> bo
         if chunk is not None
     ]
     try:
-        with base.manifest.open("rb") as file:
-            cursor = Cursor(ManifestReader(file, name=str(base.manifest)))
+        with manifest_of(base, files) as manifest:
+            cursor = Cursor(manifest)
             return not known or any(cursor.chunk(index) == chunk for index, chunk in known)
     except (OSError, VerificationFailed):
         return True

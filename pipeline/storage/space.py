@@ -42,14 +42,14 @@ def check_space(
     can be cloned from a zone of `donors`. Of zones that clone from each other, all but those in
     `independent`, one needs the room.
     """
-    needs: dict[int, int] = {}
+    needs: dict[str, int] = {}
     written: set[str] = set()  # the file systems whose clones are of one zone's base
-    places: dict[int, tuple[Path, int]] = {}
+    places: dict[str, tuple[Path, int]] = {}
     for zone in zones:
         zone.check_writable()
-        device = device_of(zone.path)
-        places[device] = (zone.path, zone.free_bytes())
-        needs[device] = needs.get(device, 0) + OVERHEAD
+        file_system = zone.file_system
+        places[file_system] = (zone.path, zone.free_bytes())
+        needs[file_system] = needs.get(file_system, 0) + OVERHEAD
         alone = not zone.reflink or sink_name(zone) in independent
         if not alone and zone.file_system in written:
             continue
@@ -59,16 +59,11 @@ def check_space(
         for lun, amount in amounts.items():
             digests = parents.get(lun, ())
             if not any(place.find_base(digest) for digest in digests for place in near):
-                needs[device] += amount
-    for device, need in needs.items():
-        path, free = places[device]
+                needs[file_system] += amount
+    for file_system, need in needs.items():
+        path, free = places[file_system]
         _require(need, free, f"zone {path}")
     _require(WORK_SPACE, work.free_bytes(), "the work directory")
-
-
-def device_of(path: Path) -> int:
-    """Zones on one file system share its room."""
-    return path.stat().st_dev
 
 
 def _size(amount: int) -> str:

@@ -257,7 +257,7 @@ class Subject:
         resident, usage = memory("VmRSS"), Usage()
         context = self._app.context
         with context.work.directory() as work:
-            hash_disk(disk, work / "manifest", context.images, context.progress)
+            hash_disk(disk, work / "manifest", context.storing("hash", work))
         return {**usage.since(), "resident": resident}
 
     def verify(self, number: str, subject: str, *, scrub: bool) -> dict[str, Any]:
@@ -266,7 +266,7 @@ class Subject:
         zones = [zone for places in self._app.zones.values() for zone in places]
         resident = memory("VmRSS")
         context = self._app.context
-        verdicts = verify_version(version, zones, context.images, context.progress, scrub=scrub)
+        verdicts = verify_version(version, zones, context, scrub=scrub)
         while True:
             usage = Usage()
             verdict = next(verdicts)  # reads as it goes

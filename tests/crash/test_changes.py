@@ -44,8 +44,7 @@ def check_usable(world: World) -> None:
     with world.app() as app:
         for version in app.gallery.list_versions(WEB):
             for region in version.completed_regions if usable(version) else ():
-                zones, context = app.zones[region], app.context
-                verdicts = list(verify_version(version, zones, context.images, context.progress))
+                verdicts = list(verify_version(version, app.zones[region], app.context))
                 assert all(verdict.sound for verdict in verdicts)
                 assert len(verdicts) in ((3, 4) if region == "eu" else (2,))
 

@@ -25,11 +25,7 @@ def check_visible(world: World) -> None:
     with world.app() as app:
         for version in app.gallery.list_versions(parse_definition("corp/web")):
             for region in version.completed_regions:
-                verdicts = list(
-                    verify_version(
-                        version, app.zones[region], app.context.images, app.context.progress
-                    )
-                )
+                verdicts = list(verify_version(version, app.zones[region], app.context))
                 expected = 1 + version.replicas_in(
                     next(target for target in version.target_regions if target.name == region)
                 )

@@ -283,7 +283,7 @@ def test_a_difference_names_packages_files_users_and_blocks(house: House) -> Non
         disk.write(b"changed")
     second = publish(house.request("corp/linux/1.0.1"), house.context(house.host({**new})))
     before, after = house.report("corp/linux/1.0.0"), house.report("corp/linux/1.0.1")
-    found = difference(first, second, before, after, house.app.context.zones)
+    found = difference(first, second, before, after, house.app.context)
     text = diff_text(first, second, found)
     rows = [" ".join(line.split()) for line in text.splitlines()]
     for row in (
@@ -292,7 +292,7 @@ def test_a_difference_names_packages_files_users_and_blocks(house: House) -> Non
         *("added web", "changed root", "os 32 MiB 256 KiB"),
     ):
         assert row in rows, text
-    same = difference(second, second, after, after, house.app.context.zones)
+    same = difference(second, second, after, after, house.app.context)
     assert "no package, configuration file or user differs" in diff_text(second, second, same)
     assert [disk.changed for disk in same.disks] == [0]
 

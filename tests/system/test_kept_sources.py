@@ -171,15 +171,15 @@ def test_refusals(home: Home, tmp_path: Path) -> None:
 KILLED = """
 import os, sys
 from adapters import cli
-from pipeline.stages import share
+from pipeline.storage import reuse
 
-convert, calls = share.convert, []
+convert, calls = reuse.convert, []
 def dies(*args, **options):
     calls.append(1)
     if len(calls) == 2:
         os._exit(42)
     return convert(*args, **options)
-share.convert = dies
+reuse.convert = dies
 sys.exit(cli.run(sys.argv[1:]))
 """
 

@@ -15,6 +15,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from dissect.target import Target
 
+from adapters.filesystem.files import HostFiles
 from adapters.images import QemuImages
 from adapters.process.sandbox import Sandbox
 from adapters.qemu.emulator import Firmware, QemuBoots
@@ -22,7 +23,7 @@ from adapters.vms import firmware
 from fixtures import canaries, debian
 from fixtures.demonstration import DEFINITION, VERSIONS, Demonstration
 from pipeline.errors import EnvironmentMissing, StageFailed
-from pipeline.guest.boot import boot
+from pipeline.guest.boot import BootTools, boot
 from pipeline.model import Architecture
 from pipeline.ports import ImageFormat, Layer
 from pipeline.ports.boots import MachineKind
@@ -228,7 +229,8 @@ def test_a_real_emulator(tmp_path: Path, require: Callable[..., None], *, confin
     work = tmp_path / "work"
     work.mkdir()
     log = tmp_path / "boot.log"
-    booted = boot(boots, QemuImages(sandbox), [source], work, log, Quiet(), BIOS, seconds=50)
+    tools = BootTools(boots, QemuImages(sandbox), HostFiles(), Quiet())
+    booted = boot(tools, BIOS, [source], work, log, seconds=50)
     assert (booted.by, booted.hostname) == ("login prompt", "tiny")
     assert "hello\ntiny login: " in log.read_text()
     assert source.chain[0].path.read_bytes() == before
@@ -289,7 +291,8 @@ def test_an_arm_machine(tmp_path: Path, require: Callable[..., None]) -> None:
     log = tmp_path / "boot.log"
     work = tmp_path / "work"
     work.mkdir()
-    booted = boot(boots, QemuImages(Sandbox()), [source], work, log, Quiet(), kind, seconds=200)
+    tools = BootTools(boots, QemuImages(Sandbox()), HostFiles(), Quiet())
+    booted = boot(tools, kind, [source], work, log, seconds=200)
     assert (booted.by, booted.hostname) == ("login prompt", "arm64")
 
 
@@ -298,13 +301,12 @@ def test_a_machine_that_says_nothing_is_ended(tmp_path: Path, require: Callable[
     require("qemu-system-x86_64", "bwrap", "qemu-img")
     sandbox = Sandbox()
     boots = QemuBoots(sandbox, lambda: "tcg", no_firmware)
+    tools = BootTools(boots, QemuImages(sandbox), HostFiles(), Quiet())
     source = boot_sector(tmp_path / "mute.raw", b"kernel panic")
     log = tmp_path / "boot.log"
     for seconds in (6, 60):  # on a busy host it may take long to say even that
         with pytest.raises(StageFailed, match=f"no login prompt within {seconds} s") as caught:
-            boot(
-                boots, QemuImages(sandbox), [source], tmp_path, log, Quiet(), BIOS, seconds=seconds
-            )
+            boot(tools, BIOS, [source], tmp_path, log, seconds=seconds)
         if said := "kernel panic" in caught.value.message:
             break
     assert said

@@ -12,11 +12,12 @@ from typing import Any, cast
 
 import pytest
 
+from adapters.filesystem.files import HostFiles
 from adapters.process.sandbox import Sandbox
 from adapters.qemu import emulator
 from adapters.qemu.emulator import AGENT, Firmware, QemuBoots, QemuRunning, arguments
 from pipeline.errors import EnvironmentMissing, StageFailed
-from pipeline.guest.boot import Booted, boot, clean_console, read_console
+from pipeline.guest.boot import Booted, BootTools, boot, clean_console, read_console
 from pipeline.model import Architecture
 from pipeline.ports import Chain, ImageFormat, Images, Layer
 from pipeline.ports.boots import Machine, MachineKind
@@ -73,11 +74,9 @@ class Overlays:
 
 def run(script: Script, tmp_path: Path, seconds: float = 9) -> Booted:
     disk = Disk(None, (Layer(tmp_path / "base.raw", ImageFormat.RAW),), 1 << 20)
-    images = cast(Images, Overlays())
+    tools = BootTools(script, cast(Images, Overlays()), HostFiles(), Quiet())
     log = tmp_path / "boot.log"
-    return boot(
-        script, images, [disk], tmp_path, log, Quiet(), MachineKind(uefi=True), seconds=seconds
-    )
+    return boot(tools, MachineKind(uefi=True), [disk], tmp_path, log, seconds=seconds)
 
 
 def test_a_login_prompt_is_up(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from adapters.filesystem.files import HostFiles
 from pipeline.data import copying
 from pipeline.data.chunks import CHUNK_SIZE
 from pipeline.data.manifest import ManifestWriter
@@ -35,7 +36,7 @@ def base(content: bytes, path: Path) -> StoredBase:
 
 def asked(content: bytes, parents: list[StoredBase], *shelves: Shelf) -> list[StoredBase]:
     zones = cast(list[Zone], list(shelves))
-    found = related(MemorySource(content), [one.digest for one in parents], zones)
+    found = related(MemorySource(content), [one.digest for one in parents], zones, HostFiles())
     return [one for one in parents if one.digest in found]
 
 

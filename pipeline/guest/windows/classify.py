@@ -89,7 +89,7 @@ def classify(guest: Guest, facts: GuestFacts, volumes: Sequence[VolumeState]) ->
     """Only reads, so the guest may be mounted read-only. `volumes` as they were before."""
     tree = Tree(guest)
     clues: list[Clue] = []
-    secrets = [shown(path) for path in unattend.with_passwords(tree)]
+    credentials = [shown(path) for path in unattend.with_passwords(tree)]
     found = [*obstacles.of_disks(tree, facts, volumes)]
     paging: tuple[str, ...] = ()
     for name, read in (("SOFTWARE", _software), ("SYSTEM", _system)):
@@ -102,7 +102,7 @@ def classify(guest: Guest, facts: GuestFacts, volumes: Sequence[VolumeState]) ->
                 found += obstacles.of_registry(name, hive)
                 paging += registry.paging_files(hive)
                 if registry.text(hive, unattend.WINLOGON, unattend.AUTO_LOGON):
-                    secrets.append(f"{name}\\{unattend.WINLOGON}\\{unattend.AUTO_LOGON}")
+                    credentials.append(f"{name}\\{unattend.WINLOGON}\\{unattend.AUTO_LOGON}")
         except Refused as error:
             found.append(obstacles.unreadable(path, error))
     found += obstacles.of_security(tree)
@@ -111,7 +111,7 @@ def classify(guest: Guest, facts: GuestFacts, volumes: Sequence[VolumeState]) ->
         verdict(clues),
         tuple(clues),
         obstacles.merged(found),
-        tuple(secrets),
+        tuple(credentials),
         any(HOOK in clue.value.lower() for clue in clues if clue.where.endswith("CmdLine")),
         paging,
         tuple(volume.device for volume in volumes),
