@@ -1,8 +1,7 @@
 """The error tree: each class owns a stable code and exit status; each error says what, where and
 what to do.
 
-Exit statuses (README has the same table): 1 failed, 2 usage, 3 environment, 4 not found, 5
-conflict,
+Exit statuses (`galleria guide errors`): 1 failed, 2 usage, 3 environment, 4 not found, 5 conflict,
 6 refused, 7 partial, 8 no space, 130 interrupted.
 """
 

@@ -32,7 +32,7 @@ INTERRUPTED = 130
 OUTPUT_CLOSED = 141
 TERMINATED = 143
 
-# README has the same table; a test compares them with the errors of the pipeline.
+# The guide `errors` is made from this; a test compares it with the errors of the pipeline.
 EXIT_STATUSES = {
     0: "done",
     1: "failed: a stage, a verification or a tool",
@@ -54,6 +54,8 @@ class _Terminated(BaseException):
 
 
 class _Usage(InvalidParameter):
+    """A command line that is not as the command's help says."""
+
     code = "Usage"
 
 

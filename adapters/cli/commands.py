@@ -13,6 +13,7 @@ COMMANDS = {
         "adapters.cli.setup:doctor",
         "Check what this host can do; exit 0 only when the main job can run.",
     ),
+    "guide": ("adapters.cli.guide:guide", "List the guides, or show one."),
     "gallery": (
         "adapters.cli.gallery:gallery",
         "Make, list, show, change and delete galleries.",

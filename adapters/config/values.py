@@ -221,3 +221,22 @@ PARSERS: Mapping[str, Callable[[object, str, Path], object]] = {
     "allow_private_sources": _networks,
     "libvirt": _libvirt,
 }
+
+# What each key means: the guide's table.
+MEANINGS: Mapping[str, str] = {
+    "regions": "A table: a region and the list of its zones. A zone is a directory, or"
+    ' `{path = "/d", premium = true, writing = "direct"}`. `"region/zone"` is an edge zone.',
+    "source_region": "Where versions are made first. Default: the first region.",
+    "catalog": "The database, as an SQLAlchemy URL. Default: SQLite in the state directory.",
+    "work": "Files of running jobs, in `galleria` below it. Default: the state directory's `work`.",
+    "cache": "The libguestfs appliance and downloads. Default: the cache directory.",
+    "logs": "What background jobs and booted machines say. Default: the state directory's `logs`.",
+    "captures": "Files of captures of running machines, while they are made.",
+    "principal": "Who asks. Default: the local operator, who owns everything.",
+    "allow_private_sources": "Networks that URLs may point into, beside the public ones.",
+    "zrs_same_filesystem": "For a lab: zones of one file system count as independent.",
+    "libvirt": "Which libvirt of this host knows the machines of `--vm NAME`.",
+    "sandbox": "Run qemu and libguestfs confined.",
+    "immutable": "`chattr +i` on bases, where rights allow.",
+    "max_virtual_size": "Larger images are refused.",
+}

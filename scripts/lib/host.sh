@@ -24,7 +24,8 @@ declare -A DEBIAN=(
     tar"
   [test]="git grub-efi-amd64-bin libhivex-bin libvirt0 libvirt-clients libvirt-daemon
     libvirt-daemon-driver-qemu libxml2-utils vagrant vagrant-libvirt shellcheck strace
-    guestfs-tools cryptsetup-bin postgresql cpio xz-utils qemu-system-arm qemu-efi-aarch64"
+    guestfs-tools cryptsetup-bin postgresql cpio xz-utils qemu-system-arm qemu-efi-aarch64
+    groff-base"
   [bench]="rsync casync borgbackup restic diffutils guestfs-tools"
 )
 # shellcheck disable=SC2034
@@ -36,7 +37,7 @@ declare -A FEDORA=(
     mtools tar"
   [test]="git grub2-efi-x64-modules hivex libvirt-libs libvirt-client libvirt-daemon
     libvirt-daemon-driver-qemu libxml2 vagrant vagrant-libvirt ShellCheck strace cryptsetup
-    postgresql-server cpio xz qemu-system-aarch64-core edk2-aarch64"
+    postgresql-server cpio xz qemu-system-aarch64-core edk2-aarch64 groff-base"
   [bench]="rsync casync borgbackup restic diffutils"
 )
 

@@ -3,18 +3,11 @@ original; the permission that each kind takes; and what is refused."""
 
 import contextlib
 import filecmp
-import gzip
 import hashlib
-import io
 import os
 import re
-import shlex
 import subprocess
-import tarfile
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +18,12 @@ from fixtures.chains import differencing_vhd, differencing_vhdx, qemu_child
 from pipeline.model.sources import ArchiveForm
 from tests.conftest import missing
 from tests.contract.storing import pattern
+from tests.docs.console import Line, lines_of
+from tests.docs.reference import GUIDES
 from tests.home import Session as InProcess
 from tests.system.conftest import mounted, used
 from tests.system.machine import machine
+from tests.system.sources import DOMAIN, OVF, archive, checksum, qemu_img, served
 from tests.unit.test_large_sectors import gpt_disk
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -37,43 +33,6 @@ SIZE = 8 * MIB
 CHANGES = {MIB: b"\x11" * 4096, 5 * MIB: b"\x22" * 65536}
 PARTNER = "22222222-2222-2222-2222-222222222222"
 DEFINE = ("--os-type", "Linux", "--publisher", "P", "--offer", "o")
-
-DOMAIN = """<domain type='kvm'><name>web</name>
-<os firmware='efi'><type arch='x86_64'>hvm</type><nvram>VARS.fd</nvram></os><devices>
-<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='top.qcow2'/>
- <backingStore type='file'><format type='qcow2'/><source file='base.qcow2'/><backingStore/>
- </backingStore><target dev='vda' bus='virtio'/></disk>
-<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='data.raw'/>
- <target dev='vdb' bus='virtio'/></disk>
-</devices></domain>"""
-
-OVF = """<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:r="rasd" xmlns:v="vmw">
-<References><File id="f1" href="os.vmdk"/><File id="f2" href="data.vmdk"/></References>
-<DiskSection><Disk diskId="d1" fileRef="f1" capacity="8388608"/>
- <Disk diskId="d2" fileRef="f2" capacity="8388608"/></DiskSection>
-<VirtualSystem><OperatingSystemSection><Description>Debian_64</Description></OperatingSystemSection>
-<VirtualHardwareSection>
- <Item><r:InstanceID>3</r:InstanceID><r:ResourceType>6</r:ResourceType></Item>
- <Item><r:AddressOnParent>0</r:AddressOnParent><r:HostResource>ovf:/disk/d1</r:HostResource>
-  <r:InstanceID>4</r:InstanceID><r:Parent>3</r:Parent><r:ResourceType>17</r:ResourceType></Item>
- <Item><r:AddressOnParent>1</r:AddressOnParent><r:HostResource>/disk/d2</r:HostResource>
-  <r:InstanceID>5</r:InstanceID><r:Parent>3</r:Parent><r:ResourceType>17</r:ResourceType></Item>
- <v:Config key="firmware" value="efi"/></VirtualHardwareSection></VirtualSystem></Envelope>"""
-
-
-def qemu_img(*args: str | Path) -> None:
-    subprocess.run(["qemu-img", *map(str, args)], check=True, stdout=subprocess.DEVNULL)
-
-
-def archive(path: Path, members: dict[str, bytes], *, compress: bool) -> None:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    content = stream.getvalue()
-    path.write_bytes(gzip.compress(content, 1) if compress else content)
 
 
 class Session(InProcess):
@@ -204,29 +163,6 @@ def session(
         _disks(place)
         _archives(place)
         yield made
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing on the terminal."""
-
-
-@contextlib.contextmanager
-def served(directory: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(directory)))
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def checksum(path: Path) -> str:
-    out = subprocess.run(["sha256sum", str(path)], capture_output=True, text=True, check=True)
-    return f"sha256:{out.stdout.split()[0]}"
 
 
 def digests(place: Path) -> dict[str, str]:
@@ -414,33 +350,20 @@ def test_each_kind_takes_its_right(session: Session) -> None:
             role("remove", enough, *where)
 
 
-# Azure's three scenarios, in the words of README
-README = Path(__file__).parents[2] / "README.md"
-SCENARIOS = """
-# a managed image to a version
-galleria image create -n golden --vm web.xml --no-generalize
-galleria publish corp/general/1.0.0 --managed-image golden
-
-# an unmanaged VHD to a managed image to a version
-galleria image create -n unmanaged --os-disk base.vhd --data-disk 0=data.raw --no-generalize
-galleria publish corp/general/1.0.1 --managed-image unmanaged
-galleria image create -n remote --os-vhd-uri URL/base.vhd --checksum sha256:HEX --no-generalize
-galleria publish corp/general/1.0.2 --managed-image remote
-
-# a local VHD to a version
-galleria publish corp/general/1.0.3 --os-disk base.vhd --no-generalize
-"""
-
-
 def test_azures_three_scenarios(session: Session) -> None:
-    """README's very lines."""
-    assert SCENARIOS.strip() in README.read_text()
+    """The very lines of the guide."""
     at = session.path
+    lines = [
+        line
+        for line in lines_of(GUIDES / "sources.md")
+        if "corp/general/" in line.command or "image create" in line.command
+    ]
+    assert len(lines) == 7
     with served(at) as url:
-        text = SCENARIOS.replace("URL", url).replace("sha256:HEX", checksum(at / "base.vhd"))
-        for line in text.splitlines():
-            if words := shlex.split(line, comments=True):
-                session.run("--quiet", *words[1:])
+        for line in lines:
+            text = line.command.replace("https://images.example", url)
+            text = text.replace("sha256:HEX", checksum(at / "base.vhd"))
+            session.run("--quiet", *Line(line.where, text).words[1:])
     for number, disks in enumerate(
         (("changed.raw", "data.raw"), ("base.raw", "data.raw"), ("base.raw",), ("base.raw",))
     ):

@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import click
 import pytest
@@ -16,6 +15,7 @@ from adapters import cli
 from adapters.cli import arguments, commands, context
 from adapters.cli.commands import COMMANDS
 from adapters.cli.context import Settings
+from adapters.cli.guide import guide_of
 from adapters.cli.lazy import Command, LazyGroup
 from pipeline import errors
 from pipeline.model import AdditionalReplicaSet, Feature, StorageAccountType, TargetRegion
@@ -108,9 +108,8 @@ def test_every_error_has_a_status_of_the_table() -> None:
     assert statuses < set(cli.EXIT_STATUSES)
 
 
-def test_the_readme_has_the_table_of_statuses(repository: Path) -> None:
-    text = (repository / "README.md").read_text()
-    rows = re.findall(r"^\| (\d+) \| ", text, flags=re.MULTILINE)
+def test_the_guide_has_the_table_of_statuses() -> None:
+    rows = re.findall(r"^\| (\d+) \| ", guide_of("errors").markdown, flags=re.MULTILINE)
     assert {int(row) for row in rows} == set(cli.EXIT_STATUSES)
 
 
