@@ -25,14 +25,13 @@ from typing import Any
 
 import click
 
-from adapters.cli.commands import cli
+from adapters.cli.commands import COMMANDS, cli
 
 _PART = re.compile(
     r"^ *```(?P<kind>\w*)\n(?P<body>.*?)^ *```$"
     r"|^<!-- (?P<mark>run|fails|not run|file): (?P<text>.+?) -->$",
     re.MULTILINE | re.DOTALL,
 )
-_SPAN = re.compile(r"`(galleria [^`]+)`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +105,37 @@ def _typed(body: str, where: str, status: int, why_not: str) -> Iterator[Line]:
 
 
 def spans_of(page: Path) -> Iterator[Line]:
-    """Commands that a page names in its sentences."""
+    """Commands that a page names in its sentences: with `galleria` before them, or without."""
+    for span in _spans(page):
+        words = span.split()
+        if words[0] == "galleria":
+            yield Line(page.name, span)
+        elif words[0] in COMMANDS and " --" in span:
+            yield Line(page.name, f"galleria {span}")
+
+
+def options_of(page: Path) -> set[str]:
+    """Options that a page names by themselves: of galleria, if it does not say of whom."""
+    return {re.split("[ =,]", span)[0] for span in _spans(page) if span.startswith("--")}
+
+
+def all_options(command: click.Command = cli) -> set[str]:
+    """Every option of galleria."""
+    found = {name for item in command.params for name in (*item.opts, *item.secondary_opts)}
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            found |= all_options(below)
+    return found | {"--help"}
+
+
+def _spans(page: Path) -> Iterator[str]:
     text = page.read_text(encoding="utf-8")
-    for found in _SPAN.finditer(re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
-        yield Line(page.name, " ".join(found[1].split()))
+    for span in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+        if span.strip():
+            yield " ".join(span.split())
 
 
 def matches(expected: str, output: str) -> bool:

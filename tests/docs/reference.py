@@ -131,21 +131,28 @@ def codes() -> set[tuple[int, str]]:
     modules = [module for package in (pipeline, adapters) for module in _modules(package)]
     kinds = list(_tree(GalleriaError))
     statuses = {kind.__name__: kind.exit_status for kind in kinds}
+    own = {kind.__name__: kind.code for kind in kinds}
     return {(kind.exit_status, kind.code) for kind in kinds} | {
         (statuses[name], code)
         for module in modules
-        for name, code in _given(Path(str(module.__file__)))
+        for name, code in _given(Path(str(module.__file__)), own)
         if name in statuses
     }
 
 
-def _given(file: Path) -> Iterator[tuple[str, str]]:
-    """Class and code of every error that is made with a code of its own."""
+def _given(file: Path, own: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Class and code of every error that is made with another code than its class has; `own` are
+    the codes of classes, for those that take one of them."""
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             for keyword in node.keywords:
-                if keyword.arg == "code" and isinstance(keyword.value, ast.Constant):
-                    yield node.func.id, str(keyword.value.value)
+                match keyword:
+                    case ast.keyword(arg="code", value=ast.Constant(value=str(code))):
+                        yield node.func.id, code
+                    case ast.keyword(
+                        arg="code", value=ast.Attribute(value=ast.Name(id=other), attr="code")
+                    ) if other in own:
+                        yield node.func.id, own[other]
 
 
 def _modules(package: ModuleType) -> Iterator[ModuleType]:
@@ -182,16 +189,15 @@ def _toml(value: object) -> str:
 
 
 def operations() -> str:
-    short = {"deprovision+user": "d+user"}
-    names = [profile.name for profile in PROFILES if profile.operations]
+    profiles = [profile for profile in PROFILES if profile.operations]
+    names = [profile.name for profile in profiles]
     rows = []
     for item in OPERATIONS:
         if "windows" not in item.families:
-            marks = ["x" if item.name in profile.operations else "" for profile in PROFILES]
-            marks = marks[: len(names)]
+            marks = ["x" if item.name in chosen.operations else "" for chosen in profiles]
             guests = "" if item.families == ("linux",) else f" ({', '.join(item.families)})"
             rows.append((f"`{item.name}`", _escaped(item.heading) + guests, *marks))
-    return table(("operation", "does", *(short.get(name, name) for name in names)), rows)
+    return table(("operation", "does", *names), rows)
 
 
 def windows_operations() -> str:

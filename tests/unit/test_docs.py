@@ -1,5 +1,6 @@
 """The documentation agrees with the code: what is made from it, what it names, where it leads."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,11 +11,13 @@ import click
 import pytest
 from ruamel.yaml import YAML
 
+from adapters import cli
+from adapters.cli.commands import COMMANDS
 from adapters.cli.guide import TOPICS, Guide, guide_of
 from adapters.cli.guide.man import page, pages
 from adapters.config import PARSERS
 from adapters.config.values import MEANINGS
-from tests.docs.console import check, lines_of, matches, spans_of
+from tests.docs.console import all_options, check, lines_of, matches, options_of, spans_of
 from tests.docs.reference import BLOCKS, GUIDES, ROOT, renewed
 
 PAGES = sorted(
@@ -73,8 +76,19 @@ def test_commands_of_pages_exist(path: Path) -> None:
         words = re.split(r"[ ](?:\.\.\.|[|>]) ?", line.command)[0].split()[1:]
         try:
             check([word for word in words if word != "..."], whole=False)
+        except click.BadOptionUsage:  # an option that is there, named without its value
+            pass
         except click.UsageError as error:
             pytest.fail(f"{line.where}: `{line.command}`: {error.format_message()}")
+
+
+# options of other programs that pages name: bubblewrap's
+OTHERS = {"--die-with-parent"}
+
+
+@every_page
+def test_options_that_pages_name_exist(path: Path) -> None:
+    assert options_of(path) - all_options() - OTHERS == set()
 
 
 @pytest.mark.parametrize(
@@ -219,6 +233,26 @@ def test_a_man_page_says_what_the_guide_says(require: Callable[..., None], tmp_p
 def test_man_pages_do_not_guess() -> None:
     with pytest.raises(ValueError, match="man pages know no blockquote"):
         page("x", 7, "# X\n\nAbout.\n\n> quoted\n")
+
+
+def test_the_guides_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*args: str, status: int = 0) -> str:
+        assert cli.run(args) == status
+        return capsys.readouterr().out
+
+    listed = json.loads(run("guide", "--json"))["guides"]
+    assert [item["topic"] for item in listed] == list(TOPICS)
+    for item in listed:
+        assert len(item["summary"]) <= 120
+        assert item["topic"] in run("guide")
+    assert run("guide", "vagrant").startswith("# Vagrant\n")
+    assert json.loads(run("guide", "vagrant", "--json"))["guide"]["title"] == "Vagrant"
+    run("guide", "vagarnt", status=4)
+    written = [Path(line) for line in run("guide", "--man", str(tmp_path)).splitlines()]
+    assert {path.name for path in written} == {path.name for path in tmp_path.glob("man?/*")}
+    names = {path.name for path in written}
+    assert {f"galleria-{topic}.7" for topic in TOPICS if topic != "commands"} <= names
+    assert {f"galleria-{name}.1" for name in COMMANDS} | {"galleria.1"} <= names
 
 
 def test_guides_on_a_terminal() -> None:
