@@ -1,5 +1,9 @@
 """The composition root: a Config in, the wired application out; the one module that knows all
-adapters."""
+adapters.
+
+An adapter is imported where it is made, and made when it is first used: most commands use few, and
+to load all takes longer than most commands run.
+"""
 
 import os
 import pwd
@@ -8,90 +12,127 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import count
 from typing import TYPE_CHECKING
 
 from adapters.catalog import open_catalog
 from adapters.config import Config
-from adapters.filesystem.disks import HostDiskDirectories
-from adapters.filesystem.files import HostFiles
-from adapters.filesystem.work import WorkDirectory
-from adapters.guestfs.client import GuestfsHost
-from adapters.guestfs.luks import Key
-from adapters.images import Policy, QemuImages
-from adapters.pins import FilePins
-from adapters.process import command
 from adapters.process.owners import ProcessOwners
 from adapters.process.sandbox import Sandbox
-from adapters.process.usage import cpu_seconds
-from adapters.qemu.emulator import Firmware, QemuBoots
-from adapters.qmp.machine import QemuMachines
-from adapters.sources import HostSources
-from adapters.vms import firmware
-from adapters.zones import DirectoryZone, create_zone, open_zone, zone_name
 from pipeline.errors import GalleriaError
-from pipeline.gallery.access.grants import Grants
 from pipeline.gallery.access.guard import guarded
 from pipeline.gallery.access.subjects import Access
 from pipeline.gallery.access.views import SharedViews
 from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.service import GalleryService
-from pipeline.gallery.service.resources import ResourceService
-from pipeline.jobs.context import JobContext
 from pipeline.model import Architecture, ImageVersion, Region
 from pipeline.model.audit import Actor
 from pipeline.model.spelling import EDGE
-from pipeline.ports import Progress, Zone
-from pipeline.resources.opening import StoredSources
+from pipeline.ports import Pins, Progress, Zone
 from pipeline.storage.placement import storage_types
 
 if TYPE_CHECKING:
+    from adapters.guestfs.luks import Key
+    from adapters.qemu.emulator import Firmware
     from adapters.sources.download import Downloads
+    from adapters.zones import DirectoryZone
+    from pipeline.gallery.access.grants import Grants
+    from pipeline.gallery.service.resources import ResourceService
+    from pipeline.jobs.context import JobContext
 
 
-@dataclass(frozen=True, slots=True)
 class App:
-    """The wired application. `gallery` answers what is there, `grants` who may do what and `views`
-    what is shared; `context` is what the jobs take. All act for the configured
-    principal."""
+    """The wired application. All of it acts for the configured principal."""
 
-    config: Config
-    gallery: GalleryService
-    grants: Grants
-    views: SharedViews
-    context: JobContext
-    zones: Mapping[str, tuple[Zone, ...]]
+    def __init__(
+        self,
+        config: Config,
+        progress: Progress,
+        catalog: AuditedCatalog,
+        access: Access,
+        *,
+        keys: Sequence["Key"] = (),
+    ) -> None:
+        self.config = config
+        self._progress = progress
+        self._catalog = catalog
+        self._access = access
+        self._keys = keys
+        self._regions = _regions(config)
+        self._sandbox = Sandbox(enabled=config.sandbox)
+        self._service = GalleryService(catalog, ProcessOwners(), self._regions)
+        self.views = SharedViews(catalog, access)
 
+    @cached_property
+    def gallery(self) -> GalleryService:
+        """What is there, and changes of it."""
+        return guarded(self._service, self._access, self.views)
 
-@contextmanager
-def open_app(config: Config, progress: Progress, *, keys: Sequence[Key] = ()) -> Iterator[App]:
-    """Wire everything for the length of a `with`. A zone that can't be opened (its file system is
-    not mounted, say) is warned of and left out: what needs it says so."""
-    sandbox = Sandbox(enabled=config.sandbox)
-    account, principal = local_account(), config.principal or None
-    actor = Actor(principal or account, account, uuid.uuid4().hex)
-    catalog = AuditedCatalog(open_catalog(config.catalog), actor)
-    try:
-        access = Access(catalog, account, principal)
-        views = SharedViews(catalog, access)
-        gallery = GalleryService(catalog, ProcessOwners(), _regions(config))
-        zones = {region: _zones(config, region, sandbox, progress) for region in config.regions}
-        whole = guarded(gallery, access, views, whole=True)
-        resources = ResourceService(
-            catalog, ProcessOwners(), _regions(config), require=access.require, may=access.may
+    @cached_property
+    def resources(self) -> "ResourceService":
+        """Disks, snapshots and managed images."""
+        from pipeline.gallery.service.resources import ResourceService
+
+        access = self._access
+        return ResourceService(
+            self._catalog,
+            ProcessOwners(),
+            self._regions,
+            require=access.require,
+            may=access.may,
         )
+
+    @cached_property
+    def grants(self) -> "Grants":
+        """Who may do what."""
+        from pipeline.gallery.access.grants import Grants
+
+        return Grants(self._catalog, self._access)
+
+    @cached_property
+    def zones(self) -> Mapping[str, tuple[Zone, ...]]:
+        """The zones of each region. One that can't be opened (its file system is not mounted, say)
+        is warned of and left out: what needs it says so."""
+        config = self.config
+        return {
+            region: _zones(config, region, self._sandbox, self._progress)
+            for region in config.regions
+        }
+
+    @cached_property
+    def pins(self) -> Pins:
+        """The source files that versions depend on."""
+        from adapters.pins import FilePins
+
+        return FilePins()
+
+    @cached_property
+    def context(self) -> "JobContext":
+        """What the jobs take."""
+        from adapters.filesystem.disks import HostDiskDirectories
+        from adapters.filesystem.files import HostFiles
+        from adapters.filesystem.work import WorkDirectory
+        from adapters.guestfs.client import GuestfsHost
+        from adapters.images import Policy, QemuImages
+        from adapters.process.usage import cpu_seconds
+        from adapters.qemu.emulator import QemuBoots
+        from adapters.qmp.machine import QemuMachines
+        from adapters.sources import HostSources
+        from pipeline.jobs.context import JobContext
+        from pipeline.resources.opening import StoredSources
+
+        config, sandbox, progress = self.config, self._sandbox, self._progress
+        gallery = guarded(self._service, self._access, self.views, whole=True)
+        resources, zones, pins = self.resources, self.zones, self.pins
         machines = QemuMachines(config.captures, sandbox)
-        downloads = partial(_downloads, config, progress)
-        pins = FilePins()
-        files = HostSources(pins, downloads, config.libvirt)
-        guests = GuestfsHost(sandbox, config.cache, keys=tuple(keys))
-        context = JobContext(
-            gallery=whole,
+        files = HostSources(pins, partial(_downloads, config, progress), config.libvirt)
+        guests = GuestfsHost(sandbox, config.cache, keys=tuple(self._keys))
+        return JobContext(
+            gallery=gallery,
             resources=resources,
             machines=machines,
-            sources=StoredSources(files, whole, resources, machines, zones, pins, progress),
+            sources=StoredSources(files, gallery, resources, machines, zones, pins, progress),
             images=QemuImages(sandbox, Policy(virtual_size=config.max_virtual_size)),
             pins=pins,
             files=HostFiles(),
@@ -107,8 +148,16 @@ def open_app(config: Config, progress: Progress, *, keys: Sequence[Key] = ()) ->
             sleep=time.sleep,
             zrs_same_filesystem=config.zrs_same_filesystem,
         )
-        seen = guarded(gallery, access, views)
-        yield App(config, seen, Grants(catalog, access), views, context, zones)
+
+
+@contextmanager
+def open_app(config: Config, progress: Progress, *, keys: Sequence["Key"] = ()) -> Iterator[App]:
+    """Open the catalog, for the length of a `with`."""
+    account, principal = local_account(), config.principal or None
+    actor = Actor(principal or account, account, uuid.uuid4().hex)
+    catalog = AuditedCatalog(open_catalog(config.catalog), actor)
+    try:
+        yield App(config, progress, catalog, Access(catalog, account, principal), keys=keys)
     finally:
         catalog.close()
 
@@ -138,6 +187,8 @@ def _downloads(config: Config, progress: Progress) -> "Downloads":
 def create_zones(config: Config) -> None:
     """Make the directories of all regions zones; those that are stay as they are, and keep their
     names. Raises Conflict when one is a zone of another region, or holds something else."""
+    from adapters.zones import create_zone, zone_name
+
     sandbox = Sandbox(enabled=config.sandbox)
     for region, places in config.regions.items():
         plain = region.replace(EDGE, "-")
@@ -161,7 +212,9 @@ def _regions(config: Config) -> list[Region]:
 
 def _zones(
     config: Config, region: str, sandbox: Sandbox, progress: Progress
-) -> tuple[DirectoryZone, ...]:
+) -> "tuple[DirectoryZone, ...]":
+    from adapters.zones import open_zone
+
     zones = []
     for place in config.regions[region]:
         try:
@@ -179,13 +232,18 @@ def _zones(
     return tuple(zones)
 
 
-def _firmware(architecture: Architecture, nvram_length: int | None) -> Firmware:
+def _firmware(architecture: Architecture, nvram_length: int | None) -> "Firmware":
+    from adapters.qemu.emulator import Firmware
+    from adapters.vms import firmware
+
     found = firmware.find(architecture, secure_boot=False, nvram_length=nvram_length)
     return Firmware(found.code, found.template)
 
 
 def _replicate_later(config: Config, version: ImageVersion) -> None:
     """Start a process of its own that finishes the version's regions; its output goes to a log."""
+    from adapters.process import command
+
     config.logs.mkdir(parents=True, exist_ok=True)
     # -P: what lies in the user's present directory is no part of the program
     program = [sys.executable, "-P", "-m", "adapters.cli"]

@@ -10,12 +10,11 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.gallery.documents import camel
-from pipeline.model.names import DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, GalleryName
-
+# The model is imported where it is used: `galleria --help` needs none of it.
 if TYPE_CHECKING:
     from adapters.app import App
     from adapters.config import Config
+    from adapters.guestfs.luks import Key
     from pipeline.model import ImageVersion
     from pipeline.ports import Progress
 
@@ -28,14 +27,28 @@ class Settings:
 
     config: Path | None = None
     principal: str | None = None
-    subscription: str = DEFAULT_SUBSCRIPTION
-    resource_group: str = DEFAULT_RESOURCE_GROUP
+    given_subscription: str | None = None
+    given_group: str | None = None
     json: bool = False
     quiet: bool = False
     verbose: bool = False
     progress: str = "auto"
     keys: tuple[str, ...] = ()  # of encrypted volumes, as `parse_key` reads them
     label: str = ""  # what this command's lines of progress are about, where there are others'
+
+    @property
+    def subscription(self) -> str:
+        """The subscription of short names: as given, or the default one."""
+        from pipeline.model.names import DEFAULT_SUBSCRIPTION
+
+        return DEFAULT_SUBSCRIPTION if self.given_subscription is None else self.given_subscription
+
+    @property
+    def resource_group(self) -> str:
+        """The resource group of short names: as given, or the default one."""
+        from pipeline.model.names import DEFAULT_RESOURCE_GROUP
+
+        return DEFAULT_RESOURCE_GROUP if self.given_group is None else self.given_group
 
     def load(self) -> "Config":
         """The configuration."""
@@ -60,11 +73,17 @@ class Settings:
     def app(self) -> Iterator["App"]:
         """The wired application, for the length of a `with`."""
         from adapters.app import open_app
+
+        config, progress = self.load(), self.open_progress()
+        with open_app(config, progress, keys=self._parsed_keys()) as app:
+            yield app
+
+    def _parsed_keys(self) -> "list[Key]":
+        if not self.keys:
+            return []
         from adapters.guestfs.luks import parse_key
 
-        keys = [parse_key(text) for text in self.keys]
-        with open_app(self.load(), self.open_progress(), keys=keys) as app:
-            yield app
+        return [parse_key(text) for text in self.keys]
 
     def emit(self, document: Mapping[str, Any], text: str) -> None:
         """Print a command's result: the document with --json, else the text."""
@@ -108,6 +127,8 @@ def own_version(app: "App", reference: str, region: str | None = None) -> "Image
 
 def short_id(id: str) -> str:
     """The short name of what is in the default subscription and resource group."""
+    from pipeline.model.names import GalleryName
+
     default = GalleryName("x").arm_id.removesuffix("galleries/x")
     if not id.lower().startswith(default.lower()):
         return id
@@ -117,6 +138,8 @@ def short_id(id: str) -> str:
 def plain(value: object) -> object:
     """What JSON has no type for, as something that it has; names are spelled as in Azure's JSON."""
     if is_dataclass(value) and not isinstance(value, type):
+        from pipeline.gallery.documents import camel
+
         return {camel(item.name): getattr(value, item.name) for item in fields(value)}
     if isinstance(value, Enum):
         return value.value
@@ -133,6 +156,8 @@ def plain(value: object) -> object:
 
 def cased(value: Any) -> Any:
     """A stored report's JSON with its names spelled as in Azure's."""
+    from pipeline.gallery.documents import camel
+
     if isinstance(value, Mapping):
         return {camel(key): cased(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

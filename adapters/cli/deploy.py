@@ -15,8 +15,8 @@ from pipeline.errors import InvalidParameter
 from pipeline.gallery.access.shared_ids import shared_name
 from pipeline.gallery.documents import encode
 from pipeline.model import Deployment, ImageDefinition, OsProfile, OsState
+from pipeline.model.disks import disk_name
 from pipeline.model.names import names_definition, parse_definition
-from pipeline.sources.ingest import disk_name
 
 profile_options = arguments.options(
     click.option("--hostname", metavar="NAME", help="Computer name. Default: the VM's."),

@@ -70,7 +70,7 @@ def create(
 def list_command(settings: Settings) -> None:
     """List disks."""
     with settings.app() as app:
-        found = app.context.resources.of_kind(DISK)
+        found = app.resources.of_kind(DISK)
     settings.emit(
         {"disks": [resource.document(item) for item in found]},
         resource.listing(found, "disk"),
@@ -87,7 +87,7 @@ def show(settings: Settings, *, name: str, lineage: bool) -> None:
     from pipeline.resources.disks import state_of
 
     with settings.app() as app:
-        found = as_disk(app.context.resources.get(parse_resource(name, DISK)))
+        found = as_disk(app.resources.get(parse_resource(name, DISK)))
         state = state_of(found, app.context).value
         shown, text = resource.shown(found, app, lineage=lineage, state=state)
     settings.emit({**shown, "diskState": state}, text)

@@ -10,7 +10,8 @@ from adapters.cli import arguments
 from adapters.cli.context import Settings, own_version
 from adapters.cli.lazy import Command
 from adapters.cli.operation import plan_of, plan_options
-from adapters.cli.proof import check_guest, guest_name, try_guest, without_inventory
+from adapters.cli.proof import check_guest, try_guest
+from adapters.cli.report import guest_name, without_inventory
 from adapters.cli.sources import over, parse_disk
 from adapters.text import bytes_text, fields, printable
 from pipeline.data.chunks import CHUNK_SIZE, chunk_length
@@ -26,8 +27,8 @@ from pipeline.jobs.files import (
     hash_file,
 )
 from pipeline.model import Architecture
+from pipeline.model.disks import disk_name
 from pipeline.ports import GuestFacts, ImageFacts, ImageFormat
-from pipeline.sources.ingest import disk_name
 
 # the disk where every Windows has a driver for it; no network, so that no update comes between
 MACHINE = (*("-cpu", "max", "-smp", "2", "-m", "4096", "-nic", "none", "-rtc", "base=localtime"),)

@@ -219,7 +219,7 @@ def cost_command(settings: Settings, *, name: str) -> None:
             for deleted in (False, True)
             for version in app.gallery.list_versions(definition.name, deleted=deleted)
         ]
-        found = cost(versions, app.context.zones)
+        found = cost(versions, app.zones)
     header = (
         *("REGION", "VERSIONS", "REPLICAS", "AS COPIES", "STORED", "SAVED"),
         *("CONTENT SENT", "BYTES SENT"),

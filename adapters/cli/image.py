@@ -95,7 +95,7 @@ def _storage(values: Mapping[str, Any]) -> "Storage":
 def list_command(settings: Settings) -> None:
     """List managed images."""
     with settings.app() as app:
-        found = app.context.resources.of_kind(IMAGE)
+        found = app.resources.of_kind(IMAGE)
     settings.emit(
         {"images": [resource.document(item) for item in found]},
         resource.listing(found, "managed image"),
@@ -109,7 +109,7 @@ def list_command(settings: Settings) -> None:
 def show(settings: Settings, *, name: str, lineage: bool) -> None:
     """Show one managed image."""
     with settings.app() as app:
-        found = app.context.resources.get(parse_resource(name, IMAGE))
+        found = app.resources.get(parse_resource(name, IMAGE))
         shown = resource.shown(found, app, lineage=lineage)
     settings.emit(*shown)
 

@@ -11,7 +11,6 @@ import click
 from adapters.cli.completion import type_of
 from adapters.cli.context import Settings
 from adapters.text import printable
-from pipeline.model.names import DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, qualified
 
 PROGRESS_MODES = ("auto", "bar", "plain", "json", "none")
 
@@ -32,15 +31,15 @@ def global_options(*, hidden: bool) -> list[click.Parameter]:
 
     path = click.Path(path_type=Path)
     acting = "Act as this principal. Default: the local operator."
+    subscription = "That short names are in. Default: the default one."
+    group = "That short names are in. Default: galleria."
     modes = click.Choice(PROGRESS_MODES)
     flag = {"is_flag": True, "default": None}
     return [
         option("--config", "Read this configuration instead.", type=path, metavar="FILE"),
         option("--as principal", acting, metavar="PRINCIPAL"),
-        option(
-            "--subscription", "That short names are in. Default: the default one.", metavar="ID"
-        ),
-        option("--resource-group", "That short names are in. Default: galleria.", metavar="GROUP"),
+        option("--subscription given_subscription", subscription, metavar="ID"),
+        option("--resource-group given_group", group, metavar="GROUP"),
         option("--json", "Print the result as one JSON object.", **flag),
         option("--quiet", "No progress; only warnings and errors.", **flag),
         option("--progress", "How to show progress (on stderr).", type=modes),
@@ -75,6 +74,10 @@ class Command(click.Command):
     def _qualify(self, ctx: click.Context) -> None:
         """Give short names the scope of the global options: they become ARM ids."""
         settings = ctx.ensure_object(Settings)
+        if settings.given_subscription is None and settings.given_group is None:
+            return
+        from pipeline.model.names import DEFAULT_RESOURCE_GROUP, DEFAULT_SUBSCRIPTION, qualified
+
         scope = settings.subscription, settings.resource_group
         if scope == (DEFAULT_SUBSCRIPTION, DEFAULT_RESOURCE_GROUP):
             return

@@ -1,6 +1,5 @@
 """`galleria verify`, `diff`, `sbom`, `boot-check` and `validate`: what a version is shown to be."""
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,10 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings, cased, configured_region, own_version
 from adapters.cli.lazy import Command
+from adapters.cli.report import guest_text, report_text, without_inventory
 from adapters.cli.sources import parse_disk
 from adapters.text import bytes_text, fields, printable, seconds_text, table
 from pipeline.errors import GalleriaError, NotFound, VerificationFailed
-from pipeline.gallery.documents import camel
 from pipeline.guest.boot import SECONDS
 from pipeline.guest.findings import Finding, failed
 from pipeline.guest.profiles import Plan
@@ -30,14 +29,13 @@ from pipeline.jobs.dry_run import (
 )
 from pipeline.jobs.verify import Verdict, verify_report, verify_sources, verify_version
 from pipeline.model import ImageVersion
-from pipeline.sources.ingest import Disk, disk_name
+from pipeline.model.disks import disk_name
+from pipeline.sources.ingest import Disk
 
 if TYPE_CHECKING:
     from adapters.app import App
 
 
-NOT_FOR_IT = "not applicable"  # the result of an operation that is for other guests
-SHOWN_PATHS = 3  # of an operation, on one line
 NOT_GENERALIZED = 1
 
 
@@ -62,7 +60,7 @@ def check_guest(context: click.Context, target: str) -> None:
     verdict = found.evidence.verdict
     document = {"target": target, "generalized": verdict == "generalized", **_look(found)}
     about: list[tuple[str, object]] = [
-        ("guest", _guest_text(found.document()["guest"])),
+        ("guest", guest_text(found.document()["guest"])),
         ("verdict", verdict),
         *(("  because", reason) for reason in found.evidence.reasons),
     ]
@@ -112,90 +110,9 @@ def sbom(settings: Settings, *, reference: str) -> None:
     settings.emit_document(document)
 
 
-def report_text(report: Mapping[str, Any] | None) -> str:
-    """A report, readable: each operation that is for such a guest, with its result and paths, then
-    what the guest is."""
-    if report is None:
-        return "there is no report"
-    rows = [
-        (item["name"], item["result"], len(item["changes"]) or "", _paths(item["changes"]))
-        for item in report.get("operations", ())
-        if item["result"] != NOT_FOR_IT
-    ]
-    parts = [table(("OPERATION", "RESULT", "PATHS", ""), rows)] if rows else []
-    parts.append(fields(_report_fields(report)))
-    return "\n\n".join(part for part in parts if part)
-
-
-def without_inventory(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """For documents that show a version: the inventory has commands of its own."""
-    if report is None:
-        return None
-    return {camel(key): cased(value) for key, value in report.items() if key != "inventory"}
-
-
-def _report_fields(report: Mapping[str, Any]) -> list[tuple[str, object]]:
-    check, inventory = report.get("check", {}), report.get("inventory") or {}
-    other = sum(item["result"] == NOT_FOR_IT for item in report.get("operations", ()))
-    found: list[tuple[str, object]] = [
-        ("profile", report.get("profile", "")),
-        (NOT_FOR_IT, f"{other} operations" if other else ""),
-        ("guest", _guest_text(report.get("guest", {}))),
-        ("looks", check.get("verdict", "") + (", taken by --force" * bool(check.get("forced")))),
-        *(("  because", reason) for reason in check.get("reasons", ())),
-        *(("free space", note) for note in report.get("free_space", ())),
-    ]
-    if "copied_from" in report:
-        found.append(("as it was for", report["copied_from"]))
-    if "validation" in report:
-        found += _validation_fields(report["validation"])
-    if "boot" in report:
-        boot = report["boot"]
-        found.append(("boots", f"{boot['by']} after {seconds_text(boot['seconds'])}"))
-    if inventory:
-        counts = (
-            f"{len(inventory['sbom']['components'])} packages, "
-            f"{len(inventory['files'])} configuration files, {len(inventory['users'])} accounts"
-        )
-        found.append(("inventory", counts))
-    return found
-
-
-def _validation_fields(validation: Mapping[str, Any]) -> list[tuple[str, object]]:
-    """How many checks hold, and each that does not."""
-    checks = validation["findings"]
-    counts = Counter(item["result"] for item in checks)
-    said = ", ".join(f"{count} {result}" for result, count in counts.most_common())
-    return [
-        (f"for {validation['for']}", said),
-        *(
-            (f"  {item['result']}", f"{item['check']}: {item['found']}")
-            for item in checks
-            if item["result"] in ("warn", "unknown")
-        ),
-    ]
-
-
-def _paths(changes: list[Mapping[str, str]]) -> str:
-    shown = ", ".join(f"{item['action']} {item['path']}" for item in changes[:SHOWN_PATHS])
-    more = len(changes) - SHOWN_PATHS
-    return f"{shown} and {more} more" if more > 0 else shown
-
-
 def _look(found: Look) -> dict[str, Any]:
     document = without_inventory(found.document())
     return {} if document is None else document
-
-
-def _guest_text(guest: Mapping[str, str]) -> str:
-    names = (guest.get("os_type", ""), guest.get("distribution", ""), guest.get("version", ""))
-    return guest_name(*names) or "unknown"
-
-
-def guest_name(*words: str) -> str:
-    """OS type, distribution and version, as far as they are known. (Windows is its own
-    distribution.)"""
-    return " ".join(word for word in dict.fromkeys(words) if word not in ("", "unknown"))
 
 
 def diff_text(before: ImageVersion, after: ImageVersion, found: Difference) -> str:
@@ -325,7 +242,7 @@ def verify(context: click.Context, *, reference: str, region: str | None, scrub:
         found = verify_version(version, zones, app.context, scrub=scrub)
         verdicts = list(found)
         reports = list(verify_report(version, report, zones))
-        verdicts += verify_sources(version, app.context.pins)
+        verdicts += verify_sources(version, app.pins)
     missing = [name for name in places if not any(v.region == name for v in verdicts)]
     verdicts += reports
     bad = [verdict for verdict in verdicts if not verdict.sound]

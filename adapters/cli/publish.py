@@ -13,7 +13,7 @@ from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
 from adapters.cli.operation import plan_of, plan_options
-from adapters.cli.proof import report_text, without_inventory
+from adapters.cli.report import report_text, without_inventory
 from adapters.cli.sources import source_options, sources_of
 from adapters.cli.version import region_table, stats_text
 from adapters.text import bytes_text, fields, printable, seconds_text, table

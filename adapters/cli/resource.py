@@ -7,19 +7,19 @@ import click
 
 from adapters.cli import arguments
 from adapters.cli.context import configured_region
-from adapters.cli.proof import without_inventory
+from adapters.cli.report import without_inventory
 from adapters.cli.sources import parse_disk
 from adapters.text import bytes_text, fields, printable, table
 from pipeline.errors import NotFound
 from pipeline.gallery import rules
 from pipeline.gallery.documents import encode
 from pipeline.model import Architecture, HyperVGeneration, OsType
+from pipeline.model.disks import disk_name
 from pipeline.model.resource_names import ResourceKind, ResourceName, resource_of
 from pipeline.model.resources import Disk, DiskControllerTypes, ManagedImage, Resource, Snapshot
 from pipeline.model.sources import AnySource, DiskKinds, SnapshotSource, StoredDiskSource, VmSource
 from pipeline.resources.lineage import Family, Lineage, Step, Thing
 from pipeline.resources.lineage import document as lineage_document
-from pipeline.sources.ingest import disk_name
 
 if TYPE_CHECKING:
     from adapters.app import App
@@ -37,7 +37,7 @@ DIGEST = 16  # how many digits of a digest tell it apart, for people
 
 def lineage_of(thing: Thing, app: "App") -> tuple[list[dict[str, Any]], str]:
     """As JSON data, and for people."""
-    found = Family(app.gallery, app.context.resources).of(thing)
+    found = Family(app.gallery, app.resources).of(thing)
     return lineage_document(found), "\n".join(_lines(thing, found))
 
 
@@ -123,7 +123,7 @@ def one_source(text: str, app: "App") -> AnySource:
     if "/" not in text:
         for kind in (ResourceKind.DISK, ResourceKind.SNAPSHOT):
             name = ResourceName(kind, text)
-            if any(item.name == name for item in app.context.resources.of_kind(kind)):
+            if any(item.name == name for item in app.resources.of_kind(kind)):
                 return stored_source(name)
     raise NotFound(
         f"{text!r} is neither a file nor a disk or snapshot",

@@ -69,7 +69,7 @@ def create(
 def list_command(settings: Settings) -> None:
     """List snapshots."""
     with settings.app() as app:
-        found = app.context.resources.of_kind(SNAPSHOT)
+        found = app.resources.of_kind(SNAPSHOT)
     settings.emit(
         {"snapshots": [resource.document(item) for item in found]},
         resource.listing(found, "snapshot"),
@@ -83,7 +83,7 @@ def list_command(settings: Settings) -> None:
 def show(settings: Settings, *, name: str, lineage: bool) -> None:
     """Show one snapshot."""
     with settings.app() as app:
-        found = app.context.resources.get(parse_resource(name, SNAPSHOT))
+        found = app.resources.get(parse_resource(name, SNAPSHOT))
         shown = resource.shown(found, app, lineage=lineage)
     settings.emit(*shown)
 

@@ -14,9 +14,8 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings, own_version, short_id
 from adapters.cli.lazy import Command, Group
-from adapters.cli.proof import report_text, without_inventory
 from adapters.cli.properties import settled
-from adapters.cli.resource import WORDS, lineage_of
+from adapters.cli.report import report_text, without_inventory
 from adapters.cli.share import list_view, show_view
 from adapters.text import bytes_text, fields, printable, seconds_text, table
 from pipeline.errors import PartiallyReplicated
@@ -25,10 +24,6 @@ from pipeline.gallery.documents import encode
 from pipeline.gallery.rules import VersionChange
 from pipeline.gallery.rules.retention import Retention
 from pipeline.gallery.validations import ValidationsProfile, ValidationStatus, validations
-from pipeline.jobs.delete import apply_retention, delete_version, purge_expired
-from pipeline.jobs.replicate import replicate_version
-from pipeline.jobs.shallow import is_shallow, source_changes
-from pipeline.jobs.update import update_version
 from pipeline.model import (
     Channel,
     Deployment,
@@ -36,10 +31,12 @@ from pipeline.model import (
     ImageVersion,
     ProvisioningState,
     RegionStatus,
+    ReplicationMode,
     ReplicationState,
     StorageAccountType,
     TargetRegion,
 )
+from pipeline.model.disks import disk_name
 from pipeline.model.names import (
     DefinitionName,
     is_definition,
@@ -50,8 +47,6 @@ from pipeline.model.names import (
     parse_version,
 )
 from pipeline.model.spelling import EDGE
-from pipeline.resources.lineage import of_version
-from pipeline.sources.ingest import disk_name
 
 if TYPE_CHECKING:
     from adapters.app import App
@@ -314,13 +309,14 @@ def show(
         if is_shared_reference(reference):
             show_view(settings, app.views, version, reference)
             return
+        shallow = version.replication_mode is ReplicationMode.SHALLOW
         report = app.gallery.report(version.name)
         definition = app.gallery.get_definition(version.name.definition)
         interrupted = app.gallery.is_interrupted(version)
         channels = app.gallery.list_channels(version.name.definition)
         cautions = app.gallery.cautions(version)
-        lineage = lineage_of(of_version(version), app) if with_lineage else ([], "")
-        changed = source_changes(version, app.context.pins)
+        lineage = _lineage(app, version) if with_lineage else ([], "")
+        changed = _source_changes(app, version) if shallow else {}
         allocated = {status.region: _allocated(app, version, status) for status in version.regions}
         deployments = [
             item for item in app.gallery.list_deployments() if item.version_uid == version.uid
@@ -359,7 +355,7 @@ def show(
             *(("note", caution) for caution in cautions),
             ("tags", " ".join(f"{key}={value}" for key, value in version.tags.items())),
             ("storage", _storage(version)),
-            ("mode", version.replication_mode.value if is_shallow(version) else ""),
+            ("mode", version.replication_mode.value if shallow else ""),
             *(("source", text) for text in _sources(version, changed)),
             ("used by", _users(deployments)),
         ]
@@ -371,6 +367,19 @@ def show(
         document["lineage"], tree = lineage
         parts.append(tree)
     settings.emit(document, "\n\n".join(part for part in parts if part))
+
+
+def _lineage(app: "App", version: ImageVersion) -> tuple[list[dict[str, Any]], str]:
+    from adapters.cli.resource import lineage_of
+    from pipeline.resources.lineage import of_version
+
+    return lineage_of(of_version(version), app)
+
+
+def _source_changes(app: "App", version: ImageVersion) -> Mapping[str, list[str]]:
+    from pipeline.jobs.shallow import source_changes
+
+    return source_changes(version, app.pins)
 
 
 def _sources(version: ImageVersion, changed: Mapping[str, list[str]]) -> Iterable[str]:
@@ -422,6 +431,8 @@ def _source(source: DiskProvenance) -> str:
     """The file that was read; or the version, snapshot, disk or image whose content it is."""
     origin = source.origin
     if origin is not None and origin.kind in STORED:
+        from adapters.cli.resource import WORDS
+
         return printable(f"{WORDS.get(origin.kind, origin.kind)} {short_id(origin.id)}")
     # what was downloaded was read under another name
     named = origin.id if origin is not None and origin.kind == "vhd" else source.path
@@ -563,6 +574,8 @@ version.add_command(show, "show")
 @click.pass_obj
 def update(settings: Settings, /, *, name: str, **values: Any) -> None:
     """Change regions, replicas, exclusion from latest, end of life, safety and tags."""
+    from pipeline.jobs.update import update_version
+
     regions = settings.load().regions
     targets = arguments.target_regions(values["targets"], regions)
     added = arguments.target_regions(values["added"], regions, "--add-region")
@@ -602,6 +615,8 @@ def update(settings: Settings, /, *, name: str, **values: Any) -> None:
 @click.pass_obj
 def delete(settings: Settings, *, name: str, permanent: bool, force: bool) -> None:
     """Delete a version with its replicas. Disks that were deployed from it keep working."""
+    from pipeline.jobs.delete import delete_version
+
     wanted = parse_version(name)
     with settings.app() as app:
         kept = delete_version(wanted, app.context, permanent=permanent, force=force)
@@ -629,6 +644,8 @@ def undelete(settings: Settings, *, name: str) -> None:
 @click.pass_obj
 def purge(settings: Settings, *, name: str) -> None:
     """Remove a deleted version for good, or all of a definition whose time is over."""
+    from pipeline.jobs.delete import delete_version, purge_expired
+
     with settings.app() as app:
         if len(name.strip("/").split("/")) in (2, 10):
             gone = purge_expired(parse_definition(name), app.context)
@@ -683,6 +700,8 @@ def apply(
     The last usable version always stays, and so do those that deployed disks or channels use, and
     those that may not be deleted before their end of life.
     """
+    from pipeline.jobs.delete import apply_retention
+
     rule = Retention(keep_last, _age(older_than))
     with settings.app() as app:
         verdicts, expired = apply_retention(
@@ -731,6 +750,8 @@ def _age(text: str | None) -> timedelta | None:
 @click.pass_obj
 def replicate(settings: Settings, *, reference: str, regions: tuple[str, ...], retry: bool) -> None:
     """Bring a version to more regions, or make failed regions again."""
+    from pipeline.jobs.replicate import replicate_version
+
     targets = arguments.target_regions(regions, settings.load().regions)
     with settings.app() as app:
         version = own_version(app, reference)

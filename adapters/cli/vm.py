@@ -8,8 +8,8 @@ import click
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Group
 from adapters.text import fields, printable, table
+from pipeline.model.disks import disk_name
 from pipeline.model.sources import VmSource
-from pipeline.sources.ingest import disk_name
 
 if TYPE_CHECKING:
     from adapters.sources.libvirt import Machine

@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 from adapters.process.sandbox import Sandbox
-from adapters.qemu import img, nbd
+from adapters.qemu import img
 from adapters.zones import layout
 from pipeline.data.chunks import CHUNK_SIZE
 from pipeline.errors import GalleriaError
@@ -50,6 +50,8 @@ class _Dropped(GalleriaError):
 
 def open_delta(sandbox: Sandbox, path: Path, virtual_size: int, parent: StoredBase) -> Opened:
     """A qcow2 over the parent's base. Its clusters are chunks: no write is half of one."""
+    from adapters.qemu import nbd  # libnbd is loaded for what is written, not for each look
+
     below = parent.chain[0]
     img.create_qcow2(
         sandbox,

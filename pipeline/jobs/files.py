@@ -20,10 +20,11 @@ from pipeline.jobs.context import JobContext
 from pipeline.jobs.prepare import clean
 from pipeline.jobs.replicate import find_donor
 from pipeline.model import ImageVersion
+from pipeline.model.disks import disk_name
 from pipeline.model.sources import DiskSource
 from pipeline.ports import Chain, GuestFacts, ImageFacts, ImageFormat
 from pipeline.ports.extents import Range
-from pipeline.sources.ingest import Disk, disk_name, recognise
+from pipeline.sources.ingest import Disk, recognise
 from pipeline.sources.pin import snapshot
 from pipeline.storage.convert import hash_disk
 

@@ -21,11 +21,11 @@ from pipeline.jobs.prepare import (
 )
 from pipeline.jobs.replicate import placed
 from pipeline.model import ImageVersion, ProvisioningState
+from pipeline.model.disks import disk_name
 from pipeline.model.names import DefinitionName, VersionName, VersionNumber, parse_number
 from pipeline.model.sources import QemuSource
 from pipeline.ports import ImageFormat
 from pipeline.ports.sources import Supply
-from pipeline.sources.ingest import disk_name
 from pipeline.sources.supply import supplied
 from pipeline.storage.placement import Parents, has_parent
 

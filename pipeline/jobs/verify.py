@@ -14,6 +14,7 @@ from pipeline.data.reading import THREADS
 from pipeline.errors import GalleriaError
 from pipeline.jobs.context import JobContext
 from pipeline.model import ImageDisk, ImageVersion
+from pipeline.model.disks import disk_name
 from pipeline.ports import (
     Chain,
     ImageFormat,
@@ -25,7 +26,6 @@ from pipeline.ports import (
     Zone,
 )
 from pipeline.ports.extents import Range
-from pipeline.sources.ingest import disk_name
 
 
 @dataclass(frozen=True, slots=True)

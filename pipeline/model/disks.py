@@ -51,3 +51,8 @@ class ImageDisk:
     virtual_size: int
     source: DiskProvenance
     host_caching: HostCaching | None = None  # what VMs made from it use; None: as the host likes
+
+
+def disk_name(lun: int | None) -> str:
+    """What a disk is called on screen and in file names."""
+    return "os" if lun is None else f"data-{lun}"

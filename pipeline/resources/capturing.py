@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from pipeline.jobs.context import JobContext
 from pipeline.model import Origin
+from pipeline.model.disks import disk_name
 from pipeline.model.resource_names import ResourceName
 from pipeline.model.resources import CreateOption, CreationData, Snapshot
 from pipeline.model.sources import AnySource, DiskKinds, QemuSource
@@ -12,7 +13,6 @@ from pipeline.ports.sources import Supply
 from pipeline.resources.opening import chain_files, find_base, tell
 from pipeline.resources.snapshots import Properties, blank, create_snapshot, digests, family_id
 from pipeline.resources.storing import Intake, home, store_resource, taken_back
-from pipeline.sources.ingest import disk_name
 from pipeline.storage.placement import Parents
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.data.extents import SECTOR
 from pipeline.errors import NotFound, Refused, UnsafeImage
+from pipeline.model.disks import disk_name
 from pipeline.model.sources import DiskSource
 from pipeline.ports import Chain, ImageFacts, Images, Layer
 from pipeline.ports.extents import Range
@@ -27,11 +28,6 @@ class Disk:
     @property
     def name(self) -> str:
         return disk_name(self.lun)
-
-
-def disk_name(lun: int | None) -> str:
-    """What a disk is called on screen and in file names."""
-    return "os" if lun is None else f"data-{lun}"
 
 
 def ingest(sources: Sequence[DiskSource], images: Images) -> tuple[Disk, ...]:

@@ -15,8 +15,9 @@ import pytest
 
 from adapters.app import App
 from adapters.catalog import open_catalog
-from adapters.cli.proof import diff_text, report_text
+from adapters.cli.proof import diff_text
 from adapters.cli.publish import plan_document, plan_text
+from adapters.cli.report import report_text
 from pipeline.errors import EnvironmentMissing, InvalidParameter, NoSpace, Refused, StageFailed
 from pipeline.guest.profiles import select
 from pipeline.jobs.context import JobContext

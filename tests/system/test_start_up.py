@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,14 @@ IDLE = (
     "jinja2",
     "cyclonedx",
     "psycopg",
+)
+# Of images, guests, machines and jobs: nothing that is needed to say what the catalog holds.
+UNSHOWN = (
+    *IDLE,
+    *("guestfs", "nbd", "libvirt", "xml", "http", "tarfile", "pipeline.jobs", "pipeline.sources"),
+    *("pipeline.guest", "pipeline.azure", "pipeline.storage.commit", "pipeline.publish"),
+    *("adapters.guestfs", "adapters.images", "adapters.formats", "adapters.qmp", "adapters.vms"),
+    *("adapters.sources", "adapters.pins", "adapters.qemu.nbd", "adapters.qemu.emulator"),
 )
 # stops where the first stage begins to read, and says what it took until then
 UNTIL_FIRST_READ = """
@@ -65,10 +73,37 @@ def test_publish_reaches_its_first_read_soon(tmp_path: Path, require: Callable[.
     assert min(one["cpu"] for one in found) < SECONDS, (found, os.getloadavg())
 
 
+def loaded(home: Home, names: Iterable[str], *args: str) -> list[str]:
+    """Which of these modules a command loads."""
+    run = "import sys, adapters.cli; status = adapters.cli.run(sys.argv[2:]);"
+    run += "print(status, *(name for name in sys.argv[1].split(',') if name in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", run, ",".join(names), *args],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**home.env, "PYTHONPATH": str(Path(__file__).parents[2])},
+        cwd=home.path,
+    )
+    status, *found = done.stdout.splitlines()[-1].split()
+    assert status == "0"
+    return found
+
+
 def test_help_loads_no_database(tmp_path: Path) -> None:
-    run = "import sys, adapters.cli; adapters.cli.run(['publish', '--help']);"
-    names = "('sqlalchemy', 'pydantic', 'ruamel', 'nbd', 'oslo_utils', 'http')"
-    run += f"sys.stderr.write(repr([name for name in {names} if name in sys.modules]))"
-    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=True)
-    assert done.stderr == "[]"
-    assert "--os-disk" in done.stdout
+    home = Home(tmp_path)
+    heavy = (*IDLE, "sqlalchemy", "nbd", "http", "asyncio")
+    assert loaded(home, heavy, "publish", "--help") == []
+    assert "--os-disk" in home.run("publish", "--help").stdout
+    assert loaded(home, (*heavy, "pipeline.model", "pipeline.ports"), "--help") == []
+
+
+@pytest.mark.parametrize("command", [("show", "corp/web/1.0.0"), ("list",)])
+def test_what_only_asks_the_catalog_loads_little(
+    tmp_path: Path, require: Callable[..., None], command: tuple[str, ...]
+) -> None:
+    require("bwrap")
+    home = furnished(Home(tmp_path))
+    home.run("publish", "corp/web/1.0.0", "--os-disk", "small.raw")
+    assert loaded(home, ("adapters.catalog.sql",), *command) == ["adapters.catalog.sql"]
+    assert loaded(home, UNSHOWN, *command) == []

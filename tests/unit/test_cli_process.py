@@ -15,7 +15,7 @@ from typing import cast
 import pytest
 
 from adapters import app
-from adapters.cli.proof import report_text
+from adapters.cli.report import report_text
 from adapters.config import Config
 from adapters.process import command
 from pipeline.model import ImageVersion
@@ -92,16 +92,17 @@ def test_init_refuses_to_overwrite(home: Home) -> None:
 
 def test_init_makes_what_was_added_to_the_configuration(home: Home) -> None:
     home.run("init", "--region", "eu=eu")
+    home.run("gallery", "create", "corp")
     config = home.path / "config/galleria/config.toml"
     written = config.read_text().replace('/eu"]', f'/eu", "{home.path}/eu2"]')
     config.write_text(f'{written}asia = ["{home.path}/asia"]\n')
-    said = home.run("list").stderr
+    said = home.run("cost", "corp").stderr
     assert f"region asia: {home.path}/asia is not a zone" in said
     assert "make it a zone with galleria init" in said
     before = config.read_bytes()
     assert list(home.json("init")["config"]["regions"]) == ["eu", "asia"]
     assert config.read_bytes() == before
-    assert home.run("list").stderr == ""
+    assert home.run("cost", "corp").stderr == ""
     names = [json.loads((home.path / zone / "galleria-zone.json").read_text())["name"]
              for zone in ("eu", "eu2", "asia")]  # fmt: skip
     assert names == ["eu", "eu-2", "asia"]
