@@ -41,7 +41,7 @@ UNSHOWN = (
 # stops where the first stage begins to read, and says what it took until then
 UNTIL_FIRST_READ = """
 import json, os, resource, sys
-import adapters.cli, pipeline.publish
+import adapters.cli, pipeline.jobs.prepare
 
 def ingest(*_):
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -49,7 +49,7 @@ def ingest(*_):
     print(json.dumps({"cpu": used.ru_utime + used.ru_stime, "loaded": loaded}), flush=True)
     os._exit(0)
 
-pipeline.publish.ingest = ingest
+pipeline.jobs.prepare.ingest = ingest
 sys.exit(adapters.cli.run(sys.argv[2:]))
 """
 
