@@ -14,16 +14,18 @@ class GalleriaError(Exception):
     """Something galleria can explain.
 
     `message` says what happened and where, `hint` what the user can do about it. The code is what
-    scripts match on (`--json` prints it); it never changes once released.
+    scripts match on (`--json` prints it); it never changes once released. Where message and code
+    are Azure's, `plain` says the same to a person.
     """
 
     code: ClassVar[str] = "Failed"
     exit_status: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
 
-    def __init__(self, message: str, *, hint: str = "", code: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", code: str = "", plain: str = "") -> None:
         super().__init__(message)
         self.message = message
+        self.plain = plain or message
         self.hint = hint
         self.reason = code or self.code
 
@@ -76,11 +78,15 @@ class CommandFailed(GalleriaError):
 
 
 class NotFound(GalleriaError):
-    """The named thing does not exist, or the caller may not see it."""
+    """The named thing does not exist, or the caller may not see it.
+
+    `named` is the name of a gallery, a definition or a version that was asked for.
+    """
 
     code = "NotFound"
     exit_status = 4
     http_status = 404
+    named: object = None
 
 
 class Conflict(GalleriaError):

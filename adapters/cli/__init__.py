@@ -141,11 +141,19 @@ def _report(error: Exception, settings: Settings) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         _say(error.message)
     known = explain(error)
-    _say(f"galleria: error: {_lines(known.message)}")
+    azure = known.plain != known.message
+    _say(f"galleria: error: {_lines(known.plain)}" + f" ({known.reason})" * azure)
+    if azure and settings.verbose:
+        _say(f"azure: {_lines(known.message)}")
     if known.hint:
         _say(f"hint: {_lines(known.hint)}")
     if settings.json:
-        details = {"code": known.reason, "message": known.message, "hint": known.hint}
+        details = {
+            "code": known.reason,
+            "message": known.message,
+            "plain": known.plain,
+            "hint": known.hint,
+        }
         try:
             settings.emit_json({"error": details})
             sys.stdout.flush()

@@ -19,7 +19,7 @@ from pipeline.model import (
     TargetRegion,
 )
 from pipeline.model.names import parse_number
-from pipeline.model.spelling import EDGE, region_key
+from pipeline.model.spelling import EDGE, did_you_mean, region_key
 
 ALL_SUBSCRIPTIONS = click.option(
     "--all-subscriptions",
@@ -62,7 +62,11 @@ class _Choice(click.Choice[str]):
         return f"[{'|'.join(self.choices)}]"
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
-        return f"{value!r} is not one of {', '.join(self.choices)}"
+        close = did_you_mean(str(value), self.choices)
+        return f"{value!r} is not one of {', '.join(self.choices)}{close}"
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        return f"It is one of {', '.join(self.choices)}"
 
 
 def enum_choice(kind: type[Enum]) -> click.Choice[str]:

@@ -73,10 +73,17 @@ class Settings:
     def app(self) -> Iterator["App"]:
         """The wired application, for the length of a `with`."""
         from adapters.app import open_app
+        from pipeline.errors import NotFound
+        from pipeline.gallery.missing import explain_missing
 
         config, progress = self.load(), self.open_progress()
         with open_app(config, progress, keys=self._parsed_keys()) as app:
-            yield app
+            try:
+                yield app
+            except NotFound as error:
+                if error.named is not None:
+                    explain_missing(error, app.gallery)
+                raise
 
     def _parsed_keys(self) -> "list[Key]":
         if not self.keys:

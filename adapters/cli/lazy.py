@@ -31,8 +31,8 @@ def global_options(*, hidden: bool) -> list[click.Parameter]:
 
     path = click.Path(path_type=Path)
     acting = "Act as this principal. Default: the local operator."
-    subscription = "That short names are in. Default: the default one."
-    group = "That short names are in. Default: galleria."
+    subscription = "Subscription used to resolve short names. Default: the default one."
+    group = "Resource group used to resolve short names. Default: galleria."
     modes = click.Choice(PROGRESS_MODES)
     flag = {"is_flag": True, "default": None}
     return [
@@ -118,6 +118,17 @@ class LazyGroup(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"{target} is not a click command")
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not (name in self.lazy or name.startswith("-") or ctx.resilient_parsing):
+            from pipeline.model.spelling import did_you_mean
+
+            close = did_you_mean(name, self.lazy)
+            raise click.UsageError(f"there is no command {name!r}{close}", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

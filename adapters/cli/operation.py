@@ -14,6 +14,7 @@ from adapters.text import fields
 from pipeline.errors import InvalidParameter, NotFound
 from pipeline.guest.operations import Operation, Script
 from pipeline.guest.profiles import DEFAULT, OPERATIONS, PROFILES, Plan, select
+from pipeline.model.spelling import did_you_mean
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -126,7 +127,10 @@ def operations(settings: Settings, *, name: str | None, profile: str | None) -> 
         return
     found = next((item for item in OPERATIONS if item.name == name), None)
     if found is None:
-        raise NotFound(f"there is no operation {name!r}", hint="galleria operations lists all")
+        close = did_you_mean(name, (item.name for item in OPERATIONS))
+        raise NotFound(
+            f"there is no operation {name!r}{close}", hint="galleria operations lists all"
+        )
     inside = [item.name for item in PROFILES if name in item.operations]
     rows = [
         ("operation", found.name),

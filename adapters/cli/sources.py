@@ -147,7 +147,7 @@ def _whole(vm: str | None, box: str | None, ova: str | None) -> list[WholeKinds]
 def _known(values: Mapping[str, Any]) -> list[AnySource]:
     """What the catalog knows, and machines that run."""
     if values["qga"] and not values["qmp"]:
-        raise click.UsageError("--qga: whose agent is it? Give --qmp, too")
+        raise click.UsageError("--qga needs --qmp: the QEMU whose guest agent it is")
     others = arguments.lun_files(values["data_snapshots"], "--data-snapshot")
     running = [QemuSource(values["qmp"], values["qga"])] if values["qmp"] else []
     image, version = values["managed_image"], values["image_version"]
@@ -182,8 +182,8 @@ def _url(lun: int | None, url: str, checksums: Sequence[str]) -> UrlSource:
 
     if len(checksums) != 1:
         raise click.UsageError(
-            f"{arguments.disk_option(lun)} comes from a URL: exactly one checksum (sha256:...) has "
-            "to say what it is"
+            f"{arguments.disk_option(lun)} is downloaded: give its checksum, "
+            f"--checksum {'' if lun is None else f'{lun}='}sha256:..."
         )
     return UrlSource(lun, url, parse_checksum(checksums[0]))
 
@@ -193,12 +193,14 @@ def _refuse_strays(
 ) -> None:
     for lun in given:
         if lun not in disks:
-            raise click.UsageError(f"{option}: {arguments.disk_option(lun)} is not named by one")
+            raise click.UsageError(
+                f"{option} is given for {arguments.disk_option(lun)}, but no such disk is given"
+            )
 
 
 def _some(sources: list[AnySource], names: str) -> tuple[AnySource, ...]:
     if not sources:
-        raise click.UsageError(f"what is the version made from? Give {names}")
+        raise click.UsageError(f"a source is missing: give {names}")
     return tuple(sources)
 
 

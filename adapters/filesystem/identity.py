@@ -11,7 +11,9 @@ def file_identity(path: Path) -> tuple[int, ...]:
     try:
         found = path.stat()
     except OSError as error:
-        raise rules.source_missing(path, error.strerror or "it can't be read") from error
+        why = error.strerror or "it can't be read"
+        gone = isinstance(error, FileNotFoundError)
+        raise rules.source_missing(path, why, gone=gone) from error
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 

@@ -18,7 +18,7 @@ def open_readonly(path: Path) -> int:
         # not blocking: a FIFO would wait for its writer
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except FileNotFoundError:
-        raise NotFound(f"there is no file {str(path)!r}") from None
+        raise NotFound(f"no such file: {path}") from None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise UnsafeImage(f"{str(path)!r} is not a regular file")

@@ -68,7 +68,7 @@ def check_target(path: Path) -> None:
     if path.exists():
         raise Conflict(f"{str(path)!r} exists already", hint="choose another name, or remove it")
     if not path.parent.is_dir():
-        raise InvalidParameter(f"there is no directory {str(path.parent)!r}")
+        raise InvalidParameter(f"no such directory: {path.parent}")
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ class _File:
         try:
             self.fd = open_noatime(path)
         except FileNotFoundError:
-            raise NotFound(f"the source file {path} does not exist") from None
+            raise NotFound(f"no such file: {path}") from None
         facts = os.fstat(self.fd)
         if not stat.S_ISREG(facts.st_mode):
             os.close(self.fd)
@@ -226,7 +226,7 @@ def _status(path: Path) -> os.stat_result:
     try:
         return path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(f"the source file {path} does not exist") from None
+        raise NotFound(f"no such file: {path}") from None
 
 
 def _clone(paths: Sequence[Path], work: Path, stack: contextlib.ExitStack) -> dict[Path, Path]:

@@ -83,7 +83,7 @@ def _child(
         writing.send(_Outcome(task()))
     except Exception as error:
         known = explain(error)
-        writing.send(_Failure(type(known), known.message, known.hint, known.reason))
+        writing.send(_Failure(known))
     except BaseException:
         raise SystemExit(1) from None  # told to stop: everything has been left in order by now
 
@@ -109,11 +109,12 @@ class _Outcome(Generic[T]):
 class _Failure:
     """An error on its way between processes: its class may take more than a message."""
 
-    def __init__(self, kind: type[GalleriaError], message: str, hint: str, code: str) -> None:
-        self._kind, self._words = kind, (message, hint, code)
+    def __init__(self, error: GalleriaError) -> None:
+        self._kind = type(error)
+        self._message = error.message
+        self._words = {"hint": error.hint, "code": error.reason, "plain": error.plain}
 
     def error(self) -> GalleriaError:
-        message, hint, code = self._words
         error = self._kind.__new__(self._kind)
-        GalleriaError.__init__(error, message, hint=hint, code=code)
+        GalleriaError.__init__(error, self._message, **self._words)
         return error

@@ -70,7 +70,7 @@ def read_machine(source: VmSource, uri: str) -> Machine:
     if path.is_file():
         return parse_domain(_content(path), path.parent)
     if "/" in source.name or source.name.endswith(".xml"):
-        raise NotFound(f"there is no domain XML {source.name!a}")
+        raise NotFound(f"no such file: {source.name}")
     return parse_domain(_dump(uri, source.name), Path("/"))
 
 
@@ -96,7 +96,7 @@ def list_machines(
         names = [line.strip() for line in listing.splitlines() if line.strip()]
         return [(name, _attempt(_dump(uri, name), Path("/"))) for name in names]
     if not directory.is_dir():
-        raise NotFound(f"there is no directory {str(directory)!a}")
+        raise NotFound(f"no such directory: {directory}")
     files = sorted(directory.glob("*.xml"))
     return [(str(file), _attempt(_content(file), directory)) for file in files]
 

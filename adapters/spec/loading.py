@@ -74,7 +74,7 @@ def _read(path: Path) -> CommentedMap:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise NotFound(f"there is no build spec {path}") from None
+        raise NotFound(f"no such build spec: {path}") from None
     if len(content) > MAX_BYTES:
         raise SpecInvalid(f"{path}: larger than {MAX_BYTES} bytes")
     try:

@@ -21,32 +21,37 @@ def check(definition: ImageDefinition, profile: OsProfile | None) -> None:
         if profile is not None:
             raise InvalidParameter(
                 "Parameter 'osProfile' is not allowed.",
-                hint="the image is Specialized: it keeps its accounts and computer name",
+                plain="the image is Specialized: it keeps its accounts and computer name",
+                hint="leave out --hostname, --admin-username, --ssh-key and --custom-data",
             )
         return
     if profile is None:
         raise InvalidParameter(
             "Required parameter 'osProfile' is missing (null).",
-            hint="the image is Generalized: give it a --hostname",
+            plain="the image is Generalized: a VM that is made from it needs a computer name",
+            hint="give it one with --hostname",
         )
     _computer_name(profile.computer_name, definition.os_type)
     user = profile.admin_username
     if user and (not _USER.fullmatch(user) or user == "root"):
         raise InvalidParameter(
             f"The Admin Username specified is not allowed: {user!r}.",
+            plain=f"the user name {user!r} is not allowed",
             hint="a small letter, then small letters, digits, '-' and '_', at most 32; not root",
         )
     for key in profile.ssh_keys:
         if not _is_public_key(key):
             raise InvalidParameter(
                 "The value of parameter linuxConfiguration.ssh.publicKeys.keyData is invalid.",
+                plain=f"not a whole SSH public key: {key[:40]!r}",
                 hint="give the whole line of a .pub file: ssh-ed25519 AAAA... comment",
             )
     length = len(profile.custom_data.encode())
     if length > CUSTOM_DATA_LIMIT:
         raise InvalidParameter(
             f"Custom data in OSProfile must have at most {CUSTOM_DATA_LIMIT} bytes; it has "
-            f"{length}."
+            f"{length}.",
+            plain=f"the custom data has {length} bytes; at most {CUSTOM_DATA_LIMIT} are allowed",
         )
 
 

@@ -64,6 +64,7 @@ def parse_date(text: object, path: str) -> datetime:
     except (TypeError, ValueError):
         raise InvalidParameter(
             f"Could not convert string to DateTimeOffset: {text!r}. Path '{path}'.",
+            plain=f"{path.removeprefix('properties.')}: {text!r} is not a date",
             hint="write it as 2030-01-31 or 2030-01-31T12:00:00Z",
             code="BadRequest",
         ) from None
@@ -176,4 +177,7 @@ def _decode_plain(kind: type, data: object, path: str) -> object:
 
 
 def _unfit(data: object, wanted: str, path: str) -> InvalidParameter:
-    return InvalidParameter(f"Cannot bind parameter {path}: {data!r} is not {wanted}.")
+    return InvalidParameter(
+        f"Cannot bind parameter {path}: {data!r} is not {wanted}.",
+        plain=f"{path}: {data!r} is not {wanted}",
+    )

@@ -17,6 +17,7 @@ from pipeline.guest import (
 )
 from pipeline.guest.operations import Operation, Policy, Script, Users
 from pipeline.guest.windows import clean
+from pipeline.model.spelling import did_you_mean
 
 # In the order in which they run: who was provisioned is read before that state goes, homes are
 # found by /etc/passwd before accounts go, and what editing itself leaves goes last.
@@ -102,13 +103,18 @@ def select(
     `skip`, in the order in which they run. Raises InvalidParameter for an unknown name."""
     chosen = {found.name: found for found in PROFILES}.get(profile)
     if chosen is None:
-        names = ", ".join(found.name for found in PROFILES)
-        raise InvalidParameter(f"unknown profile {profile!r}", hint=f"profiles: {names}")
+        names = [found.name for found in PROFILES]
+        raise InvalidParameter(
+            f"there is no profile {profile!r}{did_you_mean(profile, names)}",
+            hint=f"profiles: {', '.join(names)}",
+        )
     known = [operation.name for operation in OPERATIONS]
     for name in (*enable, *skip, *only):
         if name not in known:
-            hint = f"operations: {', '.join(known)}"
-            raise InvalidParameter(f"unknown operation {name!r}", hint=hint)
+            raise InvalidParameter(
+                f"there is no operation {name!r}{did_you_mean(name, known)}",
+                hint="galleria operations lists them",
+            )
     wanted = (set(only or chosen.operations) | set(enable)) - set(skip)
     for path in (*remove_paths, *truncate_paths):
         if not path.startswith("/") or ".." in path.split("/") or path.strip("/*") == "":

@@ -139,6 +139,7 @@ def parse_number(text: str) -> VersionNumber:
         raise InvalidParameter(
             f"The image version name is invalid: {text!r}. The image version name should follow "
             "Major(int).Minor(int).Patch(int) format, for e.g: 1.0.0, 2018.12.1.",
+            plain=f"{text!r} is not a version number such as 1.0.0",
             hint=f"three integers of 0 to {MAX_NUMBER}, no leading zeros, no 'v', no suffix",
         )
     return VersionNumber(*parts)
@@ -147,14 +148,14 @@ def parse_number(text: str) -> VersionNumber:
 def parse_gallery(text: str) -> GalleryName:
     """`corp` or an ARM id."""
     gallery, rest = _split(text)
-    _expect(rest, 0, text, "a gallery: corp")
+    _expect(rest, 0, text, "a gallery looks like corp")
     return gallery
 
 
 def parse_definition(text: str) -> DefinitionName:
     """`corp/web` or an ARM id."""
     gallery, rest = _split(text)
-    _expect(rest, 1, text, "an image definition: corp/web")
+    _expect(rest, 1, text, "an image definition looks like corp/web")
     return DefinitionName(gallery, rest[0])
 
 
@@ -171,7 +172,7 @@ def names_definition(text: str) -> bool:
 def parse_version(text: str) -> VersionName:
     """`corp/web/1.0.0` or an ARM id."""
     gallery, rest = _split(text)
-    _expect(rest, 2, text, "an image version: corp/web/1.0.0")
+    _expect(rest, 2, text, "a version looks like corp/web/1.0.0")
     return VersionName(DefinitionName(gallery, rest[0]), parse_number(rest[1]))
 
 
@@ -181,11 +182,11 @@ def parse_reference(text: str) -> Reference:
     text, at, channel = text.partition("@")
     gallery, rest = _split(text)
     if at:
-        _expect(rest, 1, text, "what has a channel: corp/web@prod")
+        _expect(rest, 1, text, "a channel looks like corp/web@prod")
         return Reference(DefinitionName(gallery, rest[0]), None, check_channel(channel))
     if len(rest) == 1:
         rest = [*rest, LATEST]
-    _expect(rest, 2, text, "an image version: corp/web/1.0.0 or corp/web/latest")
+    _expect(rest, 2, text, "a version looks like corp/web/1.0.0 or corp/web/latest")
     number = None if rest[1].lower() == LATEST else parse_number(rest[1])
     return Reference(DefinitionName(gallery, rest[0]), number)
 
@@ -231,7 +232,6 @@ def _split(text: str) -> tuple[GalleryName, list[str]]:
 
 def _expect(rest: list[str], count: int, text: str, what: str) -> None:
     if len(rest) != count:
-        raise InvalidParameter(
-            f"{text!r} has {len(rest) + 1} parts where {count + 1} are expected.",
-            hint=f"this is the form of {what}",
-        )
+        kinds = ("is a gallery", "is an image definition", "is an image version")
+        given = kinds[len(rest)] if len(rest) < len(kinds) else f"has {len(rest) + 1} parts"
+        raise InvalidParameter(f"{text!r} {given}; {what}")

@@ -1,6 +1,7 @@
 """How each kind of name may be spelled; `names` has the names. Message texts are Azure's."""
 
 import re
+from collections.abc import Iterable
 
 from pipeline.errors import InvalidParameter
 
@@ -15,6 +16,15 @@ _SUBSCRIPTION = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12
 _CHANNEL = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _IDENTIFIER_LENGTH = {"publisher": 128, "offer": 64, "sku": 64}
 _REGION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 _.-]{0,62}[A-Za-z0-9])?")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """What an error adds when a known name is close to the one that was given."""
+    from difflib import get_close_matches
+
+    names = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), names, n=1)
+    return f"; did you mean {names[close[0]]}?" if close else ""
 
 
 def check_channel(name: str) -> str:
@@ -41,7 +51,8 @@ def _guid(text: str, what: str) -> str:
     if not _SUBSCRIPTION.fullmatch(text):
         raise InvalidParameter(
             f"The provided {what} identifier {text!r} is malformed or invalid.",
-            hint="a GUID, such as 11111111-2222-3333-4444-555555555555",
+            plain=f"{text!r} is not the id of a {what}",
+            hint="it is a GUID, such as 11111111-2222-3333-4444-555555555555",
             code=f"Invalid{what.capitalize()}Id",
         )
     return text.lower()
@@ -93,7 +104,9 @@ def check_identifier(part: str, value: str) -> None:
             f"Asset name galleryImage.properties.identifier.{part} is not valid: {value!r}. It "
             "cannot be empty. Allowed characters are uppercase or lowercase letters, digits, "
             "hyphen(-), period (.), underscore (_). Names are not allowed to end with period(.). "
-            f"The length of the name cannot exceed {longest}."
+            f"The length of the name cannot exceed {longest}.",
+            plain=f"the {part} {value!r} is not valid",
+            hint=f"1 to {longest} letters, digits, -, . and _, not ending with a period",
         )
 
 
@@ -105,7 +118,9 @@ def check_gallery(name: str) -> None:
         f"Gallery name is invalid: {name!r}. Allowed characters are English alphanumeric "
         "characters, with underscores, and periods allowed in the middle, up to 80 characters "
         "total." + _first_bad(name, "_."),
-        hint="Azure allows no dash in a gallery name" if "-" in name else "",
+        plain=f"{name!r} can't be the name of a gallery.{_first_bad(name, '_.')}",
+        hint="1 to 80 letters, digits, _ and ., starting and ending with a letter or digit"
+        + "; no dash, as in Azure" * ("-" in name),
     )
 
 
@@ -116,6 +131,7 @@ def check_definition(name: str) -> None:
     raise InvalidParameter(
         f"The entity name {name!r} is invalid according to its validation rule: "
         r"^[^_\W][\w-._]{0,79}(?<![-.])$." + _first_bad(name, "_.-"),
+        plain=f"{name!r} can't be the name of an image definition.{_first_bad(name, '_.-')}",
         hint="1 to 80 letters, digits, _ - and ., starting and ending with a letter or digit",
     )
 
@@ -125,7 +141,9 @@ def _refuse_trailing(name: str) -> None:
     if core and core != name and name.isascii() and len(name) <= 80:
         raise InvalidParameter(
             f"The provided resource name {name!r} has these invalid trailing characters: "
-            f"{name[len(core) :]}. The name can not end with characters: _ - ."
+            f"{name[len(core) :]}. The name can not end with characters: _ - .",
+            plain=f"{name!r} can't be a name: it ends with {name[len(core) :]!r}",
+            hint="end it with a letter or digit",
         )
 
 

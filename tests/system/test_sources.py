@@ -443,7 +443,7 @@ def test_sources_do_not_mix(session: Session) -> None:
         status=2,
         text="One and only one",
     )
-    session.refused(status=2, text="what is the version made from")
+    session.refused(status=2, text="a source is missing")
     session.refused("--data-disk", f"0={at}/data.raw", status=2, text="exactly one OS disk")
     session.refused(
         *("--os-disk", str(at / "data.raw"), "--backing", f"3={at}/base.raw"),

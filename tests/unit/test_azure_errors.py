@@ -535,6 +535,8 @@ def test_a_condition_is_refused_in_azures_words(row: Row) -> None:
         happen(row)
     assert type(caught.value) is row.error
     assert (caught.value.reason, caught.value.http_status) == (row.code, row.status)
+    jargon = r"properties\.|\bparameter\b|cannot bind|gallery ?image|nested resource|blob"
+    assert not re.findall(jargon, caught.value.plain.lower()), "people are told in plain words"
 
 
 def test_each_condition_has_one_name() -> None:

@@ -161,6 +161,25 @@ def test_hints_follow_and_hostile_text_is_harmless(
     )
 
 
+def test_people_are_told_the_plain_sentence_and_scripts_azures(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = errors.NotFound(
+        "The resource 'x' was not found.", plain="there is no x", hint="make it", code="NotThere"
+    )
+    assert run(["do", "--json"], raising(error)) == 4
+    printed = capsys.readouterr()
+    assert printed.err == "galleria: error: there is no x (NotThere)\nhint: make it\n"
+    assert json.loads(printed.out)["error"] == {
+        "code": "NotThere",
+        "message": "The resource 'x' was not found.",
+        "plain": "there is no x",
+        "hint": "make it",
+    }
+    assert run(["do", "--verbose"], raising(error)) == 4
+    assert "\nazure: The resource 'x' was not found.\n" in capsys.readouterr().err
+
+
 def test_a_traceback_only_when_asked_for(
     run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -76,7 +76,7 @@ def test_options_name_sources(args: str, expected: list[AnySource]) -> None:
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        ("", "what is the version made from"),
+        ("", "a source is missing"),
         ("--backing b", "OS disk"),
         ("--os-disk a --backing 2=b", "LUN 2"),
         ("--os-disk a --backing 0=", "says nothing"),

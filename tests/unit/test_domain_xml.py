@@ -153,14 +153,14 @@ def test_domains_of_a_directory(tmp_path: Path) -> None:
     (_, first), (_, second) = libvirt.list_machines(tmp_path, URI)
     assert isinstance(first, libvirt.Machine)
     assert isinstance(second, DescriptionInvalid)
-    with pytest.raises(NotFound, match="no directory"):
+    with pytest.raises(NotFound, match="no such directory"):
         libvirt.list_machines(tmp_path / "none", URI)
 
 
 def test_names_are_not_options() -> None:
     with pytest.raises(InvalidParameter, match="no name"):
         libvirt.read_machine(VmSource("-rf"), URI)
-    with pytest.raises(NotFound, match="no domain XML"):
+    with pytest.raises(NotFound, match="no such file"):
         libvirt.read_machine(VmSource("/nowhere/vm.xml"), URI)
 
 

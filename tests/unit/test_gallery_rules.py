@@ -262,14 +262,14 @@ CASES = [
         lambda: targets(TargetRegion("eu"), TargetRegion("us"), mode=ReplicationMode.SHALLOW),
         InvalidParameter,
         INVALID,
-        "replication mode Shallow has its source region alone and one replica",
+        "replication mode Shallow exists in its source region only, with one replica",
     ),
     Case(
         "shallow with two replicas",
         lambda: targets(TargetRegion("eu", 2), mode=ReplicationMode.SHALLOW),
         InvalidParameter,
         INVALID,
-        "replication mode Shallow has its source region alone and one replica",
+        "replication mode Shallow exists in its source region only, with one replica",
     ),
     Case(
         "version's end of life in the past",

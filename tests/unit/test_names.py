@@ -142,8 +142,8 @@ def test_what_is_not_a_gallery_name(name: str, said: str) -> None:
         ("corp/we:b", "':' at position 3"),
         ("corp/web-", "invalid trailing characters: -"),
         ("corp/" + "w" * 81, "81 characters"),
-        ("corp", "has 1 parts where 2 are expected"),
-        ("corp/web/1.0.0", "has 3 parts where 2 are expected"),
+        ("corp", "is a gallery; an image definition looks like corp/web"),
+        ("corp/web/1.0.0", "is an image version; an image definition looks like corp/web"),
         ("corp/", "The entity name '' is invalid"),
     ],
 )
@@ -160,7 +160,7 @@ def test_what_is_not_a_definition(text: str, said: str) -> None:
         ("/versions/", "/version/", "segment 11 is 'version', expected 'versions'"),
         ("11111111-2222", "1111-2222", "subscription identifier"),
         ("/images/web/versions/1.0.0", "/images", "it ends after segment 9"),
-        ("/images/web/versions/1.0.0", "", "has 1 parts where 3 are expected"),
+        ("/images/web/versions/1.0.0", "", "is a gallery; a version looks like corp/web/1.0.0"),
         ("images/providers", "im ages/providers", "Resource group name 'im ages' is invalid"),
     ],
 )

@@ -171,8 +171,12 @@ def test_mistakes_have_their_line(tmp_path: Path, old: str, new: str, problems: 
         ("2099-01-31", "tomorrow", "8: image.endOfLifeDate: Could not convert string"),
         ("skip: [logs]", "skip: logs", "19: generalize.skip: Input should be a valid array"),
         ("skip: [logs]", "keep: [logs]", "19: generalize.keep: is not a key"),
-        ("[logs]", "[lgos]", "19: generalize.skip.0: unknown operation 'lgos'"),
-        ("profile: minimal", "profile: tidy", "17: generalize.profile: unknown profile 'tidy'"),
+        (
+            "[logs]",
+            "[lgos]",
+            "19: generalize.skip.0: there is no operation 'lgos'; did you mean logs",
+        ),
+        ("profile: minimal", "profile: tidy", "17: generalize.profile: there is no profile 'tidy'"),
         ("replicas: 2", "replicas: 0", "21: targetRegions.0.replicas: Input should be greater"),
         ("UK South", "UK/South", "22: targetRegions.1.name: The region name"),
         (

@@ -72,6 +72,8 @@ class Access:
                 f"The client {self.subject.name!r} has permission to perform action "
                 f"'{action.value}' on scope '{id}', however the current tenant is not authorized "
                 f"to access linked subscription '{subscription_of(id)}'.",
+                plain=f"{self.subject.name} has the right to {action.value} at {name or id}, but "
+                f"is not a member of the tenant of subscription {subscription_of(id)}",
                 hint="make the principal a guest of that tenant: galleria principal create "
                 "--guest-of",
                 code=decision.code,
@@ -81,6 +83,7 @@ class Access:
         raise AuthorizationFailed(
             f"The client {self.subject.name!r} does not have authorization to perform action "
             f"'{action.value}' over scope '{id}' or the scope is invalid.",
+            plain=f"{self.subject.name} has no role that allows {action.value} at {name or id}",
             hint="galleria role list shows who may do what",
         )
 

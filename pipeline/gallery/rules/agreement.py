@@ -40,6 +40,7 @@ def agreement(
             name,
             f"it has a different Hypervisor generation ({found}) than the parent gallery image "
             f"({generation.value})",
+            f"they boot as generation {found}, and the definition says {generation.value}",
         )
     if facts.os_type is None:
         unverified.append("osType")
@@ -48,6 +49,7 @@ def agreement(
             name,
             f"it has a different OS type ({facts.os_type.value}) than the parent gallery image "
             f"({definition.os_type.value})",
+            f"they hold {facts.os_type.value}, and the definition says {definition.os_type.value}",
         )
     if facts.architecture is None:
         unverified.append("architecture")
@@ -56,6 +58,8 @@ def agreement(
             name,
             f"it has a different architecture ({facts.architecture.value}) than the parent gallery "
             f"image ({definition.architecture.value})",
+            f"they are for {facts.architecture.value}, and the definition says "
+            f"{definition.architecture.value}",
         )
     if definition.os_state is OsState.GENERALIZED and facts.os_state is None:
         unverified.append("osState")
@@ -63,15 +67,17 @@ def agreement(
         raise _contradiction(
             name,
             "the OS State in the parent gallery image (Generalized) is not Specialized",
+            "they are Specialized, and the definition says Generalized",
         )
     if definition.purchase_plan is not None and source.purchase_plan is None:
         unverified.append("purchasePlan")
     return tuple(unverified)
 
 
-def _contradiction(name: VersionName, why: str) -> InvalidParameter:
+def _contradiction(name: VersionName, why: str, plain: str) -> InvalidParameter:
     return InvalidParameter(
         f"Cannot create Gallery Image Version from: '{name}' since {why}.",
+        plain=f"the disks do not fit {name.definition}: {plain}",
         hint="publish into a definition that says what these disks are (definition create "
         "--hyper-v-generation, --os-type, --architecture)",
     )

@@ -44,7 +44,9 @@ def definition_put(
             raise Conflict(
                 f"Gallery image: '{sibling.name}' identified by (publisher:{triple.publisher}, "
                 f"offer:{triple.offer}, sku:{triple.sku}) already exists. Choose a different "
-                "publisher, offer, sku combination."
+                "publisher, offer, sku combination.",
+                plain=f"{sibling.name} has the same publisher, offer and SKU already",
+                hint="choose another --publisher, --offer or --sku",
             )
 
 
@@ -64,15 +66,18 @@ def _unchanged(new: ImageDefinition, old: ImageDefinition, *, features: bool) ->
         raise Conflict(
             f"The resource '{new.name}' already exists in location '{old.location}'. A resource "
             f"with the same name cannot be created in location '{new.location}'.",
+            plain=f"{new.name} exists already, in region {old.location}: it can't be moved to "
+            f"{new.location}",
             code="InvalidResourceLocation",
         )
     if changed:
         raise Conflict(
             f"Changing property 'galleryImage.properties.{changed[0]}' is not allowed: "
             f"'{new.name}' exists with another value.",
+            plain=f"{new.name} exists already, and its {changed[0]} can't be changed",
             hint="--allow-update-image allows it"
             if changed[0] == "features"
-            else "make another image definition",
+            else "create another image definition",
             code="PropertyChangeNotAllowed",
         )
 
@@ -84,10 +89,12 @@ def recommended(value: Recommended) -> None:
             if bound is not None and bound < 1:
                 raise InvalidParameter(
                     f"The value {bound} of parameter recommended.{name} is out "
-                    "of range. The value must be at least 1."
+                    "of range. The value must be at least 1.",
+                    plain=f"the recommended {name} must be at least 1: {bound}",
                 )
         if low is not None and high is not None and low > high:
             raise InvalidParameter(
                 f"The minimum value of recommended.{name} must not be greater than the maximum "
-                f"value of recommended.{name}: {low} > {high}."
+                f"value of recommended.{name}: {low} > {high}.",
+                plain=f"the minimum of the recommended {name} is above the maximum: {low} > {high}",
             )

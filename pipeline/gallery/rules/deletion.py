@@ -21,6 +21,7 @@ def version_deletable(version: ImageVersion, now: datetime) -> None:
         raise Conflict(
             f"The gallery image version '{version.name}' can't be deleted before its end of life "
             f"{end.isoformat()}.",
+            plain=f"{version.name} can't be deleted before its end of life, {end:%Y-%m-%d}",
             hint="set blockDeletionBeforeEndOfLife to false, or the end of life to a moment from "
             "now, and delete it when that has passed",
             code="DeleteGalleryImageVersionBlockedBeforeEndOfLife",

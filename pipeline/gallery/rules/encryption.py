@@ -20,7 +20,9 @@ def region_encryption(items: Sequence[str], regions: Sequence[str], parameter: s
     if len(items) != len(regions):
         raise InvalidParameter(
             f"Cannot bind parameter {parameter}: {len(items)} values for {len(regions)} target "
-            "regions. One for each is expected, in their order."
+            "regions. One for each is expected, in their order.",
+            plain=f"{len(items)} encryption sets are given for {len(regions)} target regions: give "
+            "one for each region, in the same order",
         )
     named = [(item, region) for item, region in zip(items, regions, strict=True) if _names(item)]
     if named and len(named) < len(items):

@@ -17,6 +17,7 @@ from pipeline.model import (
     SourceProperties,
 )
 from pipeline.model.names import VersionName, VersionNumber
+from pipeline.model.spelling import did_you_mean
 
 SECURITY = "SecurityType"
 DISK_CONTROLLERS = "DiskControllerTypes"
@@ -100,7 +101,8 @@ def capture(definition: ImageDefinition, source: SourceProperties, name: Version
     wanted = source.disk_controller_type
     if wanted is not None and wanted.lower() not in ("scsi", "nvme"):
         raise InvalidParameter(
-            f"Cannot bind parameter diskControllerType: {wanted!r} is not one of SCSI, NVMe."
+            f"Cannot bind parameter diskControllerType: {wanted!r} is not one of SCSI, NVMe.",
+            plain=f"there is no disk controller {wanted!r}: it is SCSI or NVMe",
         )
     if wanted is not None and wanted.lower() == "nvme" and "nvme" not in controllers:
         raise _unfit(
@@ -122,6 +124,8 @@ def capture(definition: ImageDefinition, source: SourceProperties, name: Version
         raise InvalidParameter(
             f"The resource with id '{name}' has a different plan [{_plan(plan)}] than the parent "
             f"gallery image plan [{_plan(definition.purchase_plan)}].",
+            plain=f"the source of {name} has the purchase plan {_plan(plan)}, and the definition "
+            f"has {_plan(definition.purchase_plan)}",
             hint="a marketplace image's plan goes with all that is made from it: use a definition "
             "with that plan",
         )
@@ -132,20 +136,26 @@ def _spelled(feature: Feature) -> Feature:
     name = _ALIASES.get(lower) or next((n for n in VALUES if n.lower() == lower), None)
     if name is None:
         raise InvalidParameter(
-            f"The feature {feature.name!r} is not known.", hint=f"known: {', '.join(VALUES)}"
+            f"The feature {feature.name!r} is not known.",
+            plain=f"there is no feature {feature.name!r}{did_you_mean(feature.name, VALUES)}",
+            hint=f"features: {', '.join(VALUES)}",
         )
     for value in VALUES[name]:
         if value.lower() == feature.value.lower():
             return replace(feature, name=name, value=value.replace(" ", ""))
     raise InvalidParameter(
         f"Cannot bind parameter features.{name}: {feature.value!r} is not one of "
-        f"{', '.join(VALUES[name])}."
+        f"{', '.join(VALUES[name])}.",
+        plain=f"the feature {name} can't be {feature.value!r}: it is one of "
+        f"{', '.join(VALUES[name])}",
     )
 
 
 def _unfit(name: VersionName, why: str, hint: str) -> InvalidParameter:
     return InvalidParameter(
-        f"Cannot create Gallery Image Version from: '{name}' since {why}.", hint=hint
+        f"Cannot create Gallery Image Version from: '{name}' since {why}.",
+        plain=f"{name}: {why.replace('the parent gallery image', 'the definition')}",
+        hint=hint,
     )
 
 

@@ -14,13 +14,17 @@ def gallery_put(new: Gallery, old: Gallery | None) -> None:
         raise Conflict(
             f"The gallery name '{new.name.name}' is not unique within the subscription "
             f"'{new.name.subscription}'. Please pick another gallery name.",
-            hint=f"it is in resource group {old.name.resource_group}",
+            plain=f"there is a gallery {old.name.name} already, in resource group "
+            f"{old.name.resource_group}",
+            hint="choose another name: a gallery's name is unique in its subscription",
         )
     if region_key(old.location) != region_key(new.location):
         raise Conflict(
             f"The resource '{new.name}' already exists in location '{old.location}' in resource "
             f"group '{old.name.resource_group}'. A resource with the same name cannot be created "
             f"in location '{new.location}'.",
+            plain=f"the gallery {new.name} exists already, in region {old.location}: it can't be "
+            f"moved to {new.location}",
             code="InvalidResourceLocation",
         )
 
@@ -37,6 +41,7 @@ def gallery_update(new: Gallery, old: Gallery) -> None:
         if changed:
             raise Conflict(
                 f"Changing property 'gallery.{path}' is not allowed.",
+                plain=f"{path.removeprefix('properties.')} of a gallery can't be changed here",
                 hint="galleria share changes with whom it is shared" * ("sharing" in path),
                 code="PropertyChangeNotAllowed",
             )
@@ -53,5 +58,6 @@ def soft_delete_policy(policy: SoftDeletePolicy) -> None:
         if not least <= days <= MAX_DAYS:
             raise InvalidParameter(
                 f"The value {days} of parameter softDeletePolicy.{name} is out of range. The value "
-                f"must be between {least} and {MAX_DAYS}, inclusive."
+                f"must be between {least} and {MAX_DAYS}, inclusive.",
+                plain=f"{name} must be between {least} and {MAX_DAYS} days: {days}",
             )

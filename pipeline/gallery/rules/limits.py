@@ -21,6 +21,8 @@ def quota(kind: str, count: int, limit: int, subscription: str, region: str) -> 
             f"Operation could not be completed as it results in exceeding the approved quota of "
             f"{kind}: the subscription '{subscription}' has {count} of {limit} in region "
             f"'{region}'.",
+            plain=f"the subscription {subscription} has {count} {kind} in region {region}: no more "
+            f"than {limit} are allowed",
             hint="delete what is not needed; galleria retention apply removes old versions",
             code="QuotaExceeded",
         )

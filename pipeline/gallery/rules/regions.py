@@ -12,7 +12,7 @@ from pipeline.model import (
     TargetRegion,
     VersionRequest,
 )
-from pipeline.model.spelling import region_key
+from pipeline.model.spelling import did_you_mean, region_key
 
 MAX_REPLICAS = 100
 _PREMIUM = (StorageAccountType.PREMIUM_LRS, StorageAccountType.PREMIUM_V2_LRS)
@@ -42,6 +42,8 @@ def known_region(
         f"The provided location {name!r} is not available for resource type "
         f"'{provider}/{kind}'. List of available regions for the resource type is "
         f"'{available}'.",
+        plain=f"there is no region {name!r}{did_you_mean(name, (one.name for one in regions))}",
+        hint=f"regions in the configuration: {available}",
         code="LocationNotAvailableForResourceType",
     )
 
@@ -68,7 +70,8 @@ def targets(
         twice = next(target.name for target in result if keys.count(target.key) > 1)
         raise InvalidParameter(
             f"Duplicate regions are not allowed in target publishing regions: '{twice}' is there "
-            "more than once."
+            "more than once.",
+            plain=f"region {twice} is given more than once",
         )
     source_region_targeted(result, location)
     if mode is ReplicationMode.SHALLOW:
@@ -88,6 +91,7 @@ def source_region_targeted(wanted: Sequence[TargetRegion], location: Region) -> 
         raise InvalidParameter(
             f"Gallery image version publishing profile regions '{listed}' must contain the "
             f"location of image version '{location.name}'.",
+            plain=f"the source region, {location.name}, must be one of the target regions",
             hint=f"add --target-region {location.name}, or choose the source region with "
             "--location",
         )
@@ -100,7 +104,9 @@ def storage_type(request: VersionRequest) -> StorageAccountType | None:
         raise InvalidParameter(
             "The properties 'publishingProfile.storageAccountType' and "
             "'publishingProfile.storageAccountStrategy' exclude each other: "
-            f"'{kind.value}' and '{strategy.value}' are given."
+            f"'{kind.value}' and '{strategy.value}' are given.",
+            plain="a storage account type and a storage account strategy exclude each other: "
+            f"{kind.value} and {strategy.value} are given",
         )
     return kind or (None if strategy else StorageAccountType.STANDARD_LRS)
 
@@ -141,6 +147,8 @@ def _additional(target: TargetRegion, region: Region, kind: StorageAccountType) 
         raise InvalidParameter(
             f"The additionalReplicaSets of region '{region.name}' are not valid: {listed} beside "
             f"the region's own {kind.value}.",
+            plain=f"region {region.name} keeps its replicas in {kind.value}; more replicas can't "
+            f"be kept in {listed}",
             hint="beside a standard type one set of Premium_LRS, beside Premium_LRS one of a "
             "standard type",
         )
@@ -152,6 +160,7 @@ def offered(region: Region, kind: StorageAccountType) -> None:
         family = "ZRS" if kind is StorageAccountType.STANDARD_ZRS else kind.value
         raise InvalidParameter(
             f"{family} storage account type is not supported in this region: '{region.name}'.",
+            plain=f"region {region.name} has no zones for {kind.value}",
             hint="supported there: " + ", ".join(k.value for k in region.storage_account_types),
         )
 
@@ -159,8 +168,8 @@ def offered(region: Region, kind: StorageAccountType) -> None:
 def _shallow(result: tuple[TargetRegion, ...]) -> None:
     if len(result) > 1 or result[0].count(None) > 1:
         raise InvalidParameter(
-            "A version in replication mode Shallow has its source region alone and one replica: "
-            "its replicas lean on the source."
+            "A version in replication mode Shallow exists in its source region only, with one "
+            "replica: the replica depends on the files of the source."
         )
 
 
@@ -168,5 +177,6 @@ def replica_count(value: int | None, parameter: str) -> None:
     if value is not None and not 1 <= value <= MAX_REPLICAS:
         raise InvalidParameter(
             f"The value {value} of parameter {parameter} is out of range. The value must be "
-            f"between 1 and {MAX_REPLICAS}, inclusive."
+            f"between 1 and {MAX_REPLICAS}, inclusive.",
+            plain=f"the number of replicas must be between 1 and {MAX_REPLICAS}: {value}",
         )

@@ -146,6 +146,7 @@ def kept(version: ImageVersion, target: TargetRegion) -> TargetRegion:
         raise InvalidParameter(
             f"Global storage account type does not match the storage account type in the existing "
             f"TargetRegion: '{old.name}'. Please specify '{have}'.",
+            plain=f"region {old.name} keeps the version in {have}: that can't be changed",
             hint="remove the region and add it again to change it",
             code="PropertyChangeNotAllowed",
         )
@@ -154,6 +155,7 @@ def kept(version: ImageVersion, target: TargetRegion) -> TargetRegion:
         raise InvalidParameter(
             "Changing property 'galleryImageVersion.properties.publishingProfile.targetRegions."
             f"additionalReplicaSets' is not allowed for region '{old.name}'.",
+            plain=f"the storage of the additional replicas in region {old.name} can't be changed",
             hint="only the number of replicas changes; remove the region and add it again for more",
             code="PropertyChangeNotAllowed",
         )
@@ -180,6 +182,7 @@ def _may_leave(version: ImageVersion, names: Sequence[str], *, by_name: bool) ->
     raise Conflict(
         f"The gallery image version '{version.name}' can't be removed from replicated locations "
         f"'{listed}': safetyProfile.allowDeletionOfReplicatedLocations is not true.",
+        plain=f"{version.name} would leave {listed}, and it is protected against that",
         hint=hint,
         code="OperationNotAllowed",
     )
@@ -188,9 +191,9 @@ def _may_leave(version: ImageVersion, names: Sequence[str], *, by_name: bool) ->
 def _one_stays(version: ImageVersion, wanted: Sequence[TargetRegion]) -> None:
     if version.completed_regions and not any(version.is_completed_in(t.name) for t in wanted):
         raise Conflict(
-            f"'{version.name}' is Completed in {', '.join(version.completed_regions)} alone: "
-            "without that nothing of it is left to replicate from.",
+            f"'{version.name}' is complete in {', '.join(version.completed_regions)} only: "
+            "without that region there is nothing to replicate from.",
             hint="galleria replicate completes the other regions first",
         )
     if version.replication_mode is ReplicationMode.SHALLOW and len(wanted) != 1:
-        raise InvalidParameter(f"'{version.name}' is Shallow: it has its source region alone.")
+        raise InvalidParameter(f"'{version.name}' is Shallow: it exists in its source region only.")

@@ -7,12 +7,15 @@ from pipeline.errors import Conflict, InvalidParameter, NotFound
 from pipeline.gallery.latest import usable
 from pipeline.model import ImageDefinition, ImageVersion
 from pipeline.model.names import VersionName
+from pipeline.model.spelling import did_you_mean
 
 
 def not_in_region(name: VersionName, region: str) -> NotFound:
     return NotFound(
         f"The gallery image '{name}' is not available in {region} region. Please contact image "
         "owner to replicate to this region, or change your requested region.",
+        plain=f"{name} is not available in region {region}",
+        hint=f"galleria show {name} lists its regions; galleria replicate brings it to another",
         code="GalleryImageNotFound",
     )
 
@@ -21,7 +24,9 @@ def no_latest(name: object, region: str | None) -> NotFound:
     place = f" in {region} region" if region else ""
     return NotFound(
         f"There is no latest image version exists for '{name}'{place}.",
-        hint="versions excluded from latest, and those not Completed there, do not count",
+        plain=f"{name} has no usable version" + (f" in region {region}" * bool(region)),
+        hint="galleria list shows its versions; those that are excluded from latest, or not "
+        "complete in the region, do not count",
         code="GalleryImageNotFound",
     )
 
@@ -29,6 +34,7 @@ def no_latest(name: object, region: str | None) -> NotFound:
 def no_channel(name: object, channel: str, known: list[str]) -> NotFound:
     return NotFound(
         f"The image definition '{name}' has no channel '{channel}'.",
+        plain=f"{name} has no channel {channel!r}{did_you_mean(channel, known)}",
         hint=f"it has: {', '.join(known)}" if known else "galleria promote makes one",
         code="ChannelNotFound",
     )
@@ -41,6 +47,8 @@ def not_out_of_use(version: ImageVersion, now: datetime) -> None:
         raise NotFound(
             f"The gallery image '{version.name}' is deleted and could be used until "
             f"{deletion.consumption_end_time.isoformat()}.",
+            plain=f"{version.name} is deleted, and can't be used since "
+            f"{deletion.consumption_end_time:%Y-%m-%d}",
             hint="galleria version undelete brings it back",
             code="GalleryImageNotFound",
         )
@@ -61,7 +69,8 @@ def no_disk(name: object, luns: Iterable[int | None], lun: int | None) -> Invali
     return InvalidParameter(
         f"The value of parameter imageReference is invalid: '{name}' has no data disk with LUN "
         f"{lun}.",
-        hint=f"it has: {listed}" if listed else "it has the OS disk alone",
+        plain=f"{name} has no data disk with LUN {lun}",
+        hint=f"it has LUN {listed}" if listed else "it has only an OS disk",
     )
 
 

@@ -34,6 +34,7 @@ def version_request(request: VersionRequest, definition: ImageDefinition, now: d
         raise InvalidParameter(
             f"Cannot create Gallery Image Version from: '{request.name}' since the OS State in the "
             "parent gallery image (Specialized) is not Generalized.",
+            plain=f"{request.name.definition} is Specialized: nothing is generalized for it",
             hint="a Specialized definition takes disks as they are: leave --generalize out, or use "
             "a Generalized definition",
         )
@@ -50,7 +51,9 @@ def disk_limit(virtual_size: int, mode: ReplicationMode, disk: str) -> None:
     if virtual_size > limit * GIB:
         raise Refused(
             f"The GalleryImageVersion source resource size {-(-virtual_size // GIB)} exceeds the "
-            f"max size {limit} supported (GiB, replication mode {mode.value}): {disk}."
+            f"max size {limit} supported (GiB, replication mode {mode.value}): {disk}.",
+            plain=f"{disk} has {-(-virtual_size // GIB)} GiB: a version in mode {mode.value} can "
+            f"have disks of {limit} GiB at most",
         )
 
 
@@ -85,6 +88,8 @@ def not_busy(version: ImageVersion, *, owner_alive: bool, operation: str) -> Non
         raise Conflict(
             f"Operation '{operation} Gallery Image Version' is not allowed on '{version.name}'; "
             "since it is marked for deletion. You can only retry the Delete operation.",
+            plain=f"{version.name} is being deleted",
+            hint=f"galleria version delete {version.name} completes that",
             code="OperationNotAllowed",
         )
     if version.owner is not None and owner_alive:
@@ -93,6 +98,8 @@ def not_busy(version: ImageVersion, *, owner_alive: bool, operation: str) -> Non
             f"Operation '{operation} Gallery Image Version' is not allowed on '{version.name}': "
             f"process {version.owner.pid} on {version.owner.host} has been working on it since "
             f"{since} (state {version.provisioning_state.value}).",
+            plain=f"another process works on {version.name}: process {version.owner.pid} on "
+            f"{version.owner.host}, since {since} ({version.provisioning_state.value})",
             hint="wait for it, or end that process; the work is taken over from a dead one",
         )
 
@@ -115,6 +122,7 @@ def replication_put(version: ImageVersion, wanted: Iterable[TargetRegion]) -> No
                 "Changing property "
                 "'galleryImageVersion.properties.publishingProfile.targetRegions' "
                 f"is not allowed for region '{target.name}', where '{version.name}' is Completed.",
+                plain=f"{version.name} is complete in region {target.name} already",
                 hint="galleria version update --add-region changes replica counts",
                 code="PropertyChangeNotAllowed",
             )
