@@ -126,7 +126,7 @@ class App:
         gallery = guarded(self._service, self._access, self.views, whole=True)
         resources, zones, pins = self.resources, self.zones, self.pins
         machines = QemuMachines(config.captures, sandbox)
-        files = HostSources(pins, partial(_downloads, config, progress), config.libvirt)
+        files = HostSources(pins, partial(_downloads, config, progress), config.libvirt, sandbox)
         guests = GuestfsHost(sandbox, config.cache, keys=tuple(self._keys))
         return JobContext(
             gallery=gallery,

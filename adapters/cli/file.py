@@ -12,7 +12,7 @@ from adapters.cli.lazy import Command
 from adapters.cli.operation import plan_of, plan_options
 from adapters.cli.proof import check_guest, try_guest
 from adapters.cli.report import guest_name, without_inventory
-from adapters.cli.sources import over, parse_disk
+from adapters.cli.sources import EXTENTS_FROM, over, parse_disk
 from adapters.text import bytes_text, fields, printable
 from pipeline.data.chunks import CHUNK_SIZE, chunk_length
 from pipeline.data.manifest import Run
@@ -76,13 +76,22 @@ OUT = click.option(
 @click.command(cls=Command)
 @FILE
 @BACKING
+@EXTENTS_FROM
 @click.option("--guest/--no-guest", default=True, help="Start an appliance to look at the guest.")
 @click.pass_context
-def inspect(context: click.Context, *, file: str, backing: tuple[str, ...], guest: bool) -> None:
+def inspect(
+    context: click.Context,
+    *,
+    file: str,
+    backing: tuple[str, ...],
+    extents_from: Path | None,
+    guest: bool,
+) -> None:
     """Say what an image file really is, whether it is safe, and what is in it."""
     settings = context.ensure_object(Settings)
     with settings.app() as app:
-        found = examine(over(parse_disk(file), backing), app.context, deep=guest)
+        disk = over(parse_disk(file), backing, extents_from)
+        found = examine(disk, app.context, deep=guest)
     settings.emit(_examination_document(found), _examination_text(found))
     if found.facts.refusals:
         context.exit(UnsafeImage.exit_status)
@@ -173,6 +182,7 @@ def _arm(
 @click.command(cls=Command)
 @FILE
 @BACKING
+@EXTENTS_FROM
 @OUT
 @click.option("--to", "--format", "format_name", required=True, type=FORMATS)
 @click.option("--subformat", default="", help="For vhd: fixed (default) or dynamic.")
@@ -182,13 +192,14 @@ def convert(
     *,
     file: str,
     backing: tuple[str, ...],
+    extents_from: Path | None,
     out: Path,
     format_name: str,
     subformat: str,
 ) -> None:
     """Write a disk in another format."""
     with settings.app() as app:
-        disk = over(parse_disk(file), backing)
+        disk = over(parse_disk(file), backing, extents_from)
         convert_file(disk, out, ImageFormat(format_name), subformat, app.context)
     length = out.stat().st_size
     settings.emit(
@@ -200,12 +211,20 @@ def convert(
 @click.command("hash", cls=Command)
 @FILE
 @BACKING
+@EXTENTS_FROM
 @click.option("--chunks/--no-chunks", default=False, help="Every chunk's digests, too.")
 @click.pass_obj
-def hash_command(settings: Settings, *, file: str, backing: tuple[str, ...], chunks: bool) -> None:
+def hash_command(
+    settings: Settings,
+    *,
+    file: str,
+    backing: tuple[str, ...],
+    extents_from: Path | None,
+    chunks: bool,
+) -> None:
     """Digest the guest-visible bytes of a disk: equal in every format."""
     listed: list[dict[str, Any]] = []
-    disk = over(parse_disk(file), backing)
+    disk = over(parse_disk(file), backing, extents_from)
     with settings.app() as app, hash_file(disk, app.context) as (result, runs):
         virtual_size = result.stats.virtual_size
         for run in runs if chunks else ():

@@ -1,6 +1,7 @@
 """`galleria verify`, `diff`, `sbom`, `boot-check` and `validate`: what a version is shown to be."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +40,14 @@ if TYPE_CHECKING:
 NOT_GENERALIZED = 1
 
 
-def disks_of(target: str, app: "App") -> list[Disk]:
+@contextmanager
+def disks_of(target: str, app: "App") -> Iterator[list[Disk]]:
     """The disks of a file, or of a version where no such file is."""
     if is_version(target):
-        return version_disks(app.gallery.resolve(target), app.context)
-    return file_disks(parse_disk(target), app.context)
+        yield version_disks(app.gallery.resolve(target), app.context)
+        return
+    with file_disks(parse_disk(target), app.context) as disks:
+        yield disks
 
 
 def is_version(target: str) -> bool:
@@ -55,8 +59,8 @@ def is_version(target: str) -> bool:
 def check_guest(context: click.Context, target: str) -> None:
     """`generalize --check`: the verdict and why. Exit status 1 unless it is generalized."""
     settings = context.ensure_object(Settings)
-    with settings.app() as app:
-        found = check(disks_of(target, app), app.context)
+    with settings.app() as app, disks_of(target, app) as disks:
+        found = check(disks, app.context)
     verdict = found.evidence.verdict
     document = {"target": target, "generalized": verdict == "generalized", **_look(found)}
     about: list[tuple[str, object]] = [

@@ -22,13 +22,19 @@ from pipeline.model.sources import (
     UrlSource,
     VersionSource,
     VmSource,
-    WholeKinds,
 )
 
 if TYPE_CHECKING:
     from adapters.spec import DataDisk, SourceDisks
 
 SOCKET = click.Path(path_type=Path)
+
+EXTENTS_FROM = click.option(
+    "--extents-from",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Where the parts of a VMDK in several files lie. Default: beside its descriptor.",
+)
 
 source_options = arguments.options(
     click.option("--os-disk", metavar="FILE[@SNAPSHOT]", help="The OS disk."),
@@ -43,6 +49,7 @@ source_options = arguments.options(
         metavar="[LUN=]FILE",
         help="A file below the OS disk, or below a data disk (repeatable, the bottom last).",
     ),
+    EXTENTS_FROM,
     click.option("--os-vhd-uri", metavar="URL", help="The OS disk, from http(s)."),
     arguments.repeated(
         "--data-vhd-uri",
@@ -59,6 +66,12 @@ source_options = arguments.options(
     click.option("--vm", metavar="FILE.xml|NAME", help="All disks of a libvirt domain."),
     click.option("--box", metavar="FILE", help="All disks of a Vagrant box."),
     click.option("--ova", metavar="FILE", help="All disks of an OVA."),
+    click.option("--machine", metavar="NAME", help="With --ova: which of its machines."),
+    click.option(
+        "--configuration",
+        metavar="NAME",
+        help="With --ova: which of its deployment options. Default: the OVA's default.",
+    ),
     click.option(
         "--qmp",
         metavar="SOCKET",
@@ -94,11 +107,19 @@ def sources_of(values: Mapping[str, Any]) -> tuple[AnySource, ...]:
     checksums = arguments.of_disks(values["checksums"], "--checksum")
     backing = arguments.of_disks(values["backing"], "--backing")
     _refuse_strays("--checksum", checksums, urls)
-    _refuse_strays("--backing", backing, files)
+    extents = values["extents_from"]
+    if extents is not None and not files:
+        raise click.UsageError("--extents-from goes with --os-disk or --data-disk")
+    if values["vm"] is None:
+        _refuse_strays("--backing", backing, files)
     return _some(
         [
-            *_whole(values["vm"], values["box"], values["ova"]),
-            *(over(parse_disk(file, lun), backing.get(lun, ())) for lun, file in files.items()),
+            *_vm(values["vm"], backing),
+            *_archives(values["box"], values["ova"], values["machine"], values["configuration"]),
+            *(
+                over(parse_disk(file, lun), backing.get(lun, ()), extents)
+                for lun, file in files.items()
+            ),
             *(_url(lun, url, checksums.get(lun, ())) for lun, url in urls.items()),
             *_known(values),
         ],
@@ -109,23 +130,30 @@ def sources_of(values: Mapping[str, Any]) -> tuple[AnySource, ...]:
 
 def spec_sources(source: "SourceDisks") -> tuple[AnySource, ...]:
     """The sources that a build spec names."""
-    found: list[AnySource] = list(_whole(source.vm, source.box, source.ova))
+    backing: dict[int | None, Sequence[str]] = {}
+    if source.os_disk_backing:
+        backing[None] = source.os_disk_backing
+    found: list[AnySource] = [
+        *_vm(source.vm, backing),
+        *_archives(source.box, source.ova, source.ova_machine, source.ova_configuration),
+    ]
+    extents = Path(source.extents_from) if source.extents_from else None
     if source.qmp is not None:
         found.append(QemuSource(Path(source.qmp), Path(source.qga) if source.qga else None))
     if source.os_disk is not None:
-        found.append(over(parse_disk(source.os_disk), source.os_disk_backing))
+        found.append(over(parse_disk(source.os_disk), source.os_disk_backing, extents))
     if source.os_vhd_uri is not None:
         found.append(_url(None, source.os_vhd_uri, (source.checksum,) if source.checksum else ()))
     found += _catalogued(source.managed_image, source.image_version, source.os_snapshot, {})
     return _some(
-        [*found, *map(_data_disk, source.data_disks)],
+        [*found, *(_data_disk(disk, extents) for disk in source.data_disks)],
         "osDisk, osVhdUri, osSnapshot, vm, box, ova, qmp, managedImage or imageVersion",
     )
 
 
-def _data_disk(disk: "DataDisk") -> AnySource:
+def _data_disk(disk: "DataDisk", extents: Path | None) -> AnySource:
     if disk.path is not None:
-        return over(parse_disk(disk.path, disk.lun), disk.backing)
+        return over(parse_disk(disk.path, disk.lun), disk.backing, extents)
     if disk.snapshot is not None:
         return _stored(disk.snapshot, disk.lun)
     return _url(disk.lun, disk.vhd_uri or "", (disk.checksum,) if disk.checksum else ())
@@ -136,11 +164,21 @@ def _with_os(os_disk: str | None, others: Mapping[int, str]) -> dict[int | None,
     return found | {lun: value for lun, value in others.items()}
 
 
-def _whole(vm: str | None, box: str | None, ova: str | None) -> list[WholeKinds]:
+def _vm(name: str | None, backing: Mapping[int | None, Sequence[str]]) -> list[AnySource]:
+    if name is None:
+        return []
+    below = tuple((lun, tuple(map(Path, files))) for lun, files in backing.items())
+    return [VmSource(name, below)]
+
+
+def _archives(
+    box: str | None, ova: str | None, machine: str | None, configuration: str | None
+) -> list[AnySource]:
+    if ova is None and (machine is not None or configuration is not None):
+        raise click.UsageError("--machine and --configuration go with --ova")
     return [
-        *([VmSource(vm)] if vm else []),
         *([ArchiveSource(Path(box), ArchiveForm.BOX)] if box else []),
-        *([ArchiveSource(Path(ova), ArchiveForm.OVA)] if ova else []),
+        *([ArchiveSource(Path(ova), ArchiveForm.OVA, machine, configuration)] if ova else []),
     ]
 
 
@@ -172,9 +210,10 @@ def _stored(text: str, lun: int | None) -> AnySource:
     return SnapshotSource(lun, parse_resource(text, ResourceKind.SNAPSHOT).arm_id)
 
 
-def over(disk: DiskSource, files: Sequence[str]) -> DiskSource:
-    """A disk with the files below it."""
-    return replace(disk, backing=tuple(Backing(Path(file)) for file in files))
+def over(disk: DiskSource, files: Sequence[str], extents: Path | None = None) -> DiskSource:
+    """A disk with the files below it, and where its parts lie if it has any."""
+    backing = tuple(Backing(Path(file)) for file in files)
+    return replace(disk, backing=backing, extents_from=extents)
 
 
 def _url(lun: int | None, url: str, checksums: Sequence[str]) -> UrlSource:

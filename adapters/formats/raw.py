@@ -4,6 +4,7 @@ A guest can write any header into its own first sectors, so a raw file that begi
 known format is ambiguous and refused, whatever it was declared to be.
 """
 
+from adapters.formats import vhd_footer
 from adapters.formats.window import Findings, Window
 from pipeline.data.extents import SECTOR
 
@@ -30,12 +31,24 @@ HEADS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"sprs", "a macOS sparse image"),
     (0, b"CROD", "an Amiga or Xen CD image"),
     (0, b"vma\0", "a Proxmox VMA archive"),
-    (0, b"\x1f\x8b", "a gzip file"),
-    (0, b"BZh", "a bzip2 file"),
-    (0, b"\xfd7zXZ\0", "an xz file"),
-    (0, b"\x28\xb5\x2f\xfd", "a zstd file"),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"\x1f\x8b", "a gzip file (unpack it with gunzip)"),
+    (0, b"BZh", "a bzip2 file (unpack it with bunzip2)"),
+    (0, b"\xfd7zXZ\0", "an xz file (unpack it with unxz)"),
+    (0, b"\x28\xb5\x2f\xfd", "a zstd file (unpack it with unzstd)"),
+    (0, b"LZIP\1", "an lzip file (unpack it with lzip -d)"),
+    (0, b"\x04\x22\x4d\x18", "an lz4 file (unpack it with unlz4)"),
+    (0, b"\x89LZO\0\r\n\x1a\n", "an lzop file (unpack it with lzop -d)"),
+    (0, b"\x1f\x9d", "a file of compress (unpack it with uncompress)"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive (unpack it with 7z x)"),
+    (0, b"Rar!\x1a\x07", "a RAR archive (unpack it with unrar x)"),
+    (0, b"PK\x03\x04", "a zip archive (unpack it with unzip)"),
+    (0, b"!<arch>\n", "a Debian package or another ar archive"),
+    (0, b"\xed\xab\xee\xdb", "an RPM package"),
+    (0, b"070701", "a cpio archive (an initramfs?)"),
+    (0, b"\x7fELF", "an ELF program"),
+    (0, b"%PDF-", "a PDF document"),
+    (0, b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    (0, b"\xff\xd8\xff", "a JPEG picture"),
     (0, b"MSWIM\0\0\0", "a Windows WIM image"),
     (0, b"ELKDISK", "an ELKS image"),
     (64, b"\x7f\x10\xda\xbe", "a VDI image"),
@@ -45,16 +58,20 @@ HEADS: tuple[tuple[int, bytes, str], ...] = (
 TAILS: tuple[tuple[int, bytes, str], ...] = (
     (512, b"conectix", "a fixed VHD image"),
     (511, b"conectix", "a VHD image with an old footer of 511 bytes"),
-    (512, b"koly", "an Apple DMG image"),
+    (512, b"koly", "an Apple DMG image (convert it with qemu-img convert -f dmg)"),
 )
 # a VMDK descriptor is text, and qemu skips comments and blank lines before its "version="
-DESCRIPTOR = b"# disk descriptorfile"
+DESCRIPTOR = b"# disk descriptor"
 TEXT_MAGICS: tuple[tuple[bytes, str], ...] = (
     (DESCRIPTOR, "a VMDK descriptor file"),
     (b"json:", "a qemu json: reference"),
     (b"<?xml", "an XML file (OVF, libvirt, Parallels?)"),
+    (b"<!doctype html", "an HTML page: what a server answered instead of the image?"),
+    (b"<html", "an HTML page: what a server answered instead of the image?"),
+    (b"version https://git-lfs", "a pointer of Git LFS, which is not the file (git lfs pull)"),
     (b"[version]", "a text file"),
 )
+TEXT_LIMIT = 1 << 20  # no disk is that small and all text
 
 
 def lookalikes(window: Window) -> list[str]:
@@ -71,7 +88,17 @@ def lookalikes(window: Window) -> list[str]:
     found += [what for magic, what in TEXT_MAGICS if text.startswith(magic)]
     if not found and _is_descriptor(head):
         found.append("a VMDK descriptor file")
+    if not found and vhd_footer.is_without_cookie(tail, window.size):
+        found.append("a fixed VHD image whose footer lost its cookie (`conectix`)")
+    if not found and window.size <= TEXT_LIMIT and _is_text(window):
+        found.append("a text file")
     return found
+
+
+def _is_text(window: Window) -> bool:
+    """Lines of printable ASCII and nothing else, not even a NUL."""
+    text = window.read(0, window.size, "the file")
+    return b"\n" in text and _printable(text.translate(None, b"\t\r\n\f"))
 
 
 def _is_descriptor(head: bytes) -> bool:
@@ -84,12 +111,18 @@ def _is_descriptor(head: bytes) -> bool:
     return False
 
 
+def _printable(text: bytes) -> bool:
+    return text.isascii() and text.decode("ascii").isprintable()
+
+
 def parse(window: Window, findings: Findings) -> None:
     """A raw disk is its bytes; refused when it could be taken for something else."""
     findings.variant = "raw"
     findings.virtual_size = window.size
     for what in lookalikes(window):
         findings.refusals.append(f"it would be read as a raw disk, but it looks like {what}")
+    if findings.refusals:
+        return
     findings.refuse_unless(
         window.size % SECTOR == 0, f"its length of {window.size} bytes is not whole sectors of 512"
     )

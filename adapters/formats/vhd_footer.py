@@ -80,6 +80,21 @@ def parse(data: bytes) -> Footer:
     )
 
 
+def is_without_cookie(data: bytes, file_size: int) -> bool:
+    """Whether the last bytes of a file are the footer of a fixed VHD but for its cookie: the
+    fields say that, and not chance."""
+    if len(data) != FOOTER_SIZE or data.startswith(COOKIE):
+        return False
+    fields = _LAYOUT.unpack_from(data)
+    version, offset, current_size, disk_type = fields[2], fields[3], fields[9], fields[13]
+    return (
+        (version, disk_type) == (VERSION, DiskType.FIXED.value)
+        and offset == FIXED_DATA_OFFSET
+        and current_size % 512 == 0
+        and 0 < current_size <= file_size
+    )
+
+
 def make_fixed(
     size: int, *, identifier: uuid.UUID | None = None, now: float | None = None
 ) -> bytes:

@@ -31,18 +31,42 @@ NO_CID = "ffffffff"
 FOOTER_MARKER = struct.Struct("<QII")
 
 SUBFORMATS = {"monolithicsparse": "monolithicSparse", "streamoptimized": "streamOptimized"}
-# every other key names a file, or is not known to name none
 KNOWN_KEYS = {
-    "version",
-    "encoding",
-    "cid",
-    "parentcid",
-    "createtype",
-    "isnativesnapshot",
-    "longcontentid",
+    *("version", "encoding", "cid", "parentcid", "createtype", "isnativesnapshot"),
+    *("longcontentid", "parentfilenamehint", "digesttype"),
 }
+# another key is let pass, unless it may name a file, or say that the content is not what it seems
+TELLING = re.compile(r"path|file|hint|uri|url|key|crypt|filter|parent|device")
+# qemu's block/vmdk.c reads so much of a descriptor, whatever its header says
+RUN_ON = 20 * SECTOR
 _SETTING = re.compile(r'([A-Za-z][A-Za-z0-9_.]*)\s*=\s*("[^"\n]*"|[A-Za-z0-9_.+-]*)')
-_EXTENT = re.compile(r'(RW|RDONLY)\s+(\d{1,19})\s+SPARSE\s+"([^"\n]*)"(?:\s+0)?')
+_EXTENT = re.compile(
+    r'(RW|RDONLY|NOACCESS)\s+(\d{1,19})\s+([A-Z]+)(?:\s+"([^"\n]*)"(?:\s+(\d{1,19}))?)?'
+)
+_QUOTED = re.compile(r'"[^"\n]*"')
+
+
+@dataclass(frozen=True, slots=True)
+class ExtentLine:
+    """A part of a disk, as a descriptor names it; in sectors. `kind` is FLAT, SPARSE, ..."""
+
+    sectors: int
+    kind: str
+    name: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """The text of a VMDK. Its bytes are kept as characters of the same numbers: what they spell is
+    a matter of `encoding`, and of names alone."""
+
+    settings: dict[str, str]
+    extents: tuple[ExtentLine, ...]
+
+    @property
+    def createtype(self) -> str:
+        return self.settings.get("createtype", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,42 +160,64 @@ def _descriptor(window: Window, findings: Findings, header: Header) -> str:
     length = header.descriptor_sectors * SECTOR
     if not 0 < length <= DESCRIPTOR_LIMIT or not header.descriptor:
         raise UnsafeImage("it has no descriptor of a sane length inside")
-    block = window.read(header.descriptor * SECTOR, length, "the VMDK descriptor")
-    # the text ends at the first NUL, as for qemu, which writes a shorter CID over a longer one
-    # and leaves the end of the old text behind that of the new
-    data = block.partition(b"\0")[0]
-    if not data.isascii():
-        raise UnsafeImage("its descriptor is not plain text")
-    text = data.decode("ascii")
-    if not text.lower().startswith("# disk descriptorfile"):
-        raise UnsafeImage("its descriptor does not begin as one")
+    data = descriptor_text(window, header.descriptor * SECTOR, length)
+    found = read_descriptor(data, findings)
+    _check_settings(findings, found.settings)
+    for extent in found.extents:
+        if extent.kind != "SPARSE" or extent.offset:
+            shown = f"{extent.kind} {printable(extent.name.encode())}"
+            findings.refusals.append(f"its descriptor has a line that is not allowed: {shown}")
+    findings.refuse_unless(
+        [extent.sectors for extent in found.extents] == [header.capacity],
+        "its descriptor does not describe exactly the one extent that is in the file",
+    )
+    for extent in found.extents:
+        # the name is that of the file itself, at the time it was made, and never followed
+        findings.refuse_unless(
+            not set("/\\:") & set(extent.name),
+            f"its extent names another place, {printable(extent.name.encode())}",
+        )
+    return SUBFORMATS.get(found.createtype.lower(), "unknown")
+
+
+def descriptor_text(window: Window, offset: int, length: int) -> bytes:
+    """The text of an embedded descriptor. It ends at the first NUL, as for qemu, which writes a
+    shorter CID over a longer one and leaves the end of the old text behind that of the new; a
+    writer that appends a line may run over the end of its sectors."""
+    data, end, _ = window.read(offset, length, "the VMDK descriptor").partition(b"\0")
+    if not end and length < RUN_ON:
+        more = min(RUN_ON - length, window.size - offset - length)
+        text = window.read(offset + length, more, "the VMDK descriptor").partition(b"\0")[0]
+        if text.translate(None, b"\r\n\t").decode("latin-1").isprintable():
+            data += text
+    return data
+
+
+def read_descriptor(data: bytes, findings: Findings) -> Descriptor:
+    """Settings and extents. Refuses, in `findings`, every line that is neither: names, comments and
+    other quoted texts are of any encoding, all else is ASCII."""
+    text = data.decode("latin-1")
     settings: dict[str, str] = {}
-    extents: list[tuple[str, ...]] = []
-    for line in text.splitlines():
-        line = line.strip()
+    extents: list[ExtentLine] = []
+    for line in re.split(r"[\r\n]+", text):
+        line = line.strip(" \t")
         if not line or line.startswith("#"):
             continue
+        if not _QUOTED.sub("", line).isascii():
+            raise UnsafeImage("its descriptor is not plain text")
         if extent := _EXTENT.fullmatch(line):
-            extents.append(extent.groups())
+            name, offset = extent[4] or "", int(extent[5] or 0)
+            extents.append(ExtentLine(int(extent[2]), extent[3], name, offset))
         elif setting := _SETTING.fullmatch(line):
             key = setting[1].lower()
-            findings.refuse_unless(key not in settings, f"its descriptor has {key!r} twice")
+            # some writers append to the disk data base what it has already
+            known = key not in settings or key.startswith("ddb.")
+            findings.refuse_unless(known, f"its descriptor has {key!r} twice")
             settings[key] = setting[2].strip('"')
         else:
             shown = printable(line.encode())
             findings.refusals.append(f"its descriptor has a line that is not allowed: {shown}")
-    _check_settings(findings, settings)
-    findings.refuse_unless(
-        len(extents) == 1 and int(extents[0][1]) == header.capacity,
-        "its descriptor does not describe exactly the one extent that is in the file",
-    )
-    for _, _, name in extents:
-        # the name is that of the file itself, at the time it was made, and never followed
-        findings.refuse_unless(
-            not set("/\\:") & set(name),
-            f"its extent names another place, {printable(name.encode())}",
-        )
-    return SUBFORMATS.get(settings.get("createtype", "").lower(), "unknown")
+    return Descriptor(settings, tuple(extents))
 
 
 def _check_settings(findings: Findings, settings: dict[str, str]) -> None:
@@ -191,9 +237,18 @@ def _check_settings(findings: Findings, settings: dict[str, str]) -> None:
         findings.references.append(f"its descriptor names a parent disk, {name}")
     if findings.references:
         findings.parent = Parent((names,) if names else (), (parent,), ImageFormat.VMDK)
-    for key in settings:
-        if key not in KNOWN_KEYS and key != "parentfilenamehint" and not key.startswith("ddb."):
+    check_keys(findings, settings)
+
+
+def check_keys(findings: Findings, settings: dict[str, str]) -> None:
+    """Refuse keys that are not known and may mean something: another file, say."""
+    for key, value in settings.items():
+        if key in KNOWN_KEYS or key.startswith("ddb."):
+            continue
+        if TELLING.search(key) or set("/\\:") & set(value):
             findings.refusals.append(f"its descriptor has an unknown key {key!r}")
+        else:
+            findings.notes.append(f"its descriptor has an unknown key {key!r}")
 
 
 def sane(header: Header) -> bool:

@@ -7,8 +7,8 @@ from adapters.guestfs import roots
 from adapters.guestfs.devices import ENCRYPTED, Devices
 from adapters.guestfs.process import Helper, printable
 from pipeline.errors import StageFailed
-from pipeline.guest.partitions import ESP
 from pipeline.ports import Guest, GuestFacts
+from pipeline.sources.partitions import ESP
 
 MBR_ESP = "0xef"
 TABLES = {"dos": "mbr", "gpt": "gpt", "": "none"}

@@ -7,6 +7,7 @@ import importlib
 import io
 import logging
 import os
+import struct
 import sys
 from functools import cache
 from pathlib import Path
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import pyvhdi
 
+from adapters.formats import qcow2, vmdk
 from adapters.images import chains
 from adapters.images.maps import Maps
 from adapters.process import command
 from adapters.process.sandbox import Sandbox
 from adapters.qemu import img
+from pipeline.data.extents import SECTOR
 from pipeline.errors import CommandFailed, UnsafeImage
 from pipeline.ports import ImageFormat, Layer
 from pipeline.ports.extents import Kind
@@ -70,7 +73,7 @@ def oslo(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | Non
         # some formats have a footer; what lies between is never looked at
         stream.seek(max(stream.tell(), os.fstat(fd).st_size - CHUNK))
         content += stream.read(CHUNK)
-    wrapper = inspectors.InspectWrapper(io.BytesIO(content))
+    wrapper = inspectors.InspectWrapper(io.BytesIO(_for_oslo(content, layer.format)))
     try:
         while wrapper.read(CHUNK):
             pass
@@ -89,6 +92,24 @@ def oslo(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | Non
     except Exception as error:  # its parsers raise whatever a hostile header makes them
         raise UnsafeImage(f"{type(error).__name__}: {str(error)[:300]!a}") from None
     return None
+
+
+def _for_oslo(content: bytes, format: ImageFormat) -> bytes:
+    """A copy without what it is known to misread, which galleria's parser has looked at."""
+    data = bytearray(content)
+    if format is ImageFormat.QCOW2 and data[4:8] == b"\0\0\0\2":
+        # it looks for the feature bits of version 3 where version 2 has header extensions
+        data[qcow2.V2_HEADER : qcow2.V3_HEADER] = bytes(qcow2.V3_HEADER - qcow2.V2_HEADER)
+    if format is ImageFormat.VMDK and data.startswith(vmdk.MAGIC):
+        # it takes a descriptor for ASCII, and the last line for whole, wherever the sectors end
+        start, count = struct.unpack_from("<QQ", data, 28)
+        start, end = start * SECTOR, (start + count) * SECTOR
+        text, nul, rest = bytes(data[start:end]).partition(b"\0")
+        if not nul:
+            text = text[: text.rfind(b"\n") + 1].ljust(len(text), b"\0")
+        text = bytes(byte if byte < 0x80 else 0x3F for byte in text)
+        data[start:end] = text + nul + rest
+    return bytes(data)
 
 
 @cache

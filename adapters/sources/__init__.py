@@ -1,17 +1,20 @@
 """Every kind of source, opened (the `Sources` port): one module a kind."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters.filesystem.identity import disk_identity, file_identity
-from adapters.sources import archive, libvirt, machines
-from pipeline.errors import InvalidParameter
+from adapters.process.sandbox import Sandbox
+from adapters.sources import archive, devices, libvirt, machines, wrapped
+from adapters.sources.parts import Described, files_of
+from pipeline.errors import GalleriaError, InvalidParameter
 from pipeline.model.sources import (
     AnySource,
     ArchiveSource,
+    Backing,
     DiskSource,
     QemuSource,
     UrlSource,
@@ -20,6 +23,7 @@ from pipeline.model.sources import (
 from pipeline.ports import ImageFormat, Layer, Pins
 from pipeline.ports.machines import MachineFacts
 from pipeline.ports.sources import Sources, Supply
+from pipeline.sources.supply import public_url
 
 if TYPE_CHECKING:
     from adapters.sources.download import Downloads
@@ -29,22 +33,30 @@ class HostSources:
     """Sources that this host can reach. What is copied out of a file is held still meanwhile.
     `downloads` is only asked for when there is a URL: few jobs need an HTTP client."""
 
-    def __init__(self, pins: Pins, downloads: Callable[[], "Downloads"], libvirt_uri: str) -> None:
+    def __init__(
+        self,
+        pins: Pins,
+        downloads: Callable[[], "Downloads"],
+        libvirt_uri: str,
+        sandbox: Sandbox,
+    ) -> None:
         self._pins = pins
         self._downloads = downloads
         self._libvirt_uri = libvirt_uri
+        self._sandbox = sandbox
 
     def identity(self, source: AnySource) -> tuple[object, ...]:
         match source:
             case DiskSource():
-                return disk_identity(source)
+                return (*disk_identity(source), *_parts_identity(source))
             case UrlSource():
                 return ("url", source.lun, source.url, source.sha256)
             case ArchiveSource():
-                return (source.form.value, *file_identity(source.path))
+                chosen = (source.machine, source.configuration)
+                return (source.form.value, *chosen, *file_identity(source.path))
             case VmSource():
                 machine = libvirt.machine_at_rest(source, self._libvirt_uri)
-                disks = tuple(disk_identity(disk) for disk in machine.disks)
+                disks = tuple(disk_identity(disk) for disk in _over(machine.disks, source))
                 variables = machine.nvram
                 if variables is not None and variables.exists():
                     disks += (file_identity(variables),)
@@ -59,27 +71,75 @@ class HostSources:
     def open(self, source: AnySource, work: Path) -> Iterator[Supply]:
         match source:
             case DiskSource():
-                yield Supply((source,))
+                with self.unwrapped(source, work) as disk:
+                    yield Supply((disk,), lasting=disk is source)
             case UrlSource():
                 with self._downloads().open(source) as path:
-                    yield Supply((DiskSource(source.lun, path),))
+                    found = DiskSource(source.lun, path, name=public_url(source.url))
+                    with self.unwrapped(found, work) as disk:
+                        yield Supply((disk,), lasting=False)
             case ArchiveSource():
                 with self._unpacked(source, work) as supply:
                     yield supply
             case VmSource():
                 machine = libvirt.machine_at_rest(source, self._libvirt_uri)
                 nvram = self._nvram(machine.nvram, work) if machine.nvram else None
-                yield Supply(machine.disks, replace(machine.description, nvram=nvram))
+                with ExitStack() as stack:
+                    named = _over(machine.disks, source)
+                    disks = tuple(stack.enter_context(self.unwrapped(disk, work)) for disk in named)
+                    lasting = disks == named
+                    description = replace(machine.description, nvram=nvram)
+                    yield Supply(disks, description, lasting=lasting)
             case _:
                 raise unknown(source)
+
+    @contextmanager
+    def unwrapped(self, source: DiskSource, work: Path) -> Iterator[DiskSource]:
+        if source.path.is_block_device():
+            make = self._copied
+        elif not source.path.is_file():  # inspection says what it is
+            make = None
+        else:
+            kind = wrapped.wrapping_of(wrapped.head_of(source.path))
+            make = self._joined if kind == "parts" else self._unwrapped if kind else None
+        if make is None:
+            yield source
+            return
+        into = archive.private_directory(work)
+        try:
+            yield make(source, into)
+        finally:
+            archive.discard(into)
+
+    def _copied(self, source: DiskSource, into: Path) -> DiskSource:
+        return replace(source, path=devices.copy(source.path, into), name=source.shown)
+
+    def _unwrapped(self, source: DiskSource, into: Path) -> DiskSource:
+        with self._pins.pin([_pinnable(source.path)], into) as pin:
+            held = pin.chains[0][0].path
+            path, shown = wrapped.unwrap(held, source.shown, into, self._sandbox)
+            pin.verify()
+        return replace(source, path=path, name=shown)
+
+    def _joined(self, source: DiskSource, into: Path) -> DiskSource:
+        """A VMDK in parts, as a raw disk."""
+        if source.snapshot is not None:
+            raise InvalidParameter(f"{source.shown} is a VMDK in parts: it has no snapshots inside")
+        described = _described(source)
+        files = files_of(described)
+        with self._pins.pin([_pinnable(path) for path in files], into) as pin:
+            held = {path: chain[0].path for path, chain in zip(files, pin.chains, strict=True)}
+            path = wrapped.put_together(described, held, into)
+            pin.verify()
+        return replace(source, path=path, name=source.shown, declared=ImageFormat.RAW, backing=())
 
     @contextmanager
     def _unpacked(self, source: ArchiveSource, work: Path) -> Iterator[Supply]:
         into = archive.private_directory(work)
         try:
-            layer = Layer(source.path, ImageFormat.RAW)
-            with self._pins.pin([(layer,)], into) as pin:
-                supply = machines.open_archive(pin.chains[0][0].path, source.form, into)
+            with self._pins.pin([_pinnable(source.path)], into) as pin:
+                held = pin.chains[0][0].path
+                supply = machines.open_archive(source, held, into, self._sandbox)
                 pin.verify()
             yield supply
         finally:
@@ -91,10 +151,44 @@ class HostSources:
             return None
         if path.stat().st_size > libvirt.NVRAM_LIMIT:
             raise InvalidParameter(f"the NVRAM {str(path)!a} is larger than 64 MiB")
-        with self._pins.pin([(Layer(path, ImageFormat.RAW),)], work) as pin:
+        with self._pins.pin([_pinnable(path)], work) as pin:
             content = pin.chains[0][0].path.read_bytes()
             pin.verify()
         return content
+
+
+def _over(disks: Sequence[DiskSource], source: VmSource) -> tuple[DiskSource, ...]:
+    """A machine's disks, over what the user says lies below them: the description of a machine
+    that does not run has no chains."""
+    below = dict(source.backing)
+    if strange := set(below) - {disk.lun for disk in disks}:
+        raise InvalidParameter(
+            f"the machine {source.name} has no disk at LUN {max(strange, key=str)}"
+        )
+    return tuple(
+        replace(disk, backing=tuple(map(Backing, below[disk.lun]))) if disk.lun in below else disk
+        for disk in disks
+    )
+
+
+def _pinnable(path: Path) -> tuple[Layer]:
+    return (Layer(path, ImageFormat.RAW),)
+
+
+def _described(source: DiskSource) -> Sequence[Described]:
+    layers = [(layer.path, str(layer.path)) for layer in source.layers]
+    return wrapped.described(layers, source.extents_from)
+
+
+def _parts_identity(source: DiskSource) -> tuple[object, ...]:
+    """Of the files that hold the content where the named one is only a descriptor."""
+    path = source.path
+    if not path.is_file() or wrapped.wrapping_of(wrapped.head_of(path)) != "parts":
+        return ()
+    try:
+        return tuple(file_identity(file) for file in files_of(_described(source)))
+    except GalleriaError:  # opening it says what is wrong
+        return ()
 
 
 def unknown(source: AnySource) -> InvalidParameter:

@@ -46,7 +46,7 @@ def _resolve(spec: Spec, directory: Path) -> Spec:
     source = spec.source
     files = {
         name: str(directory / value)
-        for name in ("os_disk", "box", "ova", "qmp", "qga")
+        for name in ("os_disk", "box", "ova", "qmp", "qga", "extents_from")
         if (value := getattr(source, name)) is not None
     }
     if source.vm is not None and source.vm.endswith(".xml"):

@@ -127,6 +127,11 @@ class SourceDisks(_Model):
 
     os_disk: PathText | None = None
     os_disk_backing: tuple[PathText, ...] = Field((), description="Files below it, bottom last.")
+    extents_from: PathText | None = Field(
+        None,
+        description="Where the parts of a VMDK in several files lie. Default: beside its "
+        "descriptor.",
+    )
     os_vhd_uri: PathText | None = Field(None, description="http(s), instead of osDisk.")
     checksum: ChecksumText | None = Field(None, description="sha256:HEX, with osVhdUri.")
     os_snapshot: str | None = Field(None, description="A snapshot or disk, instead of osDisk.")
@@ -134,6 +139,10 @@ class SourceDisks(_Model):
     vm: PathText | None = Field(None, description="A libvirt domain's XML, or its name.")
     box: PathText | None = Field(None, description="A Vagrant box.")
     ova: PathText | None = Field(None, description="An OVA.")
+    ova_machine: str | None = Field(None, description="Which machine of the OVA.")
+    ova_configuration: str | None = Field(
+        None, description="Which deployment option of the OVA. Default: the OVA's default."
+    )
     qmp: PathText | None = Field(None, description="A running QEMU, by its QMP socket.")
     qga: PathText | None = Field(None, description="Its guest agent's socket, with qmp.")
     managed_image: str | None = Field(None, description="A managed image.")
@@ -155,8 +164,10 @@ class SourceDisks(_Model):
             )
         if self.qga is not None and self.qmp is None:
             raise ValueError("qga goes with qmp")
-        if self.os_disk_backing and self.os_disk is None:
-            raise ValueError("osDiskBacking goes with osDisk")
+        if self.os_disk_backing and self.os_disk is None and self.vm is None:
+            raise ValueError("osDiskBacking goes with osDisk or vm")
+        if self.ova is None and (self.ova_machine or self.ova_configuration):
+            raise ValueError("ovaMachine and ovaConfiguration go with ova")
         if (self.os_vhd_uri is None) != (self.checksum is None):
             raise ValueError("osVhdUri and checksum go together")
         return self

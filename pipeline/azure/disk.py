@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.guest.checks import Evidence
 from pipeline.guest.findings import Finding, Severity, verdict
-from pipeline.guest.partitions import PartitionTable
 from pipeline.model import HyperVGeneration, OsState
 from pipeline.ports import GuestFacts, ImageFacts, ImageFormat
+from pipeline.sources.partitions import PartitionTable
 
 MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40
 # page blobs, footer included: what "Information for non-endorsed distributions" and the REST

@@ -8,11 +8,11 @@ from pipeline.azure.disk import disk_findings, file_findings, state_finding
 from pipeline.azure.guest import guest_findings
 from pipeline.errors import StageFailed
 from pipeline.guest.findings import Finding, failed
-from pipeline.guest.partitions import PartitionTable, read_partitions
 from pipeline.guest.survey import Look, look
 from pipeline.model import ImageDefinition
 from pipeline.ports import GuestHost, ImageFacts, Images, Progress
 from pipeline.sources.ingest import Disk
+from pipeline.sources.partitions import PartitionTable, read_partitions
 
 
 def validate(

@@ -13,11 +13,11 @@ from pipeline.errors import GalleriaError, Refused
 from pipeline.guest.checks import Evidence, evidence
 from pipeline.guest.findings import Finding, no_findings
 from pipeline.guest.inventory import inventory
-from pipeline.guest.partitions import read_partitions
 from pipeline.guest.windows.inventory import windows_inventory
 from pipeline.model import OsState
 from pipeline.ports import Guest, GuestFacts, GuestHost, GuestSession, Images, Progress
 from pipeline.sources.ingest import Disk
+from pipeline.sources.partitions import read_partitions
 
 NO_FACTS = GuestFacts("unknown")
 GuestCheck = Callable[[Guest, GuestFacts], tuple[Finding, ...]]  # of a mounted guest, read only

@@ -8,7 +8,6 @@ from typing import Any
 from pipeline.gallery.rules import features
 from pipeline.gallery.rules.agreement import SourceFacts
 from pipeline.gallery.service import GalleryService
-from pipeline.guest.partitions import BIOS_BOOT, ESP, PartitionTable, read_partitions
 from pipeline.model import (
     Architecture,
     HyperVGeneration,
@@ -20,7 +19,8 @@ from pipeline.model import (
 )
 from pipeline.ports import Images
 from pipeline.ports.sources import Description
-from pipeline.sources.ingest import Disk, refuse_large_sectors
+from pipeline.sources.ingest import Disk, refuse_large_sectors, shown
+from pipeline.sources.partitions import BIOS_BOOT, ESP, PartitionTable, read_partitions
 
 
 def agree(
@@ -92,9 +92,7 @@ def partition_table(disks: Sequence[Disk], images: Images) -> PartitionTable:
     for disk in disks:
         with images.open(disk.chain) as content:
             tables.append(read_partitions(content))
-        # not the chain's: that is of the pinned files
-        path = disk.chain[0].path if disk.facts is None else disk.facts.path
-        refuse_large_sectors(str(path), tables[-1].sector_size)
+        refuse_large_sectors(shown(disk), tables[-1].sector_size)
     return tables[0]
 
 

@@ -1,6 +1,7 @@
 """Prove: what a disk or a version is, and what a job would do to it, with nothing changed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,11 @@ from pipeline.sources.supply import supplied
 from pipeline.storage.commit import donated
 
 
-def file_disks(source: DiskSource, context: JobContext) -> list[Disk]:
-    return [recognise(source, context.images)]
+@contextmanager
+def file_disks(source: DiskSource, context: JobContext) -> Iterator[list[Disk]]:
+    """The disk of a file, where it is unpacked as long as the `with`."""
+    with context.work.directory() as work, context.sources.unwrapped(source, work) as found:
+        yield [recognise(found, context.images)]
 
 
 def version_disks(version: ImageVersion, context: JobContext) -> list[Disk]:
@@ -48,10 +52,10 @@ def validate_file(
 ) -> tuple[Finding, ...]:
     """Azure's checklist for a file that is to be uploaded. `footer` says what is wrong with a VHD's
     footer."""
-    disk = recognise(source, context.images)
-    facts = context.images.inspect(source.path)
-    problems = footer(source.path) if facts.format is ImageFormat.VHD else ()
-    with context.work.directory() as work:
+    with context.work.directory() as work, context.sources.unwrapped(source, work) as found:
+        disk = recognise(found, context.images)
+        facts = context.images.inspect(found.path)
+        problems = footer(found.path) if facts.format is ImageFormat.VHD else ()
         return validate(
             disk,
             context.guests,

@@ -3,16 +3,15 @@ snapshot, export."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.data.copying import CopyResult
 from pipeline.data.extents import data_bytes
 from pipeline.data.manifest import ManifestReader, Run
-from pipeline.errors import NotFound, Refused
+from pipeline.errors import NotFound, Refused, UnsafeImage
 from pipeline.guest.checks import Evidence, evidence, windows_state
-from pipeline.guest.partitions import PartitionTable, read_partitions
 from pipeline.guest.profiles import Plan
 from pipeline.guest.windows import arm
 from pipeline.jobs import shallow
@@ -24,7 +23,8 @@ from pipeline.model.disks import disk_name
 from pipeline.model.sources import DiskSource
 from pipeline.ports import Chain, GuestFacts, ImageFacts, ImageFormat
 from pipeline.ports.extents import Range
-from pipeline.sources.ingest import Disk, recognise
+from pipeline.sources.ingest import Disk, content_notes, inspected, recognise
+from pipeline.sources.partitions import PartitionTable, read_partitions
 from pipeline.sources.pin import snapshot
 from pipeline.storage.convert import hash_disk
 
@@ -42,26 +42,32 @@ class Examination:
 
 def examine(source: DiskSource, context: JobContext, *, deep: bool) -> Examination:
     """Look at a file without changing or pinning it. `deep` starts an appliance for the guest."""
-    facts, *below = context.images.inspect_chain(
-        [(layer.path, layer.declared) for layer in source.layers]
-    )
+    with context.work.directory() as work, context.sources.unwrapped(source, work) as disk:
+        return _examine(disk, work, context, deep=deep)
+
+
+def _examine(source: DiskSource, work: Path, context: JobContext, *, deep: bool) -> Examination:
+    facts, *below = inspected(source, context.images)
     unsafe = next((layer for layer in (facts, *below) if layer.refusals), None)
     if unsafe is not None:
         return Examination(unsafe)
-    disk = recognise(source, context.images)
+    try:
+        disk = recognise(source, context.images)
+    except UnsafeImage as error:
+        return Examination(replace(facts, refusals=(error.message,)))
     with context.images.open(disk.chain) as content:
         partitions = read_partitions(content, facts.logical_sector_size)
+        facts = replace(facts, notes=(*facts.notes, *content_notes(facts, content)))
     if not deep:
         return Examination(facts, partitions)
-    with context.work.directory() as work:
-        # the appliance sees the disk through an overlay: one explicit node tree for every format
-        overlay = context.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2")
-        with (
-            context.progress.stage("inspect guest"),
-            context.guests.session([overlay], writable=False) as session,
-        ):
-            guest = session.inspect()
-            found = evidence(session, guest)
+    # the appliance sees the disk through an overlay: one explicit node tree for every format
+    overlay = context.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2")
+    with (
+        context.progress.stage("inspect guest"),
+        context.guests.session([overlay], writable=False) as session,
+    ):
+        guest = session.inspect()
+        found = evidence(session, guest)
     return Examination(facts, partitions, guest, found)
 
 
@@ -69,10 +75,11 @@ def examine(source: DiskSource, context: JobContext, *, deep: bool) -> Examinati
 def pinned(source: DiskSource, context: JobContext) -> Iterator[tuple[Disk, Path]]:
     """One recognised disk held still, and a work directory. Raises SourceChanged at the end when
     it did not hold still."""
-    disk = recognise(source, context.images)
-    with context.work.directory() as work, snapshot([disk], work, context.pins) as (disks, pin):
-        yield disks[0], work
-        pin.verify()
+    with context.work.directory() as work, context.sources.unwrapped(source, work) as found:
+        disk = recognise(found, context.images)
+        with snapshot([disk], work, context.pins) as (disks, pin):
+            yield disks[0], work
+            pin.verify()
 
 
 def generalize_file(

@@ -20,7 +20,6 @@ from pipeline.azure.guest import guest_findings
 from pipeline.azure.validate import findings, require_passed
 from pipeline.gallery import rules
 from pipeline.guest.generalize import generalize
-from pipeline.guest.partitions import PartitionTable
 from pipeline.guest.profiles import Plan
 from pipeline.guest.survey import GuestCheck, Look, check_os_state, untouched
 from pipeline.jobs import shallow
@@ -33,6 +32,7 @@ from pipeline.model.sources import AnySource
 from pipeline.ports import Chain, GuestSession
 from pipeline.ports.sources import Sources, Supply
 from pipeline.sources.ingest import Disk, ingest
+from pipeline.sources.partitions import PartitionTable
 from pipeline.sources.pin import snapshot
 from pipeline.sources.supply import check_combination, data_luns
 from pipeline.storage.placement import Parents
@@ -127,7 +127,7 @@ def check_publish(
         context.gallery.check_disk(version, disk.virtual_size, disk.name)
     is_shallow = shallow.is_shallow(version)
     if is_shallow:
-        shallow.check_lasting(request.sources)
+        shallow.check_lasting(supply)
     plan = effective_plan(version, request, supply)
     known = supply.stored if plan is None and not is_shallow else {}
     parents: Parents = {lun: (digest,) for lun, digest in known.items()}

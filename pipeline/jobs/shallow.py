@@ -18,7 +18,6 @@ from pipeline.model import (
     ReplicationState,
     SourceFile,
 )
-from pipeline.model.sources import AnySource, ArchiveSource, UrlSource
 from pipeline.ports import (
     Chain,
     ImageFormat,
@@ -29,6 +28,7 @@ from pipeline.ports import (
     VersionRecord,
     Zone,
 )
+from pipeline.ports.sources import Supply
 from pipeline.sources.ingest import Disk
 from pipeline.storage.commit import replica_documents
 from pipeline.storage.placement import Zones
@@ -40,15 +40,14 @@ def is_shallow(version: ImageVersion) -> bool:
     return version.replication_mode is ReplicationMode.SHALLOW
 
 
-def check_lasting(sources: Iterable[AnySource]) -> None:
+def check_lasting(supply: Supply) -> None:
     """A shallow version leans on files that stay where they are."""
-    for source in sources:
-        if isinstance(source, UrlSource | ArchiveSource):
-            raise Refused(
-                "A version in replication mode Shallow leans on the files of its source, and what "
-                "is downloaded or unpacked does not stay.",
-                hint="publish it in mode Full, or give the disk file itself",
-            )
+    if not supply.lasting:
+        raise Refused(
+            "A version in replication mode Shallow leans on the files of its source, and what is "
+            "downloaded or unpacked does not stay.",
+            hint="publish it in mode Full, or give the disk file itself",
+        )
 
 
 def fingerprints(disks: Sequence[Disk], pins: Pins) -> Fingerprints:

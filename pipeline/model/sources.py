@@ -33,7 +33,9 @@ class DiskSource:
 
     `backing` names what lies below the file, the bottom last: a header is never followed.
     A description may tell more: `sector_size` is the logical sector size that the disk was used
-    with, `virtual_size` the length that it has to have.
+    with, `virtual_size` the length that it has to have. `name` is what people know the file by
+    where galleria made it: out of an archive, say. The parts of a VMDK in several files lie in the
+    directory `extents_from`, else beside its descriptor.
     """
 
     lun: int | None
@@ -43,8 +45,15 @@ class DiskSource:
     backing: tuple[Backing, ...] = ()
     sector_size: int = 512
     virtual_size: int | None = None
+    name: str = ""
+    extents_from: Path | None = None
 
     kind: ClassVar[SourceKind] = SourceKind.VHD
+
+    @property
+    def shown(self) -> str:
+        """What messages call it."""
+        return self.name or str(self.path)
 
     @property
     def layers(self) -> tuple[Backing, ...]:
@@ -65,9 +74,11 @@ class UrlSource:
 
 @dataclass(frozen=True, slots=True)
 class VmSource:
-    """A virtual machine: a file of libvirt's domain XML, or the name of a domain."""
+    """A virtual machine: a file of libvirt's domain XML, or the name of a domain. `backing` names,
+    by LUN, what lies below its disks where the description does not: the bottom last."""
 
     name: str
+    backing: tuple[tuple[int | None, tuple[Path, ...]], ...] = ()
 
     kind: ClassVar[SourceKind] = SourceKind.VIRTUAL_MACHINE
 
@@ -79,10 +90,14 @@ class ArchiveForm(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ArchiveSource:
-    """A VM in one archive: a Vagrant box or an OVA."""
+    """A VM in one archive: a Vagrant box or an OVA. Of an OVA with several machines, `machine` is
+    the id or name of the one that is meant; `configuration` is a deployment option's id (None: the
+    OVA's default)."""
 
     path: Path
     form: ArchiveForm
+    machine: str | None = None
+    configuration: str | None = None
 
     kind: ClassVar[SourceKind] = SourceKind.VIRTUAL_MACHINE
 

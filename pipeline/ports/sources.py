@@ -38,8 +38,9 @@ class Supply:
     """The disks of a source. They are there as long as it is open.
 
     `origins` says, by LUN, what disks are copies of; one with a digest is a base of a zone, and
-    need not be read again. `generalized`: all of it is known to be; `report` is what was stored of
-    its guest (pipeline.guest.report), if all of it was stored together.
+    need not be read again. `lasting`: the files stay when it is closed. `generalized`: all
+    of it is known to be; `report` is what was stored of its guest (pipeline.guest.report), if all
+    of it was stored together.
     """
 
     disks: tuple[DiskSource, ...]
@@ -47,6 +48,7 @@ class Supply:
     origins: Mapping[int | None, Origin] = field(default_factory=dict)
     generalized: bool = False
     report: Mapping[str, Any] = field(default_factory=dict)
+    lasting: bool = True
 
     @property
     def stored(self) -> dict[int | None, str]:
@@ -69,4 +71,9 @@ class Sources(Protocol):
 
     def open(self, source: AnySource, work: Path) -> AbstractContextManager[Supply]:
         """Make the disks of a source available as files, in `work` where they have to be made."""
+        ...
+
+    def unwrapped(self, source: DiskSource, work: Path) -> AbstractContextManager[DiskSource]:
+        """A disk as one image file: itself, or what was made of it in `work` where it is
+        compressed, packed in an archive, in parts, or a device."""
         ...

@@ -4,7 +4,7 @@ What a zone holds as a base is supplied with its digest: a version of it needs n
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +86,9 @@ class StoredSources:
     def look(self, source: QemuSource) -> MachineFacts:
         self._permit(source)
         return self._machines.look(source.socket)
+
+    def unwrapped(self, source: DiskSource, work: Path) -> AbstractContextManager[DiskSource]:
+        return self._inner.unwrapped(source, work)
 
     @contextmanager
     def open(self, source: AnySource, work: Path) -> Iterator[Supply]:

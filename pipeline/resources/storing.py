@@ -13,7 +13,6 @@ from typing import TypeVar
 from pipeline.errors import EnvironmentMissing, GalleriaError
 from pipeline.gallery import rules
 from pipeline.gallery.documents import encode
-from pipeline.guest.partitions import read_partitions
 from pipeline.guest.profiles import Plan
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.prepare import Checked, prepared
@@ -29,6 +28,7 @@ from pipeline.model.resources import (
 from pipeline.ports import VersionRecord, Zone
 from pipeline.ports.sources import Description, Supply
 from pipeline.sources.ingest import Disk, ingest
+from pipeline.sources.partitions import read_partitions
 from pipeline.storage.convert import Stored, bases_below
 from pipeline.storage.placement import Parents, choose_zone, place
 from pipeline.storage.space import measure

@@ -48,6 +48,7 @@ def supplied(wanted: Sequence[AnySource], work: Path, sources: Sources) -> Itera
             {lun: origin for supply in opened for lun, origin in supply.origins.items()},
             all(supply.generalized for supply in opened),
             opened[0].report if len(opened) == 1 else {},
+            all(supply.lasting for supply in opened),
         )
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from adapters.process.sandbox import Sandbox
 from adapters.sources.machines import open_archive
 from fixtures.chains import differencing_vhd, differencing_vhdx, qemu_child
-from pipeline.model.sources import ArchiveForm
+from pipeline.model.sources import ArchiveForm, ArchiveSource
 from tests.conftest import missing
 from tests.contract.storing import pattern
 from tests.docs.console import Line, lines_of
@@ -431,7 +432,8 @@ def test_boxes_that_tar_packed_with_holes(options: tuple[str, ...], tmp_path: Pa
     tar = ["tar", "-S", *options, "-czf", "sparse.box", *names]
     subprocess.run(tar, cwd=tmp_path, check=True)
     into.mkdir()
-    (unpacked,) = open_archive(tmp_path / "sparse.box", ArchiveForm.BOX, into).disks
+    source = ArchiveSource(tmp_path / "sparse.box", ArchiveForm.BOX)
+    (unpacked,) = open_archive(source, source.path, into, Sandbox()).disks
     assert filecmp.cmp(unpacked.path, disk, shallow=False)
     assert unpacked.path.stat().st_blocks <= disk.stat().st_blocks + 8 * 30
 

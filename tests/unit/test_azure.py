@@ -13,9 +13,9 @@ from pipeline.azure.linux import linux_findings
 from pipeline.azure.windows import PROXY, STARTS, windows_findings
 from pipeline.guest.checks import Evidence
 from pipeline.guest.findings import Finding, failed
-from pipeline.guest.partitions import Partition, PartitionTable
 from pipeline.model import HyperVGeneration, OsState
 from pipeline.ports import GuestFacts, ImageFacts, ImageFormat
+from pipeline.sources.partitions import Partition, PartitionTable
 from tests.contract.memory_guest import MemoryGuest
 
 MIB, GIB = 1 << 20, 1 << 30

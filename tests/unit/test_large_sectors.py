@@ -5,8 +5,8 @@ import struct
 import pytest
 
 from pipeline.errors import Refused
-from pipeline.guest.partitions import ESP, read_partitions
 from pipeline.sources.ingest import refuse_large_sectors
+from pipeline.sources.partitions import ESP, read_partitions
 from tests.contract.memory import MemorySource
 
 SIZE = 1 << 20

@@ -20,6 +20,9 @@ KEYS = {
     "vm": "source.vm",
     "box": "source.box",
     "ova": "source.ova",
+    "machine": "source.ovaMachine",
+    "configuration": "source.ovaConfiguration",
+    "extents_from": "source.extentsFrom",
     "qmp": "source.qmp",
     "qga": "source.qga",
     "os_snapshot": "source.osSnapshot",
@@ -71,6 +74,7 @@ GLOBAL = {"config", "principal", "subscription", "resource_group", "json", "quie
 GLOBAL |= {"verbose", "help"}
 
 LINE = """corp/web/1.2.3 --os-disk /d/web.vhd --backing /d/below --data-disk 0=/d/data.vhd
+  --extents-from /
   --data-vhd-uri 1=https://x.example/d.vhd --checksum 1=sha256:HEX --data-snapshot 2=s1
   --source-disk-controller NVMe --source-accelerated-network true --source-plan pub/prod/name
   --location eu --exclude-from-latest --end-of-life-date 2099-01-31 --tags "team=web ring=1"
@@ -96,6 +100,7 @@ image:
 source:
   osDisk: /d/web.vhd
   osDiskBacking: [/d/below]
+  extentsFrom: /
   dataDisks:
     - {lun: 0, path: /d/data.vhd}
     - {lun: 1, vhdUri: "https://x.example/d.vhd", checksum: "sha256:HEX"}
@@ -187,3 +192,19 @@ def test_the_least_of_both_is_the_same(tmp_path: Path) -> None:
         tmp_path,
     )
     assert line == spec
+
+
+def test_an_ova_and_a_machine_over_a_box_are_the_same(tmp_path: Path) -> None:
+    for line, source in (
+        (
+            "--ova /d/a.ova --machine web --configuration small",
+            "ova: /d/a.ova, ovaMachine: web, ovaConfiguration: small",
+        ),
+        ("--vm web --backing /d/box.img", "vm: web, osDiskBacking: [/d/box.img]"),
+    ):
+        spec = of_spec(
+            f"{{apiVersion: galleria/v1, kind: ImageVersion, source: {{{source}}}, "
+            "image: {gallery: corp, definition: web, version: 1.2.3}}",
+            tmp_path,
+        )
+        assert of_line(f"corp/web/1.2.3 {line}") == spec
