@@ -71,7 +71,7 @@ NOT_IN_SPECS = {
     "cvm_encryption": "the same",
 }
 GLOBAL = {"config", "principal", "subscription", "resource_group", "json", "quiet", "progress"}
-GLOBAL |= {"verbose", "help"}
+GLOBAL |= {"verbose", "help", "given_subscription", "given_group"}
 
 LINE = """corp/web/1.2.3 --os-disk /d/web.vhd --backing /d/below --data-disk 0=/d/data.vhd
   --extents-from /
