@@ -13,8 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from adapters import app
 from adapters.cli.guide import TOPICS
+from adapters.guestfs import client
 from fixtures.chains import qemu_child
 from pipeline.ports import Chain, FreeSpace, GuestFacts
 from tests.contract.memory_guest import MemoryGuest, MemoryHost, MemorySession
@@ -114,7 +114,7 @@ def test_the_commands_of_a_page(
     page: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if page.name not in REAL:
-        monkeypatch.setattr(app, "GuestfsHost", FakeHost)
+        monkeypatch.setattr(client, "GuestfsHost", FakeHost)
     home = tmp_path / "home"
     subprocess.run(["cp", "-a", "--sparse=always", files, home], check=True)
     settings = {"GALLERIA_ALLOW_PRIVATE_SOURCES": "127.0.0.1/32", "GALLERIA_IMMUTABLE": "false"}
