@@ -2,17 +2,11 @@
 
 from collections.abc import Sequence
 
+from pipeline.model.text import printable
+
+__all__ = ["bytes_text", "fields", "printable", "seconds_text", "table"]
+
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-
-
-def printable(text: str) -> str:
-    """`text` with every character that a terminal could act on, or that hides others, escaped.
-
-    Names from guests and images may hold escape sequences, line breaks and bidi controls.
-    """
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def bytes_text(count: float) -> str:

@@ -21,6 +21,7 @@ import click
 from adapters.cli.commands import cli
 from adapters.cli.context import Settings
 from adapters.cli.lazy import PipeBroken
+from adapters.filesystem.full import is_full
 from adapters.text import printable
 from pipeline.errors import EnvironmentMissing, GalleriaError, InvalidParameter, NoSpace
 
@@ -118,7 +119,7 @@ def explain(error: BaseException) -> GalleriaError:
         return _Usage(message, hint=f"{command} --help")
     if isinstance(error, click.ClickException):
         return _Usage(error.format_message())
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return NoSpace(str(error), hint="free some space, then run the same command again")
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return EnvironmentMissing(

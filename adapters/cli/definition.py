@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -29,6 +29,7 @@ from pipeline.model import (
     Recommended,
     ResourceRange,
 )
+from pipeline.model.clock import utc_now
 from pipeline.model.names import DefinitionName, GalleryName, parse_definition, parse_gallery
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def create_definition(
             ImageDefinition(
                 name=wanted,
                 location=home,
-                created=datetime.now(UTC),
+                created=utc_now(),
                 os_type=OsType(values["os_type"]),
                 os_state=OsState(values["os_state"]),
                 identifier=Identifier(values["publisher"], values["offer"], values["sku"]),
@@ -308,7 +309,7 @@ def definition_table(found: list[ImageDefinition]) -> str:
 def end_of_life_text(end: datetime | None) -> str:
     if end is None:
         return ""
-    return f"{end:%Y-%m-%d}" + (" (past)" if end <= datetime.now(UTC) else "")
+    return f"{end:%Y-%m-%d}" + (" (past)" if end <= utc_now() else "")
 
 
 def _about(found: ImageDefinition) -> str:

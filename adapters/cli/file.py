@@ -42,14 +42,13 @@ FIRMWARE = (
 def boot_command(disk: Path, format: ImageFormat, generation: str, accelerator: str) -> str:
     """A shell command that boots an armed disk. It restarts once and powers off at the end.
     `accelerator` is one that works: with "kvm:tcg" QEMU aborts where KVM is there but broken."""
-    name = {ImageFormat.VHD: "vpc"}.get(format, format.value)
     argv = ["qemu-system-x86_64", "-machine", f"q35,accel={accelerator}", *MACHINE]
     if generation == "V2":
         firmware = next((path for path in FIRMWARE if path.exists()), FIRMWARE[0])
         argv += ["-drive", f"if=pflash,format=raw,readonly=on,file={firmware}"]
     # a comma in a file name is doubled (qemu-options)
     path = str(disk.absolute()).replace(",", ",,")
-    argv += ["-drive", f"if=ide,format={name},file={path}"]
+    argv += ["-drive", f"if=ide,format={format.qemu_name},file={path}"]
     return shlex.join(argv)
 
 

@@ -1,6 +1,5 @@
 """`galleria snapshot`: points in time of disks."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from adapters.cli.context import Settings
 from adapters.cli.file import FORMATS, OUT
 from adapters.cli.lazy import Group
 from adapters.text import bytes_text, printable
+from pipeline.model.clock import utc_now
 from pipeline.model.resource_names import ResourceKind, ResourceName, parse_resource
 from pipeline.model.sources import QemuSource
 from pipeline.ports import ImageFormat
@@ -52,7 +52,7 @@ def create(
     if (wanted is None) == (qmp is None) or (source and file):
         raise click.UsageError("give one source: a disk, a file, a VM's description, or --qmp")
     label = Path(wanted.split("@")[0]).stem if wanted else "vm"
-    name = name or f"{label}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    name = name or f"{label}-{utc_now():%Y%m%dT%H%M%SZ}"
     target = parse_resource(name, SNAPSHOT)
     with settings.app() as app:
         properties = resource.properties_of(values, app)

@@ -5,7 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ from pipeline.model import (
     TargetRegion,
 )
 from pipeline.model.disks import disk_name
+from pipeline.model.clock import utc_now
 from pipeline.model.names import (
     DefinitionName,
     is_definition,
@@ -202,7 +203,7 @@ def end_of_life(version: ImageVersion) -> str:
     end = version.end_of_life_date
     if end is None:
         return ""
-    return f"{end:%Y-%m-%d}" + (" (past)" if end <= datetime.now(UTC) else "")
+    return f"{end:%Y-%m-%d}" + (" (past)" if end <= utc_now() else "")
 
 
 def minute(moment: datetime | None) -> str:

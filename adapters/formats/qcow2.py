@@ -7,7 +7,7 @@ from dataclasses import replace
 from adapters.formats.window import Findings, Parent, Window, be32, be64, printable
 from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
-from pipeline.ports import ImageFormat
+from pipeline.model.images import QEMU_FORMATS
 
 MAGIC = b"QFI\xfb"
 V2_HEADER = 72
@@ -17,15 +17,6 @@ DIRTY, CORRUPT, DATA_FILE, COMPRESSION, EXTENDED_L2 = (1 << bit for bit in range
 KNOWN_INCOMPATIBLE = DIRTY | CORRUPT | DATA_FILE | COMPRESSION | EXTENDED_L2
 AUTOCLEAR_RAW_DATA = 2
 COMPRESSIONS = {0: "zlib", 1: "zstd"}
-# what qemu calls the formats that may lie below
-DRIVER_FORMATS = {
-    b"raw": ImageFormat.RAW,
-    b"qcow2": ImageFormat.QCOW2,
-    b"vpc": ImageFormat.VHD,
-    b"vhdx": ImageFormat.VHDX,
-    b"vmdk": ImageFormat.VMDK,
-    b"vdi": ImageFormat.VDI,
-}
 ENCRYPTIONS = {1: "AES", 2: "LUKS"}
 
 END, BACKING_FORMAT = 0, 0xE2792ACA
@@ -141,7 +132,7 @@ def _extensions(window: Window, findings: Findings, position: int, end: int) -> 
 def _backing_format(findings: Findings, driver: bytes) -> None:
     if findings.parent is None:
         return
-    format = DRIVER_FORMATS.get(driver)
+    format = QEMU_FORMATS.get(driver.decode("latin-1"))
     findings.refuse_unless(
         format is not None, f"it has an unknown backing format, {printable(driver)}"
     )

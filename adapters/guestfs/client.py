@@ -30,7 +30,6 @@ from pipeline.ports import (
     GuestFacts,
     GuestHost,
     GuestSession,
-    ImageFormat,
     Package,
     VolumeState,
 )
@@ -50,7 +49,6 @@ MOUNT_OPTIONS = {
 # few words on the serial console, and no guard against what other guests of one CPU could see: the
 # emulated one has no others (0.5 s of a boot)
 KERNEL = "quiet mitigations=off"
-FORMATS = {found: found.value for found in ImageFormat} | {ImageFormat.VHD: "vpc"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ class GuestfsHost:
                 helper.post(
                     "add_drive_opts",
                     self.sandbox.name(top.path),
-                    format=FORMATS[top.format],
+                    format=top.format.qemu_name,
                     readonly=not writable,
                 )
             helper.post("set_network", False)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from pipeline.errors import EnvironmentMissing, StageFailed
+from pipeline.model.text import printable as escaped
 
 CALL_SECONDS = 300.0
 TAIL_LINES = 40  # of libguestfs's messages, quoted when it fails
@@ -33,8 +34,7 @@ class CallFailed(StageFailed):
 
 def printable(text: str, limit: int = 2000) -> str:
     """A hostile string, safe to print: no control characters but newline, bounded."""
-    shown = "".join(c if c == "\n" or c.isprintable() else repr(c)[1:-1] for c in text.strip())
-    return shown[-limit:]
+    return "\n".join(map(escaped, text.strip().split("\n")))[-limit:]
 
 
 class Helper:

@@ -64,7 +64,7 @@ class QemuImages:
             path,
             virtual_size,
             backing=img.backing_name(chain, self._sandbox),
-            backing_format=img.DRIVERS[chain[0].format],
+            backing_format=chain[0].format.qemu_name,
             cluster_size=OVERLAY_CLUSTER,
         )
         return (Layer(path, ImageFormat.QCOW2), *chain)

@@ -116,7 +116,7 @@ def convert(
             sandbox,
             chain,
             temporary,
-            img.DRIVERS[format],
+            format.qemu_name,
             options=options,
             compressed=compressed,
             limits=limits,

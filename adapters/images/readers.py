@@ -170,7 +170,7 @@ def qemu_img(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int |
     details = answer.get("format-specific", {}).get("data", {})
     if details.get("data-file") or details.get("corrupt"):
         raise UnsafeImage("it reports a data file or corruption")
-    if answer.get("format") != img.DRIVERS[layer.format]:
+    if answer.get("format") != layer.format.qemu_name:
         raise UnsafeImage(f"it reports the format {answer.get('format')!r}")
     return int(answer["virtual-size"])
 

@@ -21,7 +21,6 @@ from adapters.process import command
 from adapters.process.sandbox import Sandbox
 from pipeline.errors import EnvironmentMissing
 from pipeline.model import Architecture
-from pipeline.ports import ImageFormat
 from pipeline.ports.boots import Boots, Machine, MachineKind, Running
 
 PROGRAMS = {
@@ -36,7 +35,6 @@ MEMORY_MIB = 1024
 CONSOLE, AGENT, VARIABLES = "console.log", "agent.sock", "variables.fd"
 CONSOLE_LIMIT = 4 << 20  # bytes that are read
 CONSOLE_MOST = 256 << 20  # bytes that are kept: a hostile guest may print until the disk is full
-FORMATS = {found: found.value for found in ImageFormat} | {ImageFormat.VHD: "vpc"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +125,7 @@ class QemuBoots:
             code, variables = self.sandbox.name(found.code), self.sandbox.out(work, VARIABLES)
             firmware = [found.code]
         argv = arguments(
-            [(self.sandbox.name(top.path), FORMATS[top.format]) for top in tops],
+            [(self.sandbox.name(top.path), top.format.qemu_name) for top in tops],
             console=self.sandbox.out(work, CONSOLE),
             identifier=str(uuid.uuid4()),
             accelerator=accelerator,

@@ -20,15 +20,6 @@ from pipeline.errors import CommandFailed, InvalidParameter, StageFailed, Unsafe
 from pipeline.ports import Chain, ImageFormat
 from pipeline.ports.extents import Extent, Kind
 
-DRIVERS = {
-    ImageFormat.RAW: "raw",
-    ImageFormat.QCOW2: "qcow2",
-    ImageFormat.VHD: "vpc",
-    ImageFormat.VHDX: "vhdx",
-    ImageFormat.VMDK: "vmdk",
-    ImageFormat.VDI: "vdi",
-}
-
 # a conversion may take hours, but its memory is bounded by a few hundred in-flight requests
 WORKING = command.Limits(address_space=4 << 30)
 # glibc reserves 64 MiB of address space per arena and thread: with two, the limit is about use
@@ -45,7 +36,7 @@ def node(chain: Chain, sandbox: Sandbox, *, writable: bool = False) -> dict[str,
     below: dict[str, object] | None = None
     for depth in range(len(chain) - 1, -1, -1):
         layer = chain[depth]
-        tree: dict[str, object] = {"driver": DRIVERS[layer.format]}
+        tree: dict[str, object] = {"driver": layer.format.qemu_name}
         if layer.format is ImageFormat.VHD:
             # a VHD's length is its Current Size; by its CHS geometry qemu would cut it short
             tree["force_size_calc"] = "current_size"

@@ -135,7 +135,7 @@ class QemuMachines:
             path,
             state.disks[number].virtual_size,
             backing=str(below[0].path.absolute()) if below else None,
-            backing_format=img.DRIVERS[below[0].format] if below else None,
+            backing_format=below[0].format.qemu_name if below else None,
             cluster_size=jobs.CLUSTER,
         )
         monitor.add_fd(path, state.fdset(number))

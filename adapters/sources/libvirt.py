@@ -21,18 +21,11 @@ from pipeline.errors import (
     InvalidParameter,
     NotFound,
 )
+from pipeline.model.images import QEMU_FORMATS
 from pipeline.model.sources import Backing, DiskSource, VmSource
 from pipeline.ports import ImageFormat
 from pipeline.ports.sources import Description
 
-FORMATS = {
-    "raw": ImageFormat.RAW,
-    "qcow2": ImageFormat.QCOW2,
-    "vpc": ImageFormat.VHD,
-    "vhdx": ImageFormat.VHDX,
-    "vmdk": ImageFormat.VMDK,
-    "vdi": ImageFormat.VDI,
-}
 ARCHITECTURES = {"x86_64": "x64", "aarch64": "Arm64"}
 # what makes a disk something else than the bytes of its file, or its file somebody else's
 UNKNOWN = ("encryption", "mirror", "transient", "shareable")
@@ -230,9 +223,9 @@ def _file(element: Element, directory: Path) -> Path:
 
 
 def _format(name: str) -> ImageFormat:
-    if name not in FORMATS:
+    if name not in QEMU_FORMATS:
         raise DescriptionInvalid(f"a disk of the domain has the unknown format {name[:100]!a}")
-    return FORMATS[name]
+    return QEMU_FORMATS[name]
 
 
 def _generation(root: Element) -> str:

@@ -69,7 +69,7 @@ def lean(
 def _reference(chain: Chain) -> tuple[str, str]:
     """What an overlay's header says of source files: a plain path where that says it all."""
     top = chain[0]
-    driver = img.DRIVERS[top.format]
+    driver = top.format.qemu_name
     if len(chain) == 1 and top.format in (ImageFormat.RAW, ImageFormat.QCOW2):
         return str(top.path.absolute()), driver
     return img.backing_name(chain, Sandbox(enabled=False)), driver
@@ -95,6 +95,6 @@ def _child(
         path,
         base.virtual_size,
         backing=backing + top.path.name,
-        backing_format=img.DRIVERS[top.format],
+        backing_format=top.format.qemu_name,
     )
     return ReplicaDisk(lun, path, ImageFormat.QCOW2, "overlay", base.digest, base.virtual_size)

@@ -58,7 +58,7 @@ def open_delta(sandbox: Sandbox, path: Path, virtual_size: int, parent: StoredBa
         path,
         virtual_size,
         backing=f"../{parent.digest}/{below.path.name}",
-        backing_format=img.DRIVERS[below.format],
+        backing_format=below.format.qemu_name,
         cluster_size=CHUNK_SIZE,
     )
     with contextlib.ExitStack() as server:

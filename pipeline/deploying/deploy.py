@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from pipeline.model import (
     OsProfile,
     OsState,
 )
+from pipeline.model.clock import utc_now
 from pipeline.ports import Replica, ReplicaDisk, Zone
 
 MAX_COUNT = 1000
@@ -208,7 +208,7 @@ def recorded(
         version=version.name,
         version_uid=version.uid,
         region=zone.region,
-        created=datetime.now(UTC),
+        created=utc_now(),
         disks=tuple(
             DeployedDisk(disk.lun, str(disk.path), disk.format.value, disk.digest)
             for disk in machine.disks

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.deploying import profile as profiles
@@ -13,6 +12,7 @@ from pipeline.errors import InvalidParameter, NotFound
 from pipeline.gallery.access.shared_ids import shared_name
 from pipeline.jobs.context import JobContext
 from pipeline.model import Deployment, ImageShape, ImageVersion, OsProfile, ScaleSet
+from pipeline.model.clock import utc_now
 
 
 def create(
@@ -28,7 +28,7 @@ def create(
         image=image,
         region=region,
         directory=str(out.absolute()),
-        created=datetime.now(UTC),
+        created=utc_now(),
         version=version.name,
         shape=shape_of(version, context),
         profile=profile,

@@ -6,27 +6,24 @@ It stands between the gallery's operations and the catalog, so that no operation
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
 from pipeline.gallery.audit import append
 from pipeline.model import Deployment, ImageVersion, ScaleSet
 from pipeline.model.access import Action, Assignment, Principal
 from pipeline.model.audit import Actor, Event
+from pipeline.model.clock import utc_now
 from pipeline.model.names import DEFAULT_SUBSCRIPTION
 from pipeline.model.sharing import Sharing
 from pipeline.ports.catalog import Catalog, CatalogHealth, CatalogReader, CatalogWriter
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class AuditedCatalog:
     """Wraps a catalog for one actor."""
 
     def __init__(
-        self, catalog: Catalog, actor: Actor, clock: Callable[[], datetime] = _utc_now
+        self, catalog: Catalog, actor: Actor, clock: Callable[[], datetime] = utc_now
     ) -> None:
         self._catalog = catalog
         self._actor = actor

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StageFailed
-from pipeline.guest.report import printable
+from pipeline.model.text import printable
 from pipeline.ports import Files, Images, Progress
 from pipeline.ports.boots import Boots, Machine, MachineKind, Running
 from pipeline.sources.ingest import Disk

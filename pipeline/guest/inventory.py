@@ -6,8 +6,8 @@ from typing import Any
 
 from pipeline.guest.operations import Editor, lines_of
 from pipeline.guest.packages import installed
-from pipeline.guest.report import printable
 from pipeline.guest.sbom import bill
+from pipeline.model.text import printable
 from pipeline.ports import Guest, GuestFacts, GuestSession
 
 CONFIGURATION = ("/etc", "/boot/loader")

@@ -7,8 +7,8 @@ from enum import Enum
 from pathlib import PurePosixPath
 
 from pipeline.errors import Refused
-from pipeline.guest.report import printable
 from pipeline.guest.selinux import Labels
+from pipeline.model.text import printable
 from pipeline.ports import Guest, GuestFacts
 
 LOOK_LIMIT = 1 << 20  # bytes of a file that is only looked into

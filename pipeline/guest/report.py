@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.model.text import printable
+
 # Names of files and directories may be what was taken out: journal directories are named by the
 # machine's id, leases by a connection's, profiles by a network card's address.
 IDENTITY = re.compile(
@@ -32,8 +34,3 @@ def inherited(report: Mapping[str, Any], source: str) -> Mapping[str, Any]:
     kept = {key: item for key, item in report.items() if key not in ("boot", "validation")}
     check = {key: item for key, item in report["check"].items() if key != "forced"}
     return {**kept, "check": check, "copied_from": source}
-
-
-def printable(text: str) -> str:
-    """A guest's string is hostile: what is no printable character is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -22,15 +22,13 @@ from pipeline.jobs.prepare import (
 from pipeline.jobs.replicate import placed
 from pipeline.model import ImageVersion, ProvisioningState
 from pipeline.model.disks import disk_name
+from pipeline.model.images import QEMU_FORMATS
 from pipeline.model.names import DefinitionName, VersionName, VersionNumber, parse_number
 from pipeline.model.sources import QemuSource
 from pipeline.ports import ImageFormat
 from pipeline.ports.sources import Supply
 from pipeline.sources.supply import supplied
 from pipeline.storage.placement import Parents, has_parent
-
-# by the names that QEMU has for them; what else a machine reads has no format
-MACHINE_FORMATS = {"vpc": ImageFormat.VHD, **{item.value: item for item in ImageFormat}}
 
 FIRST_NUMBER = VersionNumber(1, 0, 0)
 
@@ -147,7 +145,7 @@ def _running(
     for disk in facts.disks:
         name, size = disk_name(disk.lun), disk.virtual_size
         context.gallery.check_disk(version, size, name)
-        format = MACHINE_FORMATS.get(disk.format, ImageFormat.RAW)
+        format = QEMU_FORMATS.get(disk.format, ImageFormat.RAW)  # what else it reads has no format
         found.append(DiskPreview(name, source.socket, format, size, min(disk.data_bytes, size)))
     return tuple(found)
 

@@ -6,7 +6,6 @@ with the changed chunks written where the file system can clone, a delta with on
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +14,7 @@ from pipeline.gallery.service.resources import as_disk, as_snapshot
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.shallow import refuse_needed_key
 from pipeline.model import Architecture, HyperVGeneration, Origin, OsType, PurchasePlan
+from pipeline.model.clock import utc_now
 from pipeline.model.resource_names import ResourceKind, ResourceName, parse_resource
 from pipeline.model.resources import (
     Content,
@@ -62,7 +62,7 @@ def blank(kind: type[R], name: ResourceName, properties: Properties) -> R:
     return kind(
         name.arm_id,
         properties.location,
-        datetime.now(UTC),
+        utc_now(),
         "",
         os_type=properties.os_type,
         hyper_v_generation=properties.hyper_v_generation,

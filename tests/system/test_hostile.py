@@ -103,7 +103,7 @@ def test_the_sandbox_holds_where_inspection_would_fail(
         assert not target.exists() or CANARY not in target.read_bytes()
         # the lie itself is a real one: outside of the sandbox it leaks
         if lie != "backing":
-            driver = img.DRIVERS[format]
+            driver = format.qemu_name
             leak = tmp_path / "leak"
             subprocess.run(
                 ["qemu-img", "convert", "-f", driver, "-O", "raw", path, leak],

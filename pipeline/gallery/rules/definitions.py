@@ -37,7 +37,7 @@ def definition_put(
     if old is None or old.end_of_life_date != new.end_of_life_date:
         end_of_life(new.end_of_life_date, now)
     if old is not None:
-        _unchanged(new, old, features=allow_update_image)
+        _unchanged(new, old, allow_update_image=allow_update_image)
     for sibling in siblings:
         if sibling.name != new.name and sibling.identifier.key == new.identifier.key:
             triple = new.identifier
@@ -50,7 +50,7 @@ def definition_put(
             )
 
 
-def _unchanged(new: ImageDefinition, old: ImageDefinition, *, features: bool) -> None:
+def _unchanged(new: ImageDefinition, old: ImageDefinition, *, allow_update_image: bool) -> None:
     if new.name != old.name or new.created != old.created:
         raise Conflict(
             f"Changing property 'name' of '{old.name}' is not allowed.",
@@ -60,7 +60,7 @@ def _unchanged(new: ImageDefinition, old: ImageDefinition, *, features: bool) ->
     for part in ("publisher", "offer", "sku"):
         if getattr(new.identifier, part) != getattr(old.identifier, part):
             changed.append(f"identifier.{part}")
-    if new.features != old.features and not features:
+    if new.features != old.features and not allow_update_image:
         changed.append("features")
     if region_key(new.location) != region_key(old.location):
         raise Conflict(

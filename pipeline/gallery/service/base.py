@@ -1,17 +1,14 @@
 """What all operations share: the catalog, the owners, the regions, the clock."""
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from pipeline.errors import Conflict
 from pipeline.gallery.rules import Limits
 from pipeline.model import ImageVersion, Region
+from pipeline.model.clock import utc_now
 from pipeline.ports.catalog import Catalog, CatalogReader
 from pipeline.ports.owners import Owners
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class Operations:
@@ -22,7 +19,7 @@ class Operations:
         catalog: Catalog,
         owners: Owners,
         regions: Iterable[Region],
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = utc_now,
         limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         self._catalog = catalog

@@ -31,7 +31,9 @@ class Definitions(Operations):
             else:
                 definition = replace(definition, name=old.name, created=old.created)
             definition = replace(definition, location=region.name)
-            return self._put(catalog, gallery, definition, old, features_too=allow_update_image)
+            return self._put(
+                catalog, gallery, definition, old, allow_update_image=allow_update_image
+            )
 
     def update_definition(
         self,
@@ -44,7 +46,9 @@ class Definitions(Operations):
         with self._catalog.write() as catalog:
             old = rules.existing(catalog.definition(name), name)
             gallery = rules.parent(catalog.gallery(name.gallery), name.gallery)
-            return self._put(catalog, gallery, change(old), old, features_too=allow_update_image)
+            return self._put(
+                catalog, gallery, change(old), old, allow_update_image=allow_update_image
+            )
 
     def _put(
         self,
@@ -53,7 +57,7 @@ class Definitions(Operations):
         definition: ImageDefinition,
         old: ImageDefinition | None,
         *,
-        features_too: bool,
+        allow_update_image: bool,
     ) -> ImageDefinition:
         completed = features.completed(
             definition.features,
@@ -67,7 +71,7 @@ class Definitions(Operations):
             old,
             [twin] if twin else [],
             self._clock(),
-            allow_update_image=features_too,
+            allow_update_image=allow_update_image,
         )
         permissions = gallery.sharing_profile.permissions
         sharing.may_hold_definition(permissions, gallery, definition)

@@ -3,13 +3,14 @@
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TypeVar, cast
 
 from pipeline.errors import AuthorizationFailed, Conflict, NotFound
 from pipeline.gallery import rules
 from pipeline.model import ProvisioningState, Region, StorageAccountType
 from pipeline.model.access import Action
+from pipeline.model.clock import utc_now
 from pipeline.model.resource_names import ResourceKind, ResourceName
 from pipeline.model.resources import Disk, Resource, Snapshot
 from pipeline.ports.catalog import Catalog
@@ -36,10 +37,6 @@ DELETE = {
 _UNFINISHED = (ProvisioningState.CREATING, ProvisioningState.DELETING)
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 def _anybody(_action: Action, _id: str) -> None:
     return
 
@@ -60,7 +57,7 @@ class ResourceService:
         *,
         require: Callable[[Action, str], None] = _anybody,
         may: Callable[[Action, str], bool] = _everything,
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._catalog = catalog
         self._owners = owners

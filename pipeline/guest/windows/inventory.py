@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.errors import Refused
-from pipeline.guest.report import printable
 from pipeline.guest.sbom import bill
 from pipeline.guest.windows import registry
 from pipeline.guest.windows.tree import Tree
+from pipeline.model.text import printable
 from pipeline.ports import Guest, GuestFacts, Package
 from pipeline.ports.hives import Hive
 

@@ -2,6 +2,7 @@
 
 import fnmatch
 
+from pipeline.model.text import printable
 from pipeline.ports import Guest
 
 CONFIG = "/Windows/System32/config"
@@ -66,5 +67,5 @@ def is_file(guest: Guest, path: str) -> bool:
 
 def shown(text: str, limit: int = 120) -> str:
     """A guest's string, safe to print: escaped and bounded."""
-    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    escaped = printable(text)
     return escaped if len(escaped) <= limit else escaped[:limit] + "..."
