@@ -38,7 +38,7 @@ from pipeline.model import (
     UefiSettings,
     VersionRequest,
 )
-from pipeline.model.names import parse_version
+from pipeline.model.names import VersionName, parse_version
 from pipeline.model.spelling import region_key
 from pipeline.publish import publish
 
@@ -205,14 +205,18 @@ declared_options = arguments.options(
 )
 
 
-def version_request(name: str, values: Mapping[str, Any], regions: Iterable[str]) -> VersionRequest:
-    """What the options ask for. `regions` are the configured ones."""
+def version_request(
+    name: VersionName, targets: tuple[TargetRegion, ...], values: Mapping[str, Any]
+) -> VersionRequest:
+    """What the options of `publish` ask for, read already; a build spec gives the same values by
+    the same names."""
     kind, strategy = values["storage_account_type"], values["storage_account_strategy"]
+    signatures = decode(UefiKeySignatures, values["signatures"])
     return VersionRequest(
-        parse_version(name),
+        name,
         fingerprint="",
         location=values["location"],
-        target_regions=_target_regions(values, regions),
+        target_regions=targets,
         replica_count=values["replica_count"],
         replication_mode=ReplicationMode(values["replication_mode"]),
         storage_account_type=kind and StorageAccountType(kind),
@@ -220,23 +224,27 @@ def version_request(name: str, values: Mapping[str, Any], regions: Iterable[str]
         generalize=values["generalize"],
         exclude_from_latest=values["exclude_from_latest"],
         end_of_life_date=values["end_of_life_date"],
-        tags=arguments.pairs(values["tags"], "--tags"),
+        tags=values["tags"],
         safety_profile=SafetyProfile(
             values["allow"], block_deletion_before_end_of_life=values["block"]
         ),
-        source=SourceProperties(
-            values["controller"],
-            values["accelerated"],
-            arguments.plan(values["plan"], "--source-plan"),
-        ),
+        source=SourceProperties(values["controller"], values["accelerated"], values["plan"]),
         security_profile=SecurityProfile(
-            UefiSettings(
-                tuple(map(SignatureTemplate, values["templates"])),
-                _signatures(values["signatures"]),
-            )
+            UefiSettings(tuple(map(SignatureTemplate, values["templates"])), signatures)
         ),
-        host_caching=arguments.caching(values["caching"], "--host-caching"),
+        host_caching=values["caching"],
     )
+
+
+def _read(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the options, those that hold several things read."""
+    return {
+        **values,
+        "tags": arguments.pairs(values["tags"], "--tags"),
+        "plan": arguments.plan(values["plan"], "--source-plan"),
+        "signatures": _signatures(values["signatures"]),
+        "caching": arguments.caching(values["caching"], "--host-caching"),
+    }
 
 
 def _target_regions(values: Mapping[str, Any], regions: Iterable[str]) -> tuple[TargetRegion, ...]:
@@ -255,14 +263,13 @@ def _target_regions(values: Mapping[str, Any], regions: Iterable[str]) -> tuple[
     return arguments.with_additional((*excluding, *edges), values["additional"], regions)
 
 
-def _signatures(file: Path | None) -> UefiKeySignatures:
+def _signatures(file: Path | None) -> Any:
     if file is None:
-        return UefiKeySignatures()
+        return {}
     try:
-        document = json.loads(file.read_bytes())
+        return json.loads(file.read_bytes())
     except ValueError as error:
         raise InvalidParameter(f"--uefi-additional-signatures: no JSON: {error}") from None
-    return decode(UefiKeySignatures, document)
 
 
 @click.command("publish", cls=Command)
@@ -312,7 +319,7 @@ def publish_command(settings: Settings, /, *, name: str, **values: Any) -> None:
 def request_of(name: str, values: Mapping[str, Any], regions: Iterable[str]) -> PublishRequest:
     """What the options ask for. `regions` are the configured ones."""
     return PublishRequest(
-        version_request(name, values, regions),
+        version_request(parse_version(name), _target_regions(values, regions), _read(values)),
         sources=sources_of(values),
         plan=None if values["generalize"] is False else plan_of(values),
         wait=Wait(values["wait"]),

@@ -20,11 +20,12 @@ from adapters.cli.publish import (
     plan_document,
     plan_text,
     published_text,
+    version_request,
 )
 from adapters.cli.sources import spec_sources
 from adapters.text import printable
 from pipeline.errors import GalleriaError
-from pipeline.gallery.documents import decode, encode, parse_date
+from pipeline.gallery.documents import encode, parse_date
 from pipeline.guest.profiles import Plan, select
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.plan import Action, find_version, judge, next_patch, preview
@@ -33,12 +34,7 @@ from pipeline.model import (
     AdditionalReplicaSet,
     ImageVersion,
     PurchasePlan,
-    SafetyProfile,
-    SecurityProfile,
-    SourceProperties,
     TargetRegion,
-    UefiKeySignatures,
-    UefiSettings,
     VersionRequest,
 )
 from pipeline.model.names import DefinitionName, VersionName, parse_gallery, parse_number
@@ -47,7 +43,7 @@ from pipeline.publish import publish
 
 if TYPE_CHECKING:
     from adapters.app import App
-    from adapters.spec import Generalize, SourceMachine, Spec, SpecRegion
+    from adapters.spec import Generalize, Spec, SpecRegion
 
 
 def spec_request(spec: "Spec") -> PublishRequest:
@@ -71,45 +67,35 @@ def _version(spec: "Spec") -> VersionRequest:
     number = "0.0.0" if image.version == NEXT_PATCH else image.version
     definition = DefinitionName(parse_gallery(image.gallery), image.definition)
     safety = image.safety_profile
-    return VersionRequest(
-        VersionName(definition, parse_number(number)),
-        fingerprint="",
-        location=image.location,
-        target_regions=(
-            *map(_region, spec.target_regions),
-            *(
-                TargetRegion(
-                    f"{item.region}{EDGE}{item.zone}", item.replicas, item.storage_account_type
-                )
-                for item in spec.target_edge_zones
-            ),
-        ),
-        replica_count=spec.replica_count,
-        replication_mode=spec.replication_mode,
-        storage_account_type=spec.storage_account_type,
-        storage_account_strategy=spec.storage_account_strategy,
-        generalize=None if spec.generalize is None else spec.generalize is not False,
-        exclude_from_latest=image.exclude_from_latest,
-        end_of_life_date=None if end is None else parse_date(end, "endOfLifeDate"),
-        tags=image.tags,
-        safety_profile=SafetyProfile(
-            safety.allow_deletion_of_replicated_locations,
-            block_deletion_before_end_of_life=safety.block_deletion_before_end_of_life,
-        ),
-        source=_machine(spec.source.machine),
-        security_profile=SecurityProfile(
-            UefiSettings(
-                image.security_profile.uefi_settings.signature_template_names,
-                decode(
-                    UefiKeySignatures, image.security_profile.uefi_settings.additional_signatures
-                ),
-            )
-        ),
-        host_caching={
+    edges = (
+        TargetRegion(f"{item.region}{EDGE}{item.zone}", item.replicas, item.storage_account_type)
+        for item in spec.target_edge_zones
+    )
+    plan, settings = spec.source.machine.purchase_plan, image.security_profile.uefi_settings
+    values = {
+        "location": image.location,
+        "replica_count": spec.replica_count,
+        "replication_mode": spec.replication_mode,
+        "storage_account_type": spec.storage_account_type,
+        "storage_account_strategy": spec.storage_account_strategy,
+        "generalize": None if spec.generalize is None else spec.generalize is not False,
+        "exclude_from_latest": image.exclude_from_latest,
+        "end_of_life_date": None if end is None else parse_date(end, "endOfLifeDate"),
+        "tags": image.tags,
+        "allow": safety.allow_deletion_of_replicated_locations,
+        "block": safety.block_deletion_before_end_of_life,
+        "controller": spec.source.machine.disk_controller_type,
+        "accelerated": spec.source.machine.accelerated_network,
+        "plan": None if plan is None else PurchasePlan(plan.name, plan.publisher, plan.product),
+        "templates": settings.signature_template_names,
+        "signatures": settings.additional_signatures,
+        "caching": {
             None if disk == "os" else int(disk): caching
             for disk, caching in spec.host_caching.items()
         },
-    )
+    }
+    targets = (*map(_region, spec.target_regions), *edges)
+    return version_request(VersionName(definition, parse_number(number)), targets, values)
 
 
 def _region(region: "SpecRegion") -> TargetRegion:
@@ -122,15 +108,6 @@ def _region(region: "SpecRegion") -> TargetRegion:
             AdditionalReplicaSet(item.storage_account_type, item.regional_replica_count)
             for item in region.additional_replica_sets
         ),
-    )
-
-
-def _machine(machine: "SourceMachine") -> SourceProperties:
-    plan = machine.purchase_plan
-    return SourceProperties(
-        machine.disk_controller_type,
-        machine.accelerated_network,
-        None if plan is None else PurchasePlan(plan.name, plan.publisher, plan.product),
     )
 
 

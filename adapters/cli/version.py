@@ -36,8 +36,8 @@ from pipeline.model import (
     StorageAccountType,
     TargetRegion,
 )
-from pipeline.model.disks import disk_name
 from pipeline.model.clock import utc_now
+from pipeline.model.disks import disk_name
 from pipeline.model.names import (
     DefinitionName,
     is_definition,

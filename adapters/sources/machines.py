@@ -31,6 +31,7 @@ from adapters.sources.wrapped import DISK_SUFFIXES, expand, head_of, wrapping_of
 from adapters.sources.xml import DescriptionInvalid, parse
 from pipeline.data.extents import SECTOR
 from pipeline.errors import InvalidParameter, UnsafeImage
+from pipeline.model.images import QEMU_FORMATS
 from pipeline.model.sources import ArchiveForm, ArchiveSource, DiskSource
 from pipeline.ports import ImageFormat
 from pipeline.ports.sources import Description, Supply
@@ -38,7 +39,7 @@ from pipeline.ports.sources import Description, Supply
 METADATA = "metadata.json"
 TEXTS = {METADATA, "info.json", "Vagrantfile", "_Vagrantfile", "vagrant_private_key"}
 TEXT_SUFFIXES = (".ovf", ".mf", ".cert", ".vmx", ".plist", "DiskDescriptor.xml")
-BOX_FORMATS = {format.value: format for format in ImageFormat} | {"vpc": ImageFormat.VHD}
+BOX_FORMATS = {format.value: format for format in ImageFormat} | QEMU_FORMATS
 ARCHITECTURES = {"amd64": "x64", "x86_64": "x64", "arm64": "Arm64", "aarch64": "Arm64"}
 DISK_LIMIT = 64
 CHUNKS = 1000
