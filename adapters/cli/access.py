@@ -33,18 +33,25 @@ def principal() -> None:
     type=arguments.enum_choice(PrincipalKind),
     default=PrincipalKind.USER.value,
     show_default=True,
+    help="Kind of the principal.",
 )
 @click.option("--tenant", metavar="ID", default=DEFAULT_TENANT, help="Its home tenant.")
 @click.option(
-    "--guest-of", multiple=True, metavar="ID...", help="Other tenants that have invited it."
+    "--guest-of", multiple=True, metavar="ID...", help="Other tenants of which it is a guest."
 )
 @click.option(
     "--subscription-ids",
     multiple=True,
     metavar="ID...",
-    help="Subscriptions whose user it is: what is shared with them is shared with it.",
+    help="Subscriptions that it uses: what is shared with them is shared with it.",
 )
-@click.option("--member", "members", multiple=True, metavar="PRINCIPAL", help="Of a group.")
+@click.option(
+    "--member",
+    "members",
+    multiple=True,
+    metavar="PRINCIPAL",
+    help="Member of the group (repeatable).",
+)
 @click.pass_obj
 def create_principal(
     settings: Settings,
@@ -104,11 +111,19 @@ def delete_principal(settings: Settings, *, name: str) -> None:
 
 @click.group(cls=Group)
 def role() -> None:
-    """Give, list and take away roles."""
+    """Assign, list and remove roles."""
 
 
-ASSIGNEE = click.option("--assignee", required=True, metavar="PRINCIPAL", help="Who has it.")
-ROLE = click.option("--role", "kind", required=True, type=arguments.enum_choice(Role))
+ASSIGNEE = click.option(
+    "--assignee", required=True, metavar="PRINCIPAL", help="Principal that has the role."
+)
+ROLE = click.option(
+    "--role",
+    "kind",
+    required=True,
+    type=arguments.enum_choice(Role),
+    help="Role, see galleria role definitions.",
+)
 SCOPE = click.option(
     "--scope",
     metavar="SCOPE",
@@ -123,7 +138,7 @@ SCOPE = click.option(
 @SCOPE
 @click.pass_obj
 def assign(settings: Settings, *, assignee: str, kind: str, scope: str | None) -> None:
-    """Give a role to a principal, for a resource and all below it."""
+    """Give a role to a principal, for a resource and everything below it."""
     with settings.app() as app:
         made = app.grants.assign(assignee, Role(kind), _scope(settings, scope))
     settings.emit(
@@ -133,8 +148,8 @@ def assign(settings: Settings, *, assignee: str, kind: str, scope: str | None) -
 
 
 @role.command("list")
-@click.option("--assignee", metavar="PRINCIPAL", help="Those of this principal.")
-@click.option("--scope", metavar="SCOPE", help="Those that hold there.")
+@click.option("--assignee", metavar="PRINCIPAL", help="Only roles of this principal.")
+@click.option("--scope", metavar="SCOPE", help="Only roles that apply to this scope.")
 @click.pass_obj
 def list_roles(settings: Settings, *, assignee: str | None, scope: str | None) -> None:
     """List who has which role, and where."""
@@ -157,7 +172,7 @@ def remove(settings: Settings, *, assignee: str, kind: str, scope: str | None) -
         gone = app.grants.unassign(assignee, Role(kind), _scope(settings, scope))
     settings.emit(
         {"removed": encode(gone)},
-        printable(f"{gone.principal} is not {gone.role.value} at {gone.scope} any more"),
+        printable(f"{gone.principal} is no longer {gone.role.value} at {gone.scope}"),
     )
 
 
@@ -197,10 +212,19 @@ def audit() -> None:
 
 
 @audit.command("list")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, metavar="N")
-@click.option("--actor", metavar="PRINCIPAL", help="What this principal did.")
-@click.option("--object", "id", metavar="ID", help="What was done to this, or to what is in it.")
-@click.option("--denied", is_flag=True, help="Refusals alone.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="Entries to show.",
+)
+@click.option("--actor", metavar="PRINCIPAL", help="Only what this principal did.")
+@click.option(
+    "--object", "id", metavar="ID", help="Only what was done to this object, or to what is in it."
+)
+@click.option("--denied", is_flag=True, help="Only refusals.")
 @click.pass_obj
 def list_audit(
     settings: Settings, *, limit: int, actor: str | None, id: str | None, denied: bool
@@ -235,11 +259,11 @@ def list_audit(
 
 @audit.command("verify")
 @click.option(
-    "--head", metavar="SEQ:HASH", help="A head that was printed earlier: it must be in the chain."
+    "--head", metavar="SEQ:HASH", help="A head that was printed earlier; it must be in the record."
 )
 @click.pass_obj
 def verify(settings: Settings, *, head: str | None) -> None:
-    """Walk the whole chain of hashes; print its head."""
+    """Verify the hashes of the whole record, and print its head."""
     expected = None if head is None else parse_head(head)
     with settings.app() as app:
         found = app.grants.verify_audit(expected)

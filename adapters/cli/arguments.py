@@ -24,12 +24,12 @@ from pipeline.model.spelling import EDGE, did_you_mean, region_key
 ALL_SUBSCRIPTIONS = click.option(
     "--all-subscriptions",
     is_flag=True,
-    help="Those of every subscription, not of the default one (or --subscription) alone.",
+    help="List all subscriptions, not only the default one (or --subscription).",
 )
 PLAN = click.option(
     "--plan",
     metavar="PUBLISHER/PRODUCT/NAME",
-    help="The purchase plan of the marketplace image that it comes from.",
+    help="Purchase plan of the marketplace image that it was made from.",
 )
 VERSION = "GALLERY/DEFINITION[/VERSION]"
 REFERENCE = click.argument("reference", metavar=VERSION)
@@ -125,7 +125,7 @@ EDGE_ZONES = click.option(
     "edges",
     multiple=True,
     metavar="REGION=ZONE[=REPLICAS][=SKU]...",
-    help="The edge zones where it is to be, as well (repeatable). none: nowhere.",
+    help="Edge zones to replicate to as well (repeatable); none removes all.",
 )
 
 
@@ -179,7 +179,7 @@ ADDITIONAL = click.option(
     "additional",
     multiple=True,
     metavar="REGION=REPLICAS=SKU",
-    help="More replicas in one of these regions, in storage of another type (repeatable).",
+    help="More replicas in one of the target regions, in another type of storage (repeatable).",
 )
 
 

@@ -29,17 +29,17 @@ COMMANDS = {
     "publish": ("adapters.cli.publish:publish_command", "Publish disks as an image version."),
     "build": (
         "adapters.cli.spec:build",
-        "Publish what build specs say; what is there already is left alone.",
+        "Publish versions from build specs; versions that exist already are left alone.",
     ),
     "plan": (
         "adapters.cli.spec:plan",
-        "Say what build would do and what is there already; do nothing.",
+        "Show what build would do, and what exists already; change nothing.",
     ),
     "spec": ("adapters.cli.spec:spec", "Check build specs, and print their JSON schema."),
     "list": ("adapters.cli.version:list_versions", "List image versions, newest first."),
     "show": (
         "adapters.cli.version:show",
-        "Show one version: regions, replicas, how they were made, bytes.",
+        "Show one version: its regions, replicas, disks and sizes.",
     ),
     "version": (
         "adapters.cli.version:version",
@@ -47,12 +47,12 @@ COMMANDS = {
     ),
     "promote": (
         "adapters.cli.version:promote",
-        "Let GALLERY/DEFINITION@CHANNEL mean this version.",
+        "Point a channel, GALLERY/DEFINITION@CHANNEL, to this version.",
     ),
     "retention": ("adapters.cli.version:retention", "Delete old versions by rule."),
     "diff": (
         "adapters.cli.proof:diff",
-        "Say what changed between two versions: packages, configuration, users, blocks.",
+        "Show what changed between two versions: packages, configuration, users, blocks.",
     ),
     "sbom": (
         "adapters.cli.proof:sbom",
@@ -60,20 +60,20 @@ COMMANDS = {
     ),
     "boot-check": (
         "adapters.cli.proof:boot_check",
-        "Boot a throw-away clone of a version, without network, and say who it is.",
+        "Boot a temporary clone of a version, without network, and show its identity.",
     ),
     "deploy": (
         "adapters.cli.deploy:deploy_command",
         "Make VMs: copy-on-write disks, a libvirt domain and a qemu command line.",
     ),
-    "deployed": ("adapters.cli.deploy:deployed", "List deployed VMs, and give them up."),
+    "deployed": ("adapters.cli.deploy:deployed", "List and release deployed VMs."),
     "scale-set": (
         "adapters.cli.scale_set:scale_set",
-        "Groups of like VMs that grow, shrink and change their image together.",
+        "Make, scale, update, list and delete groups of identical VMs.",
     ),
     "cost": (
         "adapters.cli.gallery:cost_command",
-        "Show the bytes that a gallery stores and sent, by region, and what sharing saved.",
+        "Show how many bytes a gallery stores and transferred, and what shared blocks saved.",
     ),
     "replicate": (
         "adapters.cli.version:replicate",
@@ -100,19 +100,22 @@ COMMANDS = {
         "adapters.cli.access:principal",
         "Make, list and delete users, groups and service principals.",
     ),
-    "role": ("adapters.cli.access:role", "Give, list and take away roles."),
+    "role": ("adapters.cli.access:role", "Assign, list and remove roles."),
     "audit": ("adapters.cli.access:audit", "Read and verify the record of changes and refusals."),
     "inspect": (
         "adapters.cli.file:inspect",
-        "Say what an image file really is, whether it is safe, and what is in it.",
+        "Show the real format of an image file, whether it is safe, and what it holds.",
     ),
     "generalize": ("adapters.cli.file:generalize", "Write a generalized copy of a disk."),
     "convert": ("adapters.cli.file:convert", "Write a disk in another format."),
     "hash": (
         "adapters.cli.file:hash_command",
-        "Digest the guest-visible bytes of a disk: equal in every format.",
+        "Print the digest of a disk's content: the same in every format.",
     ),
-    "snapshot": ("adapters.cli.snapshot:snapshot", "Keep points in time of disks."),
+    "snapshot": (
+        "adapters.cli.snapshot:snapshot",
+        "Make, list, show, export and delete snapshots of disks.",
+    ),
     "disk": ("adapters.cli.disk:disk", "Make, list, show and delete writable disks."),
     "image": ("adapters.cli.image:image", "Make, list, show and delete managed images."),
     "tenant": ("adapters.cli.scope:tenant", "Make, list, show and delete tenants."),
@@ -123,7 +126,7 @@ COMMANDS = {
     "group": ("adapters.cli.scope:group", "Make, list and delete resource groups."),
     "validate": (
         "adapters.cli.proof:validate_command",
-        "Check whether a cloud would take a disk, and whether it would run there.",
+        "Check whether a cloud would accept a disk, and whether it would run there.",
     ),
     "operations": ("adapters.cli.operation:operations", "List what generalizing a guest does."),
 }

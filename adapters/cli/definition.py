@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 
 DELETION = arguments.options(
-    click.option("--cascade", is_flag=True, help="With everything in it, for good."),
-    click.option("--yes", "-y", is_flag=True, help="Do not ask."),
-    click.option("--dry-run", is_flag=True, help="Only say what would be deleted."),
+    click.option("--cascade", is_flag=True, help="Delete everything in it, too, permanently."),
+    click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation."),
+    click.option("--dry-run", is_flag=True, help="Only show what would be deleted."),
 )
 Name = TypeVar("Name", GalleryName, DefinitionName)
 
@@ -112,8 +112,10 @@ def _text(plan: Cascade) -> str:
 NAME = click.argument("name", metavar="GALLERY/DEFINITION")
 _RECOMMENDED = arguments.options(
     *(
-        click.option(f"--{bound}-{what}", type=int, metavar=unit)
-        for what, unit in (("cpu-core", "N"), ("memory", "MB"))
+        click.option(
+            f"--{bound}-{what}", type=int, metavar=unit, help=f"Recommended {bound} of {noun}."
+        )
+        for what, unit, noun in (("cpu-core", "N", "vCPUs"), ("memory", "MB", "memory"))
         for bound in ("minimum", "maximum")
     )
 )
@@ -126,15 +128,26 @@ def definition() -> None:
 
 @definition.command("create")
 @NAME
-@click.option("--os-type", required=True, type=arguments.enum_choice(OsType))
-@click.option("--publisher", "-p", required=True, help="Part of the identifier.")
-@click.option("--offer", "-f", required=True, help="Part of the identifier.")
-@click.option("--sku", "-s", required=True, help="Publisher, offer and SKU are unique together.")
+@click.option(
+    "--os-type",
+    required=True,
+    type=arguments.enum_choice(OsType),
+    help="Operating system of the image.",
+)
+@click.option("--publisher", "-p", required=True, help="Part of the identifier of the image.")
+@click.option("--offer", "-f", required=True, help="Part of the identifier of the image.")
+@click.option(
+    "--sku",
+    "-s",
+    required=True,
+    help="Publisher, offer and SKU together are unique in the gallery.",
+)
 @click.option(
     "--os-state",
     type=arguments.enum_choice(OsState),
     default=OsState.GENERALIZED.value,
     show_default=True,
+    help="Whether its versions are generalized, or keep their identity.",
 )
 @click.option(
     "--hyper-v-generation",
@@ -148,28 +161,42 @@ def definition() -> None:
     type=arguments.enum_choice(Architecture),
     default=Architecture.X64.value,
     show_default=True,
+    help="Processor architecture.",
 )
-@click.option("--location", "-l", metavar="REGION", help="Default: the gallery's.")
-@click.option("--description", default="")
-@click.option("--end-of-life-date", callback=arguments.as_date, metavar="DATE", help="ISO 8601.")
-@click.option("--features", multiple=True, metavar="NAME=VALUE...", help='As "A=b C=d".')
-@_RECOMMENDED
-@click.option("--disallowed-disk-types", multiple=True, metavar="TYPE...")
-@click.option("--eula", default="")
-@click.option("--privacy-statement-uri", default="", metavar="URI")
-@click.option("--release-note-uri", default="", metavar="URI")
-@click.option("--plan-name", default="")
-@click.option("--plan-publisher", default="")
-@click.option("--plan-product", default="")
+@click.option("--location", "-l", metavar="REGION", help="Home region. Default: the gallery's.")
+@click.option("--description", default="", help="What the image is for.")
 @click.option(
-    "--allow-update-image", type=bool, default=False, help="Whether features of one may change."
+    "--end-of-life-date",
+    callback=arguments.as_date,
+    metavar="DATE",
+    help="Date, such as 2030-01-31.",
+)
+@click.option("--features", multiple=True, metavar="NAME=VALUE...", help='Features, as "A=b C=d".')
+@_RECOMMENDED
+@click.option(
+    "--disallowed-disk-types",
+    multiple=True,
+    metavar="TYPE...",
+    help="Disk types that its VMs must not use.",
+)
+@click.option("--eula", default="", help="End-user licence agreement: a text or a URI.")
+@click.option("--privacy-statement-uri", default="", metavar="URI", help="Privacy statement.")
+@click.option("--release-note-uri", default="", metavar="URI", help="Release notes.")
+@click.option("--plan-name", default="", help="Name of the purchase plan.")
+@click.option("--plan-publisher", default="", help="Publisher of the purchase plan.")
+@click.option("--plan-product", default="", help="Product of the purchase plan.")
+@click.option(
+    "--allow-update-image",
+    type=bool,
+    default=False,
+    help="Whether features of an existing definition may change.",
 )
 @arguments.TAGS
 @click.pass_obj
 def create_definition(
     settings: Settings, /, *, name: str, location: str | None, **values: Any
 ) -> None:
-    """Make an image definition, or change what may be changed of one."""
+    """Make an image definition, or change one."""
     wanted = parse_definition(name)
     with settings.app() as app:
         home = location or app.gallery.get_gallery(wanted.gallery).location
@@ -207,13 +234,18 @@ def create_definition(
 
 @definition.command("update")
 @NAME
-@click.option("--description")
-@click.option("--end-of-life-date", callback=arguments.as_date, metavar="DATE", help="ISO 8601.")
-@click.option("--release-note-uri", metavar="URI")
-@click.option("--features", multiple=True, metavar="NAME=VALUE...", help="The whole new list.")
+@click.option("--description", help="What the image is for.")
 @click.option(
-    "--allow-update-image", type=bool, default=False, help="Features change only with it."
+    "--end-of-life-date",
+    callback=arguments.as_date,
+    metavar="DATE",
+    help="Date, such as 2030-01-31.",
 )
+@click.option("--release-note-uri", metavar="URI", help="Release notes.")
+@click.option(
+    "--features", multiple=True, metavar="NAME=VALUE...", help="The complete new list of features."
+)
+@click.option("--allow-update-image", type=bool, default=False, help="Whether features may change.")
 @_RECOMMENDED
 @arguments.TAGS
 @SET

@@ -19,19 +19,19 @@ from pipeline.model.disks import disk_name
 from pipeline.model.names import names_definition, parse_definition
 
 profile_options = arguments.options(
-    click.option("--hostname", metavar="NAME", help="Computer name. Default: the VM's."),
-    click.option("--admin-username", default="", metavar="USER", help="Made with sudo."),
+    click.option("--hostname", metavar="NAME", help="Computer name. Default: the VM's name."),
+    click.option("--admin-username", default="", metavar="USER", help="User to create, with sudo."),
     arguments.repeated(
         "--ssh-key",
         "ssh_keys",
         metavar="KEY|FILE",
-        help="A public key, or its .pub file (repeatable).",
+        help="Public SSH key, or its .pub file (repeatable).",
     ),
     click.option(
         "--custom-data",
         metavar="FILE",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
-        help="Given to cloud-init as it is: a script or #cloud-config.",
+        help="Passed to cloud-init unchanged: a script or #cloud-config.",
     ),
 )
 
@@ -72,12 +72,18 @@ def _text(path: Path) -> str:
 
 @click.command("deploy", cls=Command)
 @arguments.REFERENCE
-@click.option("--region", required=True, metavar="NAME", help="Whose replicas the disks lean on.")
+@click.option("--region", required=True, metavar="NAME", help="Region to deploy from.")
 @click.option(
-    "--name", required=True, metavar="VM", help="The VM; a directory of this name is made."
+    "--name", required=True, metavar="VM", help="Name of the VM, and of its directory in --out."
 )
-@click.option("--count", type=int, metavar="N", help="So many: VM-1, VM-2, ...")
-@click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--count", type=int, metavar="N", help="Number of VMs, named VM-1, VM-2, ...")
+@click.option(
+    "--out",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Directory in which the directory of each VM is made.",
+)
 @profile_options
 @click.pass_obj
 def deploy_command(
@@ -139,7 +145,7 @@ def _next(item: Deployment) -> str:
 
 @click.group(cls=Group)
 def deployed() -> None:
-    """List deployed VMs, and give them up."""
+    """List and release deployed VMs."""
 
 
 @deployed.command("list")
@@ -173,11 +179,11 @@ def list_deployed(settings: Settings, *, reference: str | None) -> None:
 
 @deployed.command("release")
 @click.argument("names", nargs=-1, required=True, metavar="VM...")
-@click.option("--out", metavar="DIR", help="Where the VM is, when several have the name.")
+@click.option("--out", metavar="DIR", help="Directory of the VM, when several have the name.")
 @click.option(
     "--keep-disks",
     is_flag=True,
-    help="Only forget the VM; for disks that are clones and need no base.",
+    help="Keep the disks and only forget the VM: for disks that are clones.",
 )
 @click.pass_obj
 def release_command(

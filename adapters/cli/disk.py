@@ -20,13 +20,22 @@ def disk() -> None:
 
 
 @disk.command("create")
-@click.option("--name", "-n", required=True, metavar="NAME")
-@click.option("--source", metavar="DISK|SNAPSHOT|FILE", help="What it is a copy of.")
-@click.option("--image-version", metavar="GALLERY/DEFINITION[/VERSION]", help="Of a version.")
-@click.option("--lun", type=int, metavar="LUN", help="Which of its data disks. Default: the OS's.")
-@click.option("--size-gb", type=click.IntRange(1, 32767), metavar="GIB", help="An empty disk.")
+@click.option("--name", "-n", required=True, metavar="NAME", help="Name of the disk.")
+@click.option("--source", metavar="DISK|SNAPSHOT|FILE", help="Disk, snapshot or file to copy.")
 @click.option(
-    "--out", metavar="DIR", type=click.Path(path_type=Path), help="Where. Default: in the zone."
+    "--image-version", metavar="GALLERY/DEFINITION[/VERSION]", help="Version to copy a disk of."
+)
+@click.option(
+    "--lun", type=int, metavar="LUN", help="Data disk of the version. Default: the OS disk."
+)
+@click.option(
+    "--size-gb", type=click.IntRange(1, 32767), metavar="GIB", help="Size of an empty disk."
+)
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Directory to create. Default: in the zone.",
 )
 @resource.property_options
 @click.pass_obj
@@ -42,7 +51,7 @@ def create(
     out: Path | None,
     **values: Any,
 ) -> None:
-    """Make a disk: of a file, a disk, a snapshot, a version's disk, or empty."""
+    """Make a disk from a file, a disk, a snapshot or a version, or an empty one."""
     from pipeline.resources.disks import DiskOrigin, VersionDisk, create_disk
 
     if sum(item is not None for item in (source, image_version, size_gb)) != 1:

@@ -65,10 +65,13 @@ def instructions(disk: Path, command: str) -> str:
 FORMATS = click.Choice(["raw", "vhd", "vhdx", "qcow2"])
 FILE = click.argument("file", metavar="FILE[@SNAPSHOT]")
 BACKING = click.option(
-    "--backing", multiple=True, metavar="FILE", help="A file below it (repeatable, bottom last)."
+    "--backing",
+    multiple=True,
+    metavar="FILE",
+    help="Backing file of the disk (repeatable, from top to bottom).",
 )
 OUT = click.option(
-    "--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="Made anew."
+    "--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="File to create."
 )
 
 
@@ -76,7 +79,7 @@ OUT = click.option(
 @FILE
 @BACKING
 @EXTENTS_FROM
-@click.option("--guest/--no-guest", default=True, help="Start an appliance to look at the guest.")
+@click.option("--guest/--no-guest", default=True, help="Look into the guest, too, in an appliance.")
 @click.pass_context
 def inspect(
     context: click.Context,
@@ -86,7 +89,7 @@ def inspect(
     extents_from: Path | None,
     guest: bool,
 ) -> None:
-    """Say what an image file really is, whether it is safe, and what is in it."""
+    """Show the real format of an image file, whether it is safe, and what it holds."""
     settings = context.ensure_object(Settings)
     with settings.app() as app:
         disk = over(parse_disk(file), backing, extents_from)
@@ -98,25 +101,33 @@ def inspect(
 
 @click.command(cls=Command)
 @click.argument("file", metavar="FILE[@SNAPSHOT]")
-@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Made anew.")
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="File to create.")
 @click.option(
     "--check",
     is_flag=True,
-    help="Only say whether the guest of FILE, or of GALLERY/DEFINITION/VERSION, is generalized,"
+    help="Only show whether the guest of FILE, or of GALLERY/DEFINITION/VERSION, is generalized,"
     " and why; exit 1 when it is not.",
 )
-@click.option("--dry-run", is_flag=True, help="Do it, print the report, keep nothing.")
-@click.option("--to", "--format", "format_name", type=FORMATS, default="qcow2", show_default=True)
+@click.option("--dry-run", is_flag=True, help="Generalize, print the report, and keep nothing.")
+@click.option(
+    "--to",
+    "--format",
+    "format_name",
+    type=FORMATS,
+    default="qcow2",
+    show_default=True,
+    help="Format of the file.",
+)
 @click.option(
     "--arm-sysprep",
     is_flag=True,
-    help="A specialized Windows: make its next boot run Sysprep, instead of cleaning it.",
+    help="For a specialized Windows: make its next boot run Sysprep.",
 )
 @click.option(
     "--unattend",
     metavar="FILE",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="With --arm-sysprep: Sysprep's answer file. Default: one without answers.",
+    help="With --arm-sysprep: answer file of Sysprep. Default: one without answers.",
 )
 @plan_options
 @click.pass_context
@@ -183,7 +194,9 @@ def _arm(
 @BACKING
 @EXTENTS_FROM
 @OUT
-@click.option("--to", "--format", "format_name", required=True, type=FORMATS)
+@click.option(
+    "--to", "--format", "format_name", required=True, type=FORMATS, help="Format of the file."
+)
 @click.option("--subformat", default="", help="For vhd: fixed (default) or dynamic.")
 @click.pass_obj
 def convert(
@@ -211,7 +224,7 @@ def convert(
 @FILE
 @BACKING
 @EXTENTS_FROM
-@click.option("--chunks/--no-chunks", default=False, help="Every chunk's digests, too.")
+@click.option("--chunks/--no-chunks", default=False, help="Print the digests of every chunk, too.")
 @click.pass_obj
 def hash_command(
     settings: Settings,
@@ -221,7 +234,7 @@ def hash_command(
     extents_from: Path | None,
     chunks: bool,
 ) -> None:
-    """Digest the guest-visible bytes of a disk: equal in every format."""
+    """Print the digest of a disk's content: the same in every format."""
     listed: list[dict[str, Any]] = []
     disk = over(parse_disk(file), backing, extents_from)
     with settings.app() as app, hash_file(disk, app.context) as (result, runs):
@@ -273,7 +286,7 @@ def _format(facts: ImageFacts) -> str:
 
 def _os_text(guest: GuestFacts) -> str:
     if guest.os_type == "unknown":
-        return "none that is known"  # a data disk, say
+        return "not recognized"  # a data disk, say
     name = guest_name(guest.os_type, guest.distribution, guest.version)
     product = guest.product_name if guest.product_name not in name else ""
     architecture = "" if guest.architecture == "unknown" else guest.architecture
@@ -314,8 +327,12 @@ def _examination_text(found: Examination) -> str:
 
 @click.command(cls=Command)
 @arguments.REFERENCE
-@click.option("--to", "--format", "format_name", required=True, type=FORMATS)
-@click.option("--out", required=True, metavar="FILE", type=click.Path(path_type=Path))
+@click.option(
+    "--to", "--format", "format_name", required=True, type=FORMATS, help="Format of the file."
+)
+@click.option(
+    "--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="File to create."
+)
 @click.option("--lun", type=int, metavar="N", help="A data disk. Default: the OS disk.")
 @click.option("--subformat", default="", help="For vhd: fixed (default) or dynamic.")
 @click.pass_obj

@@ -24,14 +24,16 @@ NAME = click.argument("name", metavar="GALLERY")
 def _soft_delete(command: Any) -> Any:
     """The options of a soft-delete policy, as `az sig` names them."""
     for option in (
-        click.option("--soft-delete", type=bool, help="Whether deleted versions are kept a while."),
+        click.option(
+            "--soft-delete", type=bool, help="Whether deleted versions are kept for some time."
+        ),
         click.option(
             "--soft-delete-retention",
             "--soft-delete-retention-period",
             "retention",
             type=int,
             metavar="DAYS",
-            help="For how long they can still be used.",
+            help="Days in which deleted versions can be used.",
         ),
         click.option(
             "--soft-delete-grace",
@@ -39,7 +41,7 @@ def _soft_delete(command: Any) -> Any:
             "grace",
             type=int,
             metavar="DAYS",
-            help="For how long after that they can be undeleted.",
+            help="Days after that in which they can be undeleted.",
         ),
     ):
         command = option(command)
@@ -84,7 +86,7 @@ def gallery() -> None:
     type=arguments.enum_choice(SharingPermissions),
     default=SharingPermissions.PRIVATE.value,
     show_default=True,
-    help="The kind of a new gallery: who it can be shared with.",
+    help="With whom the new gallery can be shared.",
 )
 @_soft_delete
 @_identity
@@ -108,7 +110,7 @@ def create_gallery(settings: Settings, /, *, name: str, **values: Any) -> None:
 
 @gallery.command("update")
 @NAME
-@click.option("--description")
+@click.option("--description", help="What the gallery is for.")
 @_soft_delete
 @arguments.TAGS
 @SET
@@ -210,7 +212,7 @@ def _day(moment: datetime | None) -> str:
 @click.argument("name", metavar="GALLERY")
 @click.pass_obj
 def cost_command(settings: Settings, *, name: str) -> None:
-    """Show the bytes that a gallery stores and sent, by region, and what sharing saved."""
+    """Show how many bytes a gallery stores and transferred, and what shared blocks saved."""
     with settings.app() as app:
         gallery = app.gallery.get_gallery(parse_gallery(name)).name
         versions = [

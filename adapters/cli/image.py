@@ -27,37 +27,37 @@ def image() -> None:
 
 
 @image.command("create")
-@click.option("--name", "-n", required=True, metavar="NAME")
+@click.option("--name", "-n", required=True, metavar="NAME", help="Name of the managed image.")
 @source_options
 @click.option(
     "--generalize/--no-generalize",
     default=True,
-    help="Generalize it, or say that it is already. Default: generalize.",
+    help="Generalize the disks, or take them as generalized already. Default: generalize.",
 )
 @click.option(
     "--storage-sku",
     "--storage-account-type",
     "kind",
     type=arguments.enum_choice(StorageAccountType),
-    help="Where its disks are: in one zone, in all (ZRS, zone-resilient), or in a premium one.",
+    help="Type of storage: one zone, all zones (ZRS, zone-resilient), or a premium zone.",
 )
 @click.option(
     "--zone-resilient",
     type=bool,
     default=False,
-    help="Keep it in every zone of the region (three or more); it can't be changed later.",
+    help="Keep it in every zone of the region (three or more). It can't be changed later.",
 )
 @click.option(
     "--os-disk-caching",
     "os_caching",
     type=arguments.enum_choice(HostCaching),
-    help="Of the OS disk in VMs made from it. Default: None, of premium storage ReadOnly.",
+    help="Host caching of the OS disk in VMs. Default: None; on premium storage ReadOnly.",
 )
 @arguments.repeated(
     "--data-disk-caching",
     "data_caching",
     metavar="[LUN=]None|ReadOnly|ReadWrite",
-    help="Of all data disks, or of one (repeatable). The same default.",
+    help="Host caching of all data disks, or of one (repeatable). Same default.",
 )
 @plan_options
 @resource.property_options

@@ -43,7 +43,9 @@ def global_options(*, hidden: bool) -> list[click.Parameter]:
         option("--json", "Print the result as one JSON object.", **flag),
         option("--quiet", "No progress; only warnings and errors.", **flag),
         option("--progress", "How to show progress (on stderr).", type=modes),
-        option("--verbose", "Log what is done; show where errors come from.", **flag),
+        option(
+            "--verbose", "Log each step; show where errors come from, and Azure's messages.", **flag
+        ),
     ]
 
 

@@ -38,7 +38,7 @@ KEYS = click.option(
     metavar="FILE|DEVICE:key:PASSPHRASE",
     expose_value=False,
     callback=_keep_keys,
-    help="Opens an encrypted (LUKS) volume. DEVICE: its name in the appliance, or UUID.",
+    help="Key of an encrypted (LUKS) volume. DEVICE: its name in the appliance, or its UUID.",
 )
 
 
@@ -57,25 +57,29 @@ def plan_options(function: Function) -> Function:
         click.option(
             "--force",
             is_flag=True,
-            help="Take a guest that is not generalized as one that is; recorded in the version.",
+            help="Accept a guest that is not generalized; the version records it.",
         ),
         KEYS,
         click.option("--keep-user", multiple=True, metavar="NAME", help="Keep this account."),
         click.option("--remove-user", multiple=True, metavar="NAME", help="Remove this account."),
-        click.option("--skip", multiple=True, metavar="NAME[,NAME...]", help="Not these."),
-        click.option("--enable", multiple=True, metavar="NAME[,NAME...]", help="These as well."),
+        click.option(
+            "--skip", multiple=True, metavar="NAME[,NAME...]", help="Skip these operations."
+        ),
+        click.option(
+            "--enable", multiple=True, metavar="NAME[,NAME...]", help="Run these operations, too."
+        ),
         click.option(
             "--operations",
             multiple=True,
             metavar="NAME[,NAME...]",
-            help="Only these operations, not the profile's.",
+            help="Run only these operations, not those of the profile.",
         ),
         click.option(
             "--profile",
             type=click.Choice(names),
             default=DEFAULT,
             show_default=True,
-            help="Which operations run, and which users go.",
+            help="Which operations run, and which users are removed.",
         ),
     ):
         function = option(function)
@@ -114,7 +118,7 @@ def own_script(path: Path) -> Script:
 @click.option(
     "--profile",
     type=click.Choice([profile.name for profile in PROFILES]),
-    help="Those of this profile alone.",
+    help="Only those of this profile.",
 )
 @click.pass_obj
 def operations(settings: Settings, *, name: str | None, profile: str | None) -> None:

@@ -88,7 +88,7 @@ def try_guest(settings: Settings, target: str, plan: Plan) -> None:
 @click.argument("new", metavar=arguments.VERSION)
 @click.pass_obj
 def diff(settings: Settings, *, old: str, new: str) -> None:
-    """Say what changed between two versions: packages, configuration, users, blocks."""
+    """Show what changed between two versions: packages, configuration, users, blocks."""
     with settings.app() as app:
         before, after = own_version(app, old), own_version(app, new)
         old_report, new_report = (app.gallery.report(item.name) for item in (before, after))
@@ -154,18 +154,18 @@ def _name_rows(names: Names) -> list[tuple[str, str]]:
 
 @click.command("boot-check", cls=Command)
 @arguments.REFERENCE
-@click.option("--region", metavar="NAME", help="Whose replica. Default: the source region's.")
+@click.option("--region", metavar="NAME", help="Region of the replica. Default: the source region.")
 @click.option(
     "--timeout",
     "seconds",
     type=click.FloatRange(min=1),
     default=SECONDS,
     show_default=True,
-    help="Seconds until it has to ask for a login.",
+    help="Seconds to wait for a login prompt.",
 )
 @click.pass_obj
 def boot_check(settings: Settings, *, reference: str, region: str | None, seconds: float) -> None:
-    """Boot a throw-away clone of a version, without network, and say who it is."""
+    """Boot a temporary clone of a version, without network, and show its identity."""
     with settings.app() as app:
         place = None if region is None else configured_region(app, region)
         version = own_version(app, reference, place)
@@ -197,11 +197,11 @@ def boot_fields(boot: Mapping[str, Any]) -> str:
     type=click.Choice(["azure"]),
     default="azure",
     show_default=True,
-    help="Whose rules.",
+    help="Cloud whose rules are checked.",
 )
 @click.pass_context
 def validate_command(context: click.Context, *, target: str, cloud: str) -> None:
-    """Check whether a cloud would take a disk, and whether it would run there."""
+    """Check whether a cloud would accept a disk, and whether it would run there."""
     from adapters.formats.vhd_footer import azure_upload_problems
 
     settings = context.ensure_object(Settings)
@@ -230,9 +230,9 @@ def findings_text(findings: tuple[Finding, ...]) -> str:
 @click.command(cls=Command)
 @arguments.REFERENCE
 @click.option(
-    "--region", metavar="NAME", help="Only this region. Default: all where it is complete."
+    "--region", metavar="NAME", help="Only this region. Default: all regions where it is complete."
 )
-@click.option("--scrub", is_flag=True, help="Read the medium, not what memory still holds of it.")
+@click.option("--scrub", is_flag=True, help="Read from the disk, not from the page cache.")
 @click.pass_context
 def verify(context: click.Context, *, reference: str, region: str | None, scrub: bool) -> None:
     """Read a version's bases and replicas again and compare every chunk."""

@@ -106,7 +106,7 @@ declared_options = arguments.options(
         "--target-regions",
         "regions",
         metavar="REGION[=REPLICAS][=SKU]...",
-        help='Where it is to be (repeatable, or as "eu=2 us=1"). Default: the source region.',
+        help='Region to replicate to (repeatable, or "eu=2 us=1"). Default: the source region.',
     ),
     arguments.ADDITIONAL,
     arguments.EDGE_ZONES,
@@ -114,52 +114,57 @@ declared_options = arguments.options(
         "--target-region-encryption",
         "encryption",
         metavar="SET|null",
-        help="As scripts for az have it, one for each region; no zone has any set but null.",
+        help="For scripts that were written for az, one per region; only null is supported.",
     ),
     click.option("--target-region-cvm-encryption", "cvm_encryption", multiple=True, hidden=True),
     click.option(
         "--location", "-l", metavar="REGION", help="Source region. Default: the definition's."
     ),
-    click.option("--replica-count", type=int, metavar="N", help="Where a region gives none."),
+    click.option(
+        "--replica-count", type=int, metavar="N", help="Replicas in regions that give no number."
+    ),
     click.option(
         "--replication-mode",
         type=arguments.enum_choice(ReplicationMode),
         default=ReplicationMode.FULL.value,
         show_default=True,
-        help="Shallow makes no copy: the version leans on its source, which has to stay.",
+        help="Shallow copies nothing: the version depends on the files of its source.",
     ),
     click.option(
         "--storage-account-type",
         type=arguments.enum_choice(StorageAccountType),
-        help="Of regions that name none: one zone, all zones (ZRS), or a premium zone. Default: "
-        "Standard_LRS.",
+        help="Storage of regions that name none: one zone, all zones (ZRS), or a premium zone. "
+        "Default: Standard_LRS.",
     ),
     click.option(
         "--storage-account-strategy",
         type=arguments.enum_choice(StorageAccountStrategy),
-        help="Instead of a type: the best of those regions that name none.",
+        help="Choose the type of storage for regions that name none.",
     ),
     arguments.repeated(
         "--host-caching",
         "caching",
         metavar="[LUN=]None|ReadOnly|ReadWrite",
-        help="Of the OS disk, or of a data disk, in VMs made from it (repeatable).",
+        help="Host caching of the OS disk, or of a data disk, in VMs (repeatable).",
     ),
-    click.option("--exclude-from-latest", is_flag=True, help="latest never means this version."),
+    click.option("--exclude-from-latest", is_flag=True, help="Never use this version as latest."),
     arguments.repeated(
         "--exclude-from-latest-in",
         "excluded",
         metavar="REGION",
-        help="latest never means this version there (repeatable).",
+        help="Never use this version as latest in this region (repeatable).",
     ),
     click.option(
-        "--end-of-life-date", callback=arguments.as_date, metavar="DATE", help="ISO 8601."
+        "--end-of-life-date",
+        callback=arguments.as_date,
+        metavar="DATE",
+        help="Date, such as 2030-01-31.",
     ),
     click.option(
         "--allow-replicated-location-deletion",
         "allow",
         type=bool,
-        help="Whether it may leave regions. Default: only those that are named.",
+        help="Whether the version may leave regions. Default: only those of --remove-region.",
     ),
     click.option(
         "--block-deletion-before-end-of-life",
@@ -167,39 +172,40 @@ declared_options = arguments.options(
         "block",
         type=bool,
         default=False,
-        help="Whether it can't be deleted before its end of life.",
+        help="Whether deletion is blocked before the end of life.",
     ),
     click.option(
         "--source-disk-controller",
         "controller",
         type=click.Choice(["SCSI", "NVMe"], case_sensitive=False),
-        help="What the machine had. NVMe needs a definition that says DiskControllerTypes=NVMe.",
+        help="Disk controller of the source machine. NVMe needs a definition with "
+        "DiskControllerTypes=NVMe.",
     ),
     click.option(
         "--source-accelerated-network",
         "accelerated",
         type=bool,
-        help="Whether the machine could do it.",
+        help="Whether the source machine supports accelerated networking.",
     ),
     click.option(
         "--source-plan",
         "plan",
         metavar="PUBLISHER/PRODUCT/NAME",
-        help="The purchase plan of the marketplace image that the machine was made from.",
+        help="Purchase plan of the marketplace image that the machine was made from.",
     ),
     click.option(
         "--uefi-signature-template",
         "templates",
         multiple=True,
         type=arguments.enum_choice(SignatureTemplate),
-        help="What a Trusted Launch VM starts with (repeatable).",
+        help="UEFI keys of Trusted Launch VMs (repeatable).",
     ),
     click.option(
         "--uefi-additional-signatures",
         "signatures",
         metavar="FILE",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
-        help="Keys that it trusts besides: JSON as of additionalSignatures {pk, kek, db, dbx}.",
+        help="More UEFI keys: JSON, as additionalSignatures {pk, kek, db, dbx} of Azure.",
     ),
     arguments.TAGS,
 )
@@ -277,7 +283,9 @@ def _signatures(file: Path | None) -> Any:
 @source_options
 @declared_options
 @click.option(
-    "--generalize/--no-generalize", default=None, help="Default: as the definition's OS state."
+    "--generalize/--no-generalize",
+    default=None,
+    help="Generalize. Default: by the OS state of the definition.",
 )
 @plan_options
 @click.option(
@@ -291,11 +299,13 @@ def _signatures(file: Path | None) -> Any:
 @click.option(
     "--validate",
     type=click.Choice(["azure"]),
-    help="Publish only what this cloud would take: galleria validate's checks, before the copy.",
+    help="Publish only what this cloud would accept, by the checks of galleria validate.",
 )
-@click.option("--boot-check", is_flag=True, help="Boot a clone before anything is visible.")
-@click.option("--dry-run", is_flag=True, help="Do it up to the copy; keep nothing, say what is.")
-@click.option("--preflight/--no-preflight", default=True, help="Estimate the space first.")
+@click.option("--boot-check", is_flag=True, help="Boot a clone before the version becomes visible.")
+@click.option(
+    "--dry-run", is_flag=True, help="Do all but the copy, keep nothing, and show the result."
+)
+@click.option("--preflight/--no-preflight", default=True, help="Check the free space first.")
 @click.pass_obj
 def publish_command(settings: Settings, /, *, name: str, **values: Any) -> None:
     """Publish disks as an image version."""

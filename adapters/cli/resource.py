@@ -62,22 +62,38 @@ def _tree(word: str, steps: tuple[Step, ...], depth: int = 1) -> Iterator[str]:
 F = TypeVar("F", bound=Callable[..., Any])
 
 OPTIONS = (
-    click.option("--location", "-l", "--region", "location", metavar="REGION", help="Where it is."),
-    click.option("--os-type", type=arguments.enum_choice(OsType)),
-    click.option("--hyper-v-generation", type=arguments.enum_choice(HyperVGeneration)),
-    click.option("--architecture", type=arguments.enum_choice(Architecture)),
+    click.option(
+        "--location", "-l", "--region", "location", metavar="REGION", help="Region of the resource."
+    ),
+    click.option(
+        "--os-type", type=arguments.enum_choice(OsType), help="Operating system on the disk."
+    ),
+    click.option(
+        "--hyper-v-generation",
+        type=arguments.enum_choice(HyperVGeneration),
+        help="V1 boots with BIOS, V2 with UEFI.",
+    ),
+    click.option(
+        "--architecture", type=arguments.enum_choice(Architecture), help="Processor architecture."
+    ),
     click.option(
         "--accelerated-network",
         type=bool,
-        help="Whether VMs with it can do accelerated networking.",
+        help="Whether VMs with it support accelerated networking.",
     ),
-    click.option("--disk-controller-types", type=arguments.enum_choice(DiskControllerTypes)),
+    click.option(
+        "--disk-controller-types",
+        type=arguments.enum_choice(DiskControllerTypes),
+        help="Disk controllers that VMs with it can have.",
+    ),
     arguments.PLAN,
     arguments.TAGS,
 )
 
 
-LINEAGE = click.option("--lineage", is_flag=True, help="What it came from, and what came from it.")
+LINEAGE = click.option(
+    "--lineage", is_flag=True, help="Show what it came from, and what came from it."
+)
 
 
 def property_options(command: F) -> F:

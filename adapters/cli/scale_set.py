@@ -14,23 +14,29 @@ from pipeline.gallery.access.shared_ids import is_shared_reference, shared_name
 from pipeline.gallery.documents import encode
 from pipeline.model import Deployment, ScaleSet
 
-COUNT = click.option("--count", required=True, type=int, metavar="N", help="How many VMs.")
+COUNT = click.option("--count", required=True, type=int, metavar="N", help="Number of VMs.")
 IMAGE = click.option(
-    "--image", required=True, metavar="GALLERY/DEFINITION[/VERSION]", help="Of new VMs."
+    "--image", required=True, metavar="GALLERY/DEFINITION[/VERSION]", help="Image of new VMs."
 )
 
 
 @click.group("scale-set", cls=Group)
 def scale_set() -> None:
-    """Groups of like VMs that grow, shrink and change their image together."""
+    """Make, scale, update, list and delete groups of identical VMs."""
 
 
 @scale_set.command("create")
 @click.argument("name")
 @IMAGE
-@click.option("--region", required=True, metavar="NAME", help="Whose replicas the disks lean on.")
-@click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--count", default=0, type=int, metavar="N", help="How many VMs. Default: none yet.")
+@click.option("--region", required=True, metavar="NAME", help="Region to deploy from.")
+@click.option(
+    "--out",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Directory in which the directory of each VM is made.",
+)
+@click.option("--count", default=0, type=int, metavar="N", help="Number of VMs. Default: 0.")
 @profile_options
 @click.pass_obj
 def create(
@@ -62,7 +68,7 @@ def create(
 @COUNT
 @click.pass_obj
 def scale(settings: Settings, *, name: str, count: int) -> None:
-    """Make VMs from what the image means now, or release the last ones."""
+    """Make more VMs from the current image, or release the last ones."""
     from adapters.vms import HostMachines
 
     with settings.app() as app:
@@ -77,7 +83,7 @@ def scale(settings: Settings, *, name: str, count: int) -> None:
 @IMAGE
 @click.pass_obj
 def update(settings: Settings, *, name: str, image: str) -> None:
-    """Change the image of VMs to come: of the same OS type, generation, state and data disks."""
+    """Change the image of new VMs; OS type, generation, state and data disks stay the same."""
     with settings.app() as app:
         found = jobs.change_image(jobs.find(name, app.context), image, app.context)
         members = jobs.members(found, app.context)

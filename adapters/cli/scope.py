@@ -25,7 +25,7 @@ def tenant() -> None:
 
 @tenant.command("create")
 @TENANT
-@click.option("--display-name", default="", metavar="NAME")
+@click.option("--display-name", default="", metavar="NAME", help="Name that people see.")
 @click.pass_obj
 def create_tenant(settings: Settings, *, identity: str, display_name: str) -> None:
     """Make a tenant (a GUID), or change the display name of one."""
@@ -76,7 +76,7 @@ def subscription() -> None:
 
 @subscription.command("create")
 @ID
-@click.option("--display-name", default="", metavar="NAME")
+@click.option("--display-name", default="", metavar="NAME", help="Name that people see.")
 @click.option("--tenant", default=DEFAULT_TENANT, metavar="ID", help="Default: the default tenant.")
 @click.pass_obj
 def create_subscription(

@@ -33,12 +33,14 @@ from pipeline.errors import EnvironmentMissing, GalleriaError
     help="A region and its zones (repeatable). Default: one region, local, in the state directory.",
 )
 @click.option(
-    "--source-region", metavar="NAME", help="Where versions are made. Default: the first."
+    "--source-region",
+    metavar="NAME",
+    help="Region where versions are made. Default: the first one.",
 )
 @click.option(
-    "--catalog", metavar="URL", help="The database. Default: SQLite in the state directory."
+    "--catalog", metavar="URL", help="URL of the database. Default: SQLite in the state directory."
 )
-@click.option("--force", is_flag=True, help="Replace a configuration that exists.")
+@click.option("--force", is_flag=True, help="Replace the existing configuration.")
 @click.pass_obj
 def init(
     settings: Settings,
@@ -50,8 +52,8 @@ def init(
 ) -> None:
     """Write the configuration and make the catalog and zones.
 
-    Without --region and the like, a configuration that exists stays as it is: the catalog and those
-    of its zones are made that are not there yet.
+    Without --region, --source-region, --catalog and --force, a configuration that exists stays as
+    it is: its catalog and its zones are made where they are missing.
     """
     from adapters.app import create_zones
     from adapters.catalog import open_catalog

@@ -65,7 +65,7 @@ def remove(
 @GALLERY
 @click.pass_obj
 def reset(settings: Settings, *, name: str) -> None:
-    """Share a gallery with nobody any more; a community gallery too."""
+    """Stop sharing a gallery with anybody, also as a community gallery."""
     with settings.app() as app:
         made = app.grants.reset(parse_gallery(name))
     _emit(settings, made)
@@ -73,10 +73,15 @@ def reset(settings: Settings, *, name: str) -> None:
 
 @share.command("enable-community")
 @GALLERY
-@click.option("--publisher-uri", metavar="URI", help="Where the publisher is found.")
-@click.option("--publisher-email", "--publisher-contact", metavar="ADDRESS", help="Who answers.")
+@click.option("--publisher-uri", metavar="URI", help="Web site of the publisher.")
+@click.option(
+    "--publisher-email",
+    "--publisher-contact",
+    metavar="ADDRESS",
+    help="Contact address of the publisher.",
+)
 @click.option("--eula", metavar="TEXT-OR-URI", help="The end-user licence agreement.")
-@click.option("--public-name-prefix", metavar="PREFIX", help="What the public name begins with.")
+@click.option("--public-name-prefix", metavar="PREFIX", help="Start of the public name.")
 @click.pass_obj
 def enable_community(settings: Settings, /, *, name: str, **about: str | None) -> None:
     """Make a Community gallery public."""
@@ -162,7 +167,7 @@ def _emit(settings: Settings, item: Sharing) -> None:
 
 
 PAGE = 100  # galleries
-LOCATION = click.option("--location", "-l", metavar="REGION", help="Those of this region alone.")
+LOCATION = click.option("--location", "-l", metavar="REGION", help="Only those of this region.")
 
 
 @click.command("list-shared", cls=Command)
@@ -170,7 +175,7 @@ LOCATION = click.option("--location", "-l", metavar="REGION", help="Those of thi
 @click.option(
     "--shared-to",
     type=arguments.enum_choice(SharedTo),
-    help="Those that are shared with your tenants, or with your subscriptions, alone.",
+    help="Only those that are shared with your tenants, or with your subscriptions.",
 )
 @click.pass_obj
 def list_shared(settings: Settings, *, location: str | None, shared_to: str | None) -> None:
@@ -184,9 +189,16 @@ def list_shared(settings: Settings, *, location: str | None, shared_to: str | No
 
 @click.command("list-community", cls=Command)
 @LOCATION
-@click.option("--limit", type=click.IntRange(min=1), default=PAGE, show_default=True, metavar="N")
-@click.option("--marker", default="", help="Those after it: the next page.")
-@click.option("--show-next-marker", is_flag=True, help="Say what the next page begins after.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=PAGE,
+    show_default=True,
+    metavar="N",
+    help="Galleries to show.",
+)
+@click.option("--marker", default="", help="Start after this gallery: the next page.")
+@click.option("--show-next-marker", is_flag=True, help="Print the marker of the next page.")
 @click.pass_obj
 def list_community(
     settings: Settings, *, location: str | None, limit: int, marker: str, show_next_marker: bool

@@ -21,16 +21,22 @@ SNAPSHOT = ResourceKind.SNAPSHOT
 
 @click.group(cls=Group)
 def snapshot() -> None:
-    """Keep points in time of disks."""
+    """Make, list, show, export and delete snapshots of disks."""
 
 
 @snapshot.command("create")
 @click.argument("file", metavar="[DISK|FILE|VM.xml]", required=False)
-@click.option("--source", metavar="DISK|FILE|VM.xml", help="The same, as az spells it.")
+@click.option("--source", metavar="DISK|FILE|VM.xml", help="The same as an option, as in az.")
 @click.option("--name", "-n", metavar="NAME", help="Default: the source's name and the time.")
-@click.option("--incremental", is_flag=True, help="Store only what changed since the last one.")
-@click.option("--qmp", metavar="SOCKET", type=click.Path(path_type=Path), help="A running QEMU.")
-@click.option("--qga", metavar="SOCKET", type=click.Path(path_type=Path), help="Its guest agent.")
+@click.option(
+    "--incremental", is_flag=True, help="Store only what changed since the last snapshot."
+)
+@click.option(
+    "--qmp", metavar="SOCKET", type=click.Path(path_type=Path), help="QMP socket of a running QEMU."
+)
+@click.option(
+    "--qga", metavar="SOCKET", type=click.Path(path_type=Path), help="Socket of its guest agent."
+)
 @resource.property_options
 @click.pass_obj
 def create(
@@ -45,7 +51,7 @@ def create(
     qga: Path | None,
     **values: Any,
 ) -> None:
-    """Keep one point in time of a disk, a file or a VM."""
+    """Make a snapshot of a disk, a file or a VM."""
     from pipeline.resources.capturing import create_snapshots
 
     wanted = source or file
@@ -104,7 +110,15 @@ def delete(settings: Settings, *, name: str) -> None:
 @snapshot.command()
 @NAME
 @OUT
-@click.option("--to", "--format", "format_name", type=FORMATS, default="qcow2", show_default=True)
+@click.option(
+    "--to",
+    "--format",
+    "format_name",
+    type=FORMATS,
+    default="qcow2",
+    show_default=True,
+    help="Format of the file.",
+)
 @click.option("--subformat", default="", help="For vhd: fixed (default) or dynamic.")
 @click.pass_obj
 def export(settings: Settings, *, name: str, out: Path, format_name: str, subformat: str) -> None:

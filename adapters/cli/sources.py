@@ -47,21 +47,21 @@ source_options = arguments.options(
     arguments.repeated(
         "--backing",
         metavar="[LUN=]FILE",
-        help="A file below the OS disk, or below a data disk (repeatable, the bottom last).",
+        help="Backing file of the OS disk, or of a data disk (repeatable, from top to bottom).",
     ),
     EXTENTS_FROM,
-    click.option("--os-vhd-uri", metavar="URL", help="The OS disk, from http(s)."),
+    click.option("--os-vhd-uri", metavar="URL", help="The OS disk, downloaded by http(s)."),
     arguments.repeated(
         "--data-vhd-uri",
         "data_vhd_uris",
         metavar="LUN=URL",
-        help="A data disk, from http(s) (repeatable).",
+        help="A data disk, downloaded by http(s) (repeatable).",
     ),
     arguments.repeated(
         "--checksum",
         "checksums",
         metavar="[LUN=]sha256:HEX",
-        help="What the file behind a URL has to have (one for each).",
+        help="SHA-256 of a downloaded file (one for each).",
     ),
     click.option("--vm", metavar="FILE.xml|NAME", help="All disks of a libvirt domain."),
     click.option("--box", metavar="FILE", help="All disks of a Vagrant box."),
@@ -82,7 +82,7 @@ source_options = arguments.options(
         "--qga",
         metavar="SOCKET",
         type=SOCKET,
-        help="Its guest agent: file systems are frozen for the moment.",
+        help="Socket of its guest agent: it freezes the file systems for a moment.",
     ),
     click.option("--os-snapshot", metavar="NAME|ID", help="The OS disk: a snapshot or a disk."),
     arguments.repeated(
@@ -221,7 +221,7 @@ def _url(lun: int | None, url: str, checksums: Sequence[str]) -> UrlSource:
 
     if len(checksums) != 1:
         raise click.UsageError(
-            f"{arguments.disk_option(lun)} is downloaded: give its checksum, "
+            f"{arguments.disk_option(lun)} is downloaded: give one checksum of it, "
             f"--checksum {'' if lun is None else f'{lun}='}sha256:..."
         )
     return UrlSource(lun, url, parse_checksum(checksums[0]))

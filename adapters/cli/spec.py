@@ -144,12 +144,12 @@ Built = tuple[dict[str, Any], str]  # for machines, and for people
     "--jobs",
     type=click.IntRange(1),
     metavar="N",
-    help=f"Publish up to N images at once. Default: one a core, {JOBS} at most.",
+    help=f"Publish up to N images at once. Default: one per core, at most {JOBS}.",
 )
 @KEYS
 @click.pass_obj
 def build(settings: Settings, *, specs: tuple[Path, ...], jobs: int | None) -> None:
-    """Publish what build specs say; what is there already is left alone."""
+    """Publish versions from build specs; versions that exist already are left alone."""
     plans = [_from_spec(path) for path in specs]  # every mistake before the first byte
     # before a catalog is open: other processes can't take that over
     results: dict[int, Built] = {
@@ -236,7 +236,7 @@ def _there(request: PublishRequest, context: JobContext) -> ImageVersion | None:
 @KEYS
 @click.pass_obj
 def plan(settings: Settings, *, specs: tuple[Path, ...]) -> None:
-    """Say what build would do and what is there already; do nothing."""
+    """Show what build would do, and what exists already; change nothing."""
     plans = [_from_spec(path) for path in specs]
     with settings.app() as app:
         requests = [plan.make(app.context) for plan in plans]

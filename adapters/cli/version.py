@@ -86,10 +86,10 @@ LIMIT = 100  # versions of a definition that are listed
     default=LIMIT,
     show_default=True,
     metavar="N",
-    help="Of each definition; 0: all.",
+    help="Versions to show of each definition; 0: all.",
 )
-@click.option("--before", metavar="VERSION", help="Those below this number: the next page.")
-@click.option("--deleted", is_flag=True, help="Those that are deleted and still kept.")
+@click.option("--before", metavar="VERSION", help="Only versions below this number: the next page.")
+@click.option("--deleted", is_flag=True, help="Show deleted versions that are still kept.")
 @arguments.ALL_SUBSCRIPTIONS
 @click.pass_obj
 def list_versions(
@@ -285,12 +285,17 @@ STORED = ("version", "snapshot", "disk", "managedImage")  # kinds of origin that
 
 @click.command(cls=Command)
 @arguments.REFERENCE
-@click.option("--region", metavar="NAME", help="What latest means in this region.")
-@click.option("--report", "with_report", is_flag=True, help="What generalizing changed, too.")
+@click.option("--region", metavar="NAME", help="Region for which latest is resolved.")
+@click.option("--report", "with_report", is_flag=True, help="Show what generalizing changed, too.")
 @click.option(
-    "--lineage", "with_lineage", is_flag=True, help="What it came from, and what came from it."
+    "--lineage", "with_lineage", is_flag=True, help="Show what it came from, and what came from it."
 )
-@click.option("--watch", "watching", is_flag=True, help="How far its regions are, until the end.")
+@click.option(
+    "--watch",
+    "watching",
+    is_flag=True,
+    help="Show the progress of its regions until they are done.",
+)
 @click.pass_context
 def show(
     context: click.Context,
@@ -301,7 +306,7 @@ def show(
     with_lineage: bool,
     watching: bool,
 ) -> None:
-    """Show one version: regions, replicas, how they were made, bytes."""
+    """Show one version: its regions, replicas, disks and sizes."""
     settings = context.ensure_object(Settings)
     if watching:
         context.exit(watch(settings, reference))
@@ -537,39 +542,60 @@ version.add_command(show, "show")
     "targets",
     multiple=True,
     metavar="REGION[=REPLICAS][=SKU]...",
-    help="The whole new list: the version leaves the regions that are not in it.",
+    help="The complete new list of regions: the version leaves all others.",
 )
 @click.option(
     "--add-region",
     "added",
     multiple=True,
     metavar="REGION[=REPLICAS][=SKU]",
-    help="A region more, or another number of replicas in one (repeatable).",
+    help="Region to add, or a new number of replicas in a region (repeatable).",
 )
 @arguments.ADDITIONAL
 @arguments.EDGE_ZONES
-@click.option("--remove-region", "removed", multiple=True, metavar="REGION", help="(repeatable)")
-@click.option("--replica-count", type=int, metavar="N", help="Where a region gives none.")
-@click.option("--exclude-from-latest", type=bool, help="latest never means this version.")
 @click.option(
-    "--exclude-from-latest-in", "excluded", multiple=True, metavar="REGION", help="Not there."
+    "--remove-region",
+    "removed",
+    multiple=True,
+    metavar="REGION",
+    help="Region to leave (repeatable).",
 )
 @click.option(
-    "--include-in-latest-in", "included", multiple=True, metavar="REGION", help="There again."
+    "--replica-count", type=int, metavar="N", help="Replicas in regions that give no number."
 )
-@click.option("--end-of-life-date", callback=arguments.as_date, metavar="DATE", help="ISO 8601.")
-@click.option("--no-end-of-life-date", is_flag=True, help="Take the date away.")
+@click.option("--exclude-from-latest", type=bool, help="Never use this version as latest.")
+@click.option(
+    "--exclude-from-latest-in",
+    "excluded",
+    multiple=True,
+    metavar="REGION",
+    help="Never use it as latest in this region.",
+)
+@click.option(
+    "--include-in-latest-in",
+    "included",
+    multiple=True,
+    metavar="REGION",
+    help="Use it as latest in this region again.",
+)
+@click.option(
+    "--end-of-life-date",
+    callback=arguments.as_date,
+    metavar="DATE",
+    help="Date, such as 2030-01-31.",
+)
+@click.option("--no-end-of-life-date", is_flag=True, help="Remove the end-of-life date.")
 @click.option(
     "--allow-replicated-location-deletion",
     type=bool,
-    help="Whether the version may leave regions, also by being left out of --target-regions.",
+    help="Whether the version may leave regions that are not in --target-regions.",
 )
 @click.option(
     "--block-deletion-before-end-of-life",
     "--block-delete-before-eol",
     "block",
     type=bool,
-    help="Whether it can't be deleted before its end of life.",
+    help="Whether deletion is blocked before the end of life.",
 )
 @arguments.TAGS
 @click.pass_obj
@@ -610,9 +636,11 @@ def update(settings: Settings, /, *, name: str, **values: Any) -> None:
     "--bypass-soft-delete",
     "permanent",
     is_flag=True,
-    help="For good, also where the gallery keeps deleted versions for a while.",
+    help="Delete permanently, even if the gallery keeps deleted versions for some time.",
 )
-@click.option("--force", is_flag=True, help="Also when a process on another host works on it.")
+@click.option(
+    "--force", is_flag=True, help="Delete it even if a process on another host works on it."
+)
 @click.pass_obj
 def delete(settings: Settings, *, name: str, permanent: bool, force: bool) -> None:
     """Delete a version with its replicas. Disks that were deployed from it keep working."""
@@ -644,7 +672,7 @@ def undelete(settings: Settings, *, name: str) -> None:
 @click.argument("name", metavar="GALLERY/DEFINITION[/VERSION]")
 @click.pass_obj
 def purge(settings: Settings, *, name: str) -> None:
-    """Remove a deleted version for good, or all of a definition whose time is over."""
+    """Remove a deleted version permanently, or all expired ones of a definition."""
     from pipeline.jobs.delete import delete_version, purge_expired
 
     with settings.app() as app:
@@ -664,11 +692,11 @@ _UNITS = {"d": 1, "w": 7, "m": 30, "y": 365}
 
 @click.command(cls=Command)
 @arguments.REFERENCE
-@click.option("--channel", required=True, metavar="NAME", help="Such as prod.")
-@click.option("--remove", is_flag=True, help="Take the channel away instead.")
+@click.option("--channel", required=True, metavar="NAME", help="Name of the channel, such as prod.")
+@click.option("--remove", is_flag=True, help="Remove the channel.")
 @click.pass_obj
 def promote(settings: Settings, *, reference: str, channel: str, remove: bool) -> None:
-    """Let GALLERY/DEFINITION@CHANNEL mean this version."""
+    """Point a channel, GALLERY/DEFINITION@CHANNEL, to this version."""
     with settings.app() as app:
         if remove:
             definition = parse_reference(reference).definition
@@ -689,9 +717,11 @@ def retention() -> None:
 @click.argument("name", metavar="GALLERY/DEFINITION")
 @click.option("--keep-last", type=int, metavar="N", help="Keep the N newest usable versions.")
 @click.option(
-    "--older-than", metavar="AGE", help="Keep what is younger: 90d, 12w, 6m (30 days each), 1y."
+    "--older-than",
+    metavar="AGE",
+    help="Keep versions younger than this: 90d, 12w, 6m (30 days each), 1y.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
 @click.pass_obj
 def apply(
     settings: Settings, *, name: str, keep_last: int | None, older_than: str | None, dry_run: bool
@@ -741,12 +771,12 @@ def _age(text: str | None) -> timedelta | None:
     "regions",
     multiple=True,
     metavar="REGION[=REPLICAS][=SKU]...",
-    help="A region to add (repeatable). Default: those that are not complete yet.",
+    help="Region to add (repeatable). Default: regions that are not complete.",
 )
 @click.option(
     "--retry",
     is_flag=True,
-    help="Try again for a minute, ever more slowly, what may pass (EIO, a lock, a connection).",
+    help="Retry transient errors (EIO, locks, connections) for a minute, with exponential backoff.",
 )
 @click.pass_obj
 def replicate(settings: Settings, *, reference: str, regions: tuple[str, ...], retry: bool) -> None:

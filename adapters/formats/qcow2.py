@@ -100,7 +100,7 @@ def _references(window: Window, findings: Findings, head: bytes, cluster: int) -
     if not 0 < length <= 1023 or offset + length > cluster:
         raise UnsafeImage("its backing file name does not lie in its first cluster")
     name = window.read(offset, length, "the backing file name")
-    findings.references.append(f"it leans on a backing file, {printable(name)}")
+    findings.references.append(f"it has a backing file, {printable(name)}")
     findings.parent = Parent((name.decode("utf-8", "surrogateescape"),))
 
 

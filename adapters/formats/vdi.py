@@ -21,7 +21,7 @@ def parse(window: Window, findings: Findings) -> None:
     findings.variant = TYPES.get(kind, "unknown")
     findings.virtual_size = le64(head, 368)
     if kind == 4 or any(head[424:440]) or any(head[440:456]):
-        findings.references.append("it is a differencing VDI: it leans on a parent disk")
+        findings.references.append("it is a differencing VDI: it depends on a parent disk")
     elif kind not in (1, 2):
         raise UnsafeImage(f"its VDI type is {kind} ({findings.variant}): only 1 and 2 are known")
     findings.refuse_unless(le32(head, 360) == SECTOR, "its sectors do not have 512 bytes")

@@ -101,7 +101,7 @@ def layout(window: Window, findings: Findings) -> Layout:
         findings.variant = "dynamic"
     elif footer.disk_type == vhd_footer.DiskType.DIFFERENCING.value:
         findings.variant = "differencing"
-        findings.references.append("it is a differencing VHD: it leans on a parent disk")
+        findings.references.append("it is a differencing VHD: it depends on a parent disk")
     else:
         raise UnsafeImage(f"it has an unknown VHD disk type {footer.disk_type}")
     return _dynamic(window, findings, footer, tail)

@@ -87,7 +87,7 @@ def layout(window: Window, findings: Findings) -> Layout:
     findings.refuse_unless(not flags & ~3, f"it has unknown file parameters {flags:#x}")
     if flags & HAS_PARENT or PARENT_LOCATOR in items:
         findings.variant = "differencing"
-        findings.references.append("it is a differencing VHDX: it leans on a parent disk")
+        findings.references.append("it is a differencing VHDX: it depends on a parent disk")
         if flags & HAS_PARENT and PARENT_LOCATOR in items:
             findings.parent = _parent(items[PARENT_LOCATOR])
     # the data write GUID: changes with the first write to the disk's content after an opening

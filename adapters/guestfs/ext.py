@@ -48,7 +48,7 @@ def crc32c(seed: int, data: bytes | bytearray) -> int:
 @dataclass(frozen=True, slots=True)
 class Before:
     """What a file system said before the session touched it; `journal` is the block of its
-    journal's superblock in bytes from the start, None where it has none that is known."""
+    journal's superblock in bytes from the start, None where it has not recognized."""
 
     superblock: bytes
     journal: int | None = None

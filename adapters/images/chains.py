@@ -22,9 +22,9 @@ def problems(
     name = printable(str(path).encode())
     parent = child.parent
     if parent is None and child.references:
-        return ["its header does not say which file it leans on"]
+        return ["its header does not name its backing file"]
     if parent is None:
-        return [f"it leans on no other file, but {name} was declared below it"]
+        return [f"it has no backing file, but {name} was declared below it"]
     reasons = []
     if found[depth + 1] in found[: depth + 1]:
         reasons.append(f"{name} is twice in the chain")

@@ -132,7 +132,7 @@ def _checked(findings: Findings, chain: Chain, depth: int) -> int:
     if depth == len(chain) - 1:
         refusals += findings.references
     elif not findings.references:
-        refusals.append("it leans on no other file, but a layer was declared below it")
+        refusals.append("it has no backing file, but a layer was declared below it")
     if layer.snapshot is not None and layer.snapshot not in findings.snapshots:
         refusals.append(f"it has no snapshot {layer.snapshot!a} that can be selected")
     if refusals:

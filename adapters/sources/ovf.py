@@ -173,7 +173,7 @@ def _disk(
             raise DescriptionInvalid(f"the OVF's machine has a disk {name[:99]!a} of nowhere")
         disk = media[name]
         if _get(disk, "parentRef"):
-            raise DescriptionInvalid("the OVF has a disk that leans on another one (parentRef)")
+            raise DescriptionInvalid("the OVF has a disk that depends on another disk (parentRef)")
         reference, capacity = _get(disk, "fileRef"), _capacity(disk, values)
         if not reference:
             if not capacity:

@@ -29,7 +29,7 @@ def boot_version(
         if base is None:
             raise NotFound(
                 f"the zone {zone.path} has no base of {version.name}",
-                hint="a shallow version leans on its source: deploy it, and boot that",
+                hint="a Shallow version has no bases: deploy it, and boot the VM",
             )
         disks.append(Disk(child.lun, replica_chain(child, base), child.virtual_size))
     nvram = zone.find_nvram(version.zone_key)

@@ -23,8 +23,7 @@ def describe(
     """Record what the version consists of, before anything of it is visible."""
     if ready.unverified:
         context.progress.warn(
-            f"{version.name}: nothing shows whether these are as the definition says: "
-            f"{', '.join(ready.unverified)}"
+            f"{version.name}: could not verify from the disk: {', '.join(ready.unverified)}"
         )
     disks = image_disks(ready, digests)
     return context.gallery.record_contents(version, disks, report, ready.unverified)

@@ -147,6 +147,6 @@ def _base(version: ImageVersion, disk: ImageDisk, zones: Zones) -> StoredBase:
     if base is None:
         raise NotFound(
             f"no zone here has the content of {version.name} as a base",
-            hint="a shallow version leans on its source and has none; galleria verify shows others",
+            hint="a Shallow version has no bases: it depends on the files of its source",
         )
     return base

@@ -91,7 +91,7 @@ def try_publish(request: PublishRequest, context: JobContext) -> tuple[Preview, 
     if action is Action.NOTHING:
         return preview(request, context), context.gallery.report(version.name) or {}
     if running(request):
-        context.progress.warn("the machine is left alone: of its guest nothing was tried")
+        context.progress.warn("the running machine is not touched: its guest was not tried")
         return preview(request, context), {}
     with (
         context.work.directory() as work,

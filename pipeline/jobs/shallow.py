@@ -44,8 +44,8 @@ def check_lasting(supply: Supply) -> None:
     """A shallow version leans on files that stay where they are."""
     if not supply.lasting:
         raise Refused(
-            "A version in replication mode Shallow leans on the files of its source, and what is "
-            "downloaded or unpacked does not stay.",
+            "A version in replication mode Shallow depends on the files of its source, and what "
+            "is downloaded or unpacked does not stay.",
             hint="publish it in mode Full, or give the disk file itself",
         )
 
@@ -56,7 +56,7 @@ def fingerprints(disks: Sequence[Disk], pins: Pins) -> Fingerprints:
     for disk in disks:
         if disk.chain[0].snapshot is not None:
             raise Refused(
-                f"{disk.chain[0].path}: an internal snapshot can't be leaned on by a version in "
+                f"{disk.chain[0].path}: a version can't depend on an internal snapshot in "
                 "replication mode Shallow",
                 hint="publish it in mode Full",
             )
@@ -114,14 +114,15 @@ def check_sources(version: ImageVersion, pins: Pins, image: str = "") -> None:
     changed = source_changes(version, pins)
     if changed and image:
         raise Conflict(
-            f"The source that {image} leans on is not what was published.",
+            f"The source that {image} depends on has changed since it was published.",
             hint="only its publisher can bring it back",
             code=SourceChanged.code,
         )
     if changed:
         details = "; ".join(f"{path}: {', '.join(what)}" for path, what in changed.items())
         raise Conflict(
-            f"The source that {version.name} leans on is not what was published: {details}.",
+            f"The source that {version.name} depends on has changed since it was published: "
+            f"{details}.",
             hint="a version in mode Shallow needs its source unchanged: bring it back, or publish "
             "a new version",
             code=SourceChanged.code,
@@ -149,7 +150,7 @@ def refuse_needed(paths: Iterable[Path], zones: Zones, what: str) -> None:
         for file in needed:
             if file == path or file.is_relative_to(path):
                 raise Refused(
-                    f"{what} can't be deleted: a version in replication mode Shallow leans on "
+                    f"{what} can't be deleted: a version in replication mode Shallow depends on "
                     f"{file}",
                     hint="delete that version first",
                 )

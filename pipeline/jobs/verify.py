@@ -80,7 +80,7 @@ def _verify_disk(
     name = disk_name(disk.lun)
     base = zone.find_base(disk.digest)
     if base is None:
-        problem = "the zone does not hold this base any more"
+        problem = "base missing from the zone"
         yield Verdict(zone.region, f"base {name}", zone.path, disk.digest, problem=problem)
         return
     yield check(zone, f"base {name}", base, base.chain)

@@ -9,9 +9,7 @@ class Kind(Enum):
 
     DATA = "data"
     ZERO = "zero"
-    FREE = (
-        "free"  # the guest's own file system reports it free: read as zero (design: free is zero)
-    )
+    FREE = "free"  # the guest's own file system reports it free: free space reads as zeros
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class Guest(Protocol):
 
     def initramfs(self, path: str) -> list[str]:
         """Names of the files in an initial RAM file system, of every archive that it consists of,
-        sorted; empty when it is none that is known."""
+        sorted; empty when it is not recognized."""
         ...
 
     def write(self, path: str, content: bytes, mode: int | None = None) -> None:

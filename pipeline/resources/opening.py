@@ -199,7 +199,7 @@ def tell(seconds: float, reason: str, progress: Progress) -> None:
     """Say what the machine had to wait for, and whether its file systems were at rest."""
     progress.note(f"the machine waited {seconds:.3f} s at most")
     if reason:
-        progress.warn(f"file systems were not frozen ({reason}): it is as after a power cut")
+        progress.warn(f"file systems were not frozen ({reason}): it is crash-consistent")
 
 
 def described(supply: Supply, resource: Resource) -> Supply:

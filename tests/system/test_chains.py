@@ -198,14 +198,14 @@ def test_libvhdi_reads_the_same_vhd(subformat: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("order", "text"),
     [
-        ((0,), "lean|parent"),
-        ((0, 1), "lean|parent"),
+        ((0,), "backing|parent"),
+        ((0, 1), "backing|parent"),
         ((0, 2), "means the file"),
         ((0, 2, 1), "means the file"),
-        ((0, 1, 2, 2), "leans on no other file"),
+        ((0, 1, 2, 2), "has no backing file"),
         ((0, 1, 1, 2), "twice|means the file"),
         ((0, 0, 1, 2), "twice|means the file"),
-        ((2, 1), "leans on no other file"),
+        ((2, 1), "has no backing file"),
     ],
 )
 def test_another_chain_than_the_headers_mean_is_refused(

@@ -292,7 +292,7 @@ def test_the_source_of_a_shallow_version_is_not_deleted(
         "--replication-mode=Shallow",
     )
     refused = home.json("deployed", "release", "vm", status=6)
-    assert "a version in replication mode Shallow leans on" in refused["error"]["message"]
+    assert "a version in replication mode Shallow depends on" in refused["error"]["message"]
     assert disk.exists()
     home.run("version", "delete", "corp/web/1.0.0")
     home.run("deployed", "release", "vm")

@@ -70,6 +70,12 @@ def test_every_command_is_there_and_says_what_the_list_says(name: str) -> None:
         assert leaf.help, f"{name} {leaf.name} has no help"
         shared = {"--config", "--json", "--quiet", "--progress", "--verbose"}
         assert shared <= {opt for parameter in leaf.params for opt in parameter.opts}
+        silent = [
+            parameter.opts[0]
+            for parameter in leaf.params
+            if isinstance(parameter, click.Option) and not (parameter.help or parameter.hidden)
+        ]
+        assert not silent, f"{name} {leaf.name}: options without help"
 
 
 def test_listing_imports_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
