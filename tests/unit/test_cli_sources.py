@@ -144,7 +144,7 @@ def test_specs_name_sources(source: str, expected: list[AnySource], tmp_path: Pa
         ("{osDisk: a, vm: b}", "give one of"),
         ("{vm: a, dataDisks: [{lun: 0, path: d}]}", "give one of"),
         ("{box: a, ova: b}", "give one of"),
-        ("{vm: a, osDiskBacking: [b]}", "goes with osDisk"),
+        ("{box: a, osDiskBacking: [b]}", "goes with osDisk"),
         (f"{{osVhdUri: '{URL}'}}", "go together"),
         (f"{{osVhdUri: '{URL}', checksum: abc}}", "checksum"),
         ("{osDisk: a, dataDisks: [{lun: 0}]}", "a path, a vhdUri or a snapshot"),
