@@ -43,6 +43,11 @@ _SETTING = re.compile(r'([A-Za-z][A-Za-z0-9_.]*)\s*=\s*("[^"\n]*"|[A-Za-z0-9_.+-
 _EXTENT = re.compile(
     r'(RW|RDONLY|NOACCESS)\s+(\d{1,19})\s+([A-Z]+)(?:\s+"([^"\n]*)"(?:\s+(\d{1,19}))?)?'
 )
+# of Windows in several countries: what VMware writes names in
+ENCODINGS = {
+    *("utf-8", "windows-1252", "windows-1250", "windows-1251", "gbk", "gb2312", "gb18030"),
+    *("big5", "shift_jis", "euc-jp", "euc-kr", "iso-8859-1", "iso-8859-2", "windows-949"),
+}
 _QUOTED = re.compile(r'"[^"\n]*"')
 
 
@@ -173,11 +178,24 @@ def _descriptor(window: Window, findings: Findings, header: Header) -> str:
     )
     for extent in found.extents:
         # the name is that of the file itself, at the time it was made, and never followed
+        name = spelled(extent.name, found.settings.get("encoding", ""))
         findings.refuse_unless(
-            not set("/\\:") & set(extent.name),
-            f"its extent names another place, {printable(extent.name.encode())}",
+            not set("/\\:") & set(name),
+            f"its extent names another place, {printable(name.encode())}",
         )
     return SUBFORMATS.get(found.createtype.lower(), "unknown")
+
+
+def spelled(text: str, encoding: str) -> str:
+    """A name of a descriptor in the encoding that this tells."""
+    content = text.encode("latin-1")
+    known = encoding.lower() in ENCODINGS
+    for candidate in ((encoding,) if known else ()) + ("utf-8",):
+        try:
+            return content.decode(candidate)
+        except (UnicodeDecodeError, LookupError):
+            continue
+    return content.decode("windows-1252", "replace")
 
 
 def descriptor_text(window: Window, offset: int, length: int) -> bytes:

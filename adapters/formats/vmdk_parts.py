@@ -27,10 +27,6 @@ TYPES = {
 }
 FLAT_KINDS, SPARSE_KINDS = {"FLAT", "VMFS"}, {"SPARSE", "VMFSSPARSE", "SESPARSE"}
 EXTENTS = 1024
-ENCODINGS = {
-    *("utf-8", "windows-1252", "windows-1250", "windows-1251", "gbk", "gb2312", "gb18030"),
-    *("big5", "shift_jis", "euc-jp", "euc-kr", "iso-8859-1", "iso-8859-2", "windows-949"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +102,7 @@ def read_parts(data: bytes) -> Parts:
 
 def _name(text: str, encoding: str, *, path: bool = False) -> str:
     """The name of a file in the encoding that the descriptor tells; never of another directory."""
-    content = text.encode("latin-1")
-    try:
-        name = content.decode()
-    except UnicodeDecodeError:
-        known = encoding.lower() in ENCODINGS
-        name = content.decode(encoding if known else "windows-1252", "replace")
+    name = vmdk.spelled(text, encoding)
     if not path and (set("/\\:") & set(name) or name in (".", "..") or not _printable(name)):
         raise UnsafeImage(
             f"its extent names another place, {printable(name.encode())}: only files beside it are "
