@@ -19,12 +19,12 @@ DRY_RUN=${DRY_RUN:-}
 declare -A DEBIAN=(
   [run]="python3 python3-venv python3-guestfs libguestfs-tools libguestfs-xfs python3-libnbd
     libdeflate0 libzstd1 qemu-utils qemu-system-x86 ovmf bubblewrap e2fsprogs xfsprogs btrfs-progs
-    dosfstools ntfs-3g fdisk util-linux lz4 zstd"
+    dosfstools ntfs-3g fdisk util-linux lz4 zstd gzip bzip2 xz-utils"
   [demonstration]="mmdebstrap fakeroot uidmap debian-archive-keyring grub-common grub-pc-bin mtools
     tar"
   [test]="git grub-efi-amd64-bin libhivex-bin libvirt0 libvirt-clients libvirt-daemon
     libvirt-daemon-driver-qemu libxml2-utils vagrant vagrant-libvirt shellcheck strace
-    guestfs-tools cryptsetup-bin postgresql cpio xz-utils qemu-system-arm qemu-efi-aarch64
+    guestfs-tools cryptsetup-bin postgresql cpio qemu-system-arm qemu-efi-aarch64
     groff-base"
   [bench]="rsync casync borgbackup restic diffutils guestfs-tools"
 )
@@ -32,12 +32,12 @@ declare -A DEBIAN=(
 declare -A FEDORA=(
   [run]="python3 python3-libguestfs guestfs-tools libguestfs-xfs python3-libnbd qemu-img
     libdeflate libzstd qemu-system-x86-core edk2-ovmf bubblewrap e2fsprogs xfsprogs btrfs-progs
-    dosfstools ntfs-3g util-linux lz4 zstd"
+    dosfstools ntfs-3g util-linux lz4 zstd gzip bzip2 xz"
   [demonstration]="mmdebstrap fakeroot shadow-utils debian-keyring grub2-tools grub2-pc-modules
     mtools tar"
   [test]="git grub2-efi-x64-modules hivex libvirt-libs libvirt-client libvirt-daemon
     libvirt-daemon-driver-qemu libxml2 vagrant vagrant-libvirt ShellCheck strace cryptsetup
-    postgresql-server cpio xz qemu-system-aarch64-core edk2-aarch64 groff-base"
+    postgresql-server cpio qemu-system-aarch64-core edk2-aarch64 groff-base"
   [bench]="rsync casync borgbackup restic diffutils"
 )
 
