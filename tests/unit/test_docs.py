@@ -140,6 +140,31 @@ def test_files_that_pages_name_are_there(path: Path) -> None:
     assert missing == []
 
 
+IDENTIFIER = re.compile(r"`(_\w+|[A-Z][A-Za-z_]+|[a-z]+_\w+)`")
+DEVELOPERS = [path for path in PAGES if "guide" not in path.parts and path.name != "CHANGELOG.md"]
+
+
+@pytest.mark.parametrize("path", DEVELOPERS, ids=name)
+def test_names_of_the_code_are_in_the_files_beside_them(path: Path) -> None:
+    """A name that a sentence or a step has beside files is in one of these; else in some file."""
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    for part in re.split(r"\n\n|\n(?=- |\d+\. |\| )", text):
+        files = [file for found in PATH.findall(part) for file in python_files(found)]
+        for found in IDENTIFIER.findall(part):
+            word = re.compile(rf"\b{found}\b")
+            places = files or [file for room in CODE for file in python_files(room)]
+            assert any(word.search(file.read_text()) for file in places), f"{name(path)}: {found}"
+
+
+CODE = ("pipeline", "adapters", "tests", "fixtures")
+
+
+def python_files(place: str) -> list[Path]:
+    """The modules that a path in a page means: a file, a directory with all below it, a pattern."""
+    found = [ROOT / place] if (ROOT / place).exists() else list(ROOT.glob(place))
+    return [file for path in found for file in ([path] if path.is_file() else path.rglob("*.py"))]
+
+
 @every_page
 def test_links_lead_somewhere(path: Path) -> None:
     text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
