@@ -15,8 +15,9 @@ from adapters import cli
 from adapters.cli.commands import COMMANDS
 from adapters.cli.guide import TOPICS, Guide, guide_of
 from adapters.cli.guide.man import page, pages
-from adapters.config import PARSERS
+from adapters.config import PARSERS, load_config
 from adapters.config.values import MEANINGS
+from adapters.spec import load_spec
 from tests.docs.console import all_options, check, lines_of, matches, options_of, spans_of
 from tests.docs.reference import BLOCKS, GUIDES, ROOT, renewed
 
@@ -183,6 +184,35 @@ def anchors(path: Path) -> Iterator[str]:
     text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
     for heading in re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE):
         yield re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def blocks_of(kind: str) -> list[tuple[str, str]]:
+    """The blocks of code of one kind in README and the guides, and the pages that they are in."""
+    pages = [path for path in PAGES if path.name == "README.md" or path.parent == GUIDES]
+    fence = re.compile(rf"^```{kind}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return [(name(path), block) for path in pages for block in fence.findall(path.read_text())]
+
+
+def test_configurations_in_the_guides_are_read(tmp_path: Path) -> None:
+    found = blocks_of("toml")
+    assert len(found) >= 2
+    for where, block in found:
+        (tmp_path / "config.toml").write_text(block)
+        assert load_config(tmp_path / "config.toml", env={}).regions, where
+
+
+def test_build_specs_in_the_guides_are_read(tmp_path: Path) -> None:
+    """A block may be a part of one: what every spec has is put before it."""
+    found = blocks_of("yaml")
+    assert len(found) >= 3
+    (tmp_path / "reset.sh").write_text("true\n")
+    for _, block in found:
+        whole = "" if "apiVersion" in block else "apiVersion: galleria/v1\nkind: ImageVersion\n"
+        if "\nimage:" not in f"\n{block}":
+            whole += "image: {gallery: corp, definition: web, version: next-patch}\n"
+            whole += "source: {osDisk: ./web.vhdx}\n"
+        (tmp_path / "spec.yaml").write_text(whole + block)
+        load_spec(tmp_path / "spec.yaml")
 
 
 # --- workflows -----------------------------------------------------------------------------------
