@@ -304,7 +304,7 @@ def _examination_text(found: Examination) -> str:
             f"{bytes_text(facts.file_size)}, {bytes_text(facts.allocated_size)} allocated",
         ),
         ("sectors", f"{facts.logical_sector_size} bytes" * (facts.logical_sector_size != 512)),
-        ("safe", "no" if facts.refusals else "yes"),
+        ("safe", "not verified" if facts.unread else "no" if facts.refusals else "yes"),
         *(("  because", reason) for reason in facts.refusals),
         *(("note", note) for note in facts.notes),
         ("snapshots", ", ".join(facts.snapshots)),

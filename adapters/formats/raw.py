@@ -122,6 +122,8 @@ def parse(window: Window, findings: Findings) -> None:
     for what in lookalikes(window):
         findings.refusals.append(f"it would be read as a raw disk, but it looks like {what}")
     if findings.refusals:
+        # a reference is there to be followed; all else is merely another kind of file
+        findings.unread = not any("reference" in refusal for refusal in findings.refusals)
         return
     findings.refuse_unless(
         window.size % SECTOR == 0, f"its length of {window.size} bytes is not whole sectors of 512"

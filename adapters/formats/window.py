@@ -59,7 +59,8 @@ class Findings:
 
     `references` are other files that the image leans on: refused unless a chain declares them.
     Every other reason not to touch the image is in `refusals`. `parent` says which file is meant,
-    and `identifier` is what children of this one call it.
+    and `identifier` is what children of this one call it. `unread`: the refusals say only that it
+    is no format of ours, or not whole without other files.
     """
 
     format: ImageFormat
@@ -72,6 +73,7 @@ class Findings:
     notes: list[str] = field(default_factory=list)
     parent: Parent | None = None
     identifier: str = ""
+    unread: bool = False
 
     def refuse_unless(self, right: bool, reason: str) -> None:
         if not right:

@@ -108,7 +108,9 @@ def inspect_chain(
                 findings.refusals += chains.problems(
                     findings, below.layer.path, below.findings, found, depth
                 )
-            else:
+            elif findings.references:
+                # a file that names others is not understood without them, and no more than that
+                findings.unread = not findings.refusals
                 findings.refusals += findings.references
             if not findings.refusals:
                 _agree(file.fd, file.layer, findings, sandbox, policy, maps)
@@ -126,6 +128,8 @@ def _look(
     format, doubts = recognise(Window(fd))
     findings = examine(fd, format, policy)
     findings.refusals[:0] = doubts
+    if doubts or declared not in (None, format):
+        findings.unread = False
     if declared is not None and declared is not format:
         findings.refusals.insert(0, f"it is declared as {declared.value}, but it is {format.value}")
     return _File(fd, Layer(path, format), status, findings)
@@ -144,6 +148,7 @@ def _facts(file: _File) -> ImageFacts:
         snapshots=tuple(findings.snapshots),
         refusals=tuple(findings.refusals),
         notes=tuple(findings.notes),
+        unread=findings.unread,
     )
 
 

@@ -30,7 +30,8 @@ Chain = tuple[
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What bounded inspection of one image file found. `refusals` empty means safe to open."""
+    """What bounded inspection of one image file found. `refusals` empty means safe to open;
+    `unread`: they say only that galleria does not read such a file, and nothing against it."""
 
     path: Path
     format: ImageFormat
@@ -44,6 +45,7 @@ class ImageFacts:
     snapshots: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    unread: bool = False
 
 
 class Source(Protocol):

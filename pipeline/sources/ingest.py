@@ -62,9 +62,7 @@ def _examined(source: DiskSource, images: Images) -> tuple[Disk, Contents]:
     for layer in (facts, *below):
         if layer.refusals:
             raise UnsafeImage(
-                f"{layer.path} is refused: " + "; ".join(layer.refusals),
-                hint="galleria inspect shows what was found; nothing of the file was opened by "
-                "qemu",
+                f"{layer.path} is refused: " + "; ".join(layer.refusals), hint=_advice(layer)
             )
     refuse_large_sectors(source.shown, max(source.sector_size, facts.logical_sector_size))
     if source.virtual_size not in (None, facts.virtual_size):
@@ -85,6 +83,12 @@ def _examined(source: DiskSource, images: Images) -> tuple[Disk, Contents]:
         contents = read_contents(content)
     check_whole(facts, contents, declared=source.declared)
     return Disk(source.lun, chain, facts.virtual_size, facts), contents
+
+
+def _advice(layer: ImageFacts) -> str:
+    if layer.unread and layer.format is not ImageFormat.RAW:
+        return "name every file below it, the bottom last: --backing FILE"
+    return "galleria inspect shows what was found; nothing of the file was opened by qemu"
 
 
 def inspected(source: DiskSource, images: Images) -> tuple[ImageFacts, ...]:

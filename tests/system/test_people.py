@@ -23,7 +23,15 @@ from adapters.sources import HostSources
 from fixtures import people
 from fixtures.images import MIB, qemu_convert
 from pipeline.errors import GalleriaError, NotFound, UnsafeImage
-from pipeline.model.sources import AnySource, ArchiveForm, ArchiveSource, Backing, DiskSource
+from pipeline.model.sources import (
+    AnySource,
+    ArchiveForm,
+    ArchiveSource,
+    Backing,
+    DiskSource,
+    UrlSource,
+    VmSource,
+)
 from pipeline.ports import ImageFormat, Layer
 from pipeline.ports.extents import Kind
 from pipeline.ports.sources import Supply
@@ -777,6 +785,73 @@ def test_an_overlay_over_a_box_is_read(
     wanted = bytearray(OS)
     wanted[MIB : MIB + 65536] = b"\7" * 65536
     assert content(DiskSource(None, top, backing=(Backing(box),))) == bytes(wanted)
+
+
+def test_an_overlay_alone_is_not_verified_and_a_lie_is_not_safe(
+    made: dict[str, bytes], tmp_path: Path
+) -> None:
+    box, top = tmp_path / "box.img", tmp_path / "machine.img"
+    box.write_bytes(made["os.qcow2"])
+    people.overlay(box, top, "compat=1.1")
+    facts = IMAGES.inspect(top)
+    assert facts.refusals
+    assert facts.unread
+    with pytest.raises(UnsafeImage, match=r"leans on a backing file|has a backing file") as told:
+        recognise(DiskSource(None, top), IMAGES)
+    assert "--backing" in told.value.hint
+    assert not IMAGES.inspect(top, declared=ImageFormat.RAW).unread
+    (tmp_path / "qed").write_bytes(b"QED\0".ljust(4096, b"\0"))
+    assert IMAGES.inspect(tmp_path / "qed").unread
+    (tmp_path / "lie").write_bytes(b'json:{"driver":"file"}'.ljust(4096, b"\0"))
+    assert not IMAGES.inspect(tmp_path / "lie").unread
+    top.write_bytes(top.read_bytes()[:70_000])
+    assert not IMAGES.inspect(top).unread
+
+
+DOMAIN = """<domain type="kvm"><name>web</name><devices><disk type="file" device="disk">
+<driver name="qemu" type="qcow2"/><source file="machine.img"/><target dev="vda" bus="virtio"/>
+</disk></devices></domain>"""
+
+
+def test_a_machine_over_a_box_says_its_chain(made: dict[str, bytes], tmp_path: Path) -> None:
+    """As vagrant-libvirt leaves one: its description names the top alone."""
+    box = tmp_path / "box.img"
+    box.write_bytes(made["os.qcow2"])
+    people.overlay(box, tmp_path / "machine.img", "compat=0.10")
+    xml = tmp_path / "web.xml"
+    xml.write_text(DOMAIN)
+    source = VmSource(str(xml), ((None, (box,)),))
+    assert contents(source, tmp_path) == [OS]
+    assert SOURCES.identity(source) != SOURCES.identity(VmSource(str(xml)))
+    with pytest.raises(UnsafeImage, match=r"backing file"):
+        contents(VmSource(str(xml)), tmp_path)
+    with pytest.raises(GalleriaError, match=r"no disk at LUN 3"):
+        contents(VmSource(str(xml), ((3, (box,)),)), tmp_path)
+
+
+class Fetched:
+    """Downloads of which everything is there already."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @contextmanager
+    def open(self, source: UrlSource) -> Iterator[Path]:
+        yield self._path
+
+
+def test_a_compressed_image_behind_a_url(made: dict[str, bytes], tmp_path: Path) -> None:
+    path = tmp_path / "0123456789abcdef.image"
+    path.write_bytes(people.packed(made["os.qcow2"], "xz"))
+    fetched: Any = Fetched(path)
+    sources = HostSources(FilePins(), lambda: fetched, "test:///default", Sandbox())
+    url = UrlSource(None, "https://images.example/web.qcow2.xz?signature=secret", "0" * 64)
+    work = tmp_path / "work"
+    work.mkdir()
+    with sources.open(url, work) as supply:
+        (disk,) = supply.disks
+        assert content(disk) == OS
+        assert (disk.shown, supply.lasting) == ("https://images.example/web.qcow2.xz", False)
 
 
 def test_a_read_only_device_is_a_source_and_a_writable_one_is_not(tmp_path: Path) -> None:
