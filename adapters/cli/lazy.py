@@ -65,6 +65,15 @@ class Command(click.Command):
             if completed is not None and parameter.type is click.STRING:
                 parameter.type = completed
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        many = {
+            name: str(parameter.metavar)
+            for parameter in self.params
+            if str(parameter.metavar).endswith("...")
+            for name in parameter.opts
+        }
+        return super().parse_args(ctx, repeated(args, many))
+
     def invoke(self, ctx: click.Context) -> Any:
         self._qualify(ctx)
         start_logging(verbose=ctx.ensure_object(Settings).verbose)
@@ -88,6 +97,28 @@ class Command(click.Command):
             value = ctx.params.get(parameter.name or "")
             if metavar.startswith("GALLERY") and isinstance(value, str):
                 ctx.params[parameter.name or ""] = qualified(value, *scope)
+
+
+def repeated(args: list[str], many: Mapping[str, str]) -> list[str]:
+    """Arguments in which an option that takes several words, as `az` has them, stands before each:
+    `many` has the metavar of each such option. The names of versions, which may follow, have a
+    slash; of tags and the like only NAME=VALUE counts as one more word."""
+    found: list[str] = []
+    option, first = "", False
+    for index, word in enumerate(args):
+        if word == "--":
+            return [*found, *args[index:]]
+        if word.startswith("-"):
+            option, first = (word, True) if word in many else ("", False)
+        elif option and not first:
+            plain = many[option].startswith("REGION[")
+            if "/" in word.partition("=")[0] or not (plain or "=" in word):
+                option = ""
+            else:
+                found.append(option)
+        first = option == word
+        found.append(word)
+    return found
 
 
 class Group(click.Group):

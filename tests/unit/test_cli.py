@@ -16,7 +16,7 @@ from adapters.cli import arguments, commands, context
 from adapters.cli.commands import COMMANDS
 from adapters.cli.context import Settings
 from adapters.cli.guide import guide_of
-from adapters.cli.lazy import Command, LazyGroup
+from adapters.cli.lazy import Command, LazyGroup, repeated
 from pipeline import errors
 from pipeline.model import AdditionalReplicaSet, Feature, StorageAccountType, TargetRegion
 
@@ -303,3 +303,21 @@ def test_data_disks() -> None:
 
 def test_names() -> None:
     assert arguments.names(["a,b c", "d"]) == ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        (["--r", "East US 2=2=s", "Central US=2", "--q"], "--r|East US 2=2=s|--r|Central US=2|--q"),
+        (["g/d/1.0.0", "--r", "eu", "us"], "g/d/1.0.0|--r|eu|--r|us"),
+        (["--r", "eu", "us", "g/d/1.0.0", "x"], "--r|eu|--r|us|g/d/1.0.0|x"),
+        (["--t", "a=b", "c=http://d", "corp"], "--t|a=b|--t|c=http://d|corp"),
+        (["--t", "a=b", "/subscriptions/x=y"], "--t|a=b|/subscriptions/x=y"),
+        (["--t=a=b", "c=d"], "--t=a=b|c=d"),
+        (["--r", "eu", "--", "us"], "--r|eu|--|us"),
+        (["--r"], "--r"),
+    ],
+)
+def test_options_of_several_words_as_az_has_them(line: list[str], wanted: str) -> None:
+    many = {"--r": "REGION[=REPLICAS][=SKU]...", "--t": "NAME=VALUE..."}
+    assert repeated(line, many) == wanted.split("|")
