@@ -9,8 +9,7 @@ import os
 import pwd
 import sys
 import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from itertools import count
@@ -21,83 +20,42 @@ from adapters.config import Config
 from adapters.process.owners import ProcessOwners
 from adapters.process.sandbox import Sandbox
 from pipeline.errors import GalleriaError
-from pipeline.gallery.access.guard import guarded
-from pipeline.gallery.access.subjects import Access
-from pipeline.gallery.access.views import SharedViews
-from pipeline.gallery.audited import AuditedCatalog
-from pipeline.gallery.service import GalleryService
+from pipeline.gallery.services import Services
 from pipeline.model import Architecture, ImageVersion, Region
-from pipeline.model.audit import Actor
+from pipeline.model.access import Identity
 from pipeline.model.spelling import EDGE
-from pipeline.ports import Pins, Progress, Zone
-from pipeline.storage.placement import storage_types
+from pipeline.ports import Pins, Progress
+from pipeline.ports.catalog import Catalog
+from pipeline.storage.placement import Zones, storage_types
 
 if TYPE_CHECKING:
     from adapters.guestfs.luks import Key
     from adapters.qemu.emulator import Firmware
     from adapters.sources.download import Downloads
     from adapters.zones import DirectoryZone
-    from pipeline.gallery.access.grants import Grants
-    from pipeline.gallery.service.resources import ResourceService
     from pipeline.jobs.context import JobContext
 
 
 class App:
-    """The wired application. All of it acts for the configured principal."""
+    """The wired application, for whoever asks: its sessions share the catalog and the zones."""
 
     def __init__(
-        self,
-        config: Config,
-        progress: Progress,
-        catalog: AuditedCatalog,
-        access: Access,
-        *,
-        keys: Sequence["Key"] = (),
+        self, config: Config, progress: Progress, catalog: Catalog, *, keys: Sequence["Key"] = ()
     ) -> None:
         self.config = config
-        self._progress = progress
-        self._catalog = catalog
-        self._access = access
-        self._keys = keys
-        self._regions = _regions(config)
-        self._sandbox = Sandbox(enabled=config.sandbox)
-        self._service = GalleryService(catalog, ProcessOwners(), self._regions)
-        self.views = SharedViews(catalog, access)
+        self.progress = progress
+        self.catalog = catalog
+        self.keys = keys
+        self.regions = _regions(config)
+        self.sandbox = Sandbox(enabled=config.sandbox)
 
     @cached_property
-    def gallery(self) -> GalleryService:
-        """What is there, and changes of it."""
-        return guarded(self._service, self._access, self.views)
-
-    @cached_property
-    def resources(self) -> "ResourceService":
-        """Disks, snapshots and managed images."""
-        from pipeline.gallery.service.resources import ResourceService
-
-        access = self._access
-        return ResourceService(
-            self._catalog,
-            ProcessOwners(),
-            self._regions,
-            require=access.require,
-            may=access.may,
-        )
-
-    @cached_property
-    def grants(self) -> "Grants":
-        """Who may do what."""
-        from pipeline.gallery.access.grants import Grants
-
-        return Grants(self._catalog, self._access)
-
-    @cached_property
-    def zones(self) -> Mapping[str, tuple[Zone, ...]]:
+    def zones(self) -> Zones:
         """The zones of each region. One that can't be opened (its file system is not mounted, say)
         is warned of and left out: what needs it says so."""
         config = self.config
         return {
-            region: _zones(config, region, self._sandbox, self._progress)
-            for region in config.regions
+            region: _zones(config, region, self.sandbox, self.progress) for region in config.regions
         }
 
     @cached_property
@@ -106,6 +64,28 @@ class App:
         from adapters.pins import FilePins
 
         return FilePins()
+
+    def session(self, identity: Identity) -> "Session":
+        """For one run or one request, with the rights of who asks."""
+        return Session(self, identity)
+
+
+class Session(Services):
+    """The application as one identity has it."""
+
+    def __init__(self, app: App, identity: Identity) -> None:
+        super().__init__(app.catalog, ProcessOwners(), app.regions, identity)
+        self._app = app
+        self._identity = identity
+        self.config = app.config
+
+    @property
+    def zones(self) -> Zones:
+        return self._app.zones
+
+    @property
+    def pins(self) -> Pins:
+        return self._app.pins
 
     @cached_property
     def context(self) -> "JobContext":
@@ -122,15 +102,15 @@ class App:
         from pipeline.jobs.context import JobContext
         from pipeline.resources.opening import StoredSources
 
-        config, sandbox, progress = self.config, self._sandbox, self._progress
-        gallery = guarded(self._service, self._access, self.views, whole=True)
-        resources, zones, pins = self.resources, self.zones, self.pins
+        config, sandbox, progress = self.config, self._app.sandbox, self._app.progress
+        gallery, resources, zones, pins = self.gallery, self.resources, self.zones, self.pins
         machines = QemuMachines(config.captures, sandbox)
         files = HostSources(pins, partial(_downloads, config, progress), config.libvirt, sandbox)
-        guests = GuestfsHost(sandbox, config.cache, keys=tuple(self._keys))
+        guests = GuestfsHost(sandbox, config.cache, keys=tuple(self._app.keys))
         return JobContext(
             gallery=gallery,
             resources=resources,
+            records=self.records,
             machines=machines,
             sources=StoredSources(files, gallery, resources, machines, zones, pins, progress),
             images=QemuImages(sandbox, Policy(virtual_size=config.max_virtual_size)),
@@ -143,7 +123,7 @@ class App:
             work=WorkDirectory(config.work / "galleria"),
             logs=config.logs,
             progress=progress,
-            later=partial(_replicate_later, config),
+            later=partial(_replicate_later, config, self._identity.principal),
             cpu=cpu_seconds,
             sleep=time.sleep,
             zrs_same_filesystem=config.zrs_same_filesystem,
@@ -153,13 +133,16 @@ class App:
 @contextmanager
 def open_app(config: Config, progress: Progress, *, keys: Sequence["Key"] = ()) -> Iterator[App]:
     """Open the catalog, for the length of a `with`."""
-    account, principal = local_account(), config.principal or None
-    actor = Actor(principal or account, account, uuid.uuid4().hex)
-    catalog = AuditedCatalog(open_catalog(config.catalog), actor)
+    catalog = open_catalog(config.catalog)
     try:
-        yield App(config, progress, catalog, Access(catalog, account, principal), keys=keys)
+        yield App(config, progress, catalog, keys=keys)
     finally:
         catalog.close()
+
+
+def local_identity(principal: str | None = None) -> Identity:
+    """Who asks on this host: `principal`, or (None) the local operator."""
+    return Identity(local_account(), principal)
 
 
 def local_account() -> str:
@@ -240,7 +223,7 @@ def _firmware(architecture: Architecture, nvram_length: int | None) -> "Firmware
     return Firmware(found.code, found.template)
 
 
-def _replicate_later(config: Config, version: ImageVersion) -> None:
+def _replicate_later(config: Config, principal: str | None, version: ImageVersion) -> None:
     """Start a process of its own that finishes the version's regions; its output goes to a log."""
     from adapters.process import command
 
@@ -248,7 +231,7 @@ def _replicate_later(config: Config, version: ImageVersion) -> None:
     # -P: what lies in the user's present directory is no part of the program
     program = [sys.executable, "-P", "-m", "adapters.cli"]
     options = ["--config", str(config.file)] if config.file else []
-    options += ["--as", config.principal] if config.principal else []
+    options += ["--as", principal] if principal else []
     command.detach(
         [*program, *options, "replicate", str(version.name), "--retry"],
         log=config.logs / f"replicate-{version.zone_key}.log",

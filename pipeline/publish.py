@@ -6,6 +6,7 @@ Read this first: it is the whole product on one screen.
 
 from pathlib import Path
 
+from pipeline.gallery.service.taken import TakenVersion
 from pipeline.jobs.contents import describe, shallow_disks
 from pipeline.jobs.context import JobContext, recorded
 from pipeline.jobs.prepare import (
@@ -46,13 +47,13 @@ def publish(request: PublishRequest, context: JobContext) -> ImageVersion:
                 version = replicate_missing(version, work, context)
             else:
                 version = make(version, request, work, context)
-            version = conclude(version, context, record)
-    return complete(version)
+            concluded = conclude(version, context, record)
+    return complete(concluded)
 
 
 def make(
-    version: ImageVersion, request: PublishRequest, work: Path, context: JobContext
-) -> ImageVersion:
+    version: TakenVersion, request: PublishRequest, work: Path, context: JobContext
+) -> TakenVersion:
     """Make the version's first regions from its sources."""
     with supplied(request.sources, work, context.sources) as supply:
         checked = check_publish(version, supply, request, context)
@@ -65,7 +66,7 @@ def make(
             return keep(version, ready, work, context)
 
 
-def copy(version: ImageVersion, ready: Prepared, work: Path, context: JobContext) -> ImageVersion:
+def copy(version: TakenVersion, ready: Prepared, work: Path, context: JobContext) -> TakenVersion:
     """Full: store the bytes in zones of every region, and make replicas of what is stored."""
     places = ready.checked.destination.places
     with context.timed("store"):
@@ -76,11 +77,11 @@ def copy(version: ImageVersion, ready: Prepared, work: Path, context: JobContext
     version = describe(version, ready, report, context, stored.digests)
     with context.timed("replicate"):
         record = zone_record(version, context, ready.nvram)
-        outcome = replicate(version, record, stored, places, context.gallery)
+        outcome = replicate(version, record, stored, places, context.records)
     return settled(outcome, places)
 
 
-def link(version: ImageVersion, ready: Prepared, work: Path, context: JobContext) -> ImageVersion:
+def link(version: TakenVersion, ready: Prepared, work: Path, context: JobContext) -> TakenVersion:
     """Shallow: store nothing; the one replica is an overlay on the source's own files."""
     zone = ready.checked.destination.places[version.location][0].zone
     report = boot_checked(version, ready, ready.disks, work, context)
@@ -88,4 +89,4 @@ def link(version: ImageVersion, ready: Prepared, work: Path, context: JobContext
     version = describe(version, ready, report, context)
     record = zone_record(version, context, ready.nvram)
     status = publish_shallow(record, shallow_disks(ready), zone)
-    return context.gallery.set_regions(version, status)
+    return context.records.set_regions(version, status)

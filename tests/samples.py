@@ -1,10 +1,13 @@
 """Galleries, definitions and versions for tests; a clock and owners that do as they are told."""
 
 import uuid
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pipeline.gallery.rules import Limits
+from pipeline.gallery.services import Services
 from pipeline.model import (
     DiskProvenance,
     Gallery,
@@ -22,8 +25,11 @@ from pipeline.model import (
     TargetRegion,
     VersionRequest,
 )
+from pipeline.model.access import Identity
 from pipeline.model.names import parse_definition, parse_gallery, parse_version
+from pipeline.ports.catalog import Catalog
 from pipeline.ports.owners import Owners
+from tests.memory_catalog import MemoryCatalog
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 REGIONS = (Region("eu"), Region("us"), Region("UK South"))
@@ -58,6 +64,27 @@ class FakeOwners:
 
 
 _: type[Owners] = FakeOwners
+
+
+def services(
+    owners: FakeOwners | None = None,
+    clock: Callable[[], datetime] | None = None,
+    *,
+    catalog: Catalog | None = None,
+    regions: Iterable[Region] = REGIONS,
+    principal: str | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> Services:
+    """The operations for the local operator, or for a principal."""
+    identity = Identity("root@host", principal, "r")
+    return Services(
+        catalog or MemoryCatalog(),
+        owners or FakeOwners(),
+        regions,
+        identity,
+        clock or FakeClock(),
+        limits,
+    )
 
 
 def gallery(name: str = "corp", **changes: Any) -> Gallery:

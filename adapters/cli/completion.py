@@ -18,7 +18,7 @@ from adapters.cli.context import Settings
 from pipeline.errors import GalleriaError
 
 if TYPE_CHECKING:
-    from adapters.app import App
+    from adapters.app import Session
 
 VERSIONS = 50  # the newest of a definition
 
@@ -66,7 +66,7 @@ def type_of(metavar: str | None) -> _OnDisk | _InCatalog | None:
     return _OnDisk("dir") if word.startswith("DIR") else None
 
 
-def _names(app: "App", subscription: str, depth: int, incomplete: str) -> Iterator[str]:
+def _names(app: "Session", subscription: str, depth: int, incomplete: str) -> Iterator[str]:
     for gallery in app.gallery.list_galleries(subscription):
         if depth == 1:
             yield str(gallery.name)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 # The model is imported where it is used: `galleria --help` needs none of it.
 if TYPE_CHECKING:
-    from adapters.app import App
+    from adapters.app import Session
     from adapters.config import Config
     from adapters.guestfs.luks import Key
     from pipeline.model import ImageVersion
@@ -70,19 +70,20 @@ class Settings:
         return replace(self, label=label, progress=mode)
 
     @contextmanager
-    def app(self) -> Iterator["App"]:
-        """The wired application, for the length of a `with`."""
-        from adapters.app import open_app
+    def app(self) -> Iterator["Session"]:
+        """The application for whoever runs the command, for the length of a `with`."""
+        from adapters.app import local_identity, open_app
         from pipeline.errors import NotFound
         from pipeline.gallery.missing import explain_missing
 
         config, progress = self.load(), self.open_progress()
         with open_app(config, progress, keys=self._parsed_keys()) as app:
+            session = app.session(local_identity(config.principal or None))
             try:
-                yield app
+                yield session
             except NotFound as error:
                 if error.named is not None:
-                    explain_missing(error, app.gallery)
+                    explain_missing(error, session.gallery)
                 raise
 
     def _parsed_keys(self) -> "list[Key]":
@@ -109,7 +110,7 @@ class Settings:
         sys.stdout.write("\n")
 
 
-def configured_region(app: "App", name: str) -> str:
+def configured_region(app: "Session", name: str) -> str:
     """A region, or an edge zone, in the spelling of the configuration; raises InvalidParameter if
     it is not there."""
     from pipeline.gallery.rules import known_region
@@ -118,7 +119,7 @@ def configured_region(app: "App", name: str) -> str:
     return known_region(name, [Region(known) for known in app.zones], edge_zones=True).name
 
 
-def own_version(app: "App", reference: str, region: str | None = None) -> "ImageVersion":
+def own_version(app: "Session", reference: str, region: str | None = None) -> "ImageVersion":
     """The version of a gallery in which the user has a role; raises InvalidParameter for a shared
     name: its users may deploy and copy it, and are told nothing else of it."""
     from pipeline.errors import InvalidParameter

@@ -33,7 +33,7 @@ from pipeline.model.clock import utc_now
 from pipeline.model.names import DefinitionName, GalleryName, parse_definition, parse_gallery
 
 if TYPE_CHECKING:
-    from adapters.app import App
+    from adapters.app import Session
 
 
 DELETION = arguments.options(
@@ -45,7 +45,7 @@ Name = TypeVar("Name", GalleryName, DefinitionName)
 
 
 def deleted(
-    app: "App", name: Name, delete: Callable[[Name], None], values: Mapping[str, bool]
+    app: "Session", name: Name, delete: Callable[[Name], None], values: Mapping[str, bool]
 ) -> tuple[dict[str, Any], str]:
     """Delete what is empty, or as `DELETION` asks what is in it too; the result's document and
     text."""
@@ -57,7 +57,7 @@ def deleted(
 
 
 def cascade(
-    app: "App", name: GalleryName | DefinitionName, *, yes: bool, dry_run: bool
+    app: "Session", name: GalleryName | DefinitionName, *, yes: bool, dry_run: bool
 ) -> tuple[dict[str, Any], str]:
     """Plan, confirm and delete; returns the document and the text of the result."""
     plan = plan_cascade(app.context, name)

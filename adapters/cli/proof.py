@@ -34,14 +34,14 @@ from pipeline.model.disks import disk_name
 from pipeline.sources.ingest import Disk
 
 if TYPE_CHECKING:
-    from adapters.app import App
+    from adapters.app import Session
 
 
 NOT_GENERALIZED = 1
 
 
 @contextmanager
-def disks_of(target: str, app: "App") -> Iterator[list[Disk]]:
+def disks_of(target: str, app: "Session") -> Iterator[list[Disk]]:
     """The disks of a file, or of a version where no such file is."""
     if is_version(target):
         yield version_disks(app.gallery.resolve(target), app.context)

@@ -22,7 +22,7 @@ from pipeline.resources.lineage import Family, Lineage, Step, Thing
 from pipeline.resources.lineage import document as lineage_document
 
 if TYPE_CHECKING:
-    from adapters.app import App
+    from adapters.app import Session
     from pipeline.resources.snapshots import Properties
 
 
@@ -35,7 +35,7 @@ WORDS = {
 DIGEST = 16  # how many digits of a digest tell it apart, for people
 
 
-def lineage_of(thing: Thing, app: "App") -> tuple[list[dict[str, Any]], str]:
+def lineage_of(thing: Thing, app: "Session") -> tuple[list[dict[str, Any]], str]:
     """As JSON data, and for people."""
     found = Family(app.gallery, app.resources).of(thing)
     return lineage_document(found), "\n".join(_lines(thing, found))
@@ -103,7 +103,7 @@ def property_options(command: F) -> F:
     return command
 
 
-def properties_of(values: Mapping[str, Any], app: "App") -> "Properties":
+def properties_of(values: Mapping[str, Any], app: "Session") -> "Properties":
     from pipeline.resources.snapshots import Properties
 
     return Properties(
@@ -125,7 +125,7 @@ def _value(kind: type[E], text: str | None) -> E | None:
     return None if text is None else next(m for m in kind if m.value.lower() == text.lower())
 
 
-def one_source(text: str, app: "App") -> AnySource:
+def one_source(text: str, app: "Session") -> AnySource:
     """What `--source` names: an ARM id, a file (of libvirt's XML: a VM), else a disk or snapshot.
 
     Raises NotFound.
@@ -155,7 +155,7 @@ def stored_source(name: ResourceName, lun: int | None = None) -> AnySource:
     raise rules.wrong_source(name.arm_id, single=True)
 
 
-def one_disk(text: str, app: "App") -> DiskKinds:
+def one_disk(text: str, app: "Session") -> DiskKinds:
     """As `one_source`, but no VM."""
     found = one_source(text, app)
     if isinstance(found, DiskKinds):
@@ -240,7 +240,7 @@ def text(resource: Resource, state: str = "") -> str:
 
 
 def shown(
-    resource: Resource, app: "App", *, lineage: bool, state: str = ""
+    resource: Resource, app: "Session", *, lineage: bool, state: str = ""
 ) -> tuple[dict[str, Any], str]:
     """As JSON data and for people; with its lineage where that is asked for."""
     from pipeline.resources.lineage import of_resource

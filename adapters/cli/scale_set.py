@@ -72,9 +72,9 @@ def scale(settings: Settings, *, name: str, count: int) -> None:
     from adapters.vms import HostMachines
 
     with settings.app() as app:
-        found = jobs.find(name, app.context)
+        found = app.gallery.get_scale_set(name)
         members = jobs.scale(found, count, HostMachines(), app.context)
-        found = jobs.find(name, app.context)
+        found = app.gallery.get_scale_set(name)
     _emit(settings, found, members)
 
 
@@ -85,8 +85,8 @@ def scale(settings: Settings, *, name: str, count: int) -> None:
 def update(settings: Settings, *, name: str, image: str) -> None:
     """Change the image of new VMs; OS type, generation, state and data disks stay the same."""
     with settings.app() as app:
-        found = jobs.change_image(jobs.find(name, app.context), image, app.context)
-        members = jobs.members(found, app.context)
+        found = jobs.change_image(app.gallery.get_scale_set(name), image, app.context)
+        members = jobs.members(found, app.gallery.list_deployments())
     _emit(settings, found, members)
 
 
@@ -96,8 +96,8 @@ def update(settings: Settings, *, name: str, image: str) -> None:
 def show(settings: Settings, *, name: str) -> None:
     """Show a scale set and its VMs."""
     with settings.app() as app:
-        found = jobs.find(name, app.context)
-        members = jobs.members(found, app.context)
+        found = app.gallery.get_scale_set(name)
+        members = jobs.members(found, app.gallery.list_deployments())
     _emit(settings, found, members)
 
 
@@ -106,7 +106,8 @@ def show(settings: Settings, *, name: str) -> None:
 def list_sets(settings: Settings) -> None:
     """List scale sets."""
     with settings.app() as app:
-        found = [(item, jobs.members(item, app.context)) for item in app.gallery.list_scale_sets()]
+        deployments = app.gallery.list_deployments()
+        found = [(item, jobs.members(item, deployments)) for item in app.gallery.list_scale_sets()]
     rows = [
         (item.name, len(members), item.image, _last(item), item.region, item.directory)
         for item, members in found
@@ -126,7 +127,7 @@ def delete(settings: Settings, *, name: str) -> None:
     from adapters.vms import HostMachines
 
     with settings.app() as app:
-        jobs.delete(jobs.find(name, app.context), HostMachines(), app.context)
+        jobs.delete(app.gallery.get_scale_set(name), HostMachines(), app.context)
     settings.emit({"deleted": name}, f"deleted {name}")
 
 

@@ -42,7 +42,7 @@ from pipeline.model.spelling import EDGE
 from pipeline.publish import publish
 
 if TYPE_CHECKING:
-    from adapters.app import App
+    from adapters.app import Session
     from adapters.spec import Generalize, Spec, SpecRegion
 
 
@@ -198,7 +198,7 @@ def _at_once(
     }
 
 
-def _build(make: Maker, app: "App") -> Built:
+def _build(make: Maker, app: "Session") -> Built:
     started = time.monotonic()
     request = make(app.context)
     there = _there(request, app.context)

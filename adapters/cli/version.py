@@ -50,7 +50,7 @@ from pipeline.model.names import (
 from pipeline.model.spelling import EDGE
 
 if TYPE_CHECKING:
-    from adapters.app import App
+    from adapters.app import Session
 
 
 HEADER = ("STAGE", "TIME", "CPU", "READ", "WRITTEN", "CLONED", "SKIPPED")
@@ -131,7 +131,9 @@ def list_versions(
     settings.emit({"versions": documents, "total": total}, text)
 
 
-def _definitions(app: "App", name: str | None, subscription: str | None) -> list[DefinitionName]:
+def _definitions(
+    app: "Session", name: str | None, subscription: str | None
+) -> list[DefinitionName]:
     """What is named; without a name all of a subscription, or (None) of all."""
     if name is not None and is_definition(name):
         return [parse_definition(name)]
@@ -375,14 +377,14 @@ def show(
     settings.emit(document, "\n\n".join(part for part in parts if part))
 
 
-def _lineage(app: "App", version: ImageVersion) -> tuple[list[dict[str, Any]], str]:
+def _lineage(app: "Session", version: ImageVersion) -> tuple[list[dict[str, Any]], str]:
     from adapters.cli.resource import lineage_of
     from pipeline.resources.lineage import of_version
 
     return lineage_of(of_version(version), app)
 
 
-def _source_changes(app: "App", version: ImageVersion) -> Mapping[str, list[str]]:
+def _source_changes(app: "Session", version: ImageVersion) -> Mapping[str, list[str]]:
     from pipeline.jobs.shallow import source_changes
 
     return source_changes(version, app.pins)
@@ -412,7 +414,7 @@ def _exclusions(version: ImageVersion) -> str:
     return f"excluded in {', '.join(names)}" if names else ""
 
 
-def _allocated(app: "App", version: ImageVersion, status: RegionStatus) -> int:
+def _allocated(app: "Session", version: ImageVersion, status: RegionStatus) -> int:
     """What the version's files in a region occupy: shared blocks once, parents of a delta too."""
     zones = app.zones.get(status.region, ())
     return sum(zone.allocated_bytes([version.zone_key]) for zone in zones)

@@ -91,8 +91,8 @@ def deploy(
             recorded(version, request, machine, *source)
             for machine, source in zip(made, chosen, strict=True)
         ]
-        context.gallery.record_deployments(version.name, deployments)
-        with undone_by(partial(context.gallery.forget_deployments, version.name, deployments)):
+        deployments = context.gallery.record_deployments(version.name, deployments)
+        with undone_by(partial(context.gallery.forget_deployments, deployments)):
             machines.place(staged, homes)
     return deployments
 
@@ -123,7 +123,7 @@ def taken(version: ImageVersion, region: str, context: JobContext) -> int:
     """How many VMs were made from the version in a region: the next is the next replica's."""
     return sum(
         item.version_uid == version.uid and item.region == region
-        for item in context.gallery.list_deployments()
+        for item in context.records.deployments()
     )
 
 

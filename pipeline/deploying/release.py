@@ -35,6 +35,7 @@ def release(
 ) -> None:
     """Remove the VMs' directories and records; with `keep_disks` only the records, of VMs whose
     disks need no base. Nothing is done when one of the VMs can't be released."""
+    context.gallery.check_releasable(deployments)
     for item in deployments:
         if keep_disks:
             check_independent(item)
@@ -45,7 +46,7 @@ def release(
         if not keep_disks:
             machines.discard(Path(item.directory))
         # after its files: a base is needed as long as one of them is there
-        context.gallery.forget_deployments(item.version, [item])
+        context.gallery.forget_deployments([item])
     regions = {item.region for item in deployments}
     garbage_collect(
         {str(z.path): z for name in regions for z in context.zones.get(name, ())}, context

@@ -1,6 +1,6 @@
 """Scale sets: named groups of like VMs, that grow, shrink and change their image together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,22 +33,12 @@ def create(
         shape=shape_of(version, context),
         profile=profile,
     )
-    context.gallery.put_scale_set(version.name, scale_set, new=True)
-    return scale_set
+    return context.gallery.create_scale_set(scale_set)
 
 
-def find(name: str, context: JobContext) -> ScaleSet:
-    for item in context.gallery.list_scale_sets():
-        if item.name == name:
-            return item
-    raise NotFound(f"There is no scale set '{name}'.", hint="galleria scale-set list")
-
-
-def members(scale_set: ScaleSet, context: JobContext) -> list[Deployment]:
-    """Its VMs, in the order of their numbers."""
-    found = [
-        item for item in context.gallery.list_deployments() if item.scale_set == scale_set.name
-    ]
+def members(scale_set: ScaleSet, deployments: Iterable[Deployment]) -> list[Deployment]:
+    """Its VMs among these, in the order of their numbers."""
+    found = (item for item in deployments if item.scale_set == scale_set.name)
     return sorted(found, key=number)
 
 
@@ -60,15 +50,16 @@ def scale(
     scale_set: ScaleSet, count: int, machines: Machines, context: JobContext
 ) -> list[Deployment]:
     """Bring it to `count` VMs: new ones from what its image means now, or the last ones released.
-    Returns all of them."""
+    Returns those that the caller may see."""
     if not 0 <= count <= MAX_COUNT:
         raise InvalidParameter(f"A scale set has between 0 and {MAX_COUNT} VMs: {count}.")
-    present = members(scale_set, context)
+    context.gallery.check_scale_set_writable(scale_set)
+    present = members(scale_set, context.records.deployments())
     if count < len(present):
         release(present[count:], machines, context, keep_disks=False)
     elif count > len(present):
         _scale_out(scale_set, present, count - len(present), machines, context)
-    return members(scale_set, context)
+    return members(scale_set, context.gallery.list_deployments())
 
 
 def _scale_out(
@@ -90,14 +81,14 @@ def _scale_out(
     )
     deploy(version, request, machines, context)
     changed = replace(scale_set, version=version.name)
-    context.gallery.put_scale_set(version.name, changed, new=False)
+    context.gallery.update_scale_set(changed)
 
 
 def change_image(scale_set: ScaleSet, image: str, context: JobContext) -> ScaleSet:
     """Make new VMs from another image from now on; the present ones stay as they are."""
     version = image_version(scale_set, image, context)
     changed = replace(scale_set, image=image, version=version.name)
-    context.gallery.put_scale_set(version.name, changed, new=False)
+    context.gallery.update_scale_set(changed)
     return changed
 
 
@@ -152,5 +143,7 @@ def _luns(luns: Sequence[int]) -> str:
 
 def delete(scale_set: ScaleSet, machines: Machines, context: JobContext) -> None:
     """Release all its VMs, then forget it."""
-    release(members(scale_set, context), machines, context, keep_disks=False)
-    context.gallery.delete_scale_set(scale_set.version, scale_set)
+    context.gallery.check_scale_set_deletable(scale_set)
+    present = members(scale_set, context.records.deployments())
+    release(present, machines, context, keep_disks=False)
+    context.gallery.delete_scale_set(scale_set)

@@ -4,23 +4,57 @@ It stands between the gallery's operations and the catalog, so that no operation
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 from pipeline.gallery.audit import append
-from pipeline.model import Deployment, ImageVersion, ScaleSet
+from pipeline.model import (
+    Channel,
+    Deployment,
+    Gallery,
+    ImageDefinition,
+    ImageVersion,
+    ResourceGroup,
+    ScaleSet,
+    Subscription,
+    Tenant,
+)
 from pipeline.model.access import Action, Assignment, Principal
 from pipeline.model.audit import Actor, Event
 from pipeline.model.clock import utc_now
-from pipeline.model.names import DEFAULT_SUBSCRIPTION
+from pipeline.model.names import (
+    DEFAULT_SUBSCRIPTION,
+    DefinitionName,
+    GalleryName,
+    VersionName,
+)
+from pipeline.model.resource_names import ResourceKind, ResourceName
+from pipeline.model.resources import Resource
 from pipeline.model.sharing import Sharing
-from pipeline.ports.catalog import Catalog, CatalogHealth, CatalogReader, CatalogWriter
+from pipeline.ports.catalog import Catalog, CatalogReader, CatalogWriter
+
+# Changes that have no action of their own: another one lets them be made.
+CHANNEL_WRITE = "Microsoft.Compute/galleries/images/channels/write"
+CHANNEL_DELETE = "Microsoft.Compute/galleries/images/channels/delete"
+TENANT_DELETE = "Microsoft.Resources/tenants/delete"
+SUBSCRIPTION_DELETE = "Microsoft.Resources/subscriptions/delete"
+
+RESOURCE_WRITE = {
+    ResourceKind.DISK: Action.DISK_WRITE,
+    ResourceKind.SNAPSHOT: Action.SNAPSHOT_WRITE,
+    ResourceKind.IMAGE: Action.MANAGED_IMAGE_WRITE,
+}
+RESOURCE_DELETE = {
+    ResourceKind.DISK: Action.DISK_DELETE,
+    ResourceKind.SNAPSHOT: Action.SNAPSHOT_DELETE,
+    ResourceKind.IMAGE: Action.MANAGED_IMAGE_DELETE,
+}
 
 
 class AuditedCatalog:
-    """Wraps a catalog for one actor."""
+    """A catalog for one actor: it is read as any other, and changed through `Changes` alone."""
 
     def __init__(
         self, catalog: Catalog, actor: Actor, clock: Callable[[], datetime] = utc_now
@@ -33,24 +67,19 @@ class AuditedCatalog:
         return self._catalog.read()
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[CatalogWriter]:
+    def write(self) -> Iterator[tuple[CatalogReader, "Changes"]]:
+        """A transaction: the catalog as it is in it, and what changes it."""
         with self._catalog.write() as writer:
-            recorder = _Recorder(writer)
-            yield cast(CatalogWriter, recorder)
-            self._append(writer, recorder.events)
+            changes = Changes(writer)
+            yield writer, changes
+            self._append(writer, changes.events)
 
     def deny(self, event: Event) -> None:
         """Record a refusal, in a transaction of its own: there is no change to go with."""
         with self._catalog.write() as writer:
             self._append(writer, {(event.action, event.object): event})
 
-    def check(self) -> CatalogHealth:
-        return self._catalog.check()
-
-    def close(self) -> None:
-        self._catalog.close()
-
-    def _append(self, writer: CatalogWriter, events: dict[tuple[str, str], Event]) -> None:
+    def _append(self, writer: CatalogWriter, events: Mapping[tuple[str, str], Event]) -> None:
         if not events:
             return
         head = writer.audit_head()
@@ -59,36 +88,134 @@ class AuditedCatalog:
             head = writer.append_audit(entry)
 
 
-class _Recorder:
-    """A writer that notes what is put and deleted through it. One event for each action on each
-    object: a version and its report are one thing."""
+class Changes:
+    """What one transaction changes. Each change is noted: one event for each action on each object,
+    as a version and its report are one thing."""
 
     def __init__(self, writer: CatalogWriter) -> None:
         self._writer = writer
         self.events: dict[tuple[str, str], Event] = {}
 
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._writer, name)
-        verb, _, kind = name.partition("_")
-        if verb not in ("put", "delete"):
-            return method
+    def put_gallery(self, gallery: Gallery) -> None:
+        self._writer.put_gallery(gallery)
+        self._note(Action.GALLERY_WRITE, gallery.name.arm_id)
 
-        def call(subject: Any, *arguments: Any, **options: Any) -> Any:
-            changed = self._changes(subject)
-            result = method(subject, *arguments, **options)
-            if changed:
-                event = _event("write" if verb == "put" else "delete", kind, subject)
-                self.events.setdefault((event.action, event.object), event)
-            return result
+    def delete_gallery(self, name: GalleryName) -> None:
+        self._writer.delete_gallery(name)
+        self._note(Action.GALLERY_DELETE, name.arm_id)
 
-        return call
+    def put_sharing(self, sharing: Sharing) -> None:
+        self._writer.put_sharing(sharing)
+        self._note(Action.GALLERY_SHARE, sharing.gallery.arm_id, _shared(sharing))
 
-    def _changes(self, subject: object) -> bool:
-        """Whether this is more than the progress of a copy: that would drown the rest."""
-        if not isinstance(subject, ImageVersion):
-            return True
-        old = self._writer.version(subject.name)
-        return old is None or _material(old) != _material(subject)
+    def put_definition(self, definition: ImageDefinition) -> None:
+        self._writer.put_definition(definition)
+        self._note(Action.DEFINITION_WRITE, definition.name.arm_id)
+
+    def delete_definition(self, name: DefinitionName) -> None:
+        """With its channels."""
+        self._writer.delete_definition(name)
+        self._note(Action.DEFINITION_DELETE, name.arm_id)
+
+    def put_version(self, version: ImageVersion) -> None:
+        """The mere progress of a copy is not noted: that would drown the rest."""
+        old = self._writer.version(version.name)
+        self._writer.put_version(version)
+        if old is None or _material(old) != _material(version):
+            state = version.provisioning_state.value
+            self._note(Action.VERSION_WRITE, version.name.arm_id, state)
+
+    def put_report(self, name: VersionName, report: Mapping[str, Any] | None) -> None:
+        """None removes it."""
+        self._writer.put_report(name, report)
+        self._note(Action.VERSION_WRITE, name.arm_id)
+
+    def delete_version(self, name: VersionName) -> None:
+        """With its report."""
+        self._writer.delete_version(name)
+        self._note(Action.VERSION_DELETE, name.arm_id)
+
+    def put_channel(self, channel: Channel) -> None:
+        self._writer.put_channel(channel)
+        self._note(CHANNEL_WRITE, channel.arm_id)
+
+    def delete_channel(self, channel: Channel) -> None:
+        self._writer.delete_channel(channel)
+        self._note(CHANNEL_DELETE, channel.arm_id)
+
+    def put_tenant(self, tenant: Tenant) -> None:
+        self._writer.put_tenant(tenant)
+        self._note(Action.TENANT_WRITE, tenant.arm_id)
+
+    def delete_tenant(self, tenant: Tenant) -> None:
+        self._writer.delete_tenant(tenant)
+        self._note(TENANT_DELETE, tenant.arm_id)
+
+    def put_subscription(self, subscription: Subscription) -> None:
+        self._writer.put_subscription(subscription)
+        self._note(Action.SUBSCRIPTION_WRITE, subscription.arm_id)
+
+    def delete_subscription(self, subscription: Subscription) -> None:
+        self._writer.delete_subscription(subscription)
+        self._note(SUBSCRIPTION_DELETE, subscription.arm_id)
+
+    def put_resource_group(self, group: ResourceGroup) -> None:
+        self._writer.put_resource_group(group)
+        self._note(Action.GROUP_WRITE, group.arm_id)
+
+    def delete_resource_group(self, group: ResourceGroup) -> None:
+        self._writer.delete_resource_group(group)
+        self._note(Action.GROUP_DELETE, group.arm_id)
+
+    def put_deployment(self, deployment: Deployment) -> None:
+        self._writer.put_deployment(deployment)
+        self._note(Action.DISK_WRITE, _deployment_id(deployment), _from(deployment))
+
+    def delete_deployment(self, deployment: Deployment) -> None:
+        self._writer.delete_deployment(deployment)
+        self._note(Action.DISK_DELETE, _deployment_id(deployment), _from(deployment))
+
+    def put_scale_set(self, scale_set: ScaleSet) -> None:
+        self._writer.put_scale_set(scale_set)
+        self._note(Action.SCALE_SET_WRITE, _scale_set_id(scale_set), f"of {scale_set.image}")
+
+    def delete_scale_set(self, scale_set: ScaleSet) -> None:
+        self._writer.delete_scale_set(scale_set)
+        self._note(Action.SCALE_SET_DELETE, _scale_set_id(scale_set), f"of {scale_set.image}")
+
+    def put_resource(self, resource: Resource) -> None:
+        self._writer.put_resource(resource)
+        self._note(RESOURCE_WRITE[resource.name.kind], resource.name.arm_id)
+
+    def delete_resource(self, name: ResourceName) -> None:
+        self._writer.delete_resource(name)
+        self._note(RESOURCE_DELETE[name.kind], name.arm_id)
+
+    def put_principal(self, principal: Principal) -> None:
+        self._writer.put_principal(principal)
+        self._note(Action.PRINCIPAL_WRITE, principal_id(principal.name), principal.kind.value)
+
+    def delete_principal(self, name: str) -> None:
+        """With its roles and memberships."""
+        self._writer.delete_principal(name)
+        self._note(Action.PRINCIPAL_DELETE, principal_id(name))
+
+    def put_assignment(self, assignment: Assignment) -> None:
+        self._writer.put_assignment(assignment)
+        self._note(Action.ASSIGNMENT_WRITE, assignment.scope, _given(assignment))
+
+    def delete_assignment(self, assignment: Assignment) -> None:
+        self._writer.delete_assignment(assignment)
+        self._note(Action.ASSIGNMENT_DELETE, assignment.scope, _given(assignment))
+
+    def _note(self, action: Action | str, id: str, details: str = "") -> None:
+        name = action.value if isinstance(action, Action) else action
+        self.events.setdefault((name, id), Event(name, id, details=details))
+
+
+def principal_id(name: str) -> str:
+    """The object under which the record names a principal."""
+    return f"/providers/Microsoft.Authorization/principals/{name}"
 
 
 def _material(version: ImageVersion) -> ImageVersion:
@@ -97,84 +224,22 @@ def _material(version: ImageVersion) -> ImageVersion:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Object:
-    id: str
-    action: str
-    details: str = ""
-
-
-def _event(verb: str, kind: str, subject: Any) -> Event:
-    found = _describe(verb, kind, subject)
-    return Event(found.action, found.id, details=found.details)
-
-
-def _describe(verb: str, kind: str, subject: Any) -> _Object:
-    match subject:
-        case Sharing():
-            return _Object(subject.gallery.arm_id, Action.GALLERY_SHARE.value, _shared(subject))
-        case Assignment():
-            action = f"Microsoft.Authorization/roleAssignments/{verb}"
-            return _Object(subject.scope, action, f"{subject.role.value} for {subject.principal}")
-        case Principal():
-            return _Object(principal_id(subject.name), _principals(verb), subject.kind.value)
-        case Deployment():
-            action = f"Microsoft.Compute/disks/{verb}"
-            return _Object(_deployment_id(subject), action, f"from {subject.version.arm_id}")
-        case ScaleSet():
-            action = f"Microsoft.Compute/virtualMachineScaleSets/{verb}"
-            return _Object(_scale_set_id(subject), action, f"of {subject.image}")
-        case ImageVersion():
-            id = subject.name.arm_id
-            return _Object(id, _action(id, verb, kind), subject.provisioning_state.value)
-        case str() if kind == "principal":
-            return _Object(principal_id(subject), _principals(verb))
-    id = _id(subject)
-    return _Object(id, _action(id, verb, kind))
-
-
-def principal_id(name: str) -> str:
-    """The object under which the record names a principal."""
-    return f"/providers/Microsoft.Authorization/principals/{name}"
-
-
-def _principals(verb: str) -> str:
-    return f"Microsoft.Authorization/principals/{verb}"
-
-
 def _deployment_id(deployment: Deployment) -> str:
     return f"/subscriptions/{DEFAULT_SUBSCRIPTION}/deployments/{deployment.name}"
+
+
+def _from(deployment: Deployment) -> str:
+    return f"from {deployment.version.arm_id}"
 
 
 def _scale_set_id(scale_set: ScaleSet) -> str:
     return f"/subscriptions/{DEFAULT_SUBSCRIPTION}/virtualMachineScaleSets/{scale_set.name}"
 
 
-def _id(subject: Any) -> str:
-    """The ARM id of a resource, or of the name of one; else whatever it calls itself."""
-    for item in (subject, getattr(subject, "name", None)):
-        id = getattr(item, "arm_id", None)
-        if isinstance(id, str):
-            return id
-    for member in ("id", "name"):
-        if isinstance(getattr(subject, member, None), str):
-            return cast(str, getattr(subject, member))
-    return str(subject)
-
-
-def _action(id: str, verb: str, kind: str) -> str:
-    """Azure's name of an action on a resource: its types, and the verb."""
-    provider, separator, rest = id.partition("/providers/")[2].partition("/")
-    if not separator and id.startswith(("/subscriptions/", "/tenants/")):
-        provider, rest = "Microsoft.Resources", id[1:]
-    elif not separator:
-        return f"Galleria/{kind}/{verb}"
-    return f"{provider}/{'/'.join(rest.split('/')[::2])}/{verb}"
+def _given(assignment: Assignment) -> str:
+    return f"{assignment.role.value} for {assignment.principal}"
 
 
 def _shared(sharing: Sharing) -> str:
     names = [*sharing.subscriptions, *sharing.tenants, *filter(None, [sharing.public_name])]
     return f"{sharing.permissions.value}: {', '.join(names) or 'nobody'}"
-
-
-_: type[Catalog] = AuditedCatalog

@@ -18,18 +18,22 @@ def explain_missing(error: NotFound, gallery: GalleryService) -> None:
 
 
 def _words(name: object, service: GalleryService) -> tuple[str, str]:
-    if isinstance(name, VersionName):
+    """From the outside in: what may not be seen is not asked for, as a refusal is recorded."""
+    if not isinstance(name, GalleryName | DefinitionName | VersionName):
+        raise NotFound(f"nothing is known of {name}")
+    definition = name.definition if isinstance(name, VersionName) else name
+    gallery = definition.gallery if isinstance(definition, DefinitionName) else definition
+    galleries = [item.name for item in service.list_galleries(gallery.subscription)]
+    if isinstance(definition, GalleryName) or gallery not in galleries:
+        return _gallery(gallery, name, galleries)
+    definitions = [item.name for item in service.list_definitions(gallery)]
+    if isinstance(name, VersionName) and definition in definitions:
         return _version(name, service)
-    if isinstance(name, DefinitionName):
-        return _definition(name, service)
-    if isinstance(name, GalleryName):
-        return _gallery(name, name, service)
-    raise NotFound(f"nothing is known of {name}")
+    return _definition(definition, definitions)
 
 
-def _gallery(name: GalleryName, asked: object, service: GalleryService) -> tuple[str, str]:
+def _gallery(name: GalleryName, asked: object, known: list[GalleryName]) -> tuple[str, str]:
     """Of a gallery that is missing, or that what was asked for would be in."""
-    known = [item.name for item in service.list_galleries(name.subscription)]
     close = did_you_mean(str(name), map(str, known))
     inside = f", so no {asked}" if asked != name else ""
     return (
@@ -38,12 +42,8 @@ def _gallery(name: GalleryName, asked: object, service: GalleryService) -> tuple
     )
 
 
-def _definition(name: DefinitionName, service: GalleryService) -> tuple[str, str]:
-    try:
-        known = [item.name.name for item in service.list_definitions(name.gallery)]
-    except NotFound:
-        return _gallery(name.gallery, name, service)
-    close = did_you_mean(name.name, known)
+def _definition(name: DefinitionName, known: list[DefinitionName]) -> tuple[str, str]:
+    close = did_you_mean(name.name, (item.name for item in known))
     if close:  # the whole of the name, to be copied
         close = close.replace("mean ", f"mean {name.gallery}/")
     return (
@@ -54,10 +54,7 @@ def _definition(name: DefinitionName, service: GalleryService) -> tuple[str, str
 
 
 def _version(name: VersionName, service: GalleryService) -> tuple[str, str]:
-    try:
-        newest = service.list_versions(name.definition, limit=NEWEST)
-    except NotFound:
-        return _definition(name.definition, service)
+    newest = service.list_versions(name.definition, limit=NEWEST)
     text = f"there is no image version {name}"
     if not newest:
         return text, f"{name.definition} has no versions yet; galleria publish {name} ... makes one"

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from pipeline.gallery.service.taken import TakenVersion
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.prepare import Prepared
-from pipeline.model import DiskProvenance, ImageDisk, ImageVersion
+from pipeline.model import DiskProvenance, ImageDisk
 from pipeline.ports import ShallowDisk
 from pipeline.sources.ingest import shown
 
@@ -14,19 +15,19 @@ NOTHING_STORED: Mapping[int | None, str] = MappingProxyType({})
 
 
 def describe(
-    version: ImageVersion,
+    version: TakenVersion,
     ready: Prepared,
     report: Mapping[str, Any],
     context: JobContext,
     digests: Mapping[int | None, str] = NOTHING_STORED,
-) -> ImageVersion:
+) -> TakenVersion:
     """Record what the version consists of, before anything of it is visible."""
     if ready.unverified:
         context.progress.warn(
             f"{version.name}: could not verify from the disk: {', '.join(ready.unverified)}"
         )
     disks = image_disks(ready, digests)
-    return context.gallery.record_contents(version, disks, report, ready.unverified)
+    return context.records.record_contents(version, disks, report, ready.unverified)
 
 
 def image_disks(ready: Prepared, digests: Mapping[int | None, str]) -> list[ImageDisk]:

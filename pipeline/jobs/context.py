@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.service.resources import ResourceService
+from pipeline.gallery.service.taken import JobRecords
 from pipeline.jobs.timing import Record
 from pipeline.model import ImageVersion
 from pipeline.ports import Files, GuestHost, Images, Pins, Progress, TransferStats, Work
@@ -21,7 +22,8 @@ from pipeline.storage.placement import Zones
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
-    """Everything that the jobs need from outside. `logs` is where what background processes and
+    """Everything that the jobs need from outside. `gallery` and `resources` act for who asked for
+    the job; `records` takes down what was made. `logs` is where what background processes and
     booted machines say is kept. `cpu` says what CPU seconds this process and what it started have
     used; `sleep` lets seconds pass. `later` replicates a version in the background; `begun` is told
     of a version when its rules have passed and its number is taken; `timed` and `moved` measure a
@@ -29,6 +31,7 @@ class JobContext:
 
     gallery: GalleryService
     resources: ResourceService
+    records: JobRecords
     sources: Sources
     machines: Machines
     images: Images

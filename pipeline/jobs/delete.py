@@ -37,7 +37,7 @@ def delete_version(
     if version.provisioning_state is not ProvisioningState.DELETING:
         return version
     remove_data(version, tuple(context.zones), context)
-    context.gallery.finish_delete(version)
+    context.records.finish_delete(version)
     return None
 
 

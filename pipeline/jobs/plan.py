@@ -144,7 +144,7 @@ def _running(
     found = []
     for disk in facts.disks:
         name, size = disk_name(disk.lun), disk.virtual_size
-        context.gallery.check_disk(version, size, name)
+        rules.disk_limit(size, version.replication_mode, name)
         format = QEMU_FORMATS.get(disk.format, ImageFormat.RAW)  # what else it reads has no format
         found.append(DiskPreview(name, source.socket, format, size, min(disk.data_bytes, size)))
     return tuple(found)

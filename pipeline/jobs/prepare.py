@@ -124,7 +124,7 @@ def check_publish(
         disks = ingest(supply.disks, context.images)
     rules.caching(wanted.host_caching, [disk.lun for disk in disks])
     for disk in disks:
-        context.gallery.check_disk(version, disk.virtual_size, disk.name)
+        rules.disk_limit(disk.virtual_size, version.replication_mode, disk.name)
     is_shallow = shallow.is_shallow(version)
     if is_shallow:
         shallow.check_lasting(supply)

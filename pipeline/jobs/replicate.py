@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import Conflict, GalleriaError, NotFound, PartiallyReplicated, undone_by
 from pipeline.gallery.documents import encode
+from pipeline.gallery.service.taken import TakenVersion
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.retry import DELAYS, pause, transient
 from pipeline.jobs.shallow import needed_files
@@ -38,13 +39,13 @@ def replicate_version(
         version = context.gallery.begin_replication(name, targets)
         with given_back(version, context):
             version = replicate_missing(version, work, context, DELAYS if retry else ())
-            version = context.gallery.finish_version(version)
-    return complete(version)
+            finished = context.records.finish_version(version)
+    return complete(finished)
 
 
 def replicate_missing(
-    version: ImageVersion, work: Path, context: JobContext, delays: Sequence[float] = ()
-) -> ImageVersion:
+    version: TakenVersion, work: Path, context: JobContext, delays: Sequence[float] = ()
+) -> TakenVersion:
     """Every region of an owned version that is not Completed, from the bases of one that is.
     Regions that fail for a passing reason are tried again after each of `delays` (seconds)."""
     missing = [t.name for t in version.target_regions if not version.is_completed_in(t.name)]
@@ -57,14 +58,14 @@ def replicate_missing(
             delay = next(waits, None) if again else None
             if delay is None:
                 return settled(outcome, places)
-            version = record_failures(outcome.version, outcome.errors, context.gallery)
+            version = record_failures(outcome.version, outcome.errors, context.records)
             pause(delay, again, context)
             places = {name: places[name] for name in again}
     return version
 
 
 def replicate_once(
-    version: ImageVersion, places: Places, work: Path, context: JobContext
+    version: TakenVersion, places: Places, work: Path, context: JobContext
 ) -> Outcome:
     """One attempt at these regions, in one read of a donor's bases."""
     donor = find_donor(version, context.zones)
@@ -73,14 +74,14 @@ def replicate_once(
         means = Means(context.images, context.files, context.progress, work, advance)
         stored = replicate_from_donor(version, places, donor, means)
         record = zone_record(version, context, donor.find_nvram(version.zone_key))
-        return replicate(version, record, stored, places, context.gallery)
+        return replicate(version, record, stored, places, context.records)
     except (OSError, GalleriaError) as error:
         if not transient(error):
             raise
         return Outcome(version, dict.fromkeys(places, error))
 
 
-def settled(outcome: Outcome, places: Places) -> ImageVersion:
+def settled(outcome: Outcome, places: Places) -> TakenVersion:
     """The version, if anything became of these regions. Raises the first error if nothing did."""
     if places and len(outcome.errors) == len(places):
         raise next(iter(outcome.errors.values()))
@@ -106,11 +107,11 @@ def placed(
 
 
 def region_meter(
-    version: ImageVersion, places: Places, disks: Sequence[Disk], context: JobContext
+    version: TakenVersion, places: Places, disks: Sequence[Disk], context: JobContext
 ) -> Callable[[int], None]:
     """What is told the bytes that these regions get."""
     total = sum(measure(disks, context.images).values())
-    return RegionMeter(version, tuple(places), total, context.gallery).advance
+    return RegionMeter(version, tuple(places), total, context.records).advance
 
 
 def zone_record(version: ImageVersion, context: JobContext, nvram: bytes | None) -> VersionRecord:
@@ -125,15 +126,15 @@ def zone_record(version: ImageVersion, context: JobContext, nvram: bytes | None)
     return VersionRecord(version.zone_key, document, nvram)
 
 
-def conclude(version: ImageVersion, context: JobContext, record: Record) -> ImageVersion:
+def conclude(version: TakenVersion, context: JobContext, record: Record) -> ImageVersion:
     """End a publication, or leave the regions that were not tried to a background process; and
     where the time went."""
     stats = record.document()
     if all(status.state is not ReplicationState.UNKNOWN for status in version.regions):
-        return context.gallery.finish_version(version, stats)
-    version = context.gallery.hand_over(version, stats)
-    context.later(version)
-    return version
+        return context.records.finish_version(version, stats)
+    handed = context.records.hand_over(version, stats)
+    context.later(handed)
+    return handed
 
 
 def complete(version: ImageVersion) -> ImageVersion:
@@ -181,7 +182,7 @@ def garbage_collect(
     zones: Mapping[str, Zone], context: JobContext, also: Iterable[str] = ()
 ) -> None:
     """Remove the bases that nobody needs; those of deployed disks stay, and those in `also`."""
-    deployed = (disk for item in context.gallery.list_deployments() for disk in item.disks)
+    deployed = (disk for item in context.records.deployments() for disk in item.disks)
     keep = {disk.digest for disk in deployed if disk.digest}  # a shallow one leans on no base
     keep.update(also)
     files = needed_files(context.zones) if zones else set()
@@ -191,7 +192,7 @@ def garbage_collect(
 
 
 @contextmanager
-def given_back(version: ImageVersion, context: JobContext) -> Iterator[None]:
+def given_back(version: TakenVersion, context: JobContext) -> Iterator[None]:
     """A publication that fails before its first region is Completed leaves its number free, and
     nothing in the zones."""
     try:
@@ -201,7 +202,7 @@ def given_back(version: ImageVersion, context: JobContext) -> Iterator[None]:
         # what can't be undone now is undone by the run that takes it over: the first error counts
         with suppress(GalleriaError, OSError):
             undo(version, context)
-            context.gallery.abandon_version(version, str(error) or type(error).__name__)
+            context.records.abandon_version(version, str(error) or type(error).__name__)
         raise
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.gallery.rules import VersionChange
+from pipeline.gallery.service.taken import TakenVersion
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.delete import remove_data
 from pipeline.jobs.replicate import complete, given_back, replicate_missing
@@ -25,19 +26,19 @@ def update_version(name: VersionName, change: VersionChange, context: JobContext
         version = leave_regions(version, context)
         version = resize_regions(version, context)
         version = replicate_missing(version, work, context)
-        version = context.gallery.finish_version(version)
-    return complete(version)
+        finished = context.records.finish_version(version)
+    return complete(finished)
 
 
-def leave_regions(version: ImageVersion, context: JobContext) -> ImageVersion:
+def leave_regions(version: TakenVersion, context: JobContext) -> TakenVersion:
     """Remove the data of regions that the version was taken out of."""
     for region in version.leaving:
         remove_data(version, [region], context)
-        version = context.gallery.region_left(version, region)
+        version = context.records.region_left(version, region)
     return version
 
 
-def resize_regions(version: ImageVersion, context: JobContext) -> ImageVersion:
+def resize_regions(version: TakenVersion, context: JobContext) -> TakenVersion:
     """Give each Completed region the number of replicas that is wanted there."""
     for status in version.regions:
         target = version.target(status.region)
@@ -52,7 +53,7 @@ def resize_regions(version: ImageVersion, context: JobContext) -> ImageVersion:
         holding = [zone for zone in zones if zone.find_version(version.zone_key) is not None]
         shares = placed_again(target, version.replica_count, holding)
         if not _as_wanted(version, status, shares):
-            version = context.gallery.set_regions(version, resize(version, status, shares))
+            version = context.records.set_regions(version, resize(version, status, shares))
     return version
 
 

@@ -1,8 +1,10 @@
 """Who there is, what may be done, and the roles that let somebody do it."""
 
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, field
 from enum import Enum
 
+from pipeline.model.audit import Actor
 from pipeline.model.names import DEFAULT_TENANT
 
 
@@ -108,3 +110,22 @@ class Assignment:
     @property
     def key(self) -> tuple[str, str, str]:
         return self.principal.lower(), self.role.value, self.scope.lower()
+
+
+def _new_request() -> str:
+    return uuid.uuid4().hex
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks, in one run or one request. `account` runs galleria; it acts as `principal`, or
+    (None) as the local operator, who owns everything."""
+
+    account: str
+    principal: str | None = None
+    request: str = field(default_factory=_new_request)
+
+    @property
+    def actor(self) -> Actor:
+        """Its name in the audit record."""
+        return Actor(self.principal or self.account, self.account, self.request)

@@ -130,6 +130,11 @@ class Reference:
     number: VersionNumber | None
     channel: str | None = None
 
+    @property
+    def version(self) -> VersionName | None:
+        """The version, where its number is known."""
+        return None if self.number is None else VersionName(self.definition, self.number)
+
 
 def parse_number(text: str) -> VersionNumber:
     """Exactly three integers of 0 to 2147483647, without leading zeros, signs or suffixes."""

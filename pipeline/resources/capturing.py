@@ -89,7 +89,7 @@ def create_machine_snapshots(
                 captured(capture, number, older, replace(snapshot, capture_mark=mark), context)
                 for number, (snapshot, older) in enumerate(zip(begun, last, strict=True))
             ]
-            finished = [context.resources.finish(snapshot) for snapshot in made]
+            finished = [context.records.finish_resource(snapshot) for snapshot in made]
             capture.keep()
         return finished
 
@@ -132,7 +132,7 @@ def plan(
 
 def previous(disk: MachineDisk, snapshot: Snapshot, context: JobContext) -> Snapshot | None:
     """The newest snapshot since which the machine knows all changes, if its content is here."""
-    for item in context.resources.snapshots():
+    for item in context.records.snapshots():
         if item.capture_mark not in disk.marks or item.machine_disk != disk.name:
             continue
         if item.disk_size_bytes != disk.virtual_size:

@@ -63,7 +63,7 @@ def create_disk(
         )
     if virtual_size % SECTOR or virtual_size > LIMIT:
         raise InvalidParameter(f"a disk can't have {virtual_size} bytes")
-    left = next((item for item in context.resources.everything() if item.name == name), None)
+    left = next((item for item in context.records.resources() if item.name == name), None)
     begun = context.resources.begin(
         replace(
             blank(Disk, name, properties),
@@ -79,7 +79,7 @@ def create_disk(
     with taken_back([begun], context), undone_by(undo):
         directories.check_new(begun)
         made = empty(begun, context) if source is None else filled_from(begun, source, context)
-        finished = context.resources.finish(made)
+        finished = context.records.finish_resource(made)
     directories.recorded(finished)
     return finished
 

@@ -64,7 +64,7 @@ def create_image(
     check_combination(sources)
     storage = storage or Storage()
     rules.image_storage(storage.storage_account_type, zone_resilient=storage.zone_resilient)
-    context.resources.check_offered(properties.location, storage.kind)
+    context.resources.check_storage(name, properties.location, storage.kind)
     for source in sources:
         if isinstance(source, ManagedImageSource | VersionSource):
             raise InvalidParameter(
@@ -91,4 +91,4 @@ def create_image(
                 description=replace(supply.description, host_caching=caching),
             )
             made = store_resource(begun, Intake(whole, plan=plan), work, context)
-        return context.resources.finish(made)
+        return context.records.finish_resource(made)

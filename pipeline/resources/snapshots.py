@@ -92,7 +92,7 @@ def create_snapshot(
         with context.sources.open(source, work) as supply:
             parents: Parents = {None: starts(family, begun, source, context)}
             made = store_resource(begun, Intake(at_os(supply), parents), work, context)
-        return context.resources.finish(made)
+        return context.records.finish_resource(made)
 
 
 def creation_of(source: DiskKinds, context: JobContext) -> CreationData:
@@ -118,7 +118,7 @@ def relatives(creation: CreationData, context: JobContext) -> list[Snapshot]:
     def key(item: CreationData) -> tuple[str, str, str]:
         return item.source_resource_id.lower(), item.source_unique_id, item.source_uri
 
-    found = [item for item in context.resources.snapshots() if item.incremental]
+    found = [item for item in context.records.snapshots() if item.incremental]
     return [item for item in found if key(item.creation_data) == key(creation)][:FAMILY]
 
 

@@ -168,7 +168,7 @@ class Completion:
 
     def __init__(self, resource: Resource, disks: Sequence[Disk], context: JobContext) -> None:
         self._resource = resource
-        self._resources = context.resources
+        self._records = context.records
         self._total = max(1, sum(measure(disks, context.images).values()))
         self._done = self._told = 0
 
@@ -178,7 +178,7 @@ class Completion:
         if step > self._told:
             self._told = step
             percent = step * 100 // STEPS
-            self._resources.change(replace(self._resource, completion_percent=percent))
+            self._records.change_resource(replace(self._resource, completion_percent=percent))
 
 
 @contextmanager
@@ -191,7 +191,7 @@ def taken_back(resources: Sequence[Resource], context: JobContext) -> Iterator[N
             # the first error counts; what stays is taken over with the name by the next run
             with suppress(GalleriaError, OSError):
                 remove_content(resource, context)
-                context.resources.forget(resource)
+                context.records.forget_resource(resource)
         raise
 
 
@@ -209,4 +209,4 @@ def remove(
     """Delete a resource that `begin_delete` has marked; `before` takes its own files away."""
     before()
     remove_content(resource, context)
-    context.resources.forget(resource)
+    context.records.forget_resource(resource)

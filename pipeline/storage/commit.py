@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from pipeline.errors import GalleriaError, NotFound, VerificationFailed, undone_by
-from pipeline.gallery.service import GalleryService
+from pipeline.gallery.service.taken import JobRecords, TakenVersion
 from pipeline.model import ImageVersion, RegionResult, RegionStatus, ReplicationState
 from pipeline.ports import Replica, VersionRecord, Zone
 from pipeline.sources.ingest import Disk
@@ -22,16 +22,16 @@ Made = Sequence[tuple[Zone, tuple[Replica, ...]]]  # a region's replicas, by zon
 class Outcome:
     """`errors` by region, of those that are not Completed."""
 
-    version: ImageVersion
+    version: TakenVersion
     errors: Mapping[str, Exception]
 
 
 def replicate(
-    version: ImageVersion,
+    version: TakenVersion,
     record: VersionRecord,
     stored: Stored,
     places: Places,
-    gallery: GalleryService,
+    records: JobRecords,
 ) -> Outcome:
     """Commit the replicas of every region that holds the bases, each on its own, and record at once
     that it can be used; those that are ready at the same time, in one change. When all failed
@@ -54,18 +54,18 @@ def replicate(
                 status = RegionStatus(region, ReplicationState.COMPLETED, 100, result=result)
                 completed.append(status)
             if completed:
-                version = gallery.set_regions(version, *completed)
+                version = records.set_regions(version, *completed)
     if errors and len(errors) < len(places):
-        version = record_failures(version, errors, gallery)
+        version = record_failures(version, errors, records)
     return Outcome(version, errors)
 
 
 def record_failures(
-    version: ImageVersion, errors: Mapping[str, Exception], gallery: GalleryService
-) -> ImageVersion:
+    version: TakenVersion, errors: Mapping[str, Exception], records: JobRecords
+) -> TakenVersion:
     failed = ReplicationState.FAILED
     statuses = (RegionStatus(name, failed, details=str(error)) for name, error in errors.items())
-    return gallery.set_regions(version, *statuses)
+    return records.set_regions(version, *statuses)
 
 
 def region_errors(stored: Stored, places: Places) -> dict[str, Exception]:

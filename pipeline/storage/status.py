@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 
-from pipeline.gallery.service import GalleryService
-from pipeline.model import ImageVersion, RegionStatus, ReplicationState
+from pipeline.gallery.service.taken import JobRecords, TakenVersion
+from pipeline.model import RegionStatus, ReplicationState
 
 STEP = 2  # per cent
 SECONDS = 1.0  # between two records: each is a durable transaction
@@ -16,16 +16,16 @@ class RegionMeter:
 
     def __init__(
         self,
-        version: ImageVersion,
+        version: TakenVersion,
         regions: Sequence[str],
         total: int,
-        gallery: GalleryService,
+        records: JobRecords,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._version = version
         self._regions = tuple(regions)
         self._total = total
-        self._gallery = gallery
+        self._records = records
         self._clock = clock
         self._done = self._shown = 0
         self._at = clock()
@@ -41,5 +41,5 @@ class RegionMeter:
     def _record(self, percent: int) -> None:
         state = ReplicationState.REPLICATING
         statuses = (RegionStatus(region, state, percent) for region in self._regions)
-        self._gallery.set_regions(self._version, *statuses)
+        self._records.set_regions(self._version, *statuses)
         self._shown, self._at = percent, self._clock()

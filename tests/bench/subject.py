@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Never
 
-from adapters.app import App, create_zones, open_app
+from adapters.app import Session, create_zones, local_identity, open_app
 from adapters.cli import GARBAGE
 from adapters.config import load_config
 from adapters.progress import Mode, open_progress
@@ -176,7 +176,7 @@ def _chain(layers: Iterable[Sequence[str]]) -> Chain:
 class Subject:
     """The jobs."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: Session) -> None:
         self._app = app
 
     def begin(self) -> dict[str, Any]:
@@ -282,7 +282,7 @@ def main() -> None:
     config = load_config()
     create_zones(config)
     with open_app(config, open_progress(Mode.NONE)) as app:
-        subject = Subject(app)
+        subject = Subject(app.session(local_identity()))
         for line in sys.stdin:
             job = json.loads(line)
             result = getattr(subject, job.pop("job"))(**job)

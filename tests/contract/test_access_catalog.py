@@ -14,7 +14,6 @@ from adapters.catalog import open_catalog
 from adapters.catalog.sql import SqlCatalog
 from pipeline.errors import Conflict, GalleriaError, NotFound, VerificationFailed
 from pipeline.gallery.access.grants import Grants
-from pipeline.gallery.access.subjects import Access
 from pipeline.gallery.access.views import SharedViews
 from pipeline.gallery.audit import append, verify
 from pipeline.gallery.audited import AuditedCatalog
@@ -24,7 +23,7 @@ from pipeline.model.audit import Actor, AuditEntry, AuditHead, Event
 from pipeline.model.names import GalleryName, parse_definition, parse_gallery
 from pipeline.model.sharing import Community, Sharing
 from pipeline.ports.catalog import Catalog
-from tests.samples import NOW, definition, gallery, version
+from tests.samples import NOW, definition, gallery, services, version
 
 CORP, WEB = parse_gallery("corp"), parse_definition("corp/web")
 S, T = "11111111-2222-3333-4444-555555555555", "66666666-2222-3333-4444-555555555555"
@@ -236,7 +235,7 @@ def recorded(url: str) -> Iterator[SqlCatalog]:
     with contextlib.closing(open_catalog(url)) as catalog:
         audited = AuditedCatalog(catalog, ACTOR, lambda: NOW)
         for name in ("a", "b", "c", "d", "e"):
-            with audited.write() as writer:
+            with audited.write() as (_, writer):
                 writer.put_gallery(gallery(name))
         yield catalog
 
@@ -305,37 +304,37 @@ def test_each_change_has_one_entry(catalog: Catalog) -> None:
         ),
     ]
     role = Assignment("alice", Role.READER, CORP.arm_id)
-    with audited.write() as writer:
+    with audited.write() as (_, writer):
         writer.put_gallery(gallery())
-    with audited.write() as writer:
+    with audited.write() as (_, writer):
         writer.put_definition(definition())
-    with audited.write() as writer:
+    with audited.write() as (_, writer):
         writer.put_version(one)
         writer.put_report(one.name, {"changes": []})
     channel = Channel(WEB, "prod", one.number, NOW)
-    with audited.write() as writer:
+    with audited.write() as (_, writer):
         writer.put_channel(channel)
-    with audited.write() as writer:
+    with audited.write() as (_, writer):
         writer.delete_channel(channel)
-    with audited.write() as writer:
+    with audited.write() as (_, writer):
         writer.delete_version(one.name)
-    with audited.write() as writer:
+    with audited.write() as (_, writer):
         writer.put_sharing(Sharing(CORP))
-    with audited.write() as writer:
+    with audited.write() as (_, writer):
         writer.put_principal(Principal("alice"))
-    with audited.write() as writer:
+    with audited.write() as (_, writer):
         writer.put_assignment(role)
-    with audited.write() as writer:
+    with audited.write() as (_, writer):
         writer.delete_assignment(role)
-    with audited.write() as writer:
+    with audited.write() as (_, writer):
         writer.delete_principal("ALICE")
-    with audited.write() as writer:
+    with audited.write() as (_, writer):
         writer.delete_definition(WEB)
-    with audited.write() as writer:
+    with audited.write() as (_, writer):
         writer.delete_gallery(CORP)
-    with audited.write() as writer:
+    with audited.write() as (_, writer):
         writer.put_subscription(Subscription(S, "lab", NOW))
-    with audited.write() as writer:
+    with audited.write() as (_, writer):
         writer.delete_resource_group(ResourceGroup(S, "rg", "eu", NOW))
     assert actions(catalog) == steps
     assert sound(catalog).seq == len(steps)
@@ -356,19 +355,19 @@ def test_reading_and_mere_progress_are_not_recorded(catalog: Catalog) -> None:
         writer.put_definition(definition())
         writer.put_version(one)
     halfway = replace(one, regions=tuple(replace(r, progress=50) for r in one.regions))
-    with audited.write() as writer:
+    with audited.write() as (_, writer):
         writer.put_version(halfway)
     with audited.read() as reader:
         assert reader.version(one.name) == halfway
     assert entries(catalog) == []
-    with audited.write() as writer:
+    with audited.write() as (_, writer):
         writer.put_version(replace(halfway, tags={"a": "b"}))
     assert len(entries(catalog)) == 1
 
 
 def test_a_change_that_fails_is_not_recorded_and_a_refusal_is(catalog: Catalog) -> None:
     audited = AuditedCatalog(catalog, ACTOR)
-    with contextlib.suppress(ZeroDivisionError), audited.write() as writer:
+    with contextlib.suppress(ZeroDivisionError), audited.write() as (_, writer):
         writer.put_gallery(gallery())
         raise ZeroDivisionError
     assert entries(catalog) == []
@@ -382,7 +381,7 @@ def test_a_record_that_can_not_be_written_undoes_the_change(catalog: Catalog) ->
         raise ZeroDivisionError
 
     audited = AuditedCatalog(catalog, ACTOR, broken)  # type: ignore[arg-type]
-    with contextlib.suppress(ZeroDivisionError), audited.write() as writer:
+    with contextlib.suppress(ZeroDivisionError), audited.write() as (_, writer):
         writer.put_gallery(gallery())
     with catalog.read() as reader:
         assert reader.galleries() == []
@@ -392,7 +391,7 @@ def test_writers_at_once_make_one_chain(catalog: Catalog) -> None:
     def work(name: str) -> None:
         audited = AuditedCatalog(catalog, Actor(name, name, name))
         for index in range(10):
-            with audited.write() as writer:
+            with audited.write() as (_, writer):
                 writer.put_gallery(gallery(f"{name}{index}"))
 
     threads = [threading.Thread(target=work, args=(name,)) for name in ("a", "b", "c")]
@@ -406,9 +405,8 @@ def test_writers_at_once_make_one_chain(catalog: Catalog) -> None:
 
 def test_roles_shares_and_views_over_every_catalog(catalog: Catalog) -> None:
     def be(name: str | None) -> tuple[Grants, SharedViews]:
-        audited = AuditedCatalog(catalog, Actor(name or "root", "root", "r"))
-        access = Access(audited, "root", name)
-        return Grants(audited, access), SharedViews(audited, access)
+        made = services(catalog=catalog, principal=name)
+        return made.grants, made.views
 
     fine = version()
     with catalog.write() as writer:

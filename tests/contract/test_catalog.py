@@ -21,7 +21,7 @@ from adapters.catalog import open_catalog
 from adapters.catalog.sql import SqlCatalog
 from adapters.process.owners import ProcessOwners
 from pipeline.errors import Conflict, EnvironmentMissing, GalleriaError, NotFound
-from pipeline.gallery.service import GalleryService
+from pipeline.gallery.services import Services
 from pipeline.model import (
     DeployedDisk,
     Deployment,
@@ -39,6 +39,7 @@ from pipeline.model import (
     ScaleSet,
     TargetRegion,
 )
+from pipeline.model.access import Identity
 from pipeline.model.names import (
     DefinitionName,
     GalleryName,
@@ -356,9 +357,11 @@ import sys
 from adapters.catalog import open_catalog
 from adapters.process.owners import ProcessOwners
 from pipeline.errors import Conflict
-from pipeline.gallery.service import GalleryService
+from pipeline.gallery.services import Services
+from pipeline.model.access import Identity
 from tests.samples import REGIONS, request
-service = GalleryService(open_catalog(sys.argv[1]), ProcessOwners(), REGIONS)
+identity = Identity("root@host")
+service = Services(open_catalog(sys.argv[1]), ProcessOwners(), REGIONS, identity).gallery
 print("ready", flush=True)
 sys.stdin.readline()
 for patch in range(int(sys.argv[2])):
@@ -427,7 +430,7 @@ def test_of_two_processes_that_publish_one_number_one_wins(url: str) -> None:
 def test_a_killed_publisher_leaves_its_number_to_the_next(url: str) -> None:
     with contextlib.closing(open_catalog(url)) as catalog:
         fill(catalog)
-        service = GalleryService(catalog, ProcessOwners(), REGIONS)
+        service = Services(catalog, ProcessOwners(), REGIONS, Identity("root@host")).gallery
         with processes(RACE, url, "1", count=1) as (publisher,):
             lines(publisher, "ready")
             go(publisher)

@@ -14,7 +14,6 @@ import sqlalchemy as sa
 
 from adapters.catalog import open_catalog
 from adapters.catalog.sql import SqlCatalog
-from pipeline.gallery.service import GalleryService
 from pipeline.model import Channel, Identifier, ResourceGroup, SoftDeletion, Subscription, Tenant
 from pipeline.model.names import (
     DefinitionName,
@@ -29,7 +28,7 @@ from pipeline.model.names import (
 from pipeline.ports.catalog import Catalog, Counts
 from tests.contract.conftest import POSTGRES, new_database
 from tests.contract.test_catalog import fill
-from tests.samples import NOW, REGIONS, FakeOwners, definition, gallery, version
+from tests.samples import NOW, definition, gallery, services, version
 
 CORP, WEB = parse_gallery("corp"), parse_definition("corp/web")
 TEAM = "11111111-2222-3333-4444-555555555555"
@@ -295,7 +294,7 @@ def _multiply(connection: sa.Connection) -> None:
 def test_ten_thousand_versions_cost_a_tenth_of_a_second(crowded: SqlCatalog) -> None:
     """CPU of this process, all of: a page of the list with its total, latest, show, parents, and
     the number of the next version."""
-    service = GalleryService(crowded, FakeOwners(), REGIONS)
+    service = services(catalog=crowded).gallery
     middle = parse_version("corp/web/0.50.0")
     operations: dict[str, Callable[[], Any]] = {
         "list": lambda: service.list_versions(WEB, limit=100),

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from adapters.catalog import open_catalog
-from pipeline.errors import Conflict, InvalidParameter, NotFound
-from pipeline.gallery.service.resources import ResourceService
+from pipeline.errors import AuthorizationFailed, Conflict, InvalidParameter, NotFound
+from pipeline.gallery.services import Services
 from pipeline.model import Origin, OwnerToken, ProvisioningState, Region
-from pipeline.model.access import Action
+from pipeline.model.access import Action, Identity, Principal, Role
 from pipeline.model.resource_names import ResourceKind, ResourceName, parse_resource, resource_of
 from pipeline.model.resources import (
     Content,
@@ -115,71 +115,89 @@ def test_lists_are_in_the_order_of_names(catalog: Catalog) -> None:
     assert found == ["a", "b", "C"]
 
 
-def service(catalog: Catalog, owners: Owners, **options: object) -> ResourceService:
-    return ResourceService(catalog, owners, [Region("EU West")], **options)  # type: ignore[arg-type]
+def service(catalog: Catalog, owners: Owners, principal: str | None = None) -> Services:
+    return Services(catalog, owners, [Region("EU West")], Identity("root@host", principal))
 
 
 def test_a_resource_is_made_once(catalog: Catalog) -> None:
     made = service(catalog, Owners())
-    begun = made.begin(snapshot(location="euwest"))
+    begun = made.resources.begin(snapshot(location="euwest"))
     assert begun.location == "EU West"
     assert len(begun.unique_id) == 32
     with pytest.raises(Conflict, match="can't be used yet"):
-        made.use(begun.name)
+        made.resources.use(begun.name)
     with pytest.raises(Conflict, match="being made by another"):
-        made.begin(snapshot(location="euwest"))
-    done = made.finish(replace(begun, contents=(CONTENT,)))
+        made.resources.begin(snapshot(location="euwest"))
+    done = made.records.finish_resource(replace(begun, contents=(CONTENT,)))
     assert done.provisioning_state is ProvisioningState.SUCCEEDED
-    assert made.use(begun.name) == done
-    assert made.snapshots() == [done]
+    assert made.resources.use(begun.name) == done
+    assert made.records.snapshots() == [done]
     with pytest.raises(Conflict, match="exists already"):
-        made.begin(snapshot(location="euwest"))
+        made.resources.begin(snapshot(location="euwest"))
 
 
 def test_what_a_dead_process_began_is_gone_on_with(catalog: Catalog) -> None:
     owners = Owners()
     made = service(catalog, owners)
-    first = made.begin(snapshot(location="euwest"))
+    first = made.resources.begin(snapshot(location="euwest"))
     owners.dead, owners.pid = {1}, 2
-    assert made.interrupted(first)
-    second = made.begin(snapshot(location="euwest"))
+    second = made.resources.begin(snapshot(location="euwest"))
     assert second.unique_id == first.unique_id
     with pytest.raises(Conflict, match="taken over"):
-        made.finish(first)
-    made.finish(second)
+        made.records.finish_resource(first)
+    made.records.finish_resource(second)
 
 
 def test_deleting_takes_the_name_away_at_the_end(catalog: Catalog) -> None:
     made = service(catalog, Owners())
-    begun = made.begin(snapshot(location="euwest"))
+    begun = made.resources.begin(snapshot(location="euwest"))
     with pytest.raises(Conflict, match="worked on"):
-        made.begin_delete(begun.name)
-    made.finish(begun)
-    going = made.begin_delete(begun.name)
+        made.resources.begin_delete(begun.name)
+    made.records.finish_resource(begun)
+    going = made.resources.begin_delete(begun.name)
     assert going.provisioning_state is ProvisioningState.DELETING
     with pytest.raises(Conflict, match="Deleting"):
-        made.use(begun.name)
-    made.forget(going)
+        made.resources.use(begun.name)
+    made.records.forget_resource(going)
     with pytest.raises(NotFound):
-        made.get(begun.name)
+        made.resources.get(begun.name)
     with pytest.raises(NotFound):
-        made.begin_delete(begun.name)
+        made.resources.begin_delete(begun.name)
 
 
 def test_using_a_snapshot_takes_the_right_to_write_it(catalog: Catalog) -> None:
-    asked: list[Action] = []
-    made = service(catalog, Owners(), require=lambda action, _: asked.append(action))
-    begun = made.finish(made.begin(snapshot(location="euwest")))
-    asked.clear()
-    made.use(begun.name)
-    made.get(begun.name)
-    assert asked == [Action.SNAPSHOT_WRITE, Action.SNAPSHOT_READ]
-    asked.clear()
-    with pytest.raises(NotFound):
-        made.use(named("x", ResourceKind.IMAGE))
-    assert asked == [Action.MANAGED_IMAGE_READ]
-    hidden = service(catalog, Owners(), may=lambda action, _: action is not Action.SNAPSHOT_READ)
-    assert hidden.of_kind(ResourceKind.SNAPSHOT) == []
+    owner = service(catalog, Owners())
+    begun = owner.resources.begin(snapshot(location="euwest"))
+    done = owner.records.finish_resource(begun)
+    group = done.id.partition("/providers/")[0]
+    for name, role in (("reader", Role.READER), ("owner", Role.OWNER), ("nobody", None)):
+        owner.grants.put_principal(Principal(name))
+        if role is not None:
+            owner.grants.assign(name, role, group)
+    reader, writer, nobody = (
+        service(catalog, Owners(), name).resources for name in ("reader", "owner", "nobody")
+    )
+    assert [who.get(done.name) for who in (reader, writer)] == [done, done]
+    assert writer.use(done.name) == done
+    with pytest.raises(AuthorizationFailed, match=Action.SNAPSHOT_WRITE.value):
+        reader.use(done.name)
+    with pytest.raises(NotFound, match=f"{ResourceKind.IMAGE.value}/x"):  # reading is enough
+        reader.use(named("x", ResourceKind.IMAGE))
+    assert reader.of_kind(ResourceKind.SNAPSHOT) == [done]
+    assert nobody.of_kind(ResourceKind.SNAPSHOT) == []
+
+
+def test_what_nobody_works_on_is_nobodys_to_change(catalog: Catalog) -> None:
+    made = service(catalog, Owners())
+    done = made.records.finish_resource(made.resources.begin(snapshot(location="euwest")))
+    for change in (
+        made.records.change_resource,
+        made.records.finish_resource,
+        made.records.forget_resource,
+    ):
+        with pytest.raises(Conflict, match="taken over"):
+            change(done)
+    assert made.resources.get(done.name) == done
 
 
 @pytest.mark.parametrize("kind", list(ResourceKind))

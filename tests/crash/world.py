@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from adapters.app import App, create_zones, open_app
+from adapters.app import Session, create_zones
 from adapters.catalog.sql import SqlCatalog
 from adapters.config import Config, ZonePlace
 from adapters.filesystem import durable
-from adapters.progress import Mode, open_progress
 from pipeline.jobs.prepare import PublishRequest
 from pipeline.model import (
     Identifier,
@@ -28,6 +27,7 @@ from pipeline.model import (
 from pipeline.model.names import parse_definition, parse_gallery, parse_version
 from pipeline.model.sources import DiskSource
 from pipeline.publish import publish
+from tests.application import open_session
 from tests.contract.storing import pattern
 
 DURABLE = (
@@ -78,8 +78,8 @@ class World:
             )
 
     @contextmanager
-    def app(self) -> Iterator[App]:
-        with open_app(self.config, open_progress(Mode.NONE)) as app:
+    def app(self) -> Iterator[Session]:
+        with open_session(self.config) as app:
             yield app
 
     def publish(self, number: str) -> ImageVersion:

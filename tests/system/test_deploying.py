@@ -13,15 +13,14 @@ from typing import Any
 
 import pytest
 
-from adapters.app import open_app
 from adapters.config import load_config
-from adapters.progress import Mode, open_progress
 from fixtures import canaries, debian
 from pipeline.errors import NoSpace, PartiallyReplicated
 from pipeline.jobs import replicate
 from pipeline.jobs.replicate import replicate_version
 from pipeline.model import TargetRegion
 from pipeline.model.names import parse_version
+from tests.application import open_session
 from tests.conftest import missing
 from tests.contract.storing import pattern
 from tests.faults import Faulty
@@ -158,7 +157,7 @@ def test_a_region_that_fails_is_tried_again_alone(
     (tmp_path / "os.raw").unlink()  # a retry must not need the source
     monkeypatch.setattr(replicate, "DELAYS", (0.01, 0.02, 0.03))
     name = parse_version("corp/pet/1.0.0")
-    with open_app(load_config(), open_progress(Mode.NONE)) as app:
+    with open_session(load_config()) as app:
         broken(app, "us", "N")
         with pytest.raises((NoSpace, OSError)):  # a full disk does not pass by itself
             replicate_version(name, (), app.context, retry=True)
@@ -201,7 +200,7 @@ def test_the_longest_names_can_be_published(session: Callable[..., Shop]) -> Non
 def test_without_retry_a_passing_error_ends_it(session: Callable[..., Shop]) -> None:
     home = session("eu=eu", "us=us")
     home.publish("corp/pet/1.0.0")
-    with open_app(load_config(), open_progress(Mode.NONE)) as app:
+    with open_session(load_config()) as app:
         broken(app, "us", "E")
         target = parse_version("corp/pet/1.0.0")
         with pytest.raises((OSError, PartiallyReplicated)):

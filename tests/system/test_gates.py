@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from adapters.app import App
+from adapters.app import Session
 from adapters.catalog import open_catalog
 from adapters.cli.proof import diff_text
 from adapters.cli.publish import plan_document, plan_text
@@ -88,7 +88,7 @@ class Heard(Quiet):
 class House:
     """A gallery whose guests are in memory."""
 
-    def __init__(self, lab: Lab, app: App, disk: Path) -> None:
+    def __init__(self, lab: Lab, app: Session, disk: Path) -> None:
         self.lab, self.app = lab, app
         self.source = DiskSource(None, disk)
         self.progress = Heard()

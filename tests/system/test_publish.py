@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from adapters.app import App, create_zones, open_app
+from adapters.app import Session, create_zones
 from adapters.config import Config, ZonePlace
-from adapters.progress import Mode, open_progress
 from fixtures.images import SNAPSHOT, VARIANTS, write_sample
 from pipeline.errors import EnvironmentMissing, NoSpace, PartiallyReplicated, SourceChanged
 from pipeline.jobs.files import hash_file
@@ -36,6 +35,7 @@ from pipeline.model import (
 from pipeline.model.names import parse_definition, parse_gallery, parse_version
 from pipeline.model.sources import DiskSource
 from pipeline.publish import publish
+from tests.application import open_session
 from tests.contract.storing import pattern
 from tests.system.conftest import used
 
@@ -73,8 +73,8 @@ class Lab:
             )
 
     @contextmanager
-    def app(self) -> Iterator[App]:
-        with open_app(self.config, open_progress(Mode.NONE)) as app:
+    def app(self) -> Iterator[Session]:
+        with open_session(self.config) as app:
             yield app
 
     def request(self, number: str, source: DiskSource, **counts: int) -> PublishRequest:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from adapters.app import create_zones, open_app
+from adapters.app import create_zones
 from adapters.config import Config, ZonePlace
-from adapters.progress import Mode, open_progress
 from pipeline.data.chunks import CHUNK_SIZE
 from pipeline.model.resource_names import ResourceKind, ResourceName
 from pipeline.model.sources import DiskSource
 from pipeline.resources.snapshots import Properties, create_snapshot, delete_resource
+from tests.application import open_session
 from tests.system.conftest import used
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
@@ -56,7 +56,7 @@ def test_ten_snapshots_store_what_changed(
     dice = random.Random(7)  # noqa: S311 - which leaves change, and into what
     write(disk, list(range(DATA)), dice.randbytes)
     growth = []
-    with open_app(config, open_progress(Mode.NONE)) as app:
+    with open_session(config) as app:
         for number in range(11):
             if number:
                 write(disk, dice.sample(range(DATA), CHANGED), dice.randbytes)
@@ -71,17 +71,17 @@ def test_ten_snapshots_store_what_changed(
             growth.append(used(mountpoint) - before)
             assert number == 0 or made.bytes_written == CHANGED * CHUNK_SIZE
         assert max(growth[1:]) <= 1.1 * CHANGED * CHUNK_SIZE, growth
-        family = {item.incremental_snapshot_family_id for item in app.context.resources.snapshots()}
+        family = {item.incremental_snapshot_family_id for item in app.context.records.snapshots()}
         assert len(family) == 1
         # the last is whole without the names of those before it, and what they leave is collected
         for number in range(10):
             delete_resource(named(f"s{number}"), app.context)
-        (last,) = app.context.resources.snapshots()
+        (last,) = app.context.records.snapshots()
         base = app.zones["eu"][0].find_base(last.contents[0].digest)
         assert base is not None
         top = base.chain[0]
         argv = ["qemu-img", "compare", "-f", top.format.value, "-F", "raw", top.path, disk]
         subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
         delete_resource(last.name, app.context)
-        assert app.context.resources.snapshots() == []
+        assert app.context.records.snapshots() == []
         assert not any((mountpoint / "zone" / "bases").iterdir())

@@ -366,7 +366,7 @@ def test_nothing_of_the_present_directory_runs_in_the_background(
     work, cache, logs, captures = (home.path / n for n in ("work", "cache", "logs", "captures"))
     config = Config({}, "", "", work, cache, logs, captures)
     version = SimpleNamespace(name="corp/web/1.0.0", zone_key="key")
-    app._replicate_later(config, cast(ImageVersion, version))
+    app._replicate_later(config, None, cast(ImageVersion, version))
     ((*program, verb, name, _),) = started
     assert (verb, name) == ("replicate", "corp/web/1.0.0")
     (home.path / "adapters").mkdir()

@@ -12,7 +12,7 @@ from pipeline.errors import Conflict, GalleriaError, InvalidParameter, NotFound
 from pipeline.gallery.rules import Limits, SourceFacts, VersionChange, agreement
 from pipeline.gallery.rules.features import completed
 from pipeline.gallery.rules.retention import Retention
-from pipeline.gallery.service import GalleryService
+from pipeline.gallery.services import Services
 from pipeline.model import (
     Architecture,
     Deployment,
@@ -42,8 +42,7 @@ from pipeline.model.names import (
     parse_gallery,
     parse_version,
 )
-from tests.memory_catalog import MemoryCatalog
-from tests.samples import NOW, REGIONS, FakeClock, FakeOwners, definition, disk, request
+from tests.samples import NOW, FakeClock, definition, disk, request, services
 
 CORP, WEB = parse_gallery("corp"), parse_definition("corp/web")
 V100 = parse_version("corp/web/1.0.0")
@@ -57,40 +56,40 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def service(clock: FakeClock) -> GalleryService:
+def ask(clock: FakeClock) -> Services:
     return made(clock)
 
 
-def made(clock: FakeClock, limits: Limits = Limits()) -> GalleryService:  # noqa: B008 - frozen
-    service = GalleryService(MemoryCatalog(), FakeOwners(), REGIONS, clock, limits)
-    service.create_gallery(CORP, "eu")
-    service.create_definition(definition())
-    return service
+def made(clock: FakeClock, limits: Limits = Limits()) -> Services:  # noqa: B008 - frozen
+    ask = services(clock=clock, limits=limits)
+    ask.gallery.create_gallery(CORP, "eu")
+    ask.gallery.create_definition(definition())
+    return ask
 
 
-def publish(service: GalleryService, number: str = "1.0.0", **changes: Any) -> ImageVersion:
+def publish(ask: Services, number: str = "1.0.0", **changes: Any) -> ImageVersion:
     """Completed in its target regions, with as many replicas as are wanted."""
-    version = service.begin_version(request(f"corp/web/{number}", **changes))
-    version = service.record_contents(version, [disk()], {})
+    version = ask.gallery.begin_version(request(f"corp/web/{number}", **changes))
+    version = ask.records.record_contents(version, [disk()], {})
     for target in version.target_regions:
         replicas = tuple({"index": index} for index in range(version.replicas_in(target)))
         status = RegionStatus(
             target.name, ReplicationState.COMPLETED, 100, result=RegionResult(replicas)
         )
-        version = service.set_regions(version, status)
-    return service.finish_version(version)
+        version = ask.records.set_regions(version, status)
+    return ask.records.finish_version(version)
 
 
-def soft(service: GalleryService, days: int = 7, grace: int = 0) -> None:
+def soft(ask: Services, days: int = 7, grace: int = 0) -> None:
     policy = SoftDeletePolicy(True, days, grace)
-    service.update_gallery(CORP, lambda old: replace(old, soft_delete_policy=policy))
+    ask.gallery.update_gallery(CORP, lambda old: replace(old, soft_delete_policy=policy))
 
 
 # --- updates ------------------------------------------------------------------------------------
 
 
-def test_of_a_version_its_properties_change(service: GalleryService) -> None:
-    before = publish(service)
+def test_of_a_version_its_properties_change(ask: Services) -> None:
+    before = publish(ask)
     change = VersionChange(
         exclude_from_latest=True,
         end_of_life_date=FUTURE,
@@ -98,7 +97,7 @@ def test_of_a_version_its_properties_change(service: GalleryService) -> None:
         tags={"a": "b"},
         exclude_in={"US": True},
     )
-    after = service.begin_update(V100, change)
+    after = ask.gallery.begin_update(V100, change)
     assert after.owner is None  # nothing to do in zones
     assert after == replace(
         before,
@@ -111,26 +110,30 @@ def test_of_a_version_its_properties_change(service: GalleryService) -> None:
             replace(before.target_regions[1], exclude_from_latest=True),
         ),
     )
-    again = service.begin_update(V100, VersionChange(forget_end_of_life=True))
+    again = ask.gallery.begin_update(V100, VersionChange(forget_end_of_life=True))
     assert again.end_of_life_date is None
     assert again.tags == {"a": "b"}
 
 
-def test_latest_knows_exclusions_of_a_region(service: GalleryService) -> None:
+def test_latest_knows_exclusions_of_a_region(ask: Services) -> None:
     for number in ("1.0.9", "1.0.10"):
-        publish(service, number)
-    service.begin_update(parse_version("corp/web/1.0.10"), VersionChange(exclude_in={"us": True}))
-    assert str(service.resolve("corp/web", "eu").number) == "1.0.10"
-    assert str(service.resolve("corp/web/latest", "US").number) == "1.0.9"
-    assert str(service.resolve("corp/web").number) == "1.0.10"
-    service.begin_update(parse_version("corp/web/1.0.10"), VersionChange(exclude_from_latest=True))
-    assert str(service.resolve("corp/web").number) == "1.0.9"
+        publish(ask, number)
+    ask.gallery.begin_update(
+        parse_version("corp/web/1.0.10"), VersionChange(exclude_in={"us": True})
+    )
+    assert str(ask.gallery.resolve("corp/web", "eu").number) == "1.0.10"
+    assert str(ask.gallery.resolve("corp/web/latest", "US").number) == "1.0.9"
+    assert str(ask.gallery.resolve("corp/web").number) == "1.0.10"
+    ask.gallery.begin_update(
+        parse_version("corp/web/1.0.10"), VersionChange(exclude_from_latest=True)
+    )
+    assert str(ask.gallery.resolve("corp/web").number) == "1.0.9"
 
 
-def test_regions_come_and_go(service: GalleryService) -> None:
-    publish(service)
+def test_regions_come_and_go(ask: Services) -> None:
+    publish(ask)
     change = VersionChange(add=(TargetRegion("uksouth", 2), TargetRegion("EU", 5)), remove=("US",))
-    version = service.begin_update(V100, change)
+    version = ask.gallery.begin_update(V100, change)
     assert version.provisioning_state is ProvisioningState.UPDATING
     assert version.owner is not None
     assert version.leaving == ("us",)
@@ -140,47 +143,48 @@ def test_regions_come_and_go(service: GalleryService) -> None:
     ]
     assert version.completed_regions == ("eu",)
     with pytest.raises(NotFound):
-        service.resolve(str(V100), "us")
-    version = service.region_left(version, "us")
+        ask.gallery.resolve(str(V100), "us")
+    version = ask.records.region_left(version, "us")
     assert version.leaving == ()
 
 
-def test_a_region_that_comes_back_is_not_removed_again(service: GalleryService) -> None:
-    publish(service)
-    version = service.begin_update(V100, VersionChange(remove=("us",)))
-    service.abandon_version(version, "killed")  # before its data was removed
-    version = service.begin_update(V100, VersionChange(add=(TargetRegion("us"),)))
+def test_a_region_that_comes_back_is_not_removed_again(ask: Services) -> None:
+    publish(ask)
+    version = ask.gallery.begin_update(V100, VersionChange(remove=("us",)))
+    ask.records.abandon_version(version, "killed")  # before its data was removed
+    version = ask.gallery.begin_update(V100, VersionChange(add=(TargetRegion("us"),)))
     assert version.leaving == ()
 
 
-def test_what_an_update_left_undone_is_done_by_the_next(service: GalleryService) -> None:
-    publish(service)
-    version = service.begin_update(V100, VersionChange(remove=("us",)))
-    service.abandon_version(version, "killed")
-    assert service.begin_update(V100, VersionChange()).leaving == ("us",)
-    service.abandon_version(service.get_version(V100), "killed")
-    version = service.begin_update(V100, VersionChange(add=(TargetRegion("eu", 4),)))
-    service.abandon_version(service.region_left(version, "us"), "killed")
-    assert service.begin_update(V100, VersionChange()).owner is not None  # 4 are not made yet
+def test_what_an_update_left_undone_is_done_by_the_next(ask: Services) -> None:
+    publish(ask)
+    version = ask.gallery.begin_update(V100, VersionChange(remove=("us",)))
+    ask.records.abandon_version(version, "killed")
+    version = ask.gallery.begin_update(V100, VersionChange())
+    assert version.leaving == ("us",)
+    ask.records.abandon_version(version, "killed")
+    version = ask.gallery.begin_update(V100, VersionChange(add=(TargetRegion("eu", 4),)))
+    ask.records.abandon_version(ask.records.region_left(version, "us"), "killed")
+    assert ask.gallery.begin_update(V100, VersionChange()).owner is not None  # 4 are not made yet
 
 
-def test_a_list_that_drops_a_region_needs_leave(service: GalleryService) -> None:
-    publish(service)
+def test_a_list_that_drops_a_region_needs_leave(ask: Services) -> None:
+    publish(ask)
     only_eu = VersionChange(target_regions=(TargetRegion("eu", 2),))
     with pytest.raises(
         Conflict, match=r"can't be removed from replicated locations 'us'"
     ) as caught:
-        service.begin_update(V100, only_eu)
+        ask.gallery.begin_update(V100, only_eu)
     assert caught.value.reason == "OperationNotAllowed"
     assert "--remove-region us" in caught.value.hint
     allowed = replace(only_eu, allow_deletion_of_replicated_locations=True)
-    assert service.begin_update(V100, allowed).leaving == ("us",)
+    assert ask.gallery.begin_update(V100, allowed).leaving == ("us",)
 
 
-def test_a_safety_profile_can_forbid_to_name_a_region(service: GalleryService) -> None:
-    publish(service, safety_profile=SafetyProfile(allow_deletion_of_replicated_locations=False))
+def test_a_safety_profile_can_forbid_to_name_a_region(ask: Services) -> None:
+    publish(ask, safety_profile=SafetyProfile(allow_deletion_of_replicated_locations=False))
     with pytest.raises(Conflict, match="replicated locations 'us'"):
-        service.begin_update(V100, VersionChange(remove=("us",)))
+        ask.gallery.begin_update(V100, VersionChange(remove=("us",)))
 
 
 REFUSED: list[tuple[VersionChange, type[GalleriaError], str]] = [
@@ -196,37 +200,37 @@ REFUSED: list[tuple[VersionChange, type[GalleriaError], str]] = [
 
 @pytest.mark.parametrize(("change", "error", "core"), REFUSED)
 def test_a_refused_update_changes_nothing(
-    service: GalleryService, change: VersionChange, error: type[GalleriaError], core: str
+    ask: Services, change: VersionChange, error: type[GalleriaError], core: str
 ) -> None:
-    before = publish(service)
+    before = publish(ask)
     with pytest.raises(error, match=core):
-        service.begin_update(V100, replace(change, tags={"x": "y"}))
-    assert service.get_version(V100) == before
+        ask.gallery.begin_update(V100, replace(change, tags={"x": "y"}))
+    assert ask.gallery.get_version(V100) == before
 
 
-def test_of_a_definition_only_some_things_change(service: GalleryService) -> None:
-    changed = service.update_definition(WEB, lambda old: replace(old, description="new"))
+def test_of_a_definition_only_some_things_change(ask: Services) -> None:
+    changed = ask.gallery.update_definition(WEB, lambda old: replace(old, description="new"))
     assert changed.description == "new"
     features = (Feature("IsHibernateSupported", "True"),)
     with pytest.raises(Conflict, match=r"galleryImage\.properties\.features") as caught:
-        service.update_definition(WEB, lambda old: replace(old, features=features))
+        ask.gallery.update_definition(WEB, lambda old: replace(old, features=features))
     assert caught.value.reason == "PropertyChangeNotAllowed"
-    allowed = service.update_definition(
+    allowed = ask.gallery.update_definition(
         WEB, lambda old: replace(old, features=features), allow_update_image=True
     )
     assert allowed.features == (Feature("SecurityType", "TrustedLaunchSupported"), *features)
     with pytest.raises(Conflict, match=r"galleryImage\.properties\.osType"):
-        service.update_definition(
+        ask.gallery.update_definition(
             WEB, lambda old: replace(old, os_type=OsType.WINDOWS), allow_update_image=True
         )
     moved = DefinitionName(CORP, "other")
     with pytest.raises(Conflict, match="'name'"):
-        service.update_definition(WEB, lambda old: replace(old, name=moved))
+        ask.gallery.update_definition(WEB, lambda old: replace(old, name=moved))
 
 
-def test_of_a_gallery_only_some_things_change(service: GalleryService) -> None:
-    changed = service.update_gallery(CORP, lambda old: replace(old, description="new"))
-    assert service.get_gallery(CORP) == changed
+def test_of_a_gallery_only_some_things_change(ask: Services) -> None:
+    changed = ask.gallery.update_gallery(CORP, lambda old: replace(old, description="new"))
+    assert ask.gallery.get_gallery(CORP) == changed
     attempts: list[Callable[[Gallery], Gallery]] = [
         lambda old: replace(old, location="us"),
         lambda old: replace(old, name=parse_gallery("other")),
@@ -237,147 +241,147 @@ def test_of_a_gallery_only_some_things_change(service: GalleryService) -> None:
     ]
     for attempt in attempts:
         with pytest.raises(Conflict) as caught:
-            service.update_gallery(CORP, attempt)
+            ask.gallery.update_gallery(CORP, attempt)
         assert caught.value.reason == "PropertyChangeNotAllowed"
     with pytest.raises(InvalidParameter, match=r"retentionPeriodInDays .* between 1 and 3650"):
-        soft(service, days=0)
+        soft(ask, days=0)
 
 
 # --- the bin ------------------------------------------------------------------------------------
 
 
-def test_a_deleted_version_stays_a_while(service: GalleryService, clock: FakeClock) -> None:
-    publish(service)
-    publish(service, "1.0.1")
-    soft(service, days=7, grace=3)
-    gone = service.begin_delete(parse_version("corp/web/1.0.1"))
+def test_a_deleted_version_stays_a_while(ask: Services, clock: FakeClock) -> None:
+    publish(ask)
+    publish(ask, "1.0.1")
+    soft(ask, days=7, grace=3)
+    gone = ask.gallery.begin_delete(parse_version("corp/web/1.0.1"))
     assert gone.provisioning_state is ProvisioningState.SUCCEEDED
     assert gone.soft_deleted is not None
-    assert [str(v.number) for v in service.list_versions(WEB)] == ["1.0.0"]
-    assert [str(v.number) for v in service.list_versions(WEB, deleted=True)] == ["1.0.1"]
-    assert str(service.resolve("corp/web").number) == "1.0.0"
-    found = service.resolve("corp/web/1.0.1", "eu")  # usable, and that is said
-    assert any("is deleted and can be used until" in text for text in service.cautions(found))
+    assert [str(v.number) for v in ask.gallery.list_versions(WEB)] == ["1.0.0"]
+    assert [str(v.number) for v in ask.gallery.list_versions(WEB, deleted=True)] == ["1.0.1"]
+    assert str(ask.gallery.resolve("corp/web").number) == "1.0.0"
+    found = ask.gallery.resolve("corp/web/1.0.1", "eu")  # usable, and that is said
+    assert any("is deleted and can be used until" in text for text in ask.gallery.cautions(found))
     with pytest.raises(Conflict, match="soft-deleted"):
-        service.begin_version(request("corp/web/1.0.1"))
+        ask.gallery.begin_version(request("corp/web/1.0.1"))
     with pytest.raises(Conflict, match="soft-deleted"):
-        service.begin_update(gone.name, VersionChange(tags={"a": "b"}))
+        ask.gallery.begin_update(gone.name, VersionChange(tags={"a": "b"}))
     with pytest.raises(Conflict, match="soft-deleted already"):
-        service.begin_delete(gone.name)
+        ask.gallery.begin_delete(gone.name)
     with pytest.raises(Conflict, match="nested resources exist"):
-        service.delete_definition(WEB)
+        ask.gallery.delete_definition(WEB)
     clock.now += timedelta(days=8)
     with pytest.raises(NotFound, match="could be used until"):
-        service.resolve("corp/web/1.0.1", "eu")
-    assert service.expired(WEB) == []
-    back = service.undelete(gone.name)
+        ask.gallery.resolve("corp/web/1.0.1", "eu")
+    assert ask.gallery.expired(WEB) == []
+    back = ask.gallery.undelete(gone.name)
     assert back.soft_deleted is None
-    assert str(service.resolve("corp/web", "eu").number) == "1.0.1"
+    assert str(ask.gallery.resolve("corp/web", "eu").number) == "1.0.1"
 
 
-def test_the_bin_is_emptied_at_its_time(service: GalleryService, clock: FakeClock) -> None:
-    publish(service)
-    soft(service, days=7)
-    service.begin_delete(V100)
+def test_the_bin_is_emptied_at_its_time(ask: Services, clock: FakeClock) -> None:
+    publish(ask)
+    soft(ask, days=7)
+    ask.gallery.begin_delete(V100)
     clock.now += timedelta(days=7, minutes=1)
-    assert [version.name for version in service.expired(WEB)] == [V100]
+    assert [version.name for version in ask.gallery.expired(WEB)] == [V100]
     with pytest.raises(Conflict, match="was to be removed for good"):
-        service.undelete(V100)
-    version = service.begin_delete(V100, permanent=True)
+        ask.gallery.undelete(V100)
+    version = ask.gallery.begin_delete(V100, permanent=True)
     assert version.provisioning_state is ProvisioningState.DELETING
-    service.finish_delete(version)
+    ask.records.finish_delete(version)
     with pytest.raises(NotFound):
-        service.get_version(V100)
+        ask.gallery.get_version(V100)
 
 
-def test_what_nobody_could_use_is_not_kept(service: GalleryService) -> None:
-    soft(service)
-    service.finish_version(service.begin_version(request()))
-    assert service.begin_delete(V100).provisioning_state is ProvisioningState.DELETING
+def test_what_nobody_could_use_is_not_kept(ask: Services) -> None:
+    soft(ask)
+    ask.records.finish_version(ask.gallery.begin_version(request()))
+    assert ask.gallery.begin_delete(V100).provisioning_state is ProvisioningState.DELETING
 
 
-def test_only_what_is_deleted_comes_back(service: GalleryService) -> None:
-    publish(service)
+def test_only_what_is_deleted_comes_back(ask: Services) -> None:
+    publish(ask)
     with pytest.raises(Conflict, match="is not soft-deleted"):
-        service.undelete(V100)
+        ask.gallery.undelete(V100)
     with pytest.raises(Conflict, match="is not soft-deleted"):
-        service.check_in_the_bin(V100)
+        ask.gallery.check_in_the_bin(V100)
 
 
 # --- channels -----------------------------------------------------------------------------------
 
 
-def test_a_channel_means_what_it_was_given(service: GalleryService) -> None:
-    publish(service)
-    publish(service, "1.0.1")
-    service.promote(V100, "Prod")
-    assert service.resolve("corp/web@prod", "eu").name == V100
-    assert service.resolve("Corp/Web@PROD").name == V100
-    assert service.resolve("corp/web", "eu").name != V100
+def test_a_channel_means_what_it_was_given(ask: Services) -> None:
+    publish(ask)
+    publish(ask, "1.0.1")
+    ask.gallery.promote(V100, "Prod")
+    assert ask.gallery.resolve("corp/web@prod", "eu").name == V100
+    assert ask.gallery.resolve("Corp/Web@PROD").name == V100
+    assert ask.gallery.resolve("corp/web", "eu").name != V100
     with pytest.raises(Conflict, match="channel prod means") as caught:
-        service.begin_delete(V100)
+        ask.gallery.begin_delete(V100)
     assert caught.value.reason == "VersionInUse"
-    service.promote(parse_version("corp/web/1.0.1"), "prod")
-    assert str(service.resolve("corp/web@prod").number) == "1.0.1"
-    service.begin_delete(V100)
+    ask.gallery.promote(parse_version("corp/web/1.0.1"), "prod")
+    assert str(ask.gallery.resolve("corp/web@prod").number) == "1.0.1"
+    ask.gallery.begin_delete(V100)
     with pytest.raises(NotFound, match="no channel 'beta'") as missing:
-        service.resolve("corp/web@beta")
+        ask.gallery.resolve("corp/web@beta")
     assert "prod" in missing.value.hint
-    service.remove_channel(WEB, "prod")
-    assert service.list_channels(WEB) == []
+    ask.gallery.remove_channel(WEB, "prod")
+    assert ask.gallery.list_channels(WEB) == []
     with pytest.raises(NotFound):
-        service.remove_channel(WEB, "prod")
+        ask.gallery.remove_channel(WEB, "prod")
 
 
 @pytest.mark.parametrize("name", ["", "latest", "1", "a/b", "x" * 65])
-def test_a_channel_has_a_plain_name(service: GalleryService, name: str) -> None:
-    publish(service)
+def test_a_channel_has_a_plain_name(ask: Services, name: str) -> None:
+    publish(ask)
     with pytest.raises(InvalidParameter, match="channel name"):
-        service.promote(V100, name)
+        ask.gallery.promote(V100, name)
 
 
-def test_only_what_can_be_used_is_promoted(service: GalleryService) -> None:
-    service.finish_version(service.begin_version(request()))
+def test_only_what_can_be_used_is_promoted(ask: Services) -> None:
+    ask.records.finish_version(ask.gallery.begin_version(request()))
     with pytest.raises(Conflict, match="can't be promoted"):
-        service.promote(V100, "prod")
+        ask.gallery.promote(V100, "prod")
 
 
 # --- retention ----------------------------------------------------------------------------------
 
 
-def kept(service: GalleryService, rule: Retention) -> dict[str, str]:
-    return {str(v.version.number): v.reason for v in service.retention(WEB, rule)}
+def kept(ask: Services, rule: Retention) -> dict[str, str]:
+    return {str(v.version.number): v.reason for v in ask.gallery.retention(WEB, rule)}
 
 
-def test_retention_keeps_what_it_must(service: GalleryService, clock: FakeClock) -> None:
+def test_retention_keeps_what_it_must(ask: Services, clock: FakeClock) -> None:
     for number in ("1.0.0", "1.0.1", "1.0.2", "1.0.3"):
-        publish(service, number)
-    used = service.get_version(parse_version("corp/web/1.0.1"))
+        publish(ask, number)
+    used = ask.gallery.get_version(parse_version("corp/web/1.0.1"))
     vm = Deployment("vm", "/srv/vm", used.name, used.uid, "eu", NOW)
-    service.record_deployments(used.name, [vm])
-    service.promote(parse_version("corp/web/1.0.2"), "prod")
+    ask.gallery.record_deployments(used.name, [vm])
+    ask.gallery.promote(parse_version("corp/web/1.0.2"), "prod")
     blocked = VersionChange(end_of_life_date=FUTURE, block_deletion_before_end_of_life=True)
-    publish(service, "0.9.0")
-    service.begin_update(parse_version("corp/web/0.9.0"), blocked)
-    assert kept(service, Retention(keep_last=1)) == {
+    publish(ask, "0.9.0")
+    ask.gallery.begin_update(parse_version("corp/web/0.9.0"), blocked)
+    assert kept(ask, Retention(keep_last=1)) == {
         "1.0.3": "the last usable one",
         "1.0.2": "in a channel",
         "1.0.1": "in use by deployed disks",
         "1.0.0": "",
         "0.9.0": "blocked until its end of life",
     }
-    young = kept(service, Retention(older_than=timedelta(days=90)))
+    young = kept(ask, Retention(older_than=timedelta(days=90)))
     assert young["1.0.0"] == "0 days old"
     clock.now += timedelta(days=91)
-    assert kept(service, Retention(older_than=timedelta(days=90)))["1.0.0"] == ""
+    assert kept(ask, Retention(older_than=timedelta(days=90)))["1.0.0"] == ""
     both = Retention(keep_last=4, older_than=timedelta(days=90))
-    assert kept(service, both)["1.0.0"] == "among the last 4"
+    assert kept(ask, both)["1.0.0"] == "among the last 4"
 
 
-def test_a_failed_version_is_never_the_last_usable_one(service: GalleryService) -> None:
-    publish(service)
-    service.finish_version(service.begin_version(request("corp/web/2.0.0")))
-    assert kept(service, Retention(keep_last=1)) == {"2.0.0": "", "1.0.0": "the last usable one"}
+def test_a_failed_version_is_never_the_last_usable_one(ask: Services) -> None:
+    publish(ask)
+    ask.records.finish_version(ask.gallery.begin_version(request("corp/web/2.0.0")))
+    assert kept(ask, Retention(keep_last=1)) == {"2.0.0": "", "1.0.0": "the last usable one"}
 
 
 def test_a_rule_of_retention_says_something() -> None:
@@ -390,86 +394,93 @@ def test_a_rule_of_retention_says_something() -> None:
 # --- scopes and limits --------------------------------------------------------------------------
 
 
-def test_galleries_are_in_subscriptions_and_groups(service: GalleryService) -> None:
+def test_galleries_are_in_subscriptions_and_groups(ask: Services) -> None:
     elsewhere = GalleryName("corp", OTHER, "team")
     with pytest.raises(NotFound, match=f"subscription '{OTHER}' could not be found") as caught:
-        service.create_gallery(elsewhere, "eu")
+        ask.gallery.create_gallery(elsewhere, "eu")
     assert caught.value.reason == "SubscriptionNotFound"
-    service.create_tenant(OTHER)
-    service.create_subscription(OTHER.upper(), "Team", OTHER)
+    ask.gallery.create_tenant(OTHER)
+    ask.gallery.create_subscription(OTHER.upper(), "Team", OTHER)
     with pytest.raises(NotFound, match="Resource group 'team' could not be found"):
-        service.create_gallery(elsewhere, "eu")
-    service.create_resource_group(OTHER, "Team", "EU", {"a": "b"})
-    made = service.create_gallery(elsewhere, "eu")  # the name is free in another subscription
-    assert service.list_galleries(OTHER) == [made]
-    assert len(service.list_galleries()) == 2
-    assert [item.display_name for item in service.list_subscriptions()] == ["default", "Team"]
+        ask.gallery.create_gallery(elsewhere, "eu")
+    ask.gallery.create_resource_group(OTHER, "Team", "EU", {"a": "b"})
+    made = ask.gallery.create_gallery(elsewhere, "eu")  # the name is free in another subscription
+    assert ask.gallery.list_galleries(OTHER) == [made]
+    assert len(ask.gallery.list_galleries()) == 2
+    assert [item.display_name for item in ask.gallery.list_subscriptions()] == [
+        "default",
+        "Team",
+    ]
     deletions: list[Callable[[], None]] = [
-        lambda: service.delete_resource_group(OTHER, "team"),
-        lambda: service.delete_subscription(OTHER),
+        lambda: ask.gallery.delete_resource_group(OTHER, "team"),
+        lambda: ask.gallery.delete_subscription(OTHER),
     ]
     for delete in deletions:
         with pytest.raises(Conflict, match="nested resources exist"):
             delete()
-    service.delete_gallery(elsewhere)
-    service.delete_resource_group(OTHER, "team")
-    service.delete_subscription(OTHER)
-    assert [item.display_name for item in service.list_subscriptions()] == ["default"]
+    ask.gallery.delete_gallery(elsewhere)
+    ask.gallery.delete_resource_group(OTHER, "team")
+    ask.gallery.delete_subscription(OTHER)
+    assert [item.display_name for item in ask.gallery.list_subscriptions()] == ["default"]
 
 
-def test_what_a_scope_keeps(service: GalleryService) -> None:
-    service.create_tenant(OTHER)
-    service.create_subscription(OTHER, "Team", OTHER)
-    assert service.create_subscription(OTHER, tenant=OTHER).display_name == "Team"
+def test_what_a_scope_keeps(ask: Services) -> None:
+    ask.gallery.create_tenant(OTHER)
+    ask.gallery.create_subscription(OTHER, "Team", OTHER)
+    assert ask.gallery.create_subscription(OTHER, tenant=OTHER).display_name == "Team"
     with pytest.raises(Conflict, match="stays in its tenant"):
-        service.create_subscription(OTHER)
-    service.create_resource_group(OTHER, "team", "eu")
+        ask.gallery.create_subscription(OTHER)
+    ask.gallery.create_resource_group(OTHER, "team", "eu")
     with pytest.raises(Conflict) as caught:
-        service.create_resource_group(OTHER, "TEAM", "us")
+        ask.gallery.create_resource_group(OTHER, "TEAM", "us")
     assert caught.value.reason == "InvalidResourceGroupLocation"
     with pytest.raises(InvalidParameter):
-        service.create_subscription("team")
+        ask.gallery.create_subscription("team")
 
 
-def test_subscriptions_are_in_tenants(service: GalleryService) -> None:
+def test_subscriptions_are_in_tenants(ask: Services) -> None:
     with pytest.raises(NotFound, match=f"Tenant '{OTHER}' not found") as caught:
-        service.create_subscription(OTHER, tenant=OTHER)
+        ask.gallery.create_subscription(OTHER, tenant=OTHER)
     assert caught.value.reason == "TenantNotFound"
-    service.create_tenant(OTHER.upper(), "Fabrikam")
-    service.create_subscription(OTHER, tenant=OTHER)
-    assert service.get_subscription(OTHER.upper()).tenant == OTHER
-    assert service.create_tenant(OTHER).display_name == "Fabrikam"
-    assert [item.display_name for item in service.list_tenants()] == ["default", "Fabrikam"]
+    ask.gallery.create_tenant(OTHER.upper(), "Fabrikam")
+    ask.gallery.create_subscription(OTHER, tenant=OTHER)
+    assert ask.gallery.get_subscription(OTHER.upper()).tenant == OTHER
+    assert ask.gallery.create_tenant(OTHER).display_name == "Fabrikam"
+    assert [item.display_name for item in ask.gallery.list_tenants()] == ["default", "Fabrikam"]
     with pytest.raises(Conflict, match=f"include: '/subscriptions/{OTHER}'"):
-        service.delete_tenant(OTHER)
-    service.delete_subscription(OTHER)
-    service.delete_tenant(OTHER)
-    for act in (service.get_tenant, service.delete_tenant, service.get_subscription):
+        ask.gallery.delete_tenant(OTHER)
+    ask.gallery.delete_subscription(OTHER)
+    ask.gallery.delete_tenant(OTHER)
+    for act in (
+        ask.gallery.get_tenant,
+        ask.gallery.delete_tenant,
+        ask.gallery.get_subscription,
+    ):
         with pytest.raises(NotFound):
             act(OTHER)
     with pytest.raises(InvalidParameter, match="tenant identifier 'x' is malformed"):
-        service.create_tenant("x")
+        ask.gallery.create_tenant("x")
 
 
 def test_a_subscription_holds_so_much_in_a_region(clock: FakeClock) -> None:
-    service = made(clock, Limits(galleries=1, definitions=1, versions=1))
+    ask = made(clock, Limits(galleries=1, definitions=1, versions=1))
     attempts: list[tuple[str, Callable[[], object]]] = [
-        ("galleries", lambda: service.create_gallery(parse_gallery("two"), "EU")),
+        ("galleries", lambda: ask.gallery.create_gallery(parse_gallery("two"), "EU")),
         (
             "image definitions",
-            lambda: service.create_definition(
+            lambda: ask.gallery.create_definition(
                 definition("corp/two", identifier=Identifier("a", "b", "c"))
             ),
         ),
-        ("image versions", lambda: service.begin_version(request("corp/web/1.0.1"))),
+        ("image versions", lambda: ask.gallery.begin_version(request("corp/web/1.0.1"))),
     ]
-    publish(service)
+    publish(ask)
     for kind, attempt in attempts:
         with pytest.raises(Conflict, match=f"quota of {kind}: .* has 1 of 1 in region") as caught:
             attempt()
         assert caught.value.reason == "QuotaExceeded"
-    service.create_gallery(parse_gallery("two"), "us")  # another region has its own
-    service.create_gallery(CORP, "eu", description="what is there may change")
+    ask.gallery.create_gallery(parse_gallery("two"), "us")  # another region has its own
+    ask.gallery.create_gallery(CORP, "eu", description="what is there may change")
 
 
 # --- features and agreement ---------------------------------------------------------------------
@@ -555,13 +566,13 @@ CAPTURES: list[tuple[str, PurchasePlan | None, SourceProperties, str]] = [
 
 @pytest.mark.parametrize(("features", "plan", "source", "core"), CAPTURES)
 def test_what_is_captured_into_a_definition(
-    service: GalleryService,
+    ask: Services,
     features: str,
     plan: PurchasePlan | None,
     source: SourceProperties,
     core: str,
 ) -> None:
-    service.create_definition(
+    ask.gallery.create_definition(
         definition(
             "corp/x",
             identifier=Identifier("a", "b", "c"),
@@ -571,21 +582,21 @@ def test_what_is_captured_into_a_definition(
     )
     wanted = request("corp/x/1.0.0", source=source)
     if not core:
-        assert service.begin_version(wanted).number
+        assert ask.gallery.begin_version(wanted).number
         return
     with pytest.raises(InvalidParameter, match=core):
-        service.begin_version(wanted)
+        ask.gallery.begin_version(wanted)
 
 
-def test_a_feature_may_begin_with_a_version(service: GalleryService) -> None:
+def test_a_feature_may_begin_with_a_version(ask: Services) -> None:
     nvme = Feature("DiskControllerTypes", "SCSI,NVMe", parse_version("corp/web/2.0.0").number)
-    service.update_definition(
+    ask.gallery.update_definition(
         WEB, lambda old: replace(old, features=(nvme,)), allow_update_image=True
     )
     source = SourceProperties(disk_controller_type="NVMe")
     with pytest.raises(InvalidParameter, match="NVMe"):
-        service.begin_version(request("corp/web/1.9.9", source=source))
-    service.begin_version(request("corp/web/2.0.0", source=source))
+        ask.gallery.begin_version(request("corp/web/1.9.9", source=source))
+    ask.gallery.begin_version(request("corp/web/2.0.0", source=source))
 
 
 ALL = SourceFacts(OsType.LINUX, frozenset({V2}), Architecture.X64, OsState.GENERALIZED)
@@ -613,17 +624,15 @@ def test_another_architecture_is_refused_with_both_values() -> None:
         agreement(definition(), facts, V100, SourceProperties())
 
 
-def test_end_of_life_is_warned_of_and_changes_nothing(
-    service: GalleryService, clock: FakeClock
-) -> None:
-    publish(service, end_of_life_date=NOW + timedelta(days=1))
-    service.update_definition(
+def test_end_of_life_is_warned_of_and_changes_nothing(ask: Services, clock: FakeClock) -> None:
+    publish(ask, end_of_life_date=NOW + timedelta(days=1))
+    ask.gallery.update_definition(
         WEB, lambda old: replace(old, end_of_life_date=NOW + timedelta(days=1))
     )
-    assert service.cautions(service.resolve("corp/web")) == []
+    assert ask.gallery.cautions(ask.gallery.resolve("corp/web")) == []
     clock.now += timedelta(days=2)
-    found = service.resolve("corp/web", "eu")
-    assert service.cautions(found) == [
+    found = ask.gallery.resolve("corp/web", "eu")
+    assert ask.gallery.cautions(found) == [
         "corp/web/1.0.0 reached its end of life on 2026-11-02",
         "corp/web reached its end of life on 2026-11-02",
     ]

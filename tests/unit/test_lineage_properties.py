@@ -9,7 +9,6 @@ import pytest
 
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.documents import decode, encode
-from pipeline.gallery.service import GalleryService
 from pipeline.jobs.agree import agree, known
 from pipeline.jobs.prepare import PublishRequest, host_caching
 from pipeline.model import Architecture, Feature, HostCaching, PurchasePlan, SourceProperties
@@ -20,8 +19,7 @@ from pipeline.ports.sources import Description, Supply
 from pipeline.resources.opening import described
 from pipeline.resources.storing import annotated
 from pipeline.sources.supply import supplied
-from tests.memory_catalog import MemoryCatalog
-from tests.samples import NOW, REGIONS, FakeClock, FakeOwners, definition, request
+from tests.samples import NOW, definition, request, services
 
 PLAN, OTHER = PurchasePlan("plan", "Contoso", "web"), PurchasePlan("p", "Fabrikam", "db")
 OS = DiskSource(None, Path("os"))
@@ -95,15 +93,23 @@ def test_lineage_comes_before_what_a_publisher_says() -> None:
 
 
 def test_a_plan_goes_into_definitions_that_have_it() -> None:
-    service = GalleryService(MemoryCatalog(), FakeOwners(), REGIONS, FakeClock())
-    service.create_gallery(definition().name.gallery, "eu")
+    service = services()
+    service.gallery.create_gallery(definition().name.gallery, "eu")
     features = (Feature("DiskControllerTypes", "SCSI,NVMe"),)
-    service.create_definition(definition(purchase_plan=PLAN, features=features))
-    version = service.begin_version(request())
-    agree(version, Description(controller="NVMe", purchase_plan=PLAN), SourceProperties(), service)
+    service.gallery.create_definition(definition(purchase_plan=PLAN, features=features))
+    version = service.gallery.begin_version(request())
+    agree(
+        version,
+        Description(controller="NVMe", purchase_plan=PLAN),
+        SourceProperties(),
+        service.gallery,
+    )
     with pytest.raises(InvalidParameter, match="has a different plan"):
         agree(
-            version, Description(purchase_plan=OTHER), SourceProperties(None, None, PLAN), service
+            version,
+            Description(purchase_plan=OTHER),
+            SourceProperties(None, None, PLAN),
+            service.gallery,
         )
 
 

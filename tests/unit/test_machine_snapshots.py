@@ -8,7 +8,6 @@ from typing import Any, cast
 import pytest
 
 from pipeline.errors import Conflict, undone_by
-from pipeline.gallery.service.resources import ResourceService
 from pipeline.jobs.replicate import held
 from pipeline.model import Region, StorageAccountType
 from pipeline.model.resource_names import ResourceKind, parse_resource
@@ -19,8 +18,7 @@ from pipeline.ports.machines import MachineDisk, MachineFacts
 from pipeline.resources.capturing import create_machine_snapshots
 from pipeline.resources.snapshots import Properties, blank
 from pipeline.resources.storing import taken_back
-from tests.memory_catalog import MemoryCatalog
-from tests.samples import FakeOwners
+from tests.samples import services
 
 DISKS = tuple(MachineDisk(f"disk{lun}", lun, 1 << 20, 0, "raw", True) for lun in (None, 0, 1))
 
@@ -29,15 +27,18 @@ DISKS = tuple(MachineDisk(f"disk{lun}", lun, 1 << 20, 0, "raw", True) for lun in
 def context() -> Any:
     regions = (Region("eu", (StorageAccountType.STANDARD_LRS,)),)
 
+    made = services(regions=regions)
+
     @contextmanager
     def directory() -> Any:
         yield Path("work")
 
     return SimpleNamespace(
         zones={},
-        gallery=SimpleNamespace(list_deployments=list),
+        gallery=made.gallery,
         work=SimpleNamespace(directory=directory),
-        resources=ResourceService(MemoryCatalog(), FakeOwners(), regions),
+        resources=made.resources,
+        records=made.records,
         machines=SimpleNamespace(look=lambda _: MachineFacts("u", "web", True, DISKS)),
     )
 
@@ -46,10 +47,10 @@ def test_a_name_that_is_taken_leaves_the_others_free(context: Any) -> None:
     name = parse_resource("web", ResourceKind.SNAPSHOT)
     other = parse_resource("web-data-1", ResourceKind.SNAPSHOT)
     properties = Properties("eu")
-    context.resources.finish(context.resources.begin(blank(Snapshot, other, properties)))
+    context.records.finish_resource(context.resources.begin(blank(Snapshot, other, properties)))
     with pytest.raises(Conflict, match="exists already"):
         create_machine_snapshots(name, QemuSource(Path("q")), properties, context)
-    assert [item.name for item in context.resources.everything()] == [other]
+    assert [item.name for item in context.records.resources()] == [other]
 
 
 def test_the_first_error_counts(context: Any) -> None:

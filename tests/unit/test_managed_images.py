@@ -9,7 +9,6 @@ from adapters.cli.resource import document
 from pipeline.errors import InvalidParameter, Refused
 from pipeline.gallery import rules
 from pipeline.gallery.documents import decode, encode
-from pipeline.gallery.service.resources import ResourceService
 from pipeline.model import HostCaching, OsType, Region, StorageAccountType
 from pipeline.model import Origin as From
 from pipeline.model.resource_names import ResourceKind, parse_resource
@@ -18,8 +17,7 @@ from pipeline.model.sources import DiskSource
 from pipeline.ports.sources import Supply
 from pipeline.resources.images import Storage
 from pipeline.resources.opening import described
-from tests.memory_catalog import MemoryCatalog
-from tests.samples import NOW, FakeOwners
+from tests.samples import NOW, services
 
 LRS, ZRS = StorageAccountType.STANDARD_LRS, StorageAccountType.STANDARD_ZRS
 PREMIUM = StorageAccountType.PREMIUM_LRS
@@ -72,10 +70,10 @@ def test_zone_resilient_is_zone_redundant_storage() -> None:
 
 def test_a_region_has_to_have_the_storage() -> None:
     regions = (Region("eu", (LRS, ZRS)), Region("us", (LRS,)))
-    service = ResourceService(MemoryCatalog(), FakeOwners(), regions)
-    service.check_offered("EU", ZRS)
+    resources = services(regions=regions).resources
+    resources.check_storage(IMAGE.name, "EU", ZRS)
     with pytest.raises(InvalidParameter, match="ZRS storage account type is not supported in this"):
-        service.check_offered("us", ZRS)
+        resources.check_storage(IMAGE.name, "us", ZRS)
 
 
 def test_a_disk_of_an_image_has_at_most_1023_gib() -> None:

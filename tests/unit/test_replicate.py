@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from pipeline.errors import NoSpace
-from pipeline.gallery.service import GalleryService
+from pipeline.gallery.service.taken import JobRecords, TakenVersion
 from pipeline.model import ImageVersion, RegionStatus, ReplicationState
 from pipeline.ports import Replica, VersionRecord, Zone
 from pipeline.storage.commit import publish_region, replicate
@@ -60,8 +60,8 @@ class FakeZone:
 
 def outcome(gallery: Gallery, **zones: FakeZone) -> dict[str, Exception]:
     places = {name: (Share(cast(Zone, zone), 1),) for name, zone in zones.items()}
-    version, record = samples.version(), VersionRecord("k", {})
-    found = replicate(version, record, Stored(), places, cast(GalleryService, gallery))
+    version, record = TakenVersion(samples.version()), VersionRecord("k", {})
+    found = replicate(version, record, Stored(), places, cast(JobRecords, gallery))
     return dict(found.errors)
 
 

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from pipeline.errors import Busy, CommandFailed, Conflict, NoSpace, VerificationFailed
-from pipeline.gallery.service import GalleryService
+from pipeline.gallery.service.taken import JobRecords, TakenVersion
 from pipeline.jobs.retry import transient
 from pipeline.model import RegionStatus, ReplicationState
 from pipeline.storage.status import RegionMeter
@@ -64,9 +64,9 @@ class Recorder:
 
 def test_progress_is_of_real_bytes_and_recorded_now_and_then() -> None:
     gallery, now = Recorder(), [0.0]
-    version = samples.version()
+    version = TakenVersion(samples.version())
     meter = RegionMeter(
-        version, ["eu", "us"], 1000, cast(GalleryService, gallery), clock=lambda: now[0]
+        version, ["eu", "us"], 1000, cast(JobRecords, gallery), clock=lambda: now[0]
     )
     assert [(s.region, s.state, s.progress) for s in gallery.seen] == [
         ("eu", ReplicationState.REPLICATING, 0),

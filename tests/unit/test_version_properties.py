@@ -10,7 +10,7 @@ from pipeline.errors import EnvironmentMissing, InvalidParameter
 from pipeline.gallery import rules
 from pipeline.gallery.documents import decode, encode
 from pipeline.gallery.rules import VersionChange
-from pipeline.gallery.service import GalleryService
+from pipeline.gallery.services import Services
 from pipeline.gallery.transitions import regions_differ
 from pipeline.gallery.validations import validations
 from pipeline.guest.findings import Finding, Severity
@@ -31,8 +31,7 @@ from pipeline.model import (
 )
 from pipeline.ports import Zone
 from pipeline.storage.placement import place, placed_again, sinks
-from tests.memory_catalog import MemoryCatalog
-from tests.samples import NOW, FakeClock, FakeOwners, definition, disk, request, version
+from tests.samples import NOW, definition, disk, request, services, version
 from tests.unit.test_placement import Place
 
 LRS, ZRS = StorageAccountType.STANDARD_LRS, StorageAccountType.STANDARD_ZRS
@@ -213,18 +212,21 @@ def test_moving_a_replica_to_the_other_sort_is_work() -> None:
     assert regions_differ(old, new)
 
 
-def service() -> GalleryService:
-    made = GalleryService(MemoryCatalog(), FakeOwners(), REGIONS, FakeClock())
-    made.create_gallery(definition().name.gallery, "eu")
-    made.create_definition(definition())
+def service() -> Services:
+    made = services(regions=REGIONS)
+    made.gallery.create_gallery(definition().name.gallery, "eu")
+    made.gallery.create_definition(definition())
     return made
 
 
 def test_regions_added_later_get_their_type_by_the_version_s_strategy() -> None:
-    gallery = service()
+    asked = service()
     wanted = request(target_regions=(), storage_account_strategy=PREFER)
-    made = gallery.begin_version(wanted)
-    assert (made.storage_account_type, made.storage_account_strategy) == (None, PREFER)
+    made = asked.gallery.begin_version(wanted)
+    assert (made.storage_account_type, made.storage_account_strategy) == (
+        None,
+        PREFER,
+    )
     assert made.target_regions == (TargetRegion("eu", None, ZRS),)
     targets = (TargetRegion("us"), TargetRegion("eu"))
     found = rules.changed_targets(made, VersionChange(add=targets), REGIONS)

@@ -12,7 +12,7 @@ from pipeline.gallery.access import sharing
 from pipeline.gallery.access.decide import covers
 from pipeline.gallery.access.subjects import Access
 from pipeline.gallery.audit import verify
-from pipeline.gallery.audited import AuditedCatalog, principal_id
+from pipeline.gallery.audited import principal_id
 from pipeline.model import Gallery, SharingPermissions, SharingProfile
 from pipeline.model.access import ROOT, Action, Assignment, Principal, PrincipalKind, Role
 from pipeline.model.audit import AuditEntry, AuditHead
@@ -35,17 +35,15 @@ _GUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 class Grants:
     """Who there is, who may do what, what is shared, and what was done; for one subject."""
 
-    def __init__(self, catalog: AuditedCatalog, access: Access) -> None:
-        self._catalog = catalog
+    def __init__(self, access: Access) -> None:
         self._access = access
 
     # --- principals --------------------------------------------------------------------------
 
     def put_principal(self, principal: Principal) -> Principal:
         """Make a principal, or replace the one of that name."""
-        self._access.require(Action.PRINCIPAL_WRITE, ROOT)
-        _check_principal(principal)
-        with self._catalog.write() as catalog:
+        with self._access.write(Action.PRINCIPAL_WRITE, ROOT) as (catalog, changes):
+            _check_principal(principal)
             old = catalog.principal(principal.name)
             if old is not None and old.kind is not principal.kind:
                 raise Conflict(
@@ -55,19 +53,17 @@ class Grants:
             for member in principal.members:
                 if catalog.principal(member) is None:
                     raise NotFound(f"There is no principal {member!r}.", code="PrincipalNotFound")
-            catalog.put_principal(principal)
+            changes.put_principal(principal)
         return principal
 
     def delete_principal(self, name: str) -> None:
         """With its roles and memberships."""
-        self._access.require(Action.PRINCIPAL_DELETE, ROOT)
-        with self._catalog.write() as catalog:
+        with self._access.write(Action.PRINCIPAL_DELETE, ROOT) as (catalog, changes):
             rules.existing(catalog.principal(name), principal_id(name))
-            catalog.delete_principal(name)
+            changes.delete_principal(name)
 
     def principals(self) -> list[Principal]:
-        self._access.require(Action.PRINCIPAL_READ, ROOT)
-        with self._catalog.read() as catalog:
+        with self._access.read(Action.PRINCIPAL_READ, ROOT) as catalog:
             return catalog.principals()
 
     # --- roles -------------------------------------------------------------------------------
@@ -75,8 +71,7 @@ class Grants:
     def assign(self, principal: str, role: Role, scope: str) -> Assignment:
         """Give a role, at a scope that `parse_scope` reads."""
         id = parse_scope(scope)
-        self._access.require(Action.ASSIGNMENT_WRITE, id)
-        with self._catalog.write() as catalog:
+        with self._access.write(Action.ASSIGNMENT_WRITE, id) as (catalog, changes):
             found = catalog.principal(principal)
             if found is None:
                 raise NotFound(
@@ -86,15 +81,14 @@ class Grants:
                 )
             _check_scope(catalog, id)
             assignment = Assignment(found.name, role, id)
-            catalog.put_assignment(assignment)
+            changes.put_assignment(assignment)
         return assignment
 
     def unassign(self, principal: str, role: Role, scope: str) -> Assignment:
         """Take a role away; returns what is gone. One that is not there is an error."""
         id = parse_scope(scope)
-        self._access.require(Action.ASSIGNMENT_DELETE, id)
         wanted = Assignment(principal, role, id)
-        with self._catalog.write() as catalog:
+        with self._access.write(Action.ASSIGNMENT_DELETE, id) as (catalog, changes):
             found = {item.key for item in catalog.assignments()}
             if wanted.key not in found:
                 raise NotFound(
@@ -102,26 +96,21 @@ class Grants:
                     hint="galleria role list shows who has which",
                     code="RoleAssignmentNotFound",
                 )
-            catalog.delete_assignment(wanted)
+            changes.delete_assignment(wanted)
         return wanted
 
     def assignments(self, scope: str | None = None) -> list[Assignment]:
         """The roles that the subject may know of; with a scope, those that hold there."""
         id = None if scope is None else parse_scope(scope)
-        with self._catalog.read() as catalog:
-            found = catalog.assignments()
-        return [
-            item
-            for item in found
-            if (id is None or covers(item.scope, id))
-            and self._access.may(Action.ASSIGNMENT_READ, item.scope)
-        ]
+        visible = self._access.visible(
+            Action.ASSIGNMENT_READ, lambda catalog: catalog.assignments(), lambda item: item.scope
+        )
+        return [item for item in visible if id is None or covers(item.scope, id)]
 
     # --- shares ------------------------------------------------------------------------------
 
     def sharing(self, name: GalleryName) -> Sharing:
-        self._access.require(Action.GALLERY_READ, name.arm_id, name)
-        with self._catalog.read() as catalog:
+        with self._access.read(Action.GALLERY_READ, name) as catalog:
             return rules.existing(catalog.sharing(name), name)
 
     def share_with(
@@ -151,41 +140,42 @@ class Grants:
 
     def set_permissions(self, name: GalleryName, permissions: SharingPermissions) -> Sharing:
         """Make a gallery Private, Groups or Community. What it holds must be allowed there."""
-        self._access.require(Action.GALLERY_WRITE, name.arm_id, name)
-        with self._catalog.write() as catalog:
+        with self._access.write(Action.GALLERY_WRITE, name) as (catalog, changes):
             old = rules.existing(catalog.sharing(name), name)
             new = sharing.change_permissions(old, permissions)
             gallery = rules.existing(catalog.gallery(name), name)
             _may_share(catalog, gallery, permissions)
             profile = SharingProfile(permissions)
-            catalog.put_gallery(replace(gallery, sharing_profile=profile))
+            changes.put_gallery(replace(gallery, sharing_profile=profile))
         return new
 
     def _share(self, name: GalleryName, change: Callable[[Sharing], Sharing]) -> Sharing:
-        self._access.require(Action.GALLERY_SHARE, name.arm_id, name)
-        with self._catalog.write() as catalog:
+        with self._access.write(Action.GALLERY_SHARE, name) as (catalog, changes):
             new = change(rules.existing(catalog.sharing(name), name))
             if new.is_shared:
                 gallery = rules.existing(catalog.gallery(name), name)
                 _may_share(catalog, gallery, new.permissions)
-            catalog.put_sharing(new)
+            changes.put_sharing(new)
         return new
 
     # --- the audit record --------------------------------------------------------------------
 
     def audit(self) -> Iterator[AuditEntry]:
         """Newest first, those on objects whose record the subject may read."""
-        with self._catalog.read() as catalog:
-            for entry in catalog.audit(newest_first=True):
-                id = str(entry.content["object"])
-                if self._access.may(Action.AUDIT_READ, id if id.startswith("/") else ROOT):
-                    yield entry
+        return self._access.visible(
+            Action.AUDIT_READ, lambda catalog: catalog.audit(newest_first=True), _recorded
+        )
 
     def verify_audit(self, expected: AuditHead | None = None) -> AuditHead:
         """Walk the whole chain. Raises VerificationFailed."""
-        self._access.require(Action.AUDIT_READ, ROOT)
-        with self._catalog.read() as catalog:
+        with self._access.read(Action.AUDIT_READ, ROOT) as catalog:
             return verify(catalog.audit(), catalog.audit_head(), expected)
+
+
+def _recorded(entry: AuditEntry) -> str:
+    """What an entry of the record is about."""
+    id = str(entry.content["object"])
+    return id if id.startswith("/") else ROOT
 
 
 def parse_scope(

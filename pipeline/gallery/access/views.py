@@ -61,7 +61,6 @@ class SharedViews:
     def __init__(self, catalog: AuditedCatalog, access: Access) -> None:
         self._catalog = catalog
         self._access = access
-        self._granted: set[str] = set()
 
     def galleries(
         self,
@@ -131,26 +130,25 @@ class SharedViews:
                 return [] if newest is None else [newest]
             return [item for item in catalog.versions(definition.name) if usable(item)]
 
-    def resolve(self, text: str, find: Callable[[Reference], ImageVersion]) -> ImageVersion:
+    def resolve(
+        self, text: str, find: Callable[[CatalogReader, Reference], ImageVersion]
+    ) -> ImageVersion:
         """The version that a shared id names; `find` looks up the real one. From then on, what is
         resolved may be read by the job that resolved it. Errors name the shared id alone."""
         shared = self.gallery(text)
         definition = self.definition(text)
         self._require(_VERSION[shared.reference.kind], shared.reference, shared.sharing)
         try:
-            version = find(Reference(definition.name, shared.reference.number))
+            with self._catalog.read() as catalog:
+                version = find(catalog, Reference(definition.name, shared.reference.number))
         except NotFound as error:
             raise NotFound(
                 f"There is no image version that can be used for '{text}'.",
                 hint="it is there only in the regions that its publisher chose",
                 code=error.reason,
             ) from None
-        self._granted.add(definition.name.key)
+        self._access.view(definition.name)
         return version
-
-    def granted(self, id: str) -> bool:
-        """Whether a resource is in a definition of which something was resolved."""
-        return any(id.lower() == key or id.lower().startswith(key + "/") for key in self._granted)
 
     def _require(self, action: Action, wanted: SharedReference, sharing: Sharing) -> None:
         id = sharing.gallery.arm_id

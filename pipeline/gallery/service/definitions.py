@@ -6,11 +6,13 @@ from itertools import islice
 
 from pipeline.gallery import rules
 from pipeline.gallery.access import sharing
+from pipeline.gallery.audited import Changes
 from pipeline.gallery.rules import features
 from pipeline.gallery.service.base import Operations
 from pipeline.model import Gallery, ImageDefinition
+from pipeline.model.access import Action
 from pipeline.model.names import DefinitionName, GalleryName
-from pipeline.ports.catalog import CatalogWriter
+from pipeline.ports.catalog import CatalogReader
 
 
 class Definitions(Operations):
@@ -19,9 +21,12 @@ class Definitions(Operations):
     ) -> ImageDefinition:
         """Make a definition, or change what may be changed of the one that is there. `created` of
         an existing one stays."""
-        region = rules.known_region(definition.location, self._regions, kind="galleries/images")
         name = definition.name
-        with self._catalog.write() as catalog:
+        with (
+            self._access.unnamed(name.gallery.arm_id),
+            self._access.write(Action.DEFINITION_WRITE, name) as (catalog, changes),
+        ):
+            region = rules.known_region(definition.location, self._regions, kind="galleries/images")
             gallery = rules.parent(catalog.gallery(name.gallery), name.gallery)
             old = catalog.definition(name)
             if old is None:
@@ -32,7 +37,7 @@ class Definitions(Operations):
                 definition = replace(definition, name=old.name, created=old.created)
             definition = replace(definition, location=region.name)
             return self._put(
-                catalog, gallery, definition, old, allow_update_image=allow_update_image
+                catalog, changes, gallery, definition, old, allow_update_image=allow_update_image
             )
 
     def update_definition(
@@ -43,16 +48,20 @@ class Definitions(Operations):
         allow_update_image: bool = False,
     ) -> ImageDefinition:
         """Change what may be changed; features only with `allow_update_image`."""
-        with self._catalog.write() as catalog:
+        with (
+            self._access.unnamed(name.gallery.arm_id),
+            self._access.write(Action.DEFINITION_WRITE, name) as (catalog, changes),
+        ):
             old = rules.existing(catalog.definition(name), name)
             gallery = rules.parent(catalog.gallery(name.gallery), name.gallery)
             return self._put(
-                catalog, gallery, change(old), old, allow_update_image=allow_update_image
+                catalog, changes, gallery, change(old), old, allow_update_image=allow_update_image
             )
 
     def _put(
         self,
-        catalog: CatalogWriter,
+        catalog: CatalogReader,
+        changes: Changes,
         gallery: Gallery,
         definition: ImageDefinition,
         old: ImageDefinition | None,
@@ -75,22 +84,28 @@ class Definitions(Operations):
         )
         permissions = gallery.sharing_profile.permissions
         sharing.may_hold_definition(permissions, gallery, definition)
-        catalog.put_definition(definition)
+        changes.put_definition(definition)
         return definition
 
     def get_definition(self, name: DefinitionName) -> ImageDefinition:
-        with self._catalog.read() as catalog:
+        with self._access.read(Action.DEFINITION_READ, name) as catalog:
             return rules.existing(catalog.definition(name), name)
 
     def list_definitions(self, gallery: GalleryName) -> list[ImageDefinition]:
-        with self._catalog.read() as catalog:
+        """Those that the caller may read, of a gallery of which it may see a part."""
+        if not self._access.sees(gallery.arm_id):
+            self._access.require(Action.GALLERY_READ, gallery)
+
+        def find(catalog: CatalogReader) -> list[ImageDefinition]:
             rules.existing(catalog.gallery(gallery), gallery)
             return catalog.definitions(gallery)
 
+        return list(self._access.visible(Action.DEFINITION_READ, find, lambda item: item.name))
+
     def delete_definition(self, name: DefinitionName) -> None:
         """One that has no versions, soft-deleted ones counted; its channels go with it."""
-        with self._catalog.write() as catalog:
+        with self._access.write(Action.DEFINITION_DELETE, name) as (catalog, changes):
             rules.existing(catalog.definition(name), name)
             nested = [v.name for v in islice(catalog.versions(name, deleted=None), 5)]
             rules.deletable(name, nested)
-            catalog.delete_definition(name)
+            changes.delete_definition(name)

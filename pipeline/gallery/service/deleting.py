@@ -3,23 +3,24 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from pipeline.errors import Conflict
 from pipeline.gallery import rules, transitions
 from pipeline.gallery.rules.retention import Retention, Verdict, judge
 from pipeline.gallery.service.base import Operations
-from pipeline.model import ImageVersion, ProvisioningState
+from pipeline.gallery.service.taken import TakenVersion
+from pipeline.model import ImageVersion
+from pipeline.model.access import Action
 from pipeline.model.names import DefinitionName, VersionName
 
 
 class Deleting(Operations):
     def begin_delete(
         self, name: VersionName, *, force: bool = False, permanent: bool = False
-    ) -> ImageVersion:
+    ) -> TakenVersion:
         """Delete a version. Where the gallery's policy says so it goes to the bin, and that is all;
         else (or `permanent`) it comes back marked Deleting: from now on nobody can use it, its
         replicas are to be removed, and `finish_delete` is to be called. `force` takes it from a
         process that seems to live (one on another host can't be seen)."""
-        with self._catalog.write() as catalog:
+        with self._access.write(Action.VERSION_DELETE, name) as (catalog, changes):
             version = rules.existing(catalog.version(name), name)
             rules.not_busy(
                 version, owner_alive=self._busy(version) and not force, operation="Delete"
@@ -35,19 +36,13 @@ class Deleting(Operations):
                 raise rules.deleted_already(version)
             else:
                 version = transitions.deleting(version, self._owners.current(), now)
-            catalog.put_version(version)
-            return version
-
-    def finish_delete(self, version: ImageVersion) -> None:
-        """Forget a version whose replicas are gone."""
-        with self._catalog.write() as catalog:
-            current = self._mine(catalog, version)
-            if current.provisioning_state is not ProvisioningState.DELETING:
-                raise Conflict(f"The image version '{version.name}' is not marked for deletion.")
-            catalog.delete_version(current.name)
+            changes.put_version(version)
+            return TakenVersion(version)
 
     def check_deletable(self, versions: Iterable[ImageVersion]) -> None:
         """Refuse unless all may be deleted now."""
+        versions = list(versions)
+        self._access.require(Action.VERSION_DELETE, *(version.name for version in versions))
         now = self._clock()
         for version in versions:
             rules.not_busy(version, owner_alive=self._busy(version), operation="Delete")
@@ -55,24 +50,24 @@ class Deleting(Operations):
 
     def check_in_the_bin(self, name: VersionName) -> None:
         """Refuse one that is not soft-deleted."""
-        with self._catalog.read() as catalog:
+        with self._access.read(Action.VERSION_READ, name) as catalog:
             version = rules.existing(catalog.version(name), name)
             rules.soft_deleted(version)
 
     def undelete(self, name: VersionName) -> ImageVersion:
         """Take a version out of the bin."""
-        with self._catalog.write() as catalog:
+        with self._access.write(Action.VERSION_WRITE, name) as (catalog, changes):
             version = rules.existing(catalog.version(name), name)
             rules.not_busy(version, owner_alive=self._busy(version), operation="Update")
             rules.in_the_bin(version, self._clock())
             version = replace(version, soft_deleted=None)
-            catalog.put_version(version)
+            changes.put_version(version)
             return version
 
     def expired(self, definition: DefinitionName) -> list[ImageVersion]:
         """Versions in the bin whose time there is over."""
         now = self._clock()
-        with self._catalog.read() as catalog:
+        with self._access.read(Action.VERSION_READ, definition) as catalog:
             return [
                 version
                 for version in catalog.versions(definition, deleted=True)
@@ -82,7 +77,7 @@ class Deleting(Operations):
 
     def retention(self, definition: DefinitionName, rule: Retention) -> list[Verdict]:
         """What becomes of each version by a retention rule, newest first."""
-        with self._catalog.read() as catalog:
+        with self._access.read(Action.VERSION_READ, definition) as catalog:
             rules.existing(catalog.definition(definition), definition)
             used = {item.version_uid for item in catalog.deployments()}
             sets = [item.version for item in catalog.scale_sets()]

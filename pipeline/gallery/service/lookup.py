@@ -5,9 +5,11 @@ from itertools import islice
 from typing import Any
 
 from pipeline.gallery import rules
+from pipeline.gallery.access.shared_ids import is_shared_reference
 from pipeline.gallery.latest import latest, usable
 from pipeline.gallery.service.base import Operations
 from pipeline.model import ImageVersion, ProvisioningState
+from pipeline.model.access import Action
 from pipeline.model.names import (
     DefinitionName,
     Reference,
@@ -29,7 +31,7 @@ _UNFINISHED = (
 class Lookup(Operations):
     def get_version(self, name: VersionName) -> ImageVersion:
         """In whatever state it is."""
-        with self._catalog.read() as catalog:
+        with self._access.read(Action.VERSION_READ, name) as catalog:
             return rules.existing(catalog.version(name), name)
 
     def list_versions(
@@ -41,44 +43,51 @@ class Lookup(Operations):
         deleted: bool = False,
     ) -> list[ImageVersion]:
         """Newest first, at most `limit`, those below number `before`; or the soft-deleted ones."""
-        with self._catalog.read() as catalog:
+        with self._access.read(Action.VERSION_READ, definition) as catalog:
             rules.existing(catalog.definition(definition), definition)
             found = catalog.versions(definition, start=before, deleted=deleted)
             return list(islice(found, limit))
 
     def count_versions(self, definition: DefinitionName, *, deleted: bool = False) -> int:
-        with self._catalog.read() as catalog:
+        with self._access.read(Action.VERSION_READ, definition) as catalog:
             return catalog.count_versions(definition, deleted=deleted)
 
     def latest_version(
         self, definition: DefinitionName, region: str | None = None
     ) -> ImageVersion | None:
-        with self._catalog.read() as catalog:
+        with self._access.read(Action.VERSION_READ, definition) as catalog:
             return latest(catalog.versions(definition), region)
 
     def report(self, name: VersionName) -> Mapping[str, Any] | None:
         """The generalize report that was recorded with a version."""
-        with self._catalog.read() as catalog:
+        with self._access.read(Action.VERSION_READ, name) as catalog:
             return catalog.report(name)
 
     def resolve(self, reference: str | Reference, region: str | None = None) -> ImageVersion:
-        """The version that `g/i/v`, `g/i@channel`, `g/i/latest` or `g/i` means; with a region, one
-        to be used there."""
+        """The version that `g/i/v`, `g/i@channel`, `g/i/latest`, `g/i` or a shared name means; with
+        a region, one to be used there."""
+        if isinstance(reference, str) and is_shared_reference(reference):
+            return self._views.resolve(
+                reference, lambda catalog, real: self._find(catalog, real, region)
+            )
         wanted = parse_reference(reference) if isinstance(reference, str) else reference
+        with self._access.read(Action.VERSION_READ, wanted.version or wanted.definition) as catalog:
+            return self._find(catalog, wanted, region)
+
+    def _find(self, catalog: CatalogReader, wanted: Reference, region: str | None) -> ImageVersion:
         if region is not None:
             region = rules.known_region(region, self._regions, edge_zones=True).name
-        with self._catalog.read() as catalog:
-            rules.existing(catalog.definition(wanted.definition), wanted.definition)
-            number = wanted.number
-            if wanted.channel is not None:
-                number = _promoted(catalog, wanted.definition, wanted.channel)
-            if number is None:
-                found = latest(catalog.versions(wanted.definition), region)
-                if found is None:
-                    raise rules.no_latest(wanted.definition, region)
-                return found
-            name = VersionName(wanted.definition, number)
-            version = rules.existing(catalog.version(name), name)
+        rules.existing(catalog.definition(wanted.definition), wanted.definition)
+        number = wanted.number
+        if wanted.channel is not None:
+            number = _promoted(catalog, wanted.definition, wanted.channel)
+        if number is None:
+            found = latest(catalog.versions(wanted.definition), region)
+            if found is None:
+                raise rules.no_latest(wanted.definition, region)
+            return found
+        name = VersionName(wanted.definition, number)
+        version = rules.existing(catalog.version(name), name)
         if region is not None:
             rules.not_out_of_use(version, self._clock())
             if not usable(version, region):
@@ -89,7 +98,7 @@ class Lookup(Operations):
         """By LUN, root digests of disks of the definition's usable versions: what a new base of
         version `name` can start from. Nearest first: older ones going back, then newer ones."""
         definition, number = name.definition, name.number
-        with self._catalog.read() as catalog:
+        with self._access.read(Action.VERSION_READ, name) as catalog:
             near = [
                 *_usable(catalog.versions(definition, start=number)),
                 *_usable(catalog.versions(definition, start=number, ascending=True)),
@@ -103,12 +112,13 @@ class Lookup(Operations):
 
     def cautions(self, version: ImageVersion, name: str = "") -> list[str]:
         """What whoever uses a version, by that name if not by its own, should be told."""
-        with self._catalog.read() as catalog:
+        with self._access.read(Action.VERSION_READ, version.name) as catalog:
             definition = catalog.definition(version.name.definition)
         return list(rules.cautions(version, definition, self._clock(), name))
 
     def is_interrupted(self, version: ImageVersion) -> bool:
         """Whether it is unfinished and nobody works on it: its process died, or never began."""
+        self._access.require(Action.VERSION_READ, version.name)
         return version.provisioning_state in _UNFINISHED and not self._busy(version)
 
 

@@ -1,46 +1,44 @@
-"""Publish and replicate: a version's number is taken, its progress recorded, its work ended."""
+"""Publish and replicate: a version's number is taken, or the version itself, to add regions."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from pipeline.data.digest import digest
 from pipeline.gallery import rules, transitions
 from pipeline.gallery.access import sharing
 from pipeline.gallery.rules.agreement import SourceFacts, agreement
 from pipeline.gallery.service.base import Operations
+from pipeline.gallery.service.taken import TakenVersion
 from pipeline.model import (
-    ImageDisk,
     ImageVersion,
     OsState,
-    RegionStatus,
     SourceProperties,
     TargetRegion,
     VersionRequest,
 )
+from pipeline.model.access import Action
 from pipeline.model.names import VersionName
 from pipeline.ports.catalog import CatalogReader
 
 
 class Publishing(Operations):
-    def begin_version(self, request: VersionRequest) -> ImageVersion:
+    def begin_version(self, request: VersionRequest) -> TakenVersion:
         """Check every rule and take the number.
 
         What a dead or failed process left under the number is taken over: the uid stays. When
         regions are Completed already (only for the request's own fingerprint), they stay, and so do
         the disks: the rest is to be made from those regions' bases, not from the sources.
         """
-        with self._catalog.write() as catalog:
+        with self._access.write(Action.VERSION_WRITE, request.name) as (catalog, changes):
             version = self._first(catalog, request)
-            catalog.put_version(version)
+            changes.put_version(version)
             if not version.completed_regions:
-                catalog.put_report(request.name, None)
-            return version
+                changes.put_report(request.name, None)
+            return TakenVersion(version)
 
     def try_version(self, request: VersionRequest) -> ImageVersion:
         """What `begin_version` would make, every rule checked; nothing is recorded."""
-        with self._catalog.read() as catalog:
+        with self._access.read(Action.VERSION_WRITE, request.name) as catalog:
             return self._first(catalog, request)
 
     def _first(self, catalog: CatalogReader, request: VersionRequest) -> ImageVersion:
@@ -86,94 +84,22 @@ class Publishing(Operations):
             version = transitions.taken_over(old, version)
         return version
 
-    def check_disk(self, version: ImageVersion, virtual_size: int, disk: str) -> None:
-        """Refuse a disk that is too large for the version's replication mode."""
-        rules.disk_limit(virtual_size, version.replication_mode, disk)
-
-    def set_regions(self, version: ImageVersion, *statuses: RegionStatus) -> ImageVersion:
-        """Record how far regions are. Each call is a durable transaction: call it on changes of
-        state and every few per cent, not for every block."""
-
-        def change(current: ImageVersion) -> ImageVersion:
-            for status in statuses:
-                current = transitions.region_changed(current, status, self._clock())
-            return current
-
-        return self._change(version, change)
-
     def check_source(
         self, version: ImageVersion, facts: SourceFacts, source: SourceProperties
     ) -> tuple[str, ...]:
         """The properties of the definition that nothing is known to confirm; refuses disks that
         contradict one."""
-        with self._catalog.read() as catalog:
-            name = version.name.definition
+        name = version.name.definition
+        with self._access.read(Action.DEFINITION_READ, name) as catalog:
             definition = rules.existing(catalog.definition(name), name)
         return agreement(definition, facts, version.name, source)
 
-    def record_contents(
-        self,
-        version: ImageVersion,
-        disks: Sequence[ImageDisk],
-        report: Mapping[str, Any],
-        unverified: tuple[str, ...] = (),
-    ) -> ImageVersion:
-        """What the version consists of, and what was done to the guest and seen in it; before its
-        first region is Completed. The version's record has the report's digest."""
-        with self._catalog.write() as catalog:
-            current = replace(
-                self._mine(catalog, version),
-                disks=tuple(disks),
-                unverified=unverified,
-                report_digest=digest(report),
-            )
-            catalog.put_version(current)
-            catalog.put_report(version.name, report)
-            return current
-
-    def finish_version(
-        self, version: ImageVersion, stats: Mapping[str, Any] | None = None
-    ) -> ImageVersion:
-        """End a publication or replication: Succeeded when every region is Completed, else Failed,
-        and then usable where it is Completed."""
-        return self._change(
-            version,
-            lambda current: transitions.finished(
-                replace(current, stats=current.stats if stats is None else stats)
-            ),
-        )
-
-    def hand_over(
-        self, version: ImageVersion, stats: Mapping[str, Any] | None = None
-    ) -> ImageVersion:
-        """Give up a version that is usable, with regions left to be made: another process goes on
-        with `begin_replication`."""
-
-        def change(current: ImageVersion) -> ImageVersion:
-            rules.has_source(current)
-            kept = current.stats if stats is None else stats
-            return transitions.handed_over(replace(current, stats=kept))
-
-        return self._change(version, change)
-
-    def abandon_version(self, version: ImageVersion, details: str) -> ImageVersion | None:
-        """End a publication that failed. When no region was Completed the version is gone and its
-        number free (None); else it is Failed, and usable where it is Completed."""
-        with self._catalog.write() as catalog:
-            current = self._mine(catalog, version)
-            if not current.completed_regions:
-                catalog.delete_version(current.name)
-                return None
-            failed = transitions.finished(current, details)
-            catalog.put_version(failed)
-            return failed
-
     def begin_replication(
         self, name: VersionName, targets: Sequence[TargetRegion] = ()
-    ) -> ImageVersion:
+    ) -> TakenVersion:
         """Take a published version to add regions to it, or to make failed ones again. What is to
         be done is every region that is not Completed."""
-        with self._catalog.write() as catalog:
+        with self._access.write(Action.VERSION_WRITE, name) as (catalog, changes):
             version = rules.existing(catalog.version(name), name)
             rules.not_busy(version, owner_alive=self._busy(version), operation="Update")
             rules.not_deleted(version)
@@ -199,5 +125,5 @@ class Publishing(Operations):
             version = transitions.replicating(
                 version, checked, self._owners.current(), self._clock()
             )
-            catalog.put_version(version)
-            return version
+            changes.put_version(version)
+            return TakenVersion(version)

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from pipeline.gallery import rules
+from pipeline.gallery.access.subjects import OfTenant
 from pipeline.gallery.service.base import Operations
 from pipeline.model import ResourceGroup, Subscription, Tenant
+from pipeline.model.access import ROOT, Action
 from pipeline.model.names import (
     DEFAULT_RESOURCE_GROUP,
     DEFAULT_SUBSCRIPTION,
@@ -24,42 +26,42 @@ HOME = Tenant(DEFAULT_TENANT, "default", _EPOCH)
 class Scopes(Operations):
     def create_tenant(self, identity: str, display_name: str = "") -> Tenant:
         """Make a tenant, or change the name of one."""
-        identity = check_tenant(identity)
-        with self._catalog.write() as catalog:
+        with self._access.write(Action.TENANT_WRITE, ROOT) as (catalog, changes):
+            identity = check_tenant(identity)
             old = _tenant(catalog, identity)
             name = display_name or (old.display_name if old else identity)
             made = Tenant(identity, name, old.created if old else self._clock())
-            catalog.put_tenant(made)
+            changes.put_tenant(made)
             return made
 
     def get_tenant(self, identity: str) -> Tenant:
-        with self._catalog.read() as catalog:
+        with self._access.read(Action.TENANT_READ, OfTenant(identity)) as catalog:
             return rules.known_tenant(_tenant(catalog, identity), identity)
 
     def list_tenants(self) -> list[Tenant]:
-        with self._catalog.read() as catalog:
-            made = catalog.tenants()
-        default = [] if any(item.id == HOME.id for item in made) else [HOME]
-        return default + made
+        """Those that the caller belongs to, or may read."""
+        found = self._access.visible(Action.TENANT_READ, _tenants, lambda item: OfTenant(item.id))
+        return list(found)
 
     def delete_tenant(self, identity: str) -> None:
         """One that has no subscriptions."""
-        with self._catalog.write() as catalog:
+        with self._access.write(Action.TENANT_WRITE, ROOT) as (catalog, changes):
             found = rules.known_tenant(_tenant(catalog, identity), identity)
             members = catalog.subscriptions()
             rules.deletable(found.arm_id, [s.arm_id for s in members if s.tenant == found.id])
-            catalog.delete_tenant(found)
+            changes.delete_tenant(found)
 
     def get_subscription(self, identity: str) -> Subscription:
-        with self._catalog.read() as catalog:
+        id = f"/subscriptions/{identity}"
+        with self._access.read(Action.SUBSCRIPTION_READ, id) as catalog:
             return rules.known_subscription(_subscription(catalog, identity), identity)
 
     def create_subscription(
         self, identity: str, display_name: str = "", tenant: str = DEFAULT_TENANT
     ) -> Subscription:
         """Make a subscription in a tenant, or change the name of one; its tenant stays."""
-        identity, tenant = check_subscription(identity), check_tenant(tenant)
-        with self._catalog.write() as catalog:
+        with self._access.write(Action.SUBSCRIPTION_WRITE, ROOT) as (catalog, changes):
+            identity, tenant = check_subscription(identity), check_tenant(tenant)
             rules.known_tenant(_tenant(catalog, tenant), tenant)
             old = _subscription(catalog, identity)
             made = Subscription(
@@ -69,23 +71,27 @@ class Scopes(Operations):
                 tenant,
             )
             rules.subscription_put(made, old)
-            catalog.put_subscription(made)
+            changes.put_subscription(made)
             return made
 
     def list_subscriptions(self) -> list[Subscription]:
-        with self._catalog.read() as catalog:
-            made = catalog.subscriptions()
-        default = [] if any(item.id == DEFAULT.id for item in made) else [DEFAULT]
-        return default + made
+        """Those that the caller may see something in."""
+        found = self._access.visible(
+            Action.SUBSCRIPTION_READ,
+            _subscriptions,
+            lambda item: item.arm_id,
+            parts=True,
+        )
+        return list(found)
 
     def delete_subscription(self, identity: str) -> None:
         """One that has no galleries and no resource groups."""
-        with self._catalog.write() as catalog:
+        with self._access.write(Action.SUBSCRIPTION_WRITE, ROOT) as (catalog, changes):
             found = rules.known_subscription(_subscription(catalog, identity), identity)
             nested = [item.arm_id for item in catalog.resource_groups(found.id)]
             nested += [item.name.arm_id for item in catalog.galleries(found.id)]
             rules.deletable(found.arm_id, nested)
-            catalog.delete_subscription(found)
+            changes.delete_subscription(found)
 
     def create_resource_group(
         self,
@@ -95,11 +101,12 @@ class Scopes(Operations):
         tags: Mapping[str, str] | None = None,
     ) -> ResourceGroup:
         """Make a resource group, or change the tags of one."""
-        region = rules.known_region(
-            location, self._regions, kind="resourceGroups", provider="Microsoft.Resources"
-        )
-        check_resource_group(name)
-        with self._catalog.write() as catalog:
+        id = f"/subscriptions/{subscription}/resourceGroups/{name}"
+        with self._access.write(Action.GROUP_WRITE, id) as (catalog, changes):
+            region = rules.known_region(
+                location, self._regions, kind="resourceGroups", provider="Microsoft.Resources"
+            )
+            check_resource_group(name)
             rules.known_subscription(_subscription(catalog, subscription), subscription)
             old = _resource_group(catalog, subscription, name)
             group = ResourceGroup(
@@ -110,18 +117,20 @@ class Scopes(Operations):
                 tags or {},
             )
             rules.resource_group_put(group, old)
-            catalog.put_resource_group(group)
+            changes.put_resource_group(group)
             return group
 
     def list_resource_groups(self, subscription: str) -> list[ResourceGroup]:
         """Those that were made."""
-        with self._catalog.read() as catalog:
+        id = f"/subscriptions/{subscription}"
+        with self._access.read(Action.GROUP_READ, id) as catalog:
             rules.known_subscription(_subscription(catalog, subscription), subscription)
             return catalog.resource_groups(subscription)
 
     def delete_resource_group(self, subscription: str, name: str) -> None:
         """One that has no galleries."""
-        with self._catalog.write() as catalog:
+        id = f"/subscriptions/{subscription}/resourceGroups/{name}"
+        with self._access.write(Action.GROUP_DELETE, id) as (catalog, changes):
             group = rules.known_resource_group(_resource_group(catalog, subscription, name), name)
             nested = [
                 item.name.arm_id
@@ -129,7 +138,7 @@ class Scopes(Operations):
                 if item.name.resource_group.lower() == name.lower()
             ]
             rules.deletable(group.arm_id, nested)
-            catalog.delete_resource_group(group)
+            changes.delete_resource_group(group)
 
 
 def check_scope(catalog: CatalogReader, name: GalleryName) -> None:
@@ -138,6 +147,16 @@ def check_scope(catalog: CatalogReader, name: GalleryName) -> None:
     rules.known_subscription(_subscription(catalog, subscription), subscription)
     if group.lower() != DEFAULT_RESOURCE_GROUP:
         rules.known_resource_group(_resource_group(catalog, subscription, group), group)
+
+
+def _tenants(catalog: CatalogReader) -> list[Tenant]:
+    made = catalog.tenants()
+    return made if any(item.id == HOME.id for item in made) else [HOME, *made]
+
+
+def _subscriptions(catalog: CatalogReader) -> list[Subscription]:
+    made = catalog.subscriptions()
+    return made if any(item.id == DEFAULT.id for item in made) else [DEFAULT, *made]
 
 
 def _tenant(catalog: CatalogReader, identity: str) -> Tenant | None:

@@ -1,0 +1,209 @@
+"""What a process records of a version or resource that it has taken, and what jobs know of all.
+
+No right is asked here: it was when the version was taken, and jobs need to know which bases are in
+use whoever uses them. Nothing of it is shown to whoever asked for the job.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, NewType, TypeVar
+
+from pipeline.data.digest import digest
+from pipeline.errors import Conflict, NotFound
+from pipeline.gallery import rules, transitions
+from pipeline.gallery.audited import AuditedCatalog
+from pipeline.model import (
+    Deployment,
+    ImageDisk,
+    ImageVersion,
+    ProvisioningState,
+    RegionStatus,
+)
+from pipeline.model.clock import utc_now
+from pipeline.model.resource_names import ResourceKind
+from pipeline.model.resources import Resource, Snapshot
+from pipeline.ports.catalog import CatalogReader
+from pipeline.ports.owners import Owners
+
+# A version that this process has taken: what begins to publish, replicate, update or delete one
+# makes it, and nobody else can go on with that.
+TakenVersion = NewType("TakenVersion", ImageVersion)
+
+R = TypeVar("R", bound=Resource)
+
+
+class JobRecords:
+    """What jobs alone ask of the catalog. Safe to call from many threads and processes at once."""
+
+    def __init__(
+        self, catalog: AuditedCatalog, owners: Owners, clock: Callable[[], datetime] = utc_now
+    ) -> None:
+        self._catalog = catalog
+        self._owners = owners
+        self._clock = clock
+
+    # --- versions that were taken -------------------------------------------------------------
+
+    def set_regions(self, version: TakenVersion, *statuses: RegionStatus) -> TakenVersion:
+        """Record how far regions are. Each call is a durable transaction: call it on changes of
+        state and every few per cent, not for every block."""
+
+        def change(current: ImageVersion) -> ImageVersion:
+            for status in statuses:
+                current = transitions.region_changed(current, status, self._clock())
+            return current
+
+        return self._change(version, change)
+
+    def record_contents(
+        self,
+        version: TakenVersion,
+        disks: Sequence[ImageDisk],
+        report: Mapping[str, Any],
+        unverified: tuple[str, ...] = (),
+    ) -> TakenVersion:
+        """What the version consists of, and what was done to the guest and seen in it; before its
+        first region is Completed. The version's record has the report's digest."""
+        with self._catalog.write() as (catalog, changes):
+            current = replace(
+                _mine(catalog, version),
+                disks=tuple(disks),
+                unverified=unverified,
+                report_digest=digest(report),
+            )
+            changes.put_version(current)
+            changes.put_report(version.name, report)
+            return TakenVersion(current)
+
+    def region_left(self, version: TakenVersion, region: str) -> TakenVersion:
+        """Nothing of a removed region is left in its zones."""
+        return self._change(
+            version,
+            lambda current: replace(
+                current, leaving=tuple(name for name in current.leaving if name != region)
+            ),
+        )
+
+    def finish_version(
+        self, version: TakenVersion, stats: Mapping[str, Any] | None = None
+    ) -> ImageVersion:
+        """End a publication or replication: Succeeded when every region is Completed, else Failed,
+        and then usable where it is Completed."""
+        return self._change(
+            version,
+            lambda current: transitions.finished(
+                replace(current, stats=current.stats if stats is None else stats)
+            ),
+        )
+
+    def hand_over(
+        self, version: TakenVersion, stats: Mapping[str, Any] | None = None
+    ) -> ImageVersion:
+        """Give up a version that is usable, with regions left to be made: another process goes on
+        with `begin_replication`."""
+
+        def change(current: ImageVersion) -> ImageVersion:
+            rules.has_source(current)
+            kept = current.stats if stats is None else stats
+            return transitions.handed_over(replace(current, stats=kept))
+
+        return self._change(version, change)
+
+    def abandon_version(self, version: TakenVersion, details: str) -> ImageVersion | None:
+        """End a publication that failed. When no region was Completed the version is gone and its
+        number free (None); else it is Failed, and usable where it is Completed."""
+        with self._catalog.write() as (catalog, changes):
+            current = _mine(catalog, version)
+            if not current.completed_regions:
+                changes.delete_version(current.name)
+                return None
+            failed = transitions.finished(current, details)
+            changes.put_version(failed)
+            return failed
+
+    def finish_delete(self, version: TakenVersion) -> None:
+        """Forget a version whose replicas are gone."""
+        with self._catalog.write() as (catalog, changes):
+            current = _mine(catalog, version)
+            if current.provisioning_state is not ProvisioningState.DELETING:
+                raise Conflict(f"The image version '{version.name}' is not marked for deletion.")
+            changes.delete_version(current.name)
+
+    # --- resources that were taken ------------------------------------------------------------
+
+    def change_resource(self, resource: R) -> R:
+        """Record what the process that makes it has done."""
+        return self._replace(resource, resource)
+
+    def finish_resource(self, resource: R) -> R:
+        """From now on it can be used."""
+        done = replace(
+            resource,
+            provisioning_state=ProvisioningState.SUCCEEDED,
+            completion_percent=100,
+            owner=None,
+        )
+        return self._replace(resource, done)
+
+    def forget_resource(self, resource: Resource) -> None:
+        """The end of a deletion, or of a resource that could not be made."""
+        with self._catalog.write() as (catalog, changes):
+            _taken(catalog.resource(resource.name), resource)
+            changes.delete_resource(resource.name)
+
+    # --- what there is, whoever may see it ----------------------------------------------------
+
+    def deployments(self) -> list[Deployment]:
+        """All, to know which bases are in use."""
+        with self._catalog.read() as catalog:
+            return catalog.deployments()
+
+    def resources(self) -> list[Resource]:
+        """All, to know what a killed process left."""
+        with self._catalog.read() as catalog:
+            return [item for kind in ResourceKind for item in catalog.resources(kind)]
+
+    def snapshots(self) -> list[Snapshot]:
+        """Every usable one, newest first: what a new one can start from."""
+        usable = (
+            item
+            for item in self.resources()
+            if isinstance(item, Snapshot) and item.provisioning_state is ProvisioningState.SUCCEEDED
+        )
+        return sorted(usable, key=lambda item: item.time_created, reverse=True)
+
+    def _change(
+        self, version: TakenVersion, change: Callable[[ImageVersion], ImageVersion]
+    ) -> TakenVersion:
+        with self._catalog.write() as (catalog, changes):
+            changed = change(_mine(catalog, version))
+            changes.put_version(changed)
+            return TakenVersion(changed)
+
+    def _replace(self, resource: Resource, changed: R) -> R:
+        with self._catalog.write() as (catalog, changes):
+            _taken(catalog.resource(resource.name), resource)
+            changes.put_resource(changed)
+            return changed
+
+
+def _mine(catalog: CatalogReader, version: TakenVersion) -> ImageVersion:
+    """The version as it is now; refuses when another process has taken it over since."""
+    current = catalog.version(version.name)
+    if current is None or (current.uid, current.attempt) != (version.uid, version.attempt):
+        raise Conflict(
+            f"The work on '{version.name}' was taken over by another process, or the version "
+            "was deleted.",
+            hint="galleria show tells who works on it",
+        )
+    return current
+
+
+def _taken(current: Resource | None, resource: Resource) -> None:
+    """Refuse unless it is still this process that has the resource."""
+    name = resource.name
+    if current is None or current.unique_id != resource.unique_id:
+        raise NotFound(f"The {name.kind.noun} '{name}' was deleted meanwhile.")
+    if resource.owner is None or current.owner != resource.owner:
+        raise Conflict(f"The {name.kind.noun} '{name}' was taken over by another process.")

@@ -1,0 +1,42 @@
+"""Everything that can be asked of the gallery, by one identity."""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from pipeline.gallery.access.grants import Grants
+from pipeline.gallery.access.subjects import Access
+from pipeline.gallery.access.views import SharedViews
+from pipeline.gallery.audited import AuditedCatalog
+from pipeline.gallery.rules import Limits
+from pipeline.gallery.service import GalleryService
+from pipeline.gallery.service.resources import ResourceService
+from pipeline.gallery.service.taken import JobRecords
+from pipeline.model import Region
+from pipeline.model.access import Identity
+from pipeline.model.clock import utc_now
+from pipeline.ports.catalog import Catalog
+from pipeline.ports.owners import Owners
+
+
+class Services:
+    """For one run or one request; the catalog is shared with others. `gallery` and `resources` are
+    what is there, `grants` who may do what and `views` what is shared with the identity; `records`
+    is for jobs alone."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        owners: Owners,
+        regions: Iterable[Region],
+        identity: Identity,
+        clock: Callable[[], datetime] = utc_now,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+    ) -> None:
+        audited = AuditedCatalog(catalog, identity.actor, clock)
+        access = Access(audited, identity)
+        regions = tuple(regions)
+        self.views = SharedViews(audited, access)
+        self.gallery = GalleryService(access, self.views, owners, regions, clock, limits)
+        self.resources = ResourceService(access, owners, regions, clock)
+        self.grants = Grants(access)
+        self.records = JobRecords(audited, owners, clock)
