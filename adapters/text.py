@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.model.text import printable
+from pipeline.data.text import printable
 
 __all__ = ["bytes_text", "fields", "printable", "seconds_text", "table"]
 

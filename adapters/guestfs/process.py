@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
+from pipeline.data.text import printable as escaped
 from pipeline.errors import EnvironmentMissing, StageFailed
-from pipeline.model.text import printable as escaped
 
 CALL_SECONDS = 300.0
 TAIL_LINES = 40  # of libguestfs's messages, quoted when it fails

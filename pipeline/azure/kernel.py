@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
+from pipeline.data.text import printable
 from pipeline.guest.findings import Finding, Severity, verdict
 from pipeline.guest.operations import Editor
-from pipeline.model.text import printable
 
 CONFIG_LIMIT = 1 << 20
 AT_BOOT = {"hv_vmbus": "CONFIG_HYPERV", "hv_storvsc": "CONFIG_HYPERV_STORAGE"}

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 
 from pipeline.azure.kernel import boot_arguments, driver_findings
+from pipeline.data.text import printable
 from pipeline.guest.findings import Finding, Severity, verdict
 from pipeline.guest.operations import Editor
-from pipeline.model.text import printable
 from pipeline.ports import Guest, GuestFacts
 
 BY_NAME = re.compile(r"/dev/(?:sd|hd|vd|xvd|nvme)[a-z0-9]")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.data.text import printable
 from pipeline.errors import StageFailed
-from pipeline.model.text import printable
 from pipeline.ports import Files, Images, Progress
 from pipeline.ports.boots import Boots, Machine, MachineKind, Running
 from pipeline.sources.ingest import Disk

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from pipeline.model.text import printable
+from pipeline.data.text import printable
 
 
 class Severity(Enum):

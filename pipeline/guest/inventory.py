@@ -4,10 +4,10 @@ configuration files' digests, its accounts. `galleria diff` compares two of thes
 
 from typing import Any
 
+from pipeline.data.text import printable
 from pipeline.guest.operations import Editor, lines_of
 from pipeline.guest.packages import installed
 from pipeline.guest.sbom import bill
-from pipeline.model.text import printable
 from pipeline.ports import Guest, GuestFacts, GuestSession
 
 CONFIGURATION = ("/etc", "/boot/loader")

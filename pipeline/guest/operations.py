@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import PurePosixPath
 
+from pipeline.data.text import printable
 from pipeline.errors import Refused
 from pipeline.guest.selinux import Labels
-from pipeline.model.text import printable
 from pipeline.ports import Guest, GuestFacts
 
 LOOK_LIMIT = 1 << 20  # bytes of a file that is only looked into

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.model.text import printable
+from pipeline.data.text import printable
 
 # Names of files and directories may be what was taken out: journal directories are named by the
 # machine's id, leases by a connection's, profiles by a network card's address.

@@ -5,11 +5,11 @@ own updates and features), people's profiles, and the network's few configuratio
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline.data.text import printable
 from pipeline.errors import Refused
 from pipeline.guest.sbom import bill
 from pipeline.guest.windows import registry
 from pipeline.guest.windows.tree import Tree
-from pipeline.model.text import printable
 from pipeline.ports import Guest, GuestFacts, Package
 from pipeline.ports.hives import Hive
 

@@ -2,7 +2,7 @@
 
 import fnmatch
 
-from pipeline.model.text import printable
+from pipeline.data.text import printable
 from pipeline.ports import Guest
 
 CONFIG = "/Windows/System32/config"
