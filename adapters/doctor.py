@@ -28,7 +28,7 @@ TRIAL_SECONDS = 30.0
 LITTLE_SPACE = 4 << 30
 
 
-class Verdict(Enum):
+class Status(Enum):
     """OK; WARN: works, at a cost; FAIL: the main job can't run."""
 
     OK = "ok"
@@ -41,7 +41,7 @@ class Check:
     """What one check found. `advice` says what it costs and what to do; empty when all is well."""
 
     name: str
-    verdict: Verdict
+    verdict: Status
     found: str
     advice: str = ""
 
@@ -64,7 +64,7 @@ def run(config: Config) -> tuple[Check, ...]:
 
 def can_run(checks: tuple[Check, ...]) -> bool:
     """Whether the main job can run on this host."""
-    return all(check.verdict is not Verdict.FAIL for check in checks)
+    return all(check.verdict is not Status.FAIL for check in checks)
 
 
 PROGRAMS = (
@@ -92,9 +92,9 @@ def _attempt(name: str, check: Callable[[], Check]) -> Check:
     try:
         return check()
     except GalleriaError as error:
-        return Check(name, Verdict.FAIL, printable(error.message), error.hint)
+        return Check(name, Status.FAIL, printable(error.message), error.hint)
     except OSError as error:
-        return Check(name, Verdict.FAIL, printable(str(error)), "see the message")
+        return Check(name, Status.FAIL, printable(str(error)), "see the message")
 
 
 def _sandbox(sandbox: Sandbox) -> Check:
@@ -102,7 +102,7 @@ def _sandbox(sandbox: Sandbox) -> Check:
     if not sandbox.enabled:
         return Check(
             name,
-            Verdict.WARN,
+            Status.WARN,
             "off by configuration",
             "qemu and libguestfs read untrusted images with all of your rights; sandbox = true",
         )
@@ -110,13 +110,13 @@ def _sandbox(sandbox: Sandbox) -> Check:
     def trial() -> Check:
         command.run(sandbox.wrap(["true"]), timeout=TRIAL_SECONDS)
         version = command.run(["bwrap", "--version"], timeout=TRIAL_SECONDS).stdout.decode()
-        return Check(name, Verdict.OK, version.strip())
+        return Check(name, Status.OK, version.strip())
 
     found = _attempt(name, trial)
-    if found.verdict is Verdict.FAIL and not found.advice:
+    if found.verdict is Status.FAIL and not found.advice:
         return Check(
             name,
-            Verdict.FAIL,
+            Status.FAIL,
             found.found,
             "bubblewrap needs user namespaces (sysctl user.max_user_namespaces, and on Ubuntu an"
             " AppArmor profile for bwrap); or set sandbox = false, at your own risk",
@@ -126,11 +126,11 @@ def _sandbox(sandbox: Sandbox) -> Check:
 
 def _program(name: str, why: str) -> Check:
     if shutil.which(name, path=command.PATH) is None:
-        return Check(name, Verdict.FAIL, "not installed", why)
+        return Check(name, Status.FAIL, "not installed", why)
 
     def version() -> Check:
         words = command.run([name, "--version"], timeout=TRIAL_SECONDS).stdout.decode()
-        return Check(name, Verdict.OK, printable(words.splitlines()[0]))
+        return Check(name, Status.OK, printable(words.splitlines()[0]))
 
     return _attempt(name, version)
 
@@ -139,9 +139,9 @@ def _module(name: str, package: str) -> Check:
     try:
         module = importlib.import_module(name)
     except ImportError as error:
-        return Check(name, Verdict.FAIL, printable(str(error)), package)
+        return Check(name, Status.FAIL, printable(str(error)), package)
     version = getattr(module, "get_version", None)
-    return Check(name, Verdict.OK, str(version()) if version else "there")
+    return Check(name, Status.OK, str(version()) if version else "there")
 
 
 def _library(name: str, package: str, sandbox: Sandbox) -> Check:
@@ -150,9 +150,9 @@ def _library(name: str, package: str, sandbox: Sandbox) -> Check:
     def load() -> Check:
         argv = sandbox.wrap(["python3", "-I", "-S", "-c", script])
         if command.run(argv, ok=range(256), timeout=TRIAL_SECONDS).status == 0:
-            return Check(name, Verdict.OK, "there")
+            return Check(name, Status.OK, "there")
         advice = f"{package}: compressed images can't be read without it"
-        return Check(name, Verdict.FAIL, "not installed", advice)
+        return Check(name, Status.FAIL, "not installed", advice)
 
     return _attempt(name, load)
 
@@ -168,11 +168,11 @@ def _bindings() -> Check:
         last = done.stderr.strip().splitlines()[-1:]
         return Check(
             "guestfs bindings",
-            Verdict.FAIL,
+            Status.FAIL,
             printable("".join(last) or f"{SYSTEM_PYTHON} ended with status {done.status}"),
             "package python3-guestfs (Fedora: python3-libguestfs): no guest can be generalized",
         )
-    return Check("guestfs bindings", Verdict.OK, _version(done.stdout.decode()))
+    return Check("guestfs bindings", Status.OK, _version(done.stdout.decode()))
 
 
 def _version(text: str) -> str:
@@ -194,13 +194,13 @@ def _appliance(config: Config, sandbox: Sandbox) -> list[Check]:
             found = accelerator.probe(sandbox, config.cache, directory)
     except (GalleriaError, OSError) as error:
         hint = error.hint if isinstance(error, GalleriaError) else "see the message"
-        return [Check("guestfs appliance", Verdict.FAIL, printable(str(error)), hint)]
+        return [Check("guestfs appliance", Status.FAIL, printable(str(error)), hint)]
     slow = found.kind != "kvm"
     return [
-        Check("guestfs appliance", Verdict.OK, built),
+        Check("guestfs appliance", Status.OK, built),
         Check(
             "accelerator",
-            Verdict.WARN if slow else Verdict.OK,
+            Status.WARN if slow else Status.OK,
             f"{found.kind}: {printable(' '.join(found.reason.split()))}",
             "guests are opened by software emulation: some ten seconds more for each" * slow,
         ),
@@ -210,7 +210,7 @@ def _appliance(config: Config, sandbox: Sandbox) -> list[Check]:
 def _work(directory: Path) -> Check:
     directory.mkdir(parents=True, exist_ok=True)
     probe(directory)  # tries to write
-    return _space(Check("work directory", Verdict.OK, str(directory)), directory)
+    return _space(Check("work directory", Status.OK, str(directory)), directory)
 
 
 def _catalog(url: str) -> Check:
@@ -220,21 +220,21 @@ def _catalog(url: str) -> Check:
     shown = printable(where.render_as_string(hide_password=True))
     local = where.get_backend_name() == "sqlite"
     if local and not Path(where.database or "").exists():
-        return Check("catalog", Verdict.WARN, f"{shown} is not there yet", "galleria init makes it")
+        return Check("catalog", Status.WARN, f"{shown} is not there yet", "galleria init makes it")
     with contextlib.closing(open_catalog(url)) as catalog:
         health = catalog.check()
     found = f"{shown}: {health.engine}, {health.journal}, schema {health.schema}"
     if health.problems:
         advice = "the database is damaged: restore it, or rebuild it from the regions' records"
         return Check(
-            "catalog", Verdict.FAIL, printable(f"{found}; {'; '.join(health.problems)}"), advice
+            "catalog", Status.FAIL, printable(f"{found}; {'; '.join(health.problems)}"), advice
         )
-    return Check("catalog", Verdict.OK, found)
+    return Check("catalog", Status.OK, found)
 
 
 def _zones(config: Config, sandbox: Sandbox) -> Iterator[Check]:
     if not config.regions:
-        yield Check("regions", Verdict.WARN, "none configured", "galleria init makes some")
+        yield Check("regions", Status.WARN, "none configured", "galleria init makes some")
     seen: list[tuple[str, Path]] = []
     for region, places in config.regions.items():
         for directory in (place.path for place in places):
@@ -252,11 +252,11 @@ def _zone(name: str, directory: Path, twins: list[str], sandbox: Sandbox) -> Che
     found = f"{calls.kind(directory)}, {clones}, {free} free"
     if twins:
         advice = f"on one file system with a zone of {', '.join(twins)}: they will fail together"
-        return _space(Check(name, Verdict.WARN, found, advice), directory)
+        return _space(Check(name, Status.WARN, found, advice), directory)
     if not profile.reflink:
         advice = "replicas are qcow2 overlays and versions are deltas; XFS or btrfs would clone"
-        return _space(Check(name, Verdict.OK, found, advice), directory)
-    return _space(Check(name, Verdict.OK, found), directory)
+        return _space(Check(name, Status.OK, found, advice), directory)
+    return _space(Check(name, Status.OK, found), directory)
 
 
 def _space(check: Check, directory: Path) -> Check:
@@ -264,7 +264,7 @@ def _space(check: Check, directory: Path) -> Check:
     if free >= LITTLE_SPACE:
         return check
     advice = f"only {bytes_text(free)} free: little room for images"
-    return Check(check.name, Verdict.WARN, check.found, advice)
+    return Check(check.name, Status.WARN, check.found, advice)
 
 
 def _together(one: Path, other: Path) -> bool:

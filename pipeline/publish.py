@@ -25,7 +25,7 @@ from pipeline.jobs.replicate import (
     held,
     region_meter,
     replicate_missing,
-    settled,
+    require_some,
     zone_record,
 )
 from pipeline.jobs.shallow import is_shallow, publish_shallow
@@ -78,7 +78,7 @@ def copy(version: TakenVersion, ready: Prepared, work: Path, context: JobContext
     with context.timed("replicate"):
         record = zone_record(version, context, ready.nvram)
         outcome = replicate(version, record, stored, places, context.records)
-    return settled(outcome, places)
+    return require_some(outcome, places)
 
 
 def link(version: TakenVersion, ready: Prepared, work: Path, context: JobContext) -> TakenVersion:

@@ -11,7 +11,7 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Group
-from adapters.cli.properties import SET, assigned, settled
+from adapters.cli.properties import SET, as_document, assigned
 from adapters.text import bytes_text, fields, printable, table
 from pipeline.errors import Refused
 from pipeline.gallery.documents import encode
@@ -229,7 +229,7 @@ def create_definition(
     text = f"definition {made.name}: {made.os_type.value}, {made.os_state.value}, " + (
         f"{made.hyper_v_generation.value}, {made.architecture.value}"
     )
-    settings.emit({"definition": settled(made)}, text)
+    settings.emit({"definition": as_document(made)}, text)
 
 
 @definition.command("update")
@@ -279,7 +279,7 @@ def update_definition(settings: Settings, /, *, name: str, **values: Any) -> Non
         made = app.gallery.update_definition(
             parse_definition(name), change, allow_update_image=values["allow_update_image"]
         )
-    settings.emit({"definition": settled(made)}, _about(made))
+    settings.emit({"definition": as_document(made)}, _about(made))
 
 
 @definition.command("list")
@@ -290,7 +290,7 @@ def list_definitions(settings: Settings, *, name: str) -> None:
     with settings.app() as app:
         found = app.gallery.list_definitions(parse_gallery(name))
     text = definition_table(found) if found else f"there are no definitions in {printable(name)}"
-    settings.emit({"definitions": list(map(settled, found))}, text)
+    settings.emit({"definitions": list(map(as_document, found))}, text)
 
 
 @definition.command("show")
@@ -307,7 +307,8 @@ def show_definition(settings: Settings, *, name: str) -> None:
         rows = [(f"@{item.name}", item.version, _day(item.promoted)) for item in channels]
         text += "\n\n" + table(("CHANNEL", "VERSION", "PROMOTED"), rows)
     settings.emit(
-        {"definition": settled(found), "channels": encode(channels), "versionCount": count}, text
+        {"definition": as_document(found), "channels": encode(channels), "versionCount": count},
+        text,
     )
 
 

@@ -98,7 +98,7 @@ def deploy_command(
     **values: Any,
 ) -> None:
     """Make VMs: copy-on-write disks, a libvirt domain and a qemu command line."""
-    from adapters.vms import HostMachines
+    from adapters.vms import HostVmDirectories
 
     with settings.app() as app:
         place = configured_region(app, region)
@@ -107,7 +107,7 @@ def deploy_command(
         profile = profile_of(values, definition, name)
         image = shared_name(reference, version.number)
         request = DeployRequest(vm_names(name, count), out, place, profile, image=image)
-        made = deploy(version, request, HostMachines(), app.context)
+        made = deploy(version, request, HostVmDirectories(), app.context)
     document: dict[str, Any] = {"deployments": [deployment_document(item) for item in made]}
     if count is None:
         document["deployment"] = deployment_document(made[0])
@@ -190,12 +190,12 @@ def release_command(
     settings: Settings, *, names: tuple[str, ...], out: str | None, keep_disks: bool
 ) -> None:
     """Remove VMs with their disks; bases that nothing else needs go too."""
-    from adapters.vms import HostMachines
+    from adapters.vms import HostVmDirectories
 
     place = None if out is None else str(Path(out).absolute())
     with settings.app() as app:
         known = app.gallery.list_deployments()
         found = [find(name, place, known) for name in names]
-        release(found, HostMachines(), app.context, keep_disks=keep_disks)
+        release(found, HostVmDirectories(), app.context, keep_disks=keep_disks)
     gone = [deployment_document(item) for item in found]
     settings.emit({"released": gone}, "\n".join(f"released {item.name}" for item in found))

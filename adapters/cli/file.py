@@ -18,13 +18,13 @@ from pipeline.data.chunks import CHUNK_SIZE, chunk_length
 from pipeline.data.manifest import Run
 from pipeline.errors import UnsafeImage
 from pipeline.jobs.files import (
-    Examination,
+    Inspection,
     arm_file,
     convert_file,
-    examine,
     export_version,
     generalize_file,
     hash_file,
+    inspect_file,
 )
 from pipeline.model import Architecture
 from pipeline.model.disks import disk_name
@@ -93,7 +93,7 @@ def inspect(
     settings = context.ensure_object(Settings)
     with settings.app() as app:
         disk = over(parse_disk(file), backing, extents_from)
-        found = examine(disk, app.context, deep=guest)
+        found = inspect_file(disk, app.context, deep=guest)
     settings.emit(_examination_document(found), _examination_text(found))
     if found.facts.refusals:
         context.exit(UnsafeImage.exit_status)
@@ -268,7 +268,7 @@ def _chunks(run: Run, virtual_size: int) -> list[dict[str, Any]]:
     ]
 
 
-def _examination_document(found: Examination) -> dict[str, Any]:
+def _examination_document(found: Inspection) -> dict[str, Any]:
     return {
         "file": found.facts.path,
         "safe": not found.facts.refusals,
@@ -293,7 +293,7 @@ def _os_text(guest: GuestFacts) -> str:
     return ", ".join(filter(None, (name, product, architecture)))
 
 
-def _examination_text(found: Examination) -> str:
+def _examination_text(found: Inspection) -> str:
     facts = found.facts
     about: list[tuple[str, object]] = [
         ("file", facts.path),

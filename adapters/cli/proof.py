@@ -28,7 +28,7 @@ from pipeline.jobs.dry_run import (
     validate_version,
     version_disks,
 )
-from pipeline.jobs.verify import Verdict, verify_report, verify_sources, verify_version
+from pipeline.jobs.verify import VerifyResult, verify_report, verify_sources, verify_version
 from pipeline.model import ImageVersion
 from pipeline.model.disks import disk_name
 from pipeline.sources.ingest import Disk
@@ -268,7 +268,7 @@ def verify(context: click.Context, *, reference: str, region: str | None, scrub:
         context.exit(VerificationFailed.exit_status)
 
 
-def _document(verdict: Verdict) -> dict[str, object]:
+def _document(verdict: VerifyResult) -> dict[str, object]:
     return {
         "region": verdict.region,
         "subject": verdict.subject,
@@ -279,7 +279,7 @@ def _document(verdict: Verdict) -> dict[str, object]:
     }
 
 
-def _verdict(verdict: Verdict) -> str:
+def _verdict(verdict: VerifyResult) -> str:
     if verdict.problem:
         return verdict.problem
     if verdict.bad:

@@ -22,7 +22,7 @@ SET = click.option(
 )
 
 
-def settled(value: Gallery | ImageDefinition) -> dict[str, Any]:
+def as_document(value: Gallery | ImageDefinition) -> dict[str, Any]:
     """A gallery or a definition as JSON. It is made and changed in one transaction: what can be
     seen of it is done."""
     return {**encode(value), "provisioningState": ProvisioningState.SUCCEEDED.value}

@@ -51,7 +51,7 @@ def create(
     **values: Any,
 ) -> None:
     """Make a scale set, and its first VMs."""
-    from adapters.vms import HostMachines
+    from adapters.vms import HostVmDirectories
 
     with settings.app() as app:
         place = configured_region(app, region)
@@ -59,7 +59,7 @@ def create(
         definition = app.gallery.get_definition(version.name.definition)
         profile = profile_of(values, definition, name)
         made = jobs.create(name, image, place, out, profile, app.context)
-        members = jobs.scale(made, count, HostMachines(), app.context)
+        members = jobs.scale(made, count, HostVmDirectories(), app.context)
     _emit(settings, made, members)
 
 
@@ -69,11 +69,11 @@ def create(
 @click.pass_obj
 def scale(settings: Settings, *, name: str, count: int) -> None:
     """Make more VMs from the current image, or release the last ones."""
-    from adapters.vms import HostMachines
+    from adapters.vms import HostVmDirectories
 
     with settings.app() as app:
         found = app.gallery.get_scale_set(name)
-        members = jobs.scale(found, count, HostMachines(), app.context)
+        members = jobs.scale(found, count, HostVmDirectories(), app.context)
         found = app.gallery.get_scale_set(name)
     _emit(settings, found, members)
 
@@ -124,10 +124,10 @@ def list_sets(settings: Settings) -> None:
 @click.pass_obj
 def delete(settings: Settings, *, name: str) -> None:
     """Release all VMs of a scale set, and forget it."""
-    from adapters.vms import HostMachines
+    from adapters.vms import HostVmDirectories
 
     with settings.app() as app:
-        jobs.delete(app.gallery.get_scale_set(name), HostMachines(), app.context)
+        jobs.delete(app.gallery.get_scale_set(name), HostVmDirectories(), app.context)
     settings.emit({"deleted": name}, f"deleted {name}")
 
 

@@ -174,7 +174,7 @@ def doctor(context: click.Context) -> None:
         if check.advice:
             lines.append(_wrapped(f"      -> {check.advice}"))
     counts = {
-        verdict: sum(check.verdict is verdict for check in checks) for verdict in doctor.Verdict
+        verdict: sum(check.verdict is verdict for check in checks) for verdict in doctor.Status
     }
     summary = ", ".join(f"{count} {verdict.value}" for verdict, count in counts.items() if count)
     end = "the main job can run" if works else "the main job can't run here"

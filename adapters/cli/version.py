@@ -14,7 +14,7 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings, own_version, short_id
 from adapters.cli.lazy import Command, Group
-from adapters.cli.properties import settled
+from adapters.cli.properties import as_document
 from adapters.cli.report import report_text, without_inventory
 from adapters.cli.share import list_view, show_view
 from adapters.text import bytes_text, fields, printable, seconds_text, table
@@ -332,7 +332,7 @@ def show(
     profile = validations(version, definition, report)
     document = {
         "version": encode(version),
-        "definition": settled(definition),
+        "definition": as_document(definition),
         "aggregatedState": version.aggregated_state.value,
         "interrupted": interrupted,
         "channels": [item.name for item in channels if item.version == version.number],

@@ -20,4 +20,4 @@ def file_identity(path: Path) -> tuple[int, ...]:
 def disk_identity(disk: DiskSource) -> tuple[object, ...]:
     """As `file_identity`, for every layer of a disk."""
     files = tuple(file_identity(layer.path) for layer in disk.layers)
-    return (disk.lun, disk.snapshot, *files)
+    return (disk.lun, disk.internal_snapshot, *files)

@@ -78,7 +78,7 @@ class RawSink:
             self.write(piece, offset)
             length, offset = length - len(piece), offset + len(piece)
 
-    def share(self, file: int, area: Range, offset: int) -> Range | None:
+    def reuse_extents(self, file: int, area: Range, offset: int) -> Range | None:
         """Clone the whole blocks of the range (FICLONERANGE, which flushes the other file first).
         After a refusal no other file of that device is tried."""
         self._check(area.length, offset)

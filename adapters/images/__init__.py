@@ -55,7 +55,7 @@ class QemuImages:
         """
         if path.exists():
             raise Conflict(f"{str(path)!r} exists already")
-        if chain[0].snapshot is not None:
+        if chain[0].internal_snapshot is not None:
             chain = self._materialise(chain, path.with_name(f"{path.name}.snapshot"))
         chain = self._readable(chain, path.with_name(f"{path.name}.flat"))
         virtual_size = source.virtual_size(chain, self._policy)

@@ -128,7 +128,7 @@ def _verify(path: Path, format: ImageFormat, size: int, policy: Policy) -> None:
     """Inspect the output again: what was written is what was asked for."""
     fd = rawfile.open_readonly(path)
     try:
-        findings = inspect.examine(fd, format, policy)
+        findings = inspect.inspect_as(fd, format, policy)
     finally:
         os.close(fd)
     problems = findings.refusals + findings.references

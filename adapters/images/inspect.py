@@ -1,6 +1,6 @@
 """What an image file really is, and whether it is safe: by its content, never by its name.
 
-    recognise      magics at the head and the tail; exactly one format may claim the file
+    detect_format  magics at the head and the tail; exactly one format may claim the file
     parse          our own strict parser: an allowlist; any doubt is a refusal
     agree          only if there is no refusal yet: oslo.utils, libvhdi and qemu must see the same
                    format and the same virtual size
@@ -46,7 +46,7 @@ class Policy:
     ratio: int = 400
 
 
-def recognise(window: Window) -> tuple[ImageFormat, list[str]]:
+def detect_format(window: Window) -> tuple[ImageFormat, list[str]]:
     """The format that claims a file, and why that is in doubt. Nothing known: raw."""
     claims = lookalikes(window)
     formats = list(dict.fromkeys(CLAIMS[claim] for claim in claims if claim in CLAIMS))
@@ -58,7 +58,7 @@ def recognise(window: Window) -> tuple[ImageFormat, list[str]]:
     return formats[0], []
 
 
-def examine(fd: int, format: ImageFormat, policy: Policy) -> Findings:
+def inspect_as(fd: int, format: ImageFormat, policy: Policy) -> Findings:
     """Parse an open file as one format; what stops the parser is one more refusal."""
     findings = Findings(format)
     try:
@@ -125,8 +125,8 @@ def _look(
     status = os.fstat(fd)
     if not status.st_size:
         raise UnsafeImage(f"{str(path)!r} is empty", hint="was it copied or downloaded whole?")
-    format, doubts = recognise(Window(fd))
-    findings = examine(fd, format, policy)
+    format, doubts = detect_format(Window(fd))
+    findings = inspect_as(fd, format, policy)
     findings.refusals[:0] = doubts
     if doubts or declared not in (None, format):
         findings.unread = False

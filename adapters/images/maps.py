@@ -50,7 +50,7 @@ def _key(chain: Chain, fds: Sequence[int]) -> Key:
         (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
         for facts in map(os.fstat, fds)
     )
-    return (*files, *((layer.format, layer.snapshot) for layer in chain))
+    return (*files, *((layer.format, layer.internal_snapshot) for layer in chain))
 
 
 def _at_rest(fds: Sequence[int]) -> bool:

@@ -102,7 +102,7 @@ def _open_layers(
         raise InvalidParameter("a disk has at least one layer")
     fds, size = [], 0
     for depth, layer in enumerate(chain):
-        if layer.snapshot is not None and depth:
+        if layer.internal_snapshot is not None and depth:
             raise InvalidParameter("only the top layer of a disk can be read at a snapshot")
         fd = rawfile.open_readonly(layer.path)
         stack.callback(os.close, fd)
@@ -110,7 +110,7 @@ def _open_layers(
         if layer.format is ImageFormat.RAW:
             layer_size = os.fstat(fd).st_size
         else:
-            layer_size = _checked(inspect.examine(fd, layer.format, policy), chain, depth)
+            layer_size = _checked(inspect.inspect_as(fd, layer.format, policy), chain, depth)
         size = size if depth else layer_size
     return fds, size
 
@@ -133,8 +133,8 @@ def _checked(findings: Findings, chain: Chain, depth: int) -> int:
         refusals += findings.references
     elif not findings.references:
         refusals.append("it has no backing file, but a layer was declared below it")
-    if layer.snapshot is not None and layer.snapshot not in findings.snapshots:
-        refusals.append(f"it has no snapshot {layer.snapshot!a} that can be selected")
+    if layer.internal_snapshot is not None and layer.internal_snapshot not in findings.snapshots:
+        refusals.append(f"it has no snapshot {layer.internal_snapshot!a} that can be selected")
     if refusals:
         raise UnsafeImage(f"{str(layer.path)!r} can't be opened: {'; '.join(refusals)}")
     return findings.virtual_size
@@ -159,7 +159,7 @@ def open_disk(
             direct.append(rawfile.open_direct(fd))
             stack.callback(os.close, direct[-1])
         reader: Reader | None = None
-        if chain[0].snapshot is not None:
+        if chain[0].internal_snapshot is not None:
             device = _serve(chain, sandbox, size, stack)
             extents: Extents = device.extents
             reader = _served(device)

@@ -244,8 +244,8 @@ def convert(
         argv += ["-o", ",".join(options)]
     if compressed:
         argv.append("-c")
-    if chain[0].snapshot is not None:
-        argv += ["-l", snapshot_option(chain[0].snapshot)]
+    if chain[0].internal_snapshot is not None:
+        argv += ["-l", snapshot_option(chain[0].internal_snapshot)]
     argv += [json_name(node(chain, sandbox)), sandbox.out(path.parent, path.name)]
     command.run(
         sandbox.wrap(argv, read=paths(chain), out=path.parent, env=ENVIRONMENT, limits=limits),

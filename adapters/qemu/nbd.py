@@ -146,7 +146,7 @@ class NbdDevice:
             for at in range(0, length, ZERO_STEP):
                 handle.zero(min(ZERO_STEP, length - at), offset + at)
 
-    def share(self, file: int, area: Range, offset: int) -> Range | None:
+    def reuse_extents(self, file: int, area: Range, offset: int) -> Range | None:
         """Never: qemu writes its own file."""
         return None
 
@@ -262,8 +262,8 @@ def _argv(sandbox: Sandbox, chain: Chain, directory: Path, *, writable: bool) ->
     argv += ["--discard=unmap", f"--socket={sandbox.out(directory, 's')}"]
     if not writable:
         argv.append("--read-only")
-    if chain[0].snapshot is not None:
-        argv.append("--load-snapshot=" + img.snapshot_option(chain[0].snapshot))
+    if chain[0].internal_snapshot is not None:
+        argv.append("--load-snapshot=" + img.snapshot_option(chain[0].internal_snapshot))
     argv.append(img.json_name(img.node(chain, sandbox, writable=writable)))
     top, below = img.paths(chain[:1]), img.paths(chain[1:])
     return sandbox.wrap(

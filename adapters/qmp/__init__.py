@@ -1,1 +1,1 @@
-"""Running QEMUs, over their QMP sockets (the `Machines` port)."""
+"""Running QEMUs, over their QMP sockets (the `RunningMachines` port)."""

@@ -27,7 +27,7 @@ from pipeline.ports.machines import (
     CaptureRequest,
     MachineDisk,
     MachineFacts,
-    Machines,
+    RunningMachines,
     Stall,
 )
 
@@ -41,7 +41,7 @@ class QemuMachines:
         self._root = root
         self._sandbox = sandbox
 
-    def look(self, socket: Path) -> MachineFacts:
+    def facts(self, socket: Path) -> MachineFacts:
         with connect(socket) as monitor:
             return jobs.facts(monitor)
 
@@ -215,5 +215,5 @@ def _file(directory: Path, number: int) -> Path:
     return directory / f"{number}.qcow2"
 
 
-_machines: type[Machines] = QemuMachines
+_machines: type[RunningMachines] = QemuMachines
 _capture: type[Capture] = QemuCapture

@@ -64,7 +64,7 @@ class HostSources:
             case _:
                 raise unknown(source)
 
-    def look(self, source: QemuSource) -> MachineFacts:
+    def machine_facts(self, source: QemuSource) -> MachineFacts:
         raise unknown(source)
 
     @contextmanager
@@ -123,7 +123,7 @@ class HostSources:
 
     def _joined(self, source: DiskSource, into: Path) -> DiskSource:
         """A VMDK in parts, as a raw disk."""
-        if source.snapshot is not None:
+        if source.internal_snapshot is not None:
             raise InvalidParameter(f"{source.shown} is a VMDK in parts: it has no snapshots inside")
         described = _described(source)
         files = files_of(described)

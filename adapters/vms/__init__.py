@@ -1,4 +1,4 @@
-"""VMs on this host (the `Machines` port): put together in private, then given their names."""
+"""VMs on this host (the `VmDirectories` port): put together in private, then given their names."""
 
 import contextlib
 import os
@@ -11,14 +11,14 @@ from adapters.filesystem.calls import clone
 from adapters.pins.writers import qemu_lock, writers
 from adapters.vms import domain, line, parts
 from adapters.vms.parts import Start
-from pipeline.deploying.machine import Machine, Machines
+from pipeline.deploying.machine import Machine, VmDirectories
 from pipeline.errors import Conflict
 
 DOMAIN, SCRIPT = "domain.xml", "start.sh"
 STAGING = ".galleria-staging"
 
 
-class HostMachines:
+class HostVmDirectories:
     def exists(self, home: Path) -> bool:
         return home.exists()
 
@@ -98,4 +98,4 @@ def _write_nvram(machine: Machine, start: Start, path: Path) -> None:
         shutil.copyfile(start.template, path)
 
 
-_: type[Machines] = HostMachines
+_: type[VmDirectories] = HostVmDirectories

@@ -82,9 +82,9 @@ class ZoneSink:
         with layout.room(self._zone):
             self._sink.zero(length, offset)
 
-    def share(self, file: int, area: Range, offset: int) -> Range | None:
+    def reuse_extents(self, file: int, area: Range, offset: int) -> Range | None:
         with layout.room(self._zone):
-            return self._sink.share(file, area, offset)
+            return self._sink.reuse_extents(file, area, offset)
 
     def holds(self, file: int | None, area: Range, offset: int) -> bool:
         return self._sink.holds(file, area, offset)

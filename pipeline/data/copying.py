@@ -6,7 +6,7 @@
 
 What is known to be zero or free is never written over a sink that reads as zero. Only BLAKE3
 decides that a chunk need not be written. A sink on the source's own file system may get the blocks
-of the source's file instead of a copy of its bytes (`sharing`).
+of the source's file instead of a copy of its bytes (`reuse`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ from pipeline.data.reading import (
     load,
     plan,
 )
-from pipeline.data.sharing import Sharing
+from pipeline.data.reuse import Reuse
 from pipeline.data.targets import Old, Target, Writer, filled
 from pipeline.ports import Source, TransferStats
 from pipeline.ports.extents import Range
@@ -82,7 +82,7 @@ def copy(
 ) -> CopyResult:
     """Read `source` once; bring every target's sink to its content; write its manifest.
 
-    What a sink shares with the source's file is read from the sink: what was hashed is what is
+    What a sink reuses of the source's file is read from the sink: what was hashed is what is
     stored. Of a `detects_changes` source, which the caller can tell did not change in the
     meantime, it is read from the source, whose pages may be in memory; the two are the same then.
 
@@ -98,15 +98,15 @@ def copy(
     failures: dict[str, Exception] = {}
     read = zero = 0
 
-    sharers = [writer for writer in writers if writer.target.shares and writer.parent is None]
+    sinks = [writer for writer in writers if writer.target.reuses_extents and writer.parent is None]
 
     def transfer(task: Task, buf: memoryview) -> ChunkDigests:
-        sharing = Sharing(source, sharers, detects_changes=detects_changes) if sharers else None
+        reuse = Reuse(source, sinks, detects_changes=detects_changes) if sinks else None
         chunks = task.chunks
         if chunks is None:
-            chunks = load((sharing or source).read_into, task.work, buf)
+            chunks = load((reuse or source).read_into, task.work, buf)
         for writer, old in zip(writers, task.olds, strict=True):
-            writer.bring(task.work, chunks, old, buf, sharing.of(writer) if sharing else ())
+            writer.bring(task.work, chunks, old, buf, reuse.of(writer) if reuse else ())
         return chunks
 
     tasks = _tasks(plan(source, request_size), source, writers, known)

@@ -18,14 +18,14 @@ class Target:
     """Where a copy of the disk goes.
 
     `parent` is the manifest of what the sink reads as now (None: zeros): verified, and in a file of
-    its own, as it is read while the disk is. `shares`: without a parent, the sink may have blocks
-    in common with the source's files.
+    its own, as it is read while the disk is. `reuses_extents`: without a parent, the sink may have
+    blocks in common with the source's files.
     """
 
     name: str
     sink: Sink
     parent: ManifestReader | None = None
-    shares: bool = False
+    reuses_extents: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,12 @@ class Writer:
         rest = Range(position, work.start + work.length - position)
         return not rest.length or sink.holds(None, rest, rest.start)
 
-    def share(self, file: int, area: Range, offset: int) -> Range | None:
-        """`Sink.share` of its sink."""
+    def reuse_extents(self, file: int, area: Range, offset: int) -> Range | None:
+        """`Sink.reuse_extents` of its sink."""
         if self.error is not None:
             return None
         try:
-            return self.target.sink.share(file, area, offset)
+            return self.target.sink.reuse_extents(file, area, offset)
         except (OSError, GalleriaError) as error:
             self._drop(error)
             return None
@@ -107,16 +107,16 @@ class Writer:
         chunks: ChunkDigests,
         old: Old,
         buf: memoryview,
-        shared: Sequence[Range] = (),
+        reused: Sequence[Range] = (),
     ) -> None:
-        """Make the sink what was read; `shared` ranges of the work it has already."""
+        """Make the sink what was read; `reused` ranges of the work it has already."""
         if self.error is not None:
             return
         try:
             for area in old.ranges:
                 self.target.sink.zero(area.length, area.start)
-            if shared:
-                self._complete(work, chunks, buf, shared)
+            if reused:
+                self._complete(work, chunks, buf, reused)
             elif work.parts:
                 self._differences(work, chunks, old, buf)
         except (OSError, GalleriaError) as error:
@@ -145,14 +145,14 @@ class Writer:
             self.kept += kept
 
     def _complete(
-        self, work: Work, chunks: ChunkDigests, buf: memoryview, shared: Sequence[Range]
+        self, work: Work, chunks: ChunkDigests, buf: memoryview, reused: Sequence[Range]
     ) -> None:
-        """Write what is not shared, and let go of what is and turned out to be zero."""
+        """Write what is not reused, and let go of what is and turned out to be zero."""
         zero = [area for area, chunk in zip(work.areas(), chunks, strict=True) if chunk is None]
-        rest = without([Range(part.start, part.length) for part in work.parts], shared)
-        self._write(work, without(rest, zero), common(shared, zero), buf)
+        rest = without([Range(part.start, part.length) for part in work.parts], reused)
+        self._write(work, without(rest, zero), common(reused, zero), buf)
         with self._lock:
-            self.cloned += sum(area.length for area in without(shared, zero))
+            self.cloned += sum(area.length for area in without(reused, zero))
 
     def _write(
         self, work: Work, changed: Sequence[Range], cleared: Sequence[Range], buf: memoryview

@@ -11,7 +11,7 @@ from pipeline.deploying.machine import (
     DEFAULT_MEMORY,
     DEFAULT_VCPUS,
     Machine,
-    Machines,
+    VmDirectories,
     check_name,
     enrolled_keys,
     new_mac_address,
@@ -59,7 +59,7 @@ def vm_names(name: str, count: int | None) -> tuple[str, ...]:
 
 
 def deploy(
-    version: ImageVersion, request: DeployRequest, machines: Machines, context: JobContext
+    version: ImageVersion, request: DeployRequest, machines: VmDirectories, context: JobContext
 ) -> list[Deployment]:
     """Make the VMs, all or none.
 
@@ -127,7 +127,7 @@ def taken(version: ImageVersion, region: str, context: JobContext) -> int:
     )
 
 
-def free_home(out: Path, name: str, machines: Machines) -> Path:
+def free_home(out: Path, name: str, machines: VmDirectories) -> Path:
     check_name(name)
     home = out.absolute() / name
     if machines.exists(home):

@@ -53,7 +53,7 @@ class Machine:
     host_caching: Mapping[int | None, HostCaching] = field(default_factory=dict)
 
 
-class Machines(Protocol):
+class VmDirectories(Protocol):
     """Where VMs are put together on this host."""
 
     def exists(self, home: Path) -> bool:

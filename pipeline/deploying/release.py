@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipeline.deploying.machine import Machines
+from pipeline.deploying.machine import VmDirectories
 from pipeline.errors import Conflict, NotFound, Refused
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.replicate import garbage_collect
@@ -31,7 +31,11 @@ def find(name: str, directory: str | None, deployments: Iterable[Deployment]) ->
 
 
 def release(
-    deployments: Sequence[Deployment], machines: Machines, context: JobContext, *, keep_disks: bool
+    deployments: Sequence[Deployment],
+    machines: VmDirectories,
+    context: JobContext,
+    *,
+    keep_disks: bool,
 ) -> None:
     """Remove the VMs' directories and records; with `keep_disks` only the records, of VMs whose
     disks need no base. Nothing is done when one of the VMs can't be released."""
@@ -53,7 +57,7 @@ def release(
     )
 
 
-def check_idle(deployment: Deployment, machines: Machines) -> None:
+def check_idle(deployment: Deployment, machines: VmDirectories) -> None:
     for disk in deployment.disks:
         users = machines.users(Path(disk.path))
         if users:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.deploying import profile as profiles
 from pipeline.deploying.deploy import MAX_COUNT, DeployRequest, deploy
-from pipeline.deploying.machine import Machines, check_name
+from pipeline.deploying.machine import VmDirectories, check_name
 from pipeline.deploying.release import release
 from pipeline.errors import InvalidParameter, NotFound
 from pipeline.gallery.access.shared_ids import shared_name
@@ -47,7 +47,7 @@ def number(deployment: Deployment) -> int:
 
 
 def scale(
-    scale_set: ScaleSet, count: int, machines: Machines, context: JobContext
+    scale_set: ScaleSet, count: int, machines: VmDirectories, context: JobContext
 ) -> list[Deployment]:
     """Bring it to `count` VMs: new ones from what its image means now, or the last ones released.
     Returns those that the caller may see."""
@@ -66,7 +66,7 @@ def _scale_out(
     scale_set: ScaleSet,
     present: Sequence[Deployment],
     more: int,
-    machines: Machines,
+    machines: VmDirectories,
     context: JobContext,
 ) -> None:
     version = image_version(scale_set, scale_set.image, context)
@@ -141,7 +141,7 @@ def _luns(luns: Sequence[int]) -> str:
     return "LUNs " + ", ".join(map(str, luns)) if luns else "no data disks"
 
 
-def delete(scale_set: ScaleSet, machines: Machines, context: JobContext) -> None:
+def delete(scale_set: ScaleSet, machines: VmDirectories, context: JobContext) -> None:
     """Release all its VMs, then forget it."""
     context.gallery.check_scale_set_deletable(scale_set)
     present = members(scale_set, context.records.deployments())

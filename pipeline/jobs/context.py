@@ -14,7 +14,7 @@ from pipeline.model import ImageVersion
 from pipeline.ports import Files, GuestHost, Images, Pins, Progress, TransferStats, Work
 from pipeline.ports.boots import Boots
 from pipeline.ports.disks import DiskDirectories
-from pipeline.ports.machines import Machines
+from pipeline.ports.machines import RunningMachines
 from pipeline.ports.sources import Sources
 from pipeline.storage.convert import Means
 from pipeline.storage.placement import Zones
@@ -33,7 +33,7 @@ class JobContext:
     resources: ResourceService
     records: JobRecords
     sources: Sources
-    machines: Machines
+    machines: RunningMachines
     images: Images
     pins: Pins
     files: Files

@@ -8,7 +8,7 @@ lean on.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline.gallery.rules.retention import Retention, Verdict
+from pipeline.gallery.rules.retention import Retention, RetentionDecision
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.replicate import garbage_collect
 from pipeline.jobs.shallow import refuse_needed_key
@@ -98,7 +98,7 @@ def purge_expired(definition: DefinitionName, context: JobContext) -> list[Versi
 
 def apply_retention(
     definition: DefinitionName, rule: Retention, context: JobContext, *, dry_run: bool = False
-) -> tuple[Sequence[Verdict], Sequence[VersionName]]:
+) -> tuple[Sequence[RetentionDecision], Sequence[VersionName]]:
     """Delete what a rule does not keep (into the bin, where there is one), and remove what has been
     in the bin long enough. Returns what became of each version, and what left the bin."""
     verdicts = context.gallery.retention(definition, rule)

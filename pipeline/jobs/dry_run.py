@@ -24,7 +24,7 @@ from pipeline.jobs.replicate import find_donor
 from pipeline.model import ImageVersion
 from pipeline.model.sources import DiskSource
 from pipeline.ports import ImageFormat
-from pipeline.sources.ingest import Disk, recognise
+from pipeline.sources.ingest import Disk, inspect_disk
 from pipeline.sources.supply import supplied
 from pipeline.storage.commit import donated
 
@@ -33,7 +33,7 @@ from pipeline.storage.commit import donated
 def file_disks(source: DiskSource, context: JobContext) -> Iterator[list[Disk]]:
     """The disk of a file, where it is unpacked as long as the `with`."""
     with context.work.directory() as work, context.sources.unwrapped(source, work) as found:
-        yield [recognise(found, context.images)]
+        yield [inspect_disk(found, context.images)]
 
 
 def version_disks(version: ImageVersion, context: JobContext) -> list[Disk]:
@@ -53,7 +53,7 @@ def validate_file(
     """Azure's checklist for a file that is to be uploaded. `footer` says what is wrong with a VHD's
     footer."""
     with context.work.directory() as work, context.sources.unwrapped(source, work) as found:
-        disk = recognise(found, context.images)
+        disk = inspect_disk(found, context.images)
         facts = context.images.inspect(found.path)
         problems = footer(found.path) if facts.format is ImageFormat.VHD else ()
         return validate(

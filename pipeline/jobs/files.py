@@ -23,14 +23,14 @@ from pipeline.model.disks import disk_name
 from pipeline.model.sources import DiskSource
 from pipeline.ports import Chain, GuestFacts, ImageFacts, ImageFormat
 from pipeline.ports.extents import Range
-from pipeline.sources.ingest import Disk, content_notes, inspected, recognise
+from pipeline.sources.ingest import Disk, content_notes, inspect_disk, inspected
 from pipeline.sources.partitions import PartitionTable, read_partitions
-from pipeline.sources.pin import snapshot
+from pipeline.sources.pin import pin_disks
 from pipeline.storage.convert import hash_disk
 
 
 @dataclass(frozen=True, slots=True)
-class Examination:
+class Inspection:
     """What `galleria inspect` shows. `partitions` is None for an unsafe file, which is not opened;
     `guest` and `evidence` are None when no appliance was asked for."""
 
@@ -40,26 +40,26 @@ class Examination:
     evidence: Evidence | None = None
 
 
-def examine(source: DiskSource, context: JobContext, *, deep: bool) -> Examination:
+def inspect_file(source: DiskSource, context: JobContext, *, deep: bool) -> Inspection:
     """Look at a file without changing or pinning it. `deep` starts an appliance for the guest."""
     with context.work.directory() as work, context.sources.unwrapped(source, work) as disk:
         return _examine(disk, work, context, deep=deep)
 
 
-def _examine(source: DiskSource, work: Path, context: JobContext, *, deep: bool) -> Examination:
+def _examine(source: DiskSource, work: Path, context: JobContext, *, deep: bool) -> Inspection:
     facts, *below = inspected(source, context.images)
     unsafe = next((layer for layer in (facts, *below) if layer.refusals), None)
     if unsafe is not None:
-        return Examination(unsafe)
+        return Inspection(unsafe)
     try:
-        disk = recognise(source, context.images)
+        disk = inspect_disk(source, context.images)
     except UnsafeImage as error:
-        return Examination(replace(facts, refusals=(error.message,)))
+        return Inspection(replace(facts, refusals=(error.message,)))
     with context.images.open(disk.chain) as content:
         partitions = read_partitions(content, facts.logical_sector_size)
         facts = replace(facts, notes=(*facts.notes, *content_notes(facts, content)))
     if not deep:
-        return Examination(facts, partitions)
+        return Inspection(facts, partitions)
     # the appliance sees the disk through an overlay: one explicit node tree for every format
     overlay = context.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2")
     with (
@@ -68,7 +68,7 @@ def _examine(source: DiskSource, work: Path, context: JobContext, *, deep: bool)
     ):
         guest = session.inspect()
         found = evidence(session, guest)
-    return Examination(facts, partitions, guest, found)
+    return Inspection(facts, partitions, guest, found)
 
 
 @contextmanager
@@ -76,8 +76,8 @@ def pinned(source: DiskSource, context: JobContext) -> Iterator[tuple[Disk, Path
     """One recognised disk held still, and a work directory. Raises SourceChanged at the end when
     it did not hold still."""
     with context.work.directory() as work, context.sources.unwrapped(source, work) as found:
-        disk = recognise(found, context.images)
-        with snapshot([disk], work, context.pins) as (disks, pin):
+        disk = inspect_disk(found, context.images)
+        with pin_disks([disk], work, context.pins) as (disks, pin):
             yield disks[0], work
             pin.verify()
 

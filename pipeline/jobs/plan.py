@@ -139,7 +139,7 @@ def _running(
     source: QemuSource, version: ImageVersion, request: PublishRequest, context: JobContext
 ) -> tuple[DiskPreview, ...]:
     """A running machine's disks, by its own account."""
-    facts = context.sources.look(source)
+    facts = context.sources.machine_facts(source)
     rules.caching(request.version.host_caching, [disk.lun for disk in facts.disks])
     found = []
     for disk in facts.disks:

@@ -33,7 +33,7 @@ from pipeline.ports import Chain, GuestSession
 from pipeline.ports.sources import Sources, Supply
 from pipeline.sources.ingest import Disk, ingest
 from pipeline.sources.partitions import PartitionTable
-from pipeline.sources.pin import snapshot
+from pipeline.sources.pin import pin_disks
 from pipeline.sources.supply import check_combination, data_luns
 from pipeline.storage.placement import Parents
 from pipeline.storage.store import Destination, Material, check_room
@@ -196,7 +196,7 @@ def prepared(checked: Checked, work: Path, context: JobContext) -> Iterator[Prep
     policy = checked.policy
     if policy is not None and checked.boot:
         check_bootable(policy.version, policy.description.nvram, context)
-    with snapshot(checked.disks, work, context.pins) as (disks, pin), ExitStack() as stack:
+    with pin_disks(checked.disks, work, context.pins) as (disks, pin), ExitStack() as stack:
         # the appliance boots while everything else is looked at
         started = None if checked.plan is None else start(disks, work, context, stack)
         table = None if policy is None else partition_table(disks, context.images)

@@ -57,7 +57,7 @@ def replicate_missing(
             again = {name: error for name, error in outcome.errors.items() if transient(error)}
             delay = next(waits, None) if again else None
             if delay is None:
-                return settled(outcome, places)
+                return require_some(outcome, places)
             version = record_failures(outcome.version, outcome.errors, context.records)
             pause(delay, again, context)
             places = {name: places[name] for name in again}
@@ -81,7 +81,7 @@ def replicate_once(
         return Outcome(version, dict.fromkeys(places, error))
 
 
-def settled(outcome: Outcome, places: Places) -> TakenVersion:
+def require_some(outcome: Outcome, places: Places) -> TakenVersion:
     """The version, if anything became of these regions. Raises the first error if nothing did."""
     if places and len(outcome.errors) == len(places):
         raise next(iter(outcome.errors.values()))

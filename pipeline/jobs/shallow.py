@@ -54,7 +54,7 @@ def fingerprints(disks: Sequence[Disk], pins: Pins) -> Fingerprints:
     """What the files of the disks are now. Raises Refused for what can't be leaned on."""
     found = {}
     for disk in disks:
-        if disk.chain[0].snapshot is not None:
+        if disk.chain[0].internal_snapshot is not None:
             raise Refused(
                 f"{disk.chain[0].path}: a version can't depend on an internal snapshot in "
                 "replication mode Shallow",

@@ -29,7 +29,7 @@ from pipeline.ports.extents import Range
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class VerifyResult:
     """What reading one base or replica disk showed. `bad` ranges differ from the manifest;
     `problem` is why it could not be read or compared at all."""
 
@@ -45,13 +45,13 @@ class Verdict:
         return not self.bad and not self.problem
 
 
-def verify_sources(version: ImageVersion, pins: Pins) -> Iterator[Verdict]:
+def verify_sources(version: ImageVersion, pins: Pins) -> Iterator[VerifyResult]:
     """Of a shallow version nothing was read: its sources are compared with what they were."""
     for disk in version.disks:
         for file in disk.source.files:
             problem = ", ".join(pins.changes(file))
             subject = f"source {disk_name(disk.lun)}"
-            yield Verdict(version.location, subject, Path(file.path), "", problem=problem)
+            yield VerifyResult(version.location, subject, Path(file.path), "", problem=problem)
 
 
 def verify_version(
@@ -60,7 +60,7 @@ def verify_version(
     context: JobContext,
     *,
     scrub: bool = False,
-) -> Iterator[Verdict]:
+) -> Iterator[VerifyResult]:
     """Read every base and replica of a version in these zones, and compare both digests of every
     chunk with the manifest, and the manifest with the digest that the catalog names. `scrub` reads
     the medium, and not what memory still holds of it."""
@@ -74,14 +74,14 @@ def verify_version(
 
 
 def _verify_disk(
-    disk: ImageDisk, zone: Zone, replicas: Sequence[Replica], check: Callable[..., Verdict]
-) -> Iterator[Verdict]:
+    disk: ImageDisk, zone: Zone, replicas: Sequence[Replica], check: Callable[..., VerifyResult]
+) -> Iterator[VerifyResult]:
     """Its base in a zone, and what each replica has of it."""
     name = disk_name(disk.lun)
     base = zone.find_base(disk.digest)
     if base is None:
         problem = "base missing from the zone"
-        yield Verdict(zone.region, f"base {name}", zone.path, disk.digest, problem=problem)
+        yield VerifyResult(zone.region, f"base {name}", zone.path, disk.digest, problem=problem)
         return
     yield check(zone, f"base {name}", base, base.chain)
     for replica in replicas:
@@ -93,13 +93,13 @@ def _verify_disk(
 
 def verify_report(
     version: ImageVersion, report: Mapping[str, Any] | None, zones: Sequence[Zone]
-) -> Iterator[Verdict]:
+) -> Iterator[VerifyResult]:
     """Compare the report in the catalog (`report`), and those that zones keep, with the digest that
     is part of the version's record. A version from before there was one has nothing to compare."""
     wanted = version.report_digest
     if not wanted:
         return
-    yield Verdict("", "report", Path(), wanted, problem=_report_problem(report, wanted))
+    yield VerifyResult("", "report", Path(), wanted, problem=_report_problem(report, wanted))
     for zone in zones:
         document = zone.find_document(version.zone_key)
         if document is None:
@@ -108,7 +108,7 @@ def verify_report(
         problem = _report_problem(document.get("report"), wanted)
         if record.get("reportDigest") != wanted:
             problem = "the zone's record of the version names another report"
-        yield Verdict(zone.region, "report", zone.path, wanted, problem=problem)
+        yield VerifyResult(zone.region, "report", zone.path, wanted, problem=problem)
 
 
 def _report_problem(report: Mapping[str, Any] | None, wanted: str) -> str:
@@ -133,7 +133,7 @@ def _verify(
     *,
     context: JobContext,
     scrub: bool,
-) -> Verdict:
+) -> VerifyResult:
     path = chain[0].path
     threads = THREADS * 2 if scrub else THREADS  # whoever waits for the medium does not hash
     try:
@@ -146,5 +146,5 @@ def _verify(
                 bad = verify(source, manifest, threads=threads, advance=meter.advance)
             manifest.verify(base.digest)
     except (GalleriaError, OSError) as error:
-        return Verdict(zone.region, subject, path, base.digest, problem=str(error))
-    return Verdict(zone.region, subject, path, base.digest, bad)
+        return VerifyResult(zone.region, subject, path, base.digest, problem=str(error))
+    return VerifyResult(zone.region, subject, path, base.digest, bad)

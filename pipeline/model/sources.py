@@ -40,7 +40,7 @@ class DiskSource:
 
     lun: int | None
     path: Path
-    snapshot: str | None = None
+    internal_snapshot: str | None = None
     declared: ImageFormat | None = None
     backing: tuple[Backing, ...] = ()
     sector_size: int = 512

@@ -13,13 +13,13 @@ from pipeline.ports.extents import Extent, Range
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One image file of a disk. `snapshot` names a qcow2 internal snapshot to read instead of the
+    """One image file of a disk. `internal_snapshot` names one of a qcow2, to read instead of the
     present. `original` is another file with the same bytes, of which more may be in memory: data is
     read from it (`Pin.page_cached`)."""
 
     path: Path
     format: ImageFormat
-    snapshot: str | None = None
+    internal_snapshot: str | None = None
     original: Path | None = None
 
 
@@ -64,7 +64,7 @@ class Source(Protocol):
 
     def file(self, layer: int) -> int | None:
         """The open file that extents of this layer with an `offset` lie in; None when there is
-        none. Only for `Sink.share` and `Sink.holds`."""
+        none. Only for `Sink.reuse_extents` and `Sink.holds`."""
         ...
 
     def close(self) -> None: ...
@@ -79,7 +79,7 @@ class Sink(Protocol):
         """Make the range read as zero; may punch a hole."""
         ...
 
-    def share(self, file: int, area: Range, offset: int) -> Range | None:
+    def reuse_extents(self, file: int, area: Range, offset: int) -> Range | None:
         """Instead of `write`: let the sink from `offset` on have the very blocks of `area` of an
         open file, where the file system can. Returns the range of the sink that has them now, which
         may lack what are not whole blocks; None, with nothing changed, where it can't."""

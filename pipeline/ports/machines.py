@@ -102,11 +102,11 @@ class Capture(Protocol):
         ...
 
 
-class Machines(Protocol):
+class RunningMachines(Protocol):
     """Machines that run on this host. They are never stopped, and never left with anything of
     galleria's but the marks of captures that were kept."""
 
-    def look(self, socket: Path) -> MachineFacts:
+    def facts(self, socket: Path) -> MachineFacts:
         """Raises NotFound when nothing answers on the socket."""
         ...
 

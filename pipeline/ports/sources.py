@@ -65,7 +65,7 @@ class Sources(Protocol):
         NotFound."""
         ...
 
-    def look(self, source: QemuSource) -> MachineFacts:
+    def machine_facts(self, source: QemuSource) -> MachineFacts:
         """A running machine as it is now; nothing of it is captured. Raises NotFound."""
         ...
 

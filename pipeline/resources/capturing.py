@@ -51,7 +51,7 @@ def create_machine_snapshots(
     `name`, the others' with their LUN behind it. Incremental ones read from the VM what was
     written since the last that was kept of it."""
     context.resources.require_machine()
-    facts = context.machines.look(source.socket)
+    facts = context.machines.facts(source.socket)
     begun: list[Snapshot] = []
     with taken_back(begun, context):
         for disk in facts.disks:  # one by one: a name that is taken gives the others back

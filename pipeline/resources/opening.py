@@ -37,7 +37,7 @@ from pipeline.model.sources import (
     VmSource,
 )
 from pipeline.ports import Chain, ImageFormat, Pins, Progress, StoredBase
-from pipeline.ports.machines import CaptureRequest, MachineFacts, Machines, whole
+from pipeline.ports.machines import CaptureRequest, MachineFacts, RunningMachines, whole
 from pipeline.ports.sources import Description, Sources, Supply
 from pipeline.sources.supply import public_url
 from pipeline.storage.placement import Zones
@@ -51,7 +51,7 @@ class StoredSources:
         inner: Sources,
         gallery: GalleryService,
         resources: ResourceService,
-        machines: Machines,
+        machines: RunningMachines,
         zones: Zones,
         pins: Pins,
         progress: Progress,
@@ -83,9 +83,9 @@ class StoredSources:
             case _:
                 return self._inner.identity(source)
 
-    def look(self, source: QemuSource) -> MachineFacts:
+    def machine_facts(self, source: QemuSource) -> MachineFacts:
         self._permit(source)
-        return self._machines.look(source.socket)
+        return self._machines.facts(source.socket)
 
     def unwrapped(self, source: DiskSource, work: Path) -> AbstractContextManager[DiskSource]:
         return self._inner.unwrapped(source, work)
@@ -184,7 +184,7 @@ class StoredSources:
     @contextmanager
     def _captured(self, source: QemuSource) -> Iterator[Supply]:
         """A running machine's disks at one point in time. Nothing is left in it afterwards."""
-        facts = self._machines.look(source.socket)
+        facts = self._machines.facts(source.socket)
         mark = blake3(b"publish" + str(source.socket.absolute()).encode()).hexdigest()[:32]
         request = CaptureRequest(
             source.socket, mark, whole(facts.disks), source.agent, remember=False
@@ -239,7 +239,7 @@ def label_of(source: AnySource) -> str:
     match source:
         case DiskSource():
             name = str(source.path.absolute())
-            return f"{name}@{source.snapshot}" if source.snapshot else name
+            return f"{name}@{source.internal_snapshot}" if source.internal_snapshot else name
         case ArchiveSource():
             return str(source.path.absolute())
         case UrlSource():

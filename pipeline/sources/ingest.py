@@ -52,7 +52,7 @@ def ingest(sources: Sequence[DiskSource], images: Images) -> tuple[Disk, ...]:
     return tuple(disk for disk, _ in found)
 
 
-def recognise(source: DiskSource, images: Images) -> Disk:
+def inspect_disk(source: DiskSource, images: Images) -> Disk:
     """Inspect every layer of one source and give it the format that its content has."""
     return _examined(source, images)[0]
 
@@ -72,12 +72,13 @@ def _examined(source: DiskSource, images: Images) -> tuple[Disk, Contents]:
         )
     if facts.virtual_size == 0:
         raise Refused(f"{source.shown} has a virtual size of 0 bytes: there is nothing to publish")
-    if source.snapshot is not None and source.snapshot not in facts.snapshots:
+    if source.internal_snapshot is not None and source.internal_snapshot not in facts.snapshots:
         known = ", ".join(facts.snapshots) or "none"
         raise NotFound(
-            f"{source.shown} has no internal snapshot {source.snapshot!r}", hint=f"it has: {known}"
+            f"{source.shown} has no internal snapshot {source.internal_snapshot!r}",
+            hint=f"it has: {known}",
         )
-    top = Layer(source.path, facts.format, source.snapshot)
+    top = Layer(source.path, facts.format, source.internal_snapshot)
     chain = (top, *(Layer(layer.path, layer.format) for layer in below))
     with images.open(chain) as content:
         contents = read_contents(content)

@@ -1,4 +1,4 @@
-"""Snapshot: hold one point in time of the sources, and let the run read only that."""
+"""Pin: hold one point in time of the sources, and let the run read only that."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from pipeline.sources.ingest import Disk
 
 
 @contextmanager
-def snapshot(
+def pin_disks(
     disks: Sequence[Disk], work: Path, pins: Pins
 ) -> Iterator[tuple[tuple[Disk, ...], Pin]]:
     """The same disks, read from the pinned files; `Pin.verify` tells whether they held still."""

@@ -66,7 +66,7 @@ class MemorySink:
             self.content[offset : offset + length] = bytes(length)
             self.zeroed.append((offset, length))
 
-    def share(self, file: int, area: Range, offset: int) -> Range | None:
+    def reuse_extents(self, file: int, area: Range, offset: int) -> Range | None:
         return None
 
     def holds(self, file: int | None, area: Range, offset: int) -> bool:

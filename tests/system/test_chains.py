@@ -20,7 +20,7 @@ from pipeline.errors import GalleriaError, UnsafeImage
 from pipeline.model.sources import Backing, DiskSource
 from pipeline.ports import Chain, ImageFormat
 from pipeline.ports.extents import Kind
-from pipeline.sources.ingest import recognise
+from pipeline.sources.ingest import inspect_disk
 from tests.contract.storing import pattern
 
 pytestmark = pytest.mark.system
@@ -156,7 +156,7 @@ def test_a_declared_chain_is_read_as_its_guest_sees_it(
 ) -> None:
     disk = disks[kind]
     before = [hashlib.sha256(path.read_bytes()).digest() for path in disk.files]
-    found = recognise(disk.source(), IMAGES)
+    found = inspect_disk(disk.source(), IMAGES)
     assert [layer.path for layer in found.chain] == list(disk.files)
     assert read(found.chain) == disk.content
     overlay = IMAGES.create_overlay(found.chain, tmp_path / "overlay.qcow2")
@@ -191,7 +191,7 @@ def test_libvhdi_reads_the_same_vhd(subformat: str, tmp_path: Path) -> None:
     top = differencing_vhd(middle, tmp_path / "t.vhd", second)
     disk = Disk((top, middle, base), written(content, first, second))
     assert by_libvhdi(disk.files) == disk.content
-    assert read(recognise(disk.source(), IMAGES).chain) == disk.content
+    assert read(inspect_disk(disk.source(), IMAGES).chain) == disk.content
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -214,7 +214,7 @@ def test_another_chain_than_the_headers_mean_is_refused(
     files = [disks[kind].files[index] for index in order]
     # a raw base has no header, so it is any chain's end: nothing below it can be meant
     with pytest.raises(UnsafeImage, match=text):
-        recognise(disks[kind].source(files=files), IMAGES)
+        inspect_disk(disks[kind].source(files=files), IMAGES)
 
 
 def sealed_vhd(path: Path, change: Callable[[bytearray], None]) -> None:
@@ -232,7 +232,7 @@ def test_a_vhd_parent_is_known_by_its_identifier(tmp_path: Path) -> None:
     disk = make("vhd-dynamic", tmp_path)
     sealed_vhd(disk.files[0], lambda header: header.__setitem__(slice(40, 56), uuid.uuid4().bytes))
     with pytest.raises(UnsafeImage, match="identifier"):
-        recognise(disk.source(), IMAGES)
+        inspect_disk(disk.source(), IMAGES)
 
 
 def test_a_vhdx_parent_that_was_written_to_is_not_the_parent(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_vhdx_parent_that_was_written_to_is_not_the_parent(tmp_path: Path) -> 
     os.truncate(base, 0)
     convert(tmp_path / "base.raw", base, "vhdx", "block_size=1M")  # another data write GUID
     with pytest.raises(UnsafeImage, match="identifier"):
-        recognise(disk.source(), IMAGES)
+        inspect_disk(disk.source(), IMAGES)
 
 
 def test_a_vmdk_parent_that_was_written_to_is_not_the_parent(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_vmdk_parent_that_was_written_to_is_not_the_parent(tmp_path: Path) -> 
     digit = b"1" if data[last : last + 1] == b"0" else b"0"
     base.write_bytes(data[:last] + digit + data[last + 1 :])
     with pytest.raises(UnsafeImage, match="identifier"):
-        recognise(disk.source(), IMAGES)
+        inspect_disk(disk.source(), IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_a_backing_name_is_a_file_of_that_name(name: str, tmp_path: Path) -> Non
     argv = ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", name]
     subprocess.run([*argv, str(top), "8M"], check=True)
     with pytest.raises(UnsafeImage, match="means the file"):
-        recognise(DiskSource(None, top, backing=(Backing(base),)), IMAGES)
+        inspect_disk(DiskSource(None, top, backing=(Backing(base),)), IMAGES)
 
 
 def test_formats_below_are_those_that_were_meant(tmp_path: Path) -> None:
@@ -282,10 +282,10 @@ def test_formats_below_are_those_that_were_meant(tmp_path: Path) -> None:
     argv = ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", "x.raw"]
     subprocess.run([*argv, str(top), "8M"], check=True)
     with pytest.raises(UnsafeImage, match="means a qcow2"):
-        recognise(DiskSource(None, top, backing=(Backing(raw),)), IMAGES)
+        inspect_disk(DiskSource(None, top, backing=(Backing(raw),)), IMAGES)
     declared = (Backing(raw, ImageFormat.QCOW2),)
     with pytest.raises(UnsafeImage):
-        recognise(DiskSource(None, top, backing=declared), IMAGES)
+        inspect_disk(DiskSource(None, top, backing=declared), IMAGES)
 
 
 def test_a_hostile_layer_below_is_refused_too(tmp_path: Path) -> None:
@@ -297,4 +297,4 @@ def test_a_hostile_layer_below_is_refused_too(tmp_path: Path) -> None:
     struct.pack_into(">Q", data, 72, 4)  # an external data file
     base.write_bytes(data)
     with pytest.raises(GalleriaError, match="external file"):
-        recognise(DiskSource(None, top, backing=(Backing(base),)), IMAGES)
+        inspect_disk(DiskSource(None, top, backing=(Backing(base),)), IMAGES)

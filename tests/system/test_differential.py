@@ -20,7 +20,7 @@ from fixtures import people
 from fixtures.images import MIB
 from pipeline.model.sources import DiskSource
 from pipeline.ports.extents import Kind
-from pipeline.sources.ingest import recognise
+from pipeline.sources.ingest import inspect_disk
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 IMAGES = QemuImages(Sandbox())
@@ -168,7 +168,7 @@ def read(path: Path, work: Path) -> str:
     work.mkdir()
     with (
         SOURCES.unwrapped(DiskSource(None, path), work) as found,
-        IMAGES.open(recognise(found, IMAGES).chain) as source,
+        IMAGES.open(inspect_disk(found, IMAGES).chain) as source,
     ):
         data = bytearray(source.virtual_size)
         for extent in source.extents():

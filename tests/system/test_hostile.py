@@ -12,7 +12,7 @@ import pytest
 from adapters.filesystem.rawfile import open_readonly
 from adapters.formats import Window
 from adapters.images import QemuImages
-from adapters.images.inspect import Policy, examine, recognise
+from adapters.images.inspect import Policy, detect_format, inspect_as
 from adapters.process.sandbox import Sandbox
 from adapters.qemu import img
 from fixtures import hostile
@@ -134,8 +134,8 @@ def test_damaged_images_are_refused_or_read_but_never_crash_a_parser(
             path.write_bytes(data)
             with open_file(path) as fd:
                 try:
-                    format, _doubts = recognise(Window(fd))
+                    format, _doubts = detect_format(Window(fd))
                 except GalleriaError:
                     continue
                 for kind in {format, ImageFormat.RAW}:
-                    examine(fd, kind, Policy())
+                    inspect_as(fd, kind, Policy())

@@ -66,7 +66,9 @@ def name_of(chain: Chain) -> str:
 def oracle(chain: Chain, directory: Path) -> str:
     """sha256 of what qemu-img makes of a chain."""
     flat = directory / "flat.raw"
-    select = ["-l", f"snapshot.name={chain[0].snapshot}"] if chain[0].snapshot else []
+    select = (
+        ["-l", f"snapshot.name={chain[0].internal_snapshot}"] if chain[0].internal_snapshot else []
+    )
     tool("qemu-img", "convert", "-O", "raw", *select, name_of(chain), flat)
     digest = tool("sha256sum", flat).split()[0]
     flat.unlink()

@@ -102,7 +102,7 @@ def test_a_guest_that_writes_is_captured(
     # first: the copying itself goes on under load
     first, console = "a" * 32, tmp_path / "console"
     monkeypatch.setattr(jobs, "transaction", at_rest)
-    disks = machines.look(writer.qmp).disks
+    disks = machines.facts(writer.qmp).disks
     with machines.capture(CaptureRequest(writer.qmp, first, whole(disks)), progress) as capture:
         written = len(beats(console))
         (full, _) = capture.disks

@@ -72,7 +72,7 @@ def test_a_capture_is_the_moment_it_was_taken_and_the_next_reads_what_changed(
         name: flat(path, tmp_path / f"{name}-before", format=path.suffix[1:])
         for name, path in disks.items()
     }
-    facts = machines.look(vm.qmp)
+    facts = machines.facts(vm.qmp)
     assert [(d.name, d.lun, d.virtual_size) for d in facts.disks] == [
         ("os", None, 64 * MIB),
         ("data", 0, 16 * MIB),
@@ -88,7 +88,7 @@ def test_a_capture_is_the_moment_it_was_taken_and_the_next_reads_what_changed(
         assert capture.stall.seconds < 2
         capture.keep()
     assert vm.debris() == []
-    assert [disk.marks for disk in machines.look(vm.qmp).disks] == [(ONE,), (ONE,)]
+    assert [disk.marks for disk in machines.facts(vm.qmp).disks] == [(ONE,), (ONE,)]
 
     vm.io("os", "write -P 7 40M 512k", "flush")
     now = flat(disks["os"], tmp_path / "os-now")
@@ -110,7 +110,7 @@ def test_what_is_not_kept_leaves_the_machine_as_it_was(
     vm: Machine, machines: QemuMachines, tmp_path: Path
 ) -> None:
     progress = open_progress(Mode.NONE)
-    everything = whole(machines.look(vm.qmp).disks)
+    everything = whole(machines.facts(vm.qmp).disks)
     with machines.capture(CaptureRequest(vm.qmp, ONE, everything), progress) as capture:
         capture.keep()
     with (
@@ -141,7 +141,7 @@ def stop(*_):
     sys.stdin.read()
 if sys.argv[4] == "follow":
     jobs.follow = stop
-wanted = CaptureRequest(socket, sys.argv[3], whole(machines.look(socket).disks))
+wanted = CaptureRequest(socket, sys.argv[3], whole(machines.facts(socket).disks))
 with machines.capture(wanted, open_progress(Mode.NONE)):
     stop()
 """
@@ -163,7 +163,7 @@ def test_a_killed_capture_is_resumed_or_cleaned_up(
     assert vm.ask("query-status")["status"] == "running"
     vm.io("os", "write -P 8 1M 1M", "flush")
     progress = open_progress(Mode.NONE)
-    everything = whole(machines.look(vm.qmp).disks)
+    everything = whole(machines.facts(vm.qmp).disks)
     with machines.capture(CaptureRequest(vm.qmp, ONE, everything), progress) as capture:
         assert capture.resumed
         assert same(flat(capture.disks[0].chain[0].path, tmp_path / "after"), before)
@@ -183,7 +183,7 @@ def test_the_next_run_cleans_up_after_a_killed_one(
         assert child.stdout.readline() == b"here\n"
         child.send_signal(signal.SIGKILL)
     assert len(vm.ask("query-jobs")) == 2
-    everything = whole(machines.look(vm.qmp).disks)
+    everything = whole(machines.facts(vm.qmp).disks)
     request = CaptureRequest(vm.qmp, TWO, everything)
     with machines.capture(request, open_progress(Mode.NONE)) as capture:
         assert not capture.resumed
@@ -216,7 +216,7 @@ def test_refusals_say_why(
 ) -> None:
     progress = open_progress(Mode.NONE)
     with pytest.raises(NotFound, match="no QEMU answers"):
-        machines.look(tmp_path / "absent.sock")
+        machines.facts(tmp_path / "absent.sock")
     request = CaptureRequest(vm.qmp, ONE, (DiskPlan("sda"),))
     with (
         pytest.raises(InvalidParameter, match="no disk 'sda'"),

@@ -35,7 +35,7 @@ from pipeline.model.sources import (
 from pipeline.ports import ImageFormat, Layer
 from pipeline.ports.extents import Kind
 from pipeline.ports.sources import Supply
-from pipeline.sources.ingest import ingest, recognise
+from pipeline.sources.ingest import ingest, inspect_disk
 
 pytestmark = pytest.mark.system
 IMAGES = QemuImages(Sandbox())
@@ -96,7 +96,7 @@ def opened(source: AnySource, tmp_path: Path) -> Iterator[Supply]:
 
 def content(disk: DiskSource) -> bytes:
     """What galleria reads of a disk."""
-    with IMAGES.open(recognise(disk, IMAGES).chain) as source:
+    with IMAGES.open(inspect_disk(disk, IMAGES).chain) as source:
         data = bytearray(source.virtual_size)
         for extent in source.extents():
             if extent.kind is Kind.DATA:
@@ -670,7 +670,7 @@ def test_a_descriptor_that_runs_over_its_sectors(made: dict[str, bytes], tmp_pat
     hidden = text + b'RW 1 FLAT "/etc/passwd" 0\n'
     path.write_bytes(people.with_descriptor(made["os.sparse"], hidden, sectors=1))
     with pytest.raises(UnsafeImage, match=r"not allowed"):
-        recognise(DiskSource(None, path), IMAGES)
+        inspect_disk(DiskSource(None, path), IMAGES)
 
 
 # --- VMDKs in parts ------------------------------------------------------------------------------
@@ -797,7 +797,7 @@ def test_an_overlay_alone_is_not_verified_and_a_lie_is_not_safe(
     assert facts.refusals
     assert facts.unread
     with pytest.raises(UnsafeImage, match=r"leans on a backing file|has a backing file") as told:
-        recognise(DiskSource(None, top), IMAGES)
+        inspect_disk(DiskSource(None, top), IMAGES)
     assert "--backing" in told.value.hint
     assert not IMAGES.inspect(top, declared=ImageFormat.RAW).unread
     (tmp_path / "qed").write_bytes(b"QED\0".ljust(4096, b"\0"))
@@ -897,7 +897,7 @@ def test_formats_that_a_layer_has(made: dict[str, bytes], tmp_path: Path) -> Non
     path = tmp_path / "misnamed.raw.xz"
     path.write_bytes(people.packed(made["os.qcow2"], "xz"))
     with opened(DiskSource(None, path), tmp_path) as supply:
-        disk = recognise(supply.disks[0], IMAGES)
+        disk = inspect_disk(supply.disks[0], IMAGES)
         assert disk.chain == (Layer(supply.disks[0].path, ImageFormat.QCOW2),)
         assert disk.facts is not None
         assert disk.facts.path == path

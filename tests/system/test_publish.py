@@ -145,7 +145,7 @@ def test_every_format_is_published_unchanged(
     for index, (name, variant) in enumerate(VARIANTS.items()):
         layer = variant.build(raw, tmp_path, name)
         before = state(layer.path)
-        source = DiskSource(None, layer.path, layer.snapshot)
+        source = DiskSource(None, layer.path, layer.internal_snapshot)
         version = lab.publish(f"1.0.{index}", source, eu=1)
         for path, format in replicas(version):
             compare(raw, "raw", path, format)

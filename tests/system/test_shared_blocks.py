@@ -139,7 +139,7 @@ def stored(
         sink = RawSink(target, source.virtual_size)
         try:
             writer = ManifestWriter(out, source.virtual_size)
-            result = copying.copy(wrap(source), [Target("t", sink, shares=True)], writer)
+            result = copying.copy(wrap(source), [Target("t", sink, reuses_extents=True)], writer)
             sink.flush()
         finally:
             sink.close()

@@ -7,7 +7,7 @@ import pytest
 from adapters import doctor
 from adapters.catalog import open_catalog
 from adapters.config import Config, ZonePlace
-from adapters.doctor import Check, Verdict
+from adapters.doctor import Check, Status
 from adapters.process.sandbox import Sandbox
 from adapters.zones import create_zone
 
@@ -41,18 +41,18 @@ def test_a_bare_host_can_not_run(bare_host: Path) -> None:
     assert not doctor.can_run(checks)
     for name in ("sandbox", "qemu-img", "qemu-nbd", "guestfs appliance"):
         check = found(checks, name)
-        assert check.verdict is Verdict.FAIL, check
+        assert check.verdict is Status.FAIL, check
         assert check.advice, check
 
 
 def test_every_complaint_says_what_to_do(bare_host: Path) -> None:
     for check in doctor.run(config(bare_host, sandbox=False)):
-        assert check.verdict is Verdict.OK or check.advice, check
+        assert check.verdict is Status.OK or check.advice, check
 
 
 def test_a_lifted_sandbox_is_told_of(bare_host: Path) -> None:
     check = found(doctor.run(config(bare_host, sandbox=False)), "sandbox")
-    assert check.verdict is Verdict.WARN
+    assert check.verdict is Status.WARN
     assert "off" in check.found
 
 
@@ -66,9 +66,9 @@ def test_zones(bare_host: Path) -> None:
             bare_host, regions={"eu": (ZonePlace(one),), "us": (ZonePlace(two), ZonePlace(absent))}
         )
     )
-    assert found(checks, f"zone us: {absent}").verdict is Verdict.FAIL
+    assert found(checks, f"zone us: {absent}").verdict is Status.FAIL
     together = found(checks, f"zone us: {two}")
-    assert together.verdict is Verdict.WARN
+    assert together.verdict is Status.WARN
     assert "zone of eu" in together.advice
     assert "free" in found(checks, f"zone eu: {one}").found
     assert sorted(one.rglob("*")) == before
@@ -82,32 +82,32 @@ def test_a_directory_that_is_no_zone_is_a_failure(bare_host: Path) -> None:
         doctor.run(config(bare_host, regions={"eu": (ZonePlace(mountpoint),)})),
         f"zone eu: {mountpoint}",
     )
-    assert check.verdict is Verdict.FAIL
+    assert check.verdict is Status.FAIL
     assert "mount" in check.advice
 
 
 def test_a_damaged_catalog_is_a_failure(bare_host: Path) -> None:
     settings = config(bare_host)
-    assert found(doctor.run(settings), "catalog").verdict is Verdict.WARN
+    assert found(doctor.run(settings), "catalog").verdict is Status.WARN
     (bare_host / "catalog.db").write_bytes(b"not a database, but long enough for one" * 100)
-    assert found(doctor.run(settings), "catalog").verdict is Verdict.FAIL
+    assert found(doctor.run(settings), "catalog").verdict is Status.FAIL
 
 
 def test_a_password_is_not_shown(bare_host: Path) -> None:
     url = "postgresql+psycopg://user:secret@127.0.0.1:1/none"
     check = found(doctor.run(config(bare_host, catalog=url)), "catalog")
-    assert check.verdict is Verdict.FAIL
+    assert check.verdict is Status.FAIL
     assert "secret" not in check.found + check.advice
 
 
 @pytest.mark.parametrize(
     ("verdicts", "expected"),
     [
-        ([Verdict.OK, Verdict.WARN], True),
-        ([Verdict.OK, Verdict.FAIL, Verdict.WARN], False),
+        ([Status.OK, Status.WARN], True),
+        ([Status.OK, Status.FAIL, Status.WARN], False),
     ],
 )
-def test_only_a_failure_stops(verdicts: list[Verdict], *, expected: bool) -> None:
+def test_only_a_failure_stops(verdicts: list[Status], *, expected: bool) -> None:
     checks = tuple(Check("c", verdict, "f") for verdict in verdicts)
     assert doctor.can_run(checks) is expected
 
@@ -116,5 +116,5 @@ def test_a_sound_catalog_says_how_it_is_kept(bare_host: Path) -> None:
     settings = config(bare_host)
     open_catalog(settings.catalog).close()
     check = found(doctor.run(settings), "catalog")
-    assert check.verdict is Verdict.OK
+    assert check.verdict is Status.OK
     assert "journal_mode=truncate synchronous=3" in check.found

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from adapters.formats import Window, vdi
 from adapters.formats.raw import lookalikes
 from adapters.formats.window import Findings
-from adapters.images.inspect import Policy, examine, recognise
+from adapters.images.inspect import Policy, detect_format, inspect_as
 from fixtures.hostile.vhdx import crc32c
 from pipeline.errors import UnsafeImage
 from pipeline.ports import ImageFormat
@@ -58,7 +58,7 @@ def test_noise_is_refused_and_nothing_else_is_raised(
 ) -> None:
     fd = fd_of(data.draw(noise(format)))
     try:
-        found = examine(fd, format, Policy())
+        found = inspect_as(fd, format, Policy())
     finally:
         os.close(fd)
     if format is not ImageFormat.RAW:
@@ -69,7 +69,7 @@ def test_noise_is_refused_and_nothing_else_is_raised(
 def test_anything_is_recognised_as_something(content: bytes, padded: bool) -> None:
     fd = fd_of(content.ljust(4096, b"\0") if padded else content)
     try:
-        format, doubts = recognise(Window(fd))
+        format, doubts = detect_format(Window(fd))
         claims = lookalikes(Window(fd))
     finally:
         os.close(fd)

@@ -39,7 +39,7 @@ def context() -> Any:
         work=SimpleNamespace(directory=directory),
         resources=made.resources,
         records=made.records,
-        machines=SimpleNamespace(look=lambda _: MachineFacts("u", "web", True, DISKS)),
+        machines=SimpleNamespace(facts=lambda _: MachineFacts("u", "web", True, DISKS)),
     )
 
 

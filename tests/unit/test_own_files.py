@@ -14,7 +14,7 @@ from adapters.qmp import state as captures
 from adapters.qmp.state import CaptureState, Phase
 from adapters.sources.download import KEEP_SECONDS, Downloads
 from adapters.sources.http import Reach
-from adapters.vms import STAGING, HostMachines
+from adapters.vms import STAGING, HostVmDirectories
 from pipeline.errors import Refused
 
 TOKEN, MARK, KEY = "d" * 32, "a" * 32, "0123456789abcdef"
@@ -37,7 +37,7 @@ def test_a_link_planted_where_vms_are_put_together_leads_nowhere(tmp_path: Path)
     out.mkdir()
     (out / STAGING).symlink_to(victim)
     before = listing(victim)
-    with pytest.raises(Refused, match=STAGING), HostMachines().staging(out):
+    with pytest.raises(Refused, match=STAGING), HostVmDirectories().staging(out):
         pass
     assert listing(victim) == before
 
@@ -45,7 +45,7 @@ def test_a_link_planted_where_vms_are_put_together_leads_nowhere(tmp_path: Path)
 def test_what_is_beside_the_vms_stays(tmp_path: Path) -> None:
     letters(tmp_path / "vm", tmp_path / STAGING / "somebody", tmp_path / STAGING / TOKEN)
     before = listing(tmp_path)
-    with HostMachines().staging(tmp_path) as private:
+    with HostVmDirectories().staging(tmp_path) as private:
         (private / "disk").write_text("x")
     assert listing(tmp_path) == before
 
@@ -53,7 +53,7 @@ def test_what_is_beside_the_vms_stays(tmp_path: Path) -> None:
 def test_a_vm_s_directory_that_became_a_link_is_only_a_link(tmp_path: Path) -> None:
     letters(tmp_path / "victim")
     (tmp_path / "vm").symlink_to(tmp_path / "victim")
-    HostMachines().discard(tmp_path / "vm")
+    HostVmDirectories().discard(tmp_path / "vm")
     assert listing(tmp_path) == ["victim", "victim/letter"]
 
 

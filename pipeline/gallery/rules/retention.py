@@ -31,7 +31,7 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RetentionDecision:
     """`reason` is why a version stays; empty: it goes."""
 
     version: ImageVersion
@@ -44,7 +44,7 @@ def judge(
     used: Collection[str],
     needed: Mapping[VersionNumber, str],
     now: datetime,
-) -> list[Verdict]:
+) -> list[RetentionDecision]:
     """Every version with what becomes of it, newest first, as they come. `used` are the uids of
     versions that deployed disks were made from; `needed` says why some numbers have to stay."""
     verdicts = []
@@ -52,7 +52,7 @@ def judge(
     for version in versions:
         usable_seen += usable(version)
         rank = usable_seen if usable(version) else 0
-        verdicts.append(Verdict(version, _kept(version, rule, used, needed, now, rank)))
+        verdicts.append(RetentionDecision(version, _kept(version, rule, used, needed, now, rank)))
     return verdicts
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from pipeline.gallery import rules, transitions
-from pipeline.gallery.rules.retention import Retention, Verdict, judge
+from pipeline.gallery.rules.retention import Retention, RetentionDecision, judge
 from pipeline.gallery.service.base import Operations
 from pipeline.gallery.service.taken import TakenVersion
 from pipeline.model import ImageVersion
@@ -75,7 +75,7 @@ class Deleting(Operations):
                 and version.soft_deleted.hard_deletion_target_time <= now
             ]
 
-    def retention(self, definition: DefinitionName, rule: Retention) -> list[Verdict]:
+    def retention(self, definition: DefinitionName, rule: Retention) -> list[RetentionDecision]:
         """What becomes of each version by a retention rule, newest first."""
         with self._access.read(Action.VERSION_READ, definition) as catalog:
             rules.existing(catalog.definition(definition), definition)
