@@ -2,6 +2,10 @@
 
 The catalog stores these, `--json` prints them and each zone keeps them, so the round trip is exact.
 Absent means the default; a member that the type does not have is refused, as Azure does.
+
+cattrs could read them, with more code than this (for camel case, case-blind values and errors that
+name the member) and 27 ms more before the first document is read. msgspec names members only of
+classes of its own, and leaves out every default where this leaves out what is empty.
 """
 
 import dataclasses

@@ -146,3 +146,62 @@ def test_dates_are_utc() -> None:
     assert parse_date("2030-01-31T14:00:00+02:00", "p") == noon
     local = replace(FULL, end_of_life_date=noon.astimezone(timezone(timedelta(hours=5))))
     assert encode(local)["endOfLifeDate"] == "2030-01-31T12:00:00Z"
+
+
+# As the catalog and the zones hold them since 2026-11. They are read, and written the same.
+STORED = {
+    Gallery: (
+        '{"name": "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/galleria'
+        '/providers/Microsoft.Compute/galleries/corp", '
+        '"location": "eu", "created": "2026-11-01T12:00:00Z", "description": "d", '
+        '"tags": {"a": "b"}, "sharingProfile": {"permissions": "Private"}, '
+        '"softDeletePolicy": {"isSoftDeleteEnabled": false, "retentionPeriodInDays": 7, '
+        '"gracePeriodInDays": 0}}'
+    ),
+    ImageDefinition: (
+        '{"name": "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/galleria'
+        '/providers/Microsoft.Compute/galleries/corp/images/web", '
+        '"location": "eu", "created": "2026-11-01T12:00:00Z", "osType": "Linux", '
+        '"identifier": {"publisher": "Contoso", "offer": "web", "sku": "web"}, '
+        '"osState": "Generalized", "hyperVGeneration": "V2", "architecture": "x64", '
+        '"description": "a web server", "eula": "eula", "privacyStatementUri": "https://p", '
+        '"releaseNoteUri": "https://r", "endOfLifeDate": "2030-01-31T00:00:00Z", '
+        '"recommended": {"vCPUs": {"min": 2, "max": 4}, "memory": {"min": 1024}}, '
+        '"disallowed": {"diskTypes": ["Standard_LRS"]}, '
+        '"features": [{"name": "SecurityType", "value": "Standard"}], '
+        '"purchasePlan": {"name": "n", "publisher": "p", "product": "q"}, '
+        '"tags": {"team": "web"}}'
+    ),
+    ImageVersion: (
+        '{"name": "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/galleria'
+        '/providers/Microsoft.Compute/galleries/corp/images/web/versions/1.0.0", '
+        '"uid": "bc604fbb26445171a90fa9d3e228321c", "attempt": 1, "fingerprint": "ab", '
+        '"location": "eu", "created": "2026-11-01T12:00:00Z", '
+        '"provisioningState": "Succeeded", "targetRegions": [{"name": "eu", '
+        '"regionalReplicaCount": 2, "storageAccountType": "Standard_LRS", '
+        '"excludeFromLatest": false}], "regions": [{"region": "eu", "state": "Failed", '
+        '"progress": 40, "details": "no room", "result": {"replicas": [{"index": 0, '
+        '"disks": [{"lun": null, "method": "reflink", "path": "/z/os.raw"}]}], '
+        '"methods": ["reflink"], "bytesRead": 1, "bytesWritten": 2, "bytesShared": 3}}, '
+        '{"region": "us", "state": "Unknown", "progress": 0, "result": {"bytesRead": 0, '
+        '"bytesWritten": 0, "bytesShared": 0}}], "generalized": true, '
+        '"replicationMode": "Full", "excludeFromLatest": false, '
+        '"endOfLifeDate": "2030-01-31T00:00:00Z", '
+        '"safetyProfile": {"blockDeletionBeforeEndOfLife": true}, '
+        '"publishedDate": "2026-11-01T12:00:00Z", "disks": [{"lun": null, "digest": "d0", '
+        '"virtualSize": 1073741824, "source": {"path": "web.vhdx", "format": "vhdx", '
+        '"origin": {"kind": "vhd", "id": "web.vhdx", "digest": "s0"}}}, {"lun": 3, '
+        '"digest": "d0", "virtualSize": 1073741824, "source": {"path": "web.vhdx", '
+        '"format": "vhdx", "origin": {"kind": "vhd", "id": "web.vhdx", "digest": "s0"}}}], '
+        '"stats": {"seconds": 1.5, "stages": [1, null]}, "owner": {"host": "build1", '
+        '"bootId": "boot", "pidNamespace": 4026531836, "pid": 1234, "startTicks": 99}, '
+        '"ownedSince": "2026-11-01T12:00:00Z"}'
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", STORED)
+def test_what_was_stored_is_read_and_written_the_same(
+    kind: type[Gallery | ImageDefinition | ImageVersion],
+) -> None:
+    assert json.dumps(encode(decode(kind, json.loads(STORED[kind])))) == STORED[kind]
