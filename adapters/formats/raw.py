@@ -16,9 +16,13 @@ HEADS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"vhdxfile", "a VHDX image"),
     (0, b"conectix", "a dynamic VHD image"),
     (0, b"KDMV", "a VMDK image"),
-    (0, b"COWD", "a VMDK image of ESX (COWD)"),
-    (0, b"SE\0\0SpR", "a VMDK seSparse image"),
-    (0, b"\xbe\xba\xfe\xca\0\0\0\0", "a VMDK seSparse image"),
+    (0, b"COWD", "a VMDK image of ESX (COWD), a part of a disk: name its descriptor, NAME.vmdk"),
+    (0, b"SE\0\0SpR", "a VMDK seSparse image, a part of a disk: name its descriptor, NAME.vmdk"),
+    (
+        0,
+        b"\xbe\xba\xfe\xca\0\0\0\0",
+        "a VMDK seSparse image, a part of a disk: name its descriptor, NAME.vmdk",
+    ),
     (0, b"WithoutFreeSpace", "a Parallels image"),
     (0, b"WithouFreSpacExt", "a Parallels image"),
     (0, b"Bochs Virtual HD Image", "a Bochs image"),
@@ -68,6 +72,8 @@ TEXT_MAGICS: tuple[tuple[bytes, str], ...] = (
     (b"<?xml", "an XML file (OVF, libvirt, Parallels?)"),
     (b"<!doctype html", "an HTML page: what a server answered instead of the image?"),
     (b"<html", "an HTML page: what a server answered instead of the image?"),
+    (b"<!--", "an HTML or XML page: what a server answered instead of the image?"),
+    (b"<head", "an HTML page: what a server answered instead of the image?"),
     (b"version https://git-lfs", "a pointer of Git LFS, which is not the file (git lfs pull)"),
     (b"[version]", "a text file"),
 )
@@ -96,9 +102,16 @@ def lookalikes(window: Window) -> list[str]:
 
 
 def _is_text(window: Window) -> bool:
-    """Lines of printable ASCII and nothing else, not even a NUL."""
-    text = window.read(0, window.size, "the file")
-    return b"\n" in text and _printable(text.translate(None, b"\t\r\n\f"))
+    """Lines of printable characters and nothing else, not even a NUL; but what begins as JSON or
+    markup may be padded to whole sectors."""
+    data = window.read(0, window.size, "the file")
+    text = data.rstrip(b"\0")
+    if text.lstrip()[:1] not in (b"{", b"<") and (text != data or b"\n" not in text):
+        return False
+    try:
+        return text.translate(None, b"\t\r\n\f").decode().isprintable() and bool(text)
+    except UnicodeDecodeError:
+        return False
 
 
 def _is_descriptor(head: bytes) -> bool:
@@ -109,10 +122,6 @@ def _is_descriptor(head: bytes) -> bool:
             continue
         return text.startswith(b"version=")
     return False
-
-
-def _printable(text: bytes) -> bool:
-    return text.isascii() and text.decode("ascii").isprintable()
 
 
 def parse(window: Window, findings: Findings) -> None:

@@ -109,6 +109,12 @@ def parse(window: Window, findings: Findings) -> None:
         header.compression == (DEFLATE if compressed else 0),
         f"it has an unknown compression {header.compression}",
     )
+    if not header.descriptor and not compressed:
+        findings.unread = True
+        raise UnsafeImage(
+            "it has no descriptor inside: it is a part of a disk in several files "
+            "(NAME-s001.vmdk); name the descriptor, NAME.vmdk"
+        )
     createtype = _descriptor(window, findings, header)
     findings.variant = createtype
     findings.refuse_unless(

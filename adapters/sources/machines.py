@@ -38,7 +38,7 @@ from pipeline.ports.sources import Description, Supply
 
 METADATA = "metadata.json"
 TEXTS = {METADATA, "info.json", "Vagrantfile", "_Vagrantfile", "vagrant_private_key"}
-TEXT_SUFFIXES = (".ovf", ".mf", ".cert", ".vmx", ".plist", "DiskDescriptor.xml")
+TEXT_SUFFIXES = (".ovf", ".mf", ".cert", ".vmx", ".plist", "diskdescriptor.xml")
 BOX_FORMATS = {format.value: format for format in ImageFormat} | QEMU_FORMATS
 ARCHITECTURES = {"amd64": "x64", "x86_64": "x64", "arm64": "Arm64", "aarch64": "Arm64"}
 DISK_LIMIT = 64
@@ -171,7 +171,7 @@ def open_archive(source: ArchiveSource, path: Path, into: Path, sandbox: Sandbox
 
 
 def _is_text(name: str) -> bool:
-    return PurePosixPath(name).name in TEXTS or name.endswith(TEXT_SUFFIXES)
+    return PurePosixPath(name).name in TEXTS or name.lower().endswith(TEXT_SUFFIXES)
 
 
 def _supply(
@@ -256,7 +256,7 @@ _VMX_DISK = re.compile(r"(nvme|scsi|sata|ide)(\d+):(\d+)\.filename")
 def _vmware(machine: Machine, metadata: Mapping[str, Any], architecture: str | None) -> Supply:
     """The configuration says which files are disks; controllers in the order that VMware boots
     from them."""
-    names = [name for name in machine.contents.texts if name.endswith(".vmx")]
+    names = [name for name in machine.contents.texts if name.lower().endswith(".vmx")]
     if len(names) != 1:
         raise DescriptionInvalid(
             f"the box for the provider VMware has {len(names)} files NAME.vmx, and not one"
@@ -345,7 +345,7 @@ def _parallels(machine: Machine, metadata: Mapping[str, Any], architecture: str 
         raise DescriptionInvalid(
             f"the box for the provider parallels has {len(names)} disks, and not one"
         )
-    root = parse(machine.contents.texts[names[0]], "DiskDescriptor.xml")
+    root = parse(machine.contents.texts[names[0]], "diskdescriptor.xml")
     images = [
         {local(child): (child.text or "").strip() for child in image}
         for image in all_of(root, "Image")
@@ -381,7 +381,7 @@ PROVIDERS: Mapping[str, Provider] = {
 
 
 def _ova(machine: Machine) -> Supply:
-    names = [name for name in machine.contents.texts if name.endswith(".ovf")]
+    names = [name for name in machine.contents.texts if name.lower().endswith(".ovf")]
     if len(names) != 1:
         raise DescriptionInvalid(f"the OVA has {len(names)} OVF descriptors, and not one")
     return _from_ovf(machine, names[0])
@@ -391,9 +391,10 @@ def _from_ovf(machine: Machine, name: str) -> Supply:
     contents = machine.contents
     if name not in contents.texts:
         raise DescriptionInvalid(f"the archive has no {name}")
-    manifests = [text for text in contents.texts if text.endswith(".mf")]
+    manifests = [text for text in contents.texts if text.lower().endswith(".mf")]
     listed = {member for manifest in manifests for member in check_manifest(manifest, contents)}
-    if name.removesuffix(".ovf") + ".mf" in manifests:
+    stem = PurePosixPath(name).with_suffix("")
+    if any(PurePosixPath(text).with_suffix("") == stem for text in manifests):
         _covered([name], listed)
     source = machine.source
     found = parse_ovf(contents.texts[name], source.machine, source.configuration)

@@ -24,12 +24,14 @@ PROGRAMS: Mapping[str, tuple[str, ...]] = {
     "bzip2": ("bzip2", "-dc"),
     "xz": ("xz", "-dc", "--memlimit-decompress=3GiB"),
     "zstd": ("zstd", "-dcq", "--long=31"),
+    "lz4": ("lz4", "-dcq"),
 }
 MAGICS = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),
     (b"\xfd7zXZ\0", "xz"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\x04\x22\x4d\x18", "lz4"),
 )
 SKIPPABLE = b"\x2a\x4d\x18"  # after one byte: a zstd frame without content, as pzstd begins with
 PIECE = 1 << 20

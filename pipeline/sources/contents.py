@@ -89,7 +89,7 @@ def _lengths(head: bytes) -> Iterator[tuple[str, int]]:
     for name, parse in FILE_SYSTEMS.items():
         try:
             length = parse(head)
-        except struct.error:  # a disk of a sector or two
+        except (struct.error, IndexError):  # a disk of a sector or two
             continue
         # what is absurd was not written by a file system
         if 0 < length < 1 << 56:
@@ -122,4 +122,35 @@ def _ntfs(head: bytes) -> int:
     return int(size * count)
 
 
-FILE_SYSTEMS: dict[str, Callable[[bytes], int]] = {"ext": _ext, "XFS": _xfs, "NTFS": _ntfs}
+def _fat(head: bytes) -> int:
+    """FAT12, FAT16 and FAT32: the sectors in 16 bits, or else in 32."""
+    if not head[54:62].startswith(b"FAT") and head[82:90] != b"FAT32   ":
+        return 0
+    size, few = struct.unpack_from("<H", head, 11)[0], struct.unpack_from("<H", head, 19)[0]
+    return int(size * (few or struct.unpack_from("<I", head, 32)[0]))
+
+
+def _exfat(head: bytes) -> int:
+    if head[3:11] != b"EXFAT   " or head[108] not in range(9, 13):
+        return 0
+    return int(struct.unpack_from("<Q", head, 72)[0]) << head[108]
+
+
+def _lvm(head: bytes) -> int:
+    """A physical volume: its label lies in one of the first four sectors, and says where the header
+    with the device's length is (label_header and pv_header of LVM2)."""
+    for start in range(0, 2048, 512):
+        if head[start : start + 8] == b"LABELONE" and head[start + 24 : start + 32] == b"LVM2 001":
+            place = start + struct.unpack_from("<I", head, start + 20)[0]
+            return int(struct.unpack_from("<Q", head, place + 32)[0])
+    return 0
+
+
+FILE_SYSTEMS: dict[str, Callable[[bytes], int]] = {
+    "ext": _ext,
+    "XFS": _xfs,
+    "NTFS": _ntfs,
+    "FAT": _fat,
+    "exFAT": _exfat,
+    "LVM": _lvm,
+}

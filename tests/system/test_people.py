@@ -129,7 +129,7 @@ def zipped(members: people.Members) -> bytes:
 WRAPPED: tuple[tuple[str, Callable[[dict[str, bytes]], bytes]], ...] = (
     *(
         (f"disk.raw.{program}", lambda _, program=program: people.packed(OS, program))
-        for program in ("gzip", "bzip2", "xz", "zstd")
+        for program in ("gzip", "bzip2", "xz", "zstd", "lz4")
     ),
     ("disk.qcow2.xz", lambda made: people.packed(made["os.qcow2"], "xz")),
     ("disk.vhd.zst", lambda made: people.packed(made["os.vhd"], "zstd")),
@@ -173,7 +173,8 @@ REFUSED: tuple[tuple[str, Callable[[dict[str, bytes]], bytes], str], ...] = (
     ("is-ova.tar", lambda _: people.tar([("web.ovf", b"x")]), "is an OVA"),
     ("is-box.tar.gz", lambda _: people.tar([("metadata.json", b"{}")], "gzip"), "a Vagrant box"),
     ("page.raw.gz", lambda _: people.packed(b"<!DOCTYPE html>".ljust(512), "gzip"), "HTML page"),
-    ("disk.raw.lz4", lambda _: b"\x04\x22\x4d\x18" + bytes(508), "unlz4"),
+    ("disk.raw.lz", lambda _: b"LZIP\1" + bytes(507), "lzip -d"),
+    ("disk.raw.7z", lambda _: b"7z\xbc\xaf\x27\x1c" + bytes(506), "7z x"),
 )
 
 

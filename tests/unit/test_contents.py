@@ -83,6 +83,8 @@ def test_a_header_that_is_damaged_is_no_witness() -> None:
         (("mkfs.xfs", "-q", "-f"), "XFS"),
         (("mkfs.btrfs", "-q", "-f"), "btrfs"),
         (("mkfs.ntfs", "-q", "-F", "-f"), "NTFS"),
+        (("mkfs.fat", "-F", "32"), "FAT"),
+        (("mkfs.fat", "-F", "16", "-s", "64"), "FAT"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else value,
 )
@@ -139,6 +141,9 @@ def raw_refusals(content: bytes, path: Path) -> str:
         (b"<!DOCTYPE html>\n<html><title>404</title>".ljust(1024, b"\0"), "HTML page"),
         (b"\r\n <HTML>".ljust(2048), "HTML page"),
         (b'{"error": "expired"}\n'.ljust(512), "text file"),
+        (b'{"message": "not found"}'.ljust(1024, b"\0"), "text file"),
+        ("<!-- Büro -->".encode().ljust(1024), "page"),
+        ("Nicht gefunden: Büro\n".encode(), "text file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
         (b"\x7fELF".ljust(4096, b"\0"), "ELF"),
         (b"%PDF-1.7\n".ljust(4096, b"\0"), "PDF"),
