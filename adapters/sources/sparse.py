@@ -3,7 +3,7 @@ where there is room."""
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from adapters.filesystem import rawfile
@@ -28,6 +28,14 @@ def refuse_small_room(directory: Path, length: int) -> None:
         )
 
 
+def data_in(piece: bytes) -> Iterator[tuple[int, bytes]]:
+    """The parts of a piece that are no holes, by their places in it."""
+    for start in range(0, len(piece), HOLE):
+        part = piece[start : start + HOLE]
+        if part != _ZEROS[: len(part)]:
+            yield start, part
+
+
 def write_sparse(pieces: Iterable[tuple[int, bytes]], size: int | None, target: Path) -> int:
     """Write pieces by their places to a new file; what is not given, and runs of zeros, are holes.
     `size` None: it ends with the last piece. Returns how many bytes are no holes."""
@@ -37,11 +45,9 @@ def write_sparse(pieces: Iterable[tuple[int, bytes]], size: int | None, target: 
     try:
         for position, piece in pieces:
             end = max(end, position + len(piece))
-            for start in range(0, len(piece), HOLE):
-                part = piece[start : start + HOLE]
-                if part != _ZEROS[: len(part)]:
-                    rawfile.write_exactly(fd, memoryview(part), position + start)
-                    written += len(part)
+            for start, part in data_in(piece):
+                rawfile.write_exactly(fd, memoryview(part), position + start)
+                written += len(part)
             if written - looked > LOOK:
                 refuse_small_room(target.parent, 0)
                 looked = written

@@ -12,7 +12,7 @@ from adapters.formats.vmdk_parts import is_descriptor
 from adapters.process.sandbox import Sandbox
 from adapters.sources.archive import LENGTH_LIMIT, PIECE, RATIO, Member, members
 from adapters.sources.parts import Described, Finder, assemble, beside
-from adapters.sources.sparse import refuse_small_room, write_sparse
+from adapters.sources.sparse import data_in, refuse_small_room, write_sparse
 from adapters.sources.streams import Stream, compression_of, decompressed
 from pipeline.errors import InvalidParameter, UnsafeImage
 
@@ -74,7 +74,7 @@ def expand(head: bytes, stream: Stream, packed: int, target: Path) -> None:
         position, data = 0, 0
         piece = head
         while piece:
-            data += len(piece) - piece.count(0)
+            data += sum(len(part) for _, part in data_in(piece))
             if data > DATA + RATIO * packed:
                 raise UnsafeImage(
                     f"it unpacks to more than {RATIO} times the {packed} bytes of the file"
