@@ -1,6 +1,6 @@
 """What a person who mistypes is told: the plain sentence, the name that was meant, what to do."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -54,7 +54,8 @@ def test_suggestions_name_nothing_that_one_may_not_see(home: Session) -> None:
     assert "corp/web" not in said
 
 
-def test_missing_versions_name_the_newest(home: Session) -> None:
+def test_missing_versions_name_the_newest(home: Session, require: Callable[..., None]) -> None:
+    require("qemu-img", "bwrap")
     (home.path / "d.raw").write_bytes(bytes(1 << 20))
     kind = ("--os-state=Specialized", "--hyper-v-generation=V1")
     home.run("definition", "create", "corp/pet", *kind, *IDENTIFIER)
