@@ -140,11 +140,6 @@ def open_app(config: Config, progress: Progress, *, keys: Sequence["Key"] = ()) 
         catalog.close()
 
 
-def local_identity(principal: str | None = None) -> Identity:
-    """Who asks on this host: `principal`, or (None) the local operator."""
-    return Identity(local_account(), principal)
-
-
 def local_account() -> str:
     """Who runs this process: an account of the host, whatever principal it acts as."""
     try:

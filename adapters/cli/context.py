@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from adapters.config import Config
     from adapters.guestfs.luks import Key
     from pipeline.model import ImageVersion
+    from pipeline.model.access import Identity
     from pipeline.ports import Progress
 
 SCHEMA_VERSION = 1
@@ -54,8 +55,18 @@ class Settings:
         """The configuration."""
         from adapters.config import load_config
 
-        config = load_config(self.config)
-        return config if self.principal is None else replace(config, principal=self.principal)
+        return load_config(self.config)
+
+    def identity(self) -> "Identity":
+        """Who asks: the principal of --as, else the configured one, else the local operator."""
+        from adapters.app import local_account
+        from adapters.config import load_principal
+        from pipeline.model.access import Identity
+
+        principal = self.principal
+        if principal is None:
+            principal, _ = load_principal(self.config)
+        return Identity(local_account(), principal or None)
 
     def open_progress(self) -> "Progress":
         """Where stages report how far they are."""
@@ -72,13 +83,13 @@ class Settings:
     @contextmanager
     def app(self) -> Iterator["Session"]:
         """The application for whoever runs the command, for the length of a `with`."""
-        from adapters.app import local_identity, open_app
+        from adapters.app import open_app
         from pipeline.errors import NotFound
         from pipeline.gallery.missing import explain_missing
 
         config, progress = self.load(), self.open_progress()
         with open_app(config, progress, keys=self._parsed_keys()) as app:
-            session = app.session(local_identity(config.principal or None))
+            session = app.session(self.identity())
             try:
                 yield session
             except NotFound as error:

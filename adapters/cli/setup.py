@@ -11,9 +11,11 @@ from adapters.cli.context import Settings
 from adapters.cli.lazy import Command, Group
 from adapters.config import (
     PARSERS,
+    PRINCIPAL,
     Config,
     complete,
     load_config,
+    load_principal,
     parse_regions,
     refuse_existing,
     state_directory,
@@ -130,6 +132,9 @@ def show(settings: Settings) -> None:
     loaded = settings.load()
     values = document(loaded)
     origins = {key: loaded.origins.get(key, "default") for key in values}
+    values["principal"], origins["principal"] = load_principal(settings.config)
+    if settings.principal is not None:
+        values["principal"], origins["principal"] = settings.principal, "--as"
     rows = [(key, _text(value), origins[key]) for key, value in values.items() if key != "regions"]
     rows += [
         (f"regions.{name}", ", ".join(zones), origins["regions"])
@@ -140,7 +145,7 @@ def show(settings: Settings) -> None:
 
 def document(config: Config) -> dict[str, Any]:
     """The configuration as JSON data, without the password of a database."""
-    values = {key: getattr(config, key) for key in PARSERS}
+    values = {key: getattr(config, key) for key in PARSERS if key != PRINCIPAL}
     values["regions"] = {name: list(map(str, zones)) for name, zones in config.regions.items()}
     values["catalog"] = _without_password(config.catalog)
     return {key: str(item) if isinstance(item, Path) else item for key, item in values.items()}

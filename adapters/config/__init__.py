@@ -42,6 +42,7 @@ __all__ = [
     "ZonePlace",
     "complete",
     "load_config",
+    "load_principal",
     "parse_regions",
     "refuse_existing",
     "state_directory",
@@ -50,9 +51,12 @@ __all__ = [
 ]
 
 
+PRINCIPAL = "principal"
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that can be set. Sizes are bytes; paths are absolute."""
+    """Everything that can be set, but who asks. Sizes are bytes; paths are absolute."""
 
     regions: Regions  # by name, the directories that are its zones; empty before `galleria init`
     source_region: str
@@ -63,7 +67,6 @@ class Config:
     captures: Path  # the files of captures of running machines, while they are made
     sandbox: bool = True
     immutable: bool = True
-    principal: str = ""  # on whose behalf; empty: the local operator, who owns everything
     zrs_same_filesystem: bool = False  # zones of one file system as if each had its own
     max_virtual_size: int = 32 << 40
     # networks that downloads may reach beside the public ones, separated by commas
@@ -81,6 +84,21 @@ def load_config(path: Path | None = None, env: Mapping[str, str] | None = None) 
     file (or variable), the key and what is expected.
     """
     env = os.environ if env is None else env
+    values, origins, file = _values(path, env)
+    return replace(complete(values, origins, env), file=file)
+
+
+def load_principal(path: Path | None, env: Mapping[str, str] | None = None) -> tuple[str, str]:
+    """For whom the command line acts unless it is told, and what set that; empty: the local
+    operator. It is a key like the others, but no part of the Config: that is everyone's."""
+    values, origins, _ = _values(path, os.environ if env is None else env)
+    return values.get(PRINCIPAL, ""), origins.get(PRINCIPAL, "default")
+
+
+def _values(
+    path: Path | None, env: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, str], Path | None]:
+    """What is set, by key; what set it; and the file that was read."""
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     file = find_config(path, env)
@@ -93,7 +111,7 @@ def load_config(path: Path | None = None, env: Mapping[str, str] | None = None) 
         if variable in env:
             values[key] = parse_value(key, from_text(key, env[variable]), variable, Path.cwd())
             origins[key] = variable
-    return replace(complete(values, origins, env), file=file)
+    return values, origins, file
 
 
 def complete(
@@ -111,7 +129,9 @@ def complete(
         "logs": state / "logs",
         "captures": state / "captures",
     }
-    config = Config(**(defaults | dict(values)), origins=origins)
+    values = {key: value for key, value in values.items() if key != PRINCIPAL}
+    origins = {key: origin for key, origin in origins.items() if key != PRINCIPAL}
+    config = Config(**(defaults | values), origins=origins)
     known = {region_key(name): name for name in regions if EDGE not in name}
     if region_key(config.source_region) in known:
         return replace(config, source_region=known[region_key(config.source_region)])

@@ -232,7 +232,7 @@ MEANINGS: Mapping[str, str] = {
     "cache": "The libguestfs appliance and downloads. Default: the cache directory.",
     "logs": "What background jobs and booted machines say. Default: the state directory's `logs`.",
     "captures": "Files of captures of running machines, while they are made.",
-    "principal": "Who asks. Default: the local operator, who owns everything.",
+    "principal": "Who asks, without `--as`. Default: the local operator, who owns everything.",
     "allow_private_sources": "Networks that URLs may point into, beside the public ones.",
     "zrs_same_filesystem": "For a lab: zones of one file system count as independent.",
     "libvirt": "Which libvirt of this host knows the machines of `--vm NAME`.",

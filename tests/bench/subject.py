@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Never
 
-from adapters.app import Session, create_zones, local_identity, open_app
+from adapters.app import Session, create_zones, local_account, open_app
 from adapters.cli import GARBAGE
 from adapters.config import load_config
 from adapters.progress import Mode, open_progress
@@ -41,6 +41,7 @@ from pipeline.model import (
     TargetRegion,
     VersionRequest,
 )
+from pipeline.model.access import Identity
 from pipeline.model.names import parse_definition, parse_gallery, parse_version
 from pipeline.model.sources import Backing, DiskSource
 from pipeline.ports import Chain, ImageFormat, Layer
@@ -282,7 +283,7 @@ def main() -> None:
     config = load_config()
     create_zones(config)
     with open_app(config, open_progress(Mode.NONE)) as app:
-        subject = Subject(app.session(local_identity()))
+        subject = Subject(app.session(Identity(local_account())))
         for line in sys.stdin:
             job = json.loads(line)
             result = getattr(subject, job.pop("job"))(**job)

@@ -176,7 +176,7 @@ def configuration() -> str:
     defaults = {item.name: item.default for item in fields(Config)}
     rows = []
     for key, meaning in MEANINGS.items():
-        default = defaults[key]
+        default = defaults.get(key, "")  # who asks is none of the Config
         shown = "" if default in (MISSING, "") else f"`{_toml(default)}`"
         rows.append((f"`{key}`", f"`GALLERIA_{key.upper()}`", shown, meaning))
     return table(("key", "variable", "default", "meaning"), rows)

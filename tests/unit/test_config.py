@@ -10,6 +10,7 @@ from adapters.config import (
     ZonePlace,
     complete,
     load_config,
+    load_principal,
     parse_regions,
     write_config,
 )
@@ -74,6 +75,19 @@ def test_every_key_is_read(tmp_path: Path, env: dict[str, str]) -> None:
     assert (config.sandbox, config.immutable) == (False, False)
     assert config.max_virtual_size == 2 << 40
     assert set(config.origins.values()) == {str(tmp_path / "galleria.toml")}
+
+
+def test_who_asks_is_no_part_of_what_everyone_shares(tmp_path: Path, env: dict[str, str]) -> None:
+    path = tmp_path / "galleria.toml"
+    config = load(tmp_path, env, 'principal = "ci"')
+    assert not hasattr(config, "principal")
+    assert config == load_config(None, env)
+    assert config.origins == {}
+    assert load_principal(path, env) == ("ci", str(path))
+    env["GALLERIA_PRINCIPAL"] = "alice"
+    assert load_principal(path, env) == ("alice", "GALLERIA_PRINCIPAL")
+    del env["GALLERIA_PRINCIPAL"]
+    assert load_principal(None, env) == ("", "default")
 
 
 def test_the_first_region_is_the_source_region(tmp_path: Path, env: dict[str, str]) -> None:
