@@ -114,11 +114,11 @@ def region_meter(
     return RegionMeter(version, tuple(places), total, context.records).advance
 
 
-def zone_record(version: ImageVersion, context: JobContext, nvram: bytes | None) -> VersionRecord:
+def zone_record(version: TakenVersion, context: JobContext, nvram: bytes | None) -> VersionRecord:
     """What each zone keeps beside the bytes: enough to rebuild the catalog from."""
     definition = context.gallery.get_definition(version.name.definition)
     document = {
-        "gallery": encode(context.gallery.get_gallery(definition.name.gallery)),
+        "gallery": encode(context.records.gallery(version)),
         "definition": encode(definition),
         "version": encode(version),
         "report": context.gallery.report(version.name),

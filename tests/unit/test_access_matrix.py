@@ -2,15 +2,47 @@
 definitions and sharing rules, and share nothing with the function that decides."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import pytest
 
+from pipeline.errors import AuthorizationFailed, NotFound
 from pipeline.gallery.access.decide import Subject, Target, decide, sees
-from pipeline.model import SharingPermissions
-from pipeline.model.access import Action, Assignment, Role
-from pipeline.model.names import parse_gallery
+from pipeline.gallery.rules.agreement import SourceFacts
+from pipeline.gallery.rules.retention import Retention
+from pipeline.gallery.services import Services
+from pipeline.model import (
+    Deployment,
+    HyperVGeneration,
+    ImageShape,
+    ImageVersion,
+    OsState,
+    OsType,
+    RegionStatus,
+    ReplicationState,
+    ScaleSet,
+    SharingPermissions,
+    SourceProperties,
+)
+from pipeline.model.access import Action, Assignment, Principal, Role
+from pipeline.model.names import (
+    DEFAULT_SUBSCRIPTION,
+    DEFAULT_TENANT,
+    DefinitionName,
+    GalleryName,
+    VersionName,
+    parse_definition,
+    parse_gallery,
+    parse_version,
+)
+from pipeline.model.resource_names import ResourceKind, ResourceName
+from pipeline.model.resources import Disk, ManagedImage, Snapshot
 from pipeline.model.sharing import Community, Sharing
+from pipeline.resources.lineage import Family, of_version
+from tests import samples
+from tests.memory_catalog import MemoryCatalog
+from tests.operations import actions
 
 # O Owner, C Contributor, R Reader, S Compute Gallery Sharing Admin, P Compute Gallery Artifacts
 # Publisher, I Compute Gallery Image Reader, A Storage Account Contributor: who has the action.
@@ -272,3 +304,242 @@ def test_the_codes_and_reasons_of_refusals() -> None:
     )
     yes = decide(stranger, Action.GALLERY_READ, target, held, {})
     assert yes.reason == f"Reader of 'alice' at {GALLERY}"
+
+
+# --- every operation that reads, over a gallery that is full --------------------------------------
+
+# To those who have no role on it, what is there is as what is not: they get the same words. Who:
+# a stranger, the owner of another subscription in another tenant, the owner of another gallery.
+OUTSIDERS = ("stranger", "foreigner", "neighbour")
+LAB = "33333333-3333-3333-3333-333333333333"
+
+
+@dataclass(frozen=True)
+class Names:
+    """What is asked for: all of it is there, or none."""
+
+    gallery: str
+    subscription: str
+    tenant: str
+    uid: str
+
+    @property
+    def name(self) -> GalleryName:
+        return parse_gallery(self.gallery)
+
+    @property
+    def definition(self) -> DefinitionName:
+        return parse_definition(f"{self.gallery}/web")
+
+    @property
+    def version(self) -> VersionName:
+        return parse_version(f"{self.gallery}/web/1.0.0")
+
+    def resource(self, kind: ResourceKind) -> ResourceName:
+        return ResourceName(kind, self.gallery)
+
+    @property
+    def record(self) -> ImageVersion:
+        return samples.version(f"{self.gallery}/web/1.0.0", uid=self.uid)
+
+
+THERE = Names("corp", LAB, HOME, "1" * 32)
+NOWHERE = Names("none", "44444444-4444-4444-4444-444444444444", OTHER, "2" * 32)
+CALLS: dict[str, Callable[[Services, Names], object]] = {
+    "GalleryService.get_tenant": lambda ask, at: ask.gallery.get_tenant(at.tenant),
+    "GalleryService.get_subscription": lambda ask, at: ask.gallery.get_subscription(
+        at.subscription
+    ),
+    "GalleryService.list_resource_groups": lambda ask, at: ask.gallery.list_resource_groups(
+        at.subscription
+    ),
+    "GalleryService.get_gallery": lambda ask, at: ask.gallery.get_gallery(at.name),
+    "GalleryService.list_definitions": lambda ask, at: ask.gallery.list_definitions(at.name),
+    "GalleryService.get_definition": lambda ask, at: ask.gallery.get_definition(at.definition),
+    "GalleryService.list_versions": lambda ask, at: ask.gallery.list_versions(at.definition),
+    "GalleryService.count_versions": lambda ask, at: ask.gallery.count_versions(at.definition),
+    "GalleryService.latest_version": lambda ask, at: ask.gallery.latest_version(at.definition),
+    "GalleryService.list_channels": lambda ask, at: ask.gallery.list_channels(at.definition),
+    "GalleryService.expired": lambda ask, at: ask.gallery.expired(at.definition),
+    "GalleryService.retention": lambda ask, at: ask.gallery.retention(at.definition, Retention(1)),
+    "GalleryService.get_version": lambda ask, at: ask.gallery.get_version(at.version),
+    "GalleryService.report": lambda ask, at: ask.gallery.report(at.version),
+    "GalleryService.parents_of": lambda ask, at: ask.gallery.parents_of(at.version),
+    "GalleryService.check_in_the_bin": lambda ask, at: ask.gallery.check_in_the_bin(at.version),
+    "GalleryService.cautions": lambda ask, at: ask.gallery.cautions(at.record),
+    "GalleryService.is_interrupted": lambda ask, at: ask.gallery.is_interrupted(at.record),
+    "GalleryService.check_source": lambda ask, at: ask.gallery.check_source(
+        at.record, SourceFacts(), SourceProperties()
+    ),
+    "GalleryService.resolve": lambda ask, at: ask.gallery.resolve(f"{at.gallery}/web/1.0.0"),
+    "GalleryService.resolve latest": lambda ask, at: ask.gallery.resolve(f"{at.gallery}/web", "eu"),
+    "GalleryService.resolve channel": lambda ask, at: ask.gallery.resolve(f"{at.gallery}/web@prod"),
+    "GalleryService.resolve shared": lambda ask, at: ask.gallery.resolve(
+        f"/SharedGalleries/{DEFAULT_SUBSCRIPTION}-{at.gallery.upper()}/Images/web"
+    ),
+    "GalleryService.get_scale_set": lambda ask, at: ask.gallery.get_scale_set(at.gallery),
+    "GalleryService.record_deployments": lambda ask, at: ask.gallery.record_deployments(
+        at.version, []
+    ),
+    "GalleryService.create_scale_set": lambda ask, at: ask.gallery.create_scale_set(
+        scale_set(at.version, "another")
+    ),
+    "ResourceService.get disk": lambda ask, at: ask.resources.get(at.resource(ResourceKind.DISK)),
+    "ResourceService.get snapshot": lambda ask, at: ask.resources.get(
+        at.resource(ResourceKind.SNAPSHOT)
+    ),
+    "ResourceService.get image": lambda ask, at: ask.resources.get(at.resource(ResourceKind.IMAGE)),
+    "ResourceService.use disk": lambda ask, at: ask.resources.use(at.resource(ResourceKind.DISK)),
+    "ResourceService.use image": lambda ask, at: ask.resources.use(at.resource(ResourceKind.IMAGE)),
+    "Grants.sharing": lambda ask, at: ask.grants.sharing(at.name),
+    "SharedViews.gallery": lambda ask, at: ask.views.gallery(shared_id(at)),
+    "SharedViews.definitions": lambda ask, at: ask.views.definitions(shared_id(at)),
+    "SharedViews.definition": lambda ask, at: ask.views.definition(f"{shared_id(at)}/Images/web"),
+    "SharedViews.versions": lambda ask, at: ask.views.versions(f"{shared_id(at)}/Images/web"),
+}
+# What a list is for them: empty, but for what is their own.
+LISTS: dict[str, Callable[[Services], Iterable[object]]] = {
+    "GalleryService.list_tenants": lambda ask: ask.gallery.list_tenants(),
+    "GalleryService.list_subscriptions": lambda ask: ask.gallery.list_subscriptions(),
+    "GalleryService.list_galleries": lambda ask: ask.gallery.list_galleries(),
+    "GalleryService.list_deployments": lambda ask: ask.gallery.list_deployments(),
+    "GalleryService.list_scale_sets": lambda ask: ask.gallery.list_scale_sets(),
+    "ResourceService.of_kind": lambda ask: [
+        item for kind in ResourceKind for item in ask.resources.of_kind(kind)
+    ],
+    "Grants.assignments": lambda ask: ask.grants.assignments(),
+    "Grants.audit": lambda ask: (str(item.content["object"]) for item in ask.grants.audit()),
+    "SharedViews.galleries": lambda ask: ask.views.galleries(GROUPS),
+}
+# Everybody knows that there is something of the kind; who may not read it is told so.
+REFUSED: dict[str, Callable[[Services], object]] = {
+    "Grants.principals": lambda ask: ask.grants.principals(),
+    "Grants.verify_audit": lambda ask: ask.grants.verify_audit(),
+}
+
+
+def shared_id(at: Names) -> str:
+    return f"/SharedGalleries/{DEFAULT_SUBSCRIPTION}-{at.gallery.upper()}"
+
+
+def scale_set(version: VersionName, name: str) -> ScaleSet:
+    shape = ImageShape(OsType.LINUX, HyperVGeneration.V2, OsState.GENERALIZED)
+    return ScaleSet(name, str(version), "eu", "/out", samples.NOW, version, shape)
+
+
+@pytest.fixture
+def full() -> MemoryCatalog:
+    """One of everything, in the default tenant; and what the outsiders have of their own."""
+    catalog = MemoryCatalog()
+    ask = samples.services(catalog=catalog)
+    for tenant, subscription in ((AWAY, OTHER), (HOME, LAB)):
+        ask.gallery.create_tenant(tenant)
+        ask.gallery.create_subscription(subscription, tenant=tenant)
+    for name in ("corp", "own"):
+        ask.gallery.create_gallery(parse_gallery(name), "eu")
+        ask.gallery.create_definition(samples.definition(f"{name}/web"))
+    ask.gallery.create_gallery(GalleryName("away", OTHER), "eu")
+    version = ask.gallery.begin_version(samples.request("corp/web/1.0.0"))
+    version = ask.records.record_contents(version, [samples.disk()], {"secret": 1})
+    for region in ("eu", "us"):
+        done = RegionStatus(region, ReplicationState.COMPLETED, 100)
+        version = ask.records.set_regions(version, done)
+    ask.records.finish_version(version)
+    ask.gallery.promote(version.name, "prod")
+    vm = Deployment("vm", "/out/vm", version.name, version.uid, "eu", samples.NOW)
+    ask.gallery.record_deployments(version.name, [vm])
+    ask.gallery.create_scale_set(scale_set(version.name, "corp"))
+    for kind, made in ((ResourceKind.DISK, Disk), (ResourceKind.SNAPSHOT, Snapshot)):
+        begun = ask.resources.begin(made(THERE.resource(kind).arm_id, "eu", samples.NOW, ""))
+        ask.records.finish_resource(begun)
+    image = ManagedImage(THERE.resource(ResourceKind.IMAGE).arm_id, "eu", samples.NOW, "")
+    ask.records.finish_resource(ask.resources.begin(image))
+    for principal in ("stranger", "foreigner", "neighbour"):
+        tenant = AWAY if principal == "foreigner" else DEFAULT_TENANT
+        ask.grants.put_principal(Principal(principal, tenant=tenant))
+    ask.grants.assign("foreigner", Role.OWNER, OTHER)
+    ask.grants.assign("neighbour", Role.OWNER, "own")
+    return catalog
+
+
+def test_every_read_is_in_the_tables() -> None:
+    """Those that only look are told by their actions; a new one has to be added."""
+    reads = {
+        name
+        for name, found in actions().items()
+        if all(action.value.endswith("/read") for action in found)
+    }
+    listed = {name.split(" ")[0] for name in (*CALLS, *LISTS, *REFUSED)}
+    assert reads - listed == {"SharedViews.resolve"}  # by way of GalleryService.resolve
+    assert listed - reads == {"ResourceService.use"}  # of disks it takes the right to write
+
+
+@pytest.mark.parametrize("who", OUTSIDERS)
+@pytest.mark.parametrize("call", CALLS)
+def test_what_is_there_is_as_what_is_not(full: MemoryCatalog, call: str, who: str) -> None:
+    def asked(at: Names) -> tuple[str, ...]:
+        ask = samples.services(catalog=full, principal=who)
+        with full.read() as reader:
+            before = reader.audit_head().seq
+        with pytest.raises(NotFound) as caught:
+            CALLS[call](ask, at)
+        with full.read() as reader:
+            refusals = reader.audit_head().seq - before
+        error = caught.value
+        texts = (error.message, error.plain, error.hint, error.reason, str(error.named))
+        words = [str(refusals), *texts]
+        for value in (at.gallery, at.subscription, at.tenant):
+            words = [word.replace(value, "X").replace(value.upper(), "X") for word in words]
+        return tuple(words)
+
+    there, nowhere = asked(THERE), asked(NOWHERE)
+    assert there[1:] == nowhere[1:]
+    assert there[0] == "1"  # the attempt is on record
+    CALLS[call](samples.services(catalog=full), THERE) if call not in _NOT_SHARED else None
+
+
+_NOT_SHARED = {
+    "GalleryService.resolve shared",
+    "GalleryService.check_in_the_bin",
+    *(name for name in CALLS if name.startswith("SharedViews")),
+}
+
+
+@pytest.mark.parametrize("who", OUTSIDERS)
+def test_lists_hold_what_is_ones_own(full: MemoryCatalog, who: str) -> None:
+    ask = samples.services(catalog=full, principal=who)
+    found = {name: [str(item) for item in listed(ask)] for name, listed in LISTS.items()}
+    own = {
+        "stranger": {"GalleryService.list_tenants"},
+        "foreigner": {
+            *("GalleryService.list_tenants", "GalleryService.list_subscriptions"),
+            *("GalleryService.list_galleries", "Grants.assignments", "Grants.audit"),
+        },
+        "neighbour": {
+            *("GalleryService.list_tenants", "GalleryService.list_subscriptions"),
+            *("GalleryService.list_galleries", "Grants.assignments", "Grants.audit"),
+        },
+    }
+    assert {name for name, items in found.items() if items} == own[who]
+    told = " ".join(item for items in found.values() for item in items)
+    assert "corp" not in told
+    assert LAB not in told
+    everything = samples.services(catalog=full)
+    assert all(list(listed(everything)) for name, listed in LISTS.items() if "Views" not in name)
+
+
+@pytest.mark.parametrize("who", OUTSIDERS)
+@pytest.mark.parametrize("call", REFUSED)
+def test_what_is_for_the_owner_of_everything(full: MemoryCatalog, call: str, who: str) -> None:
+    with pytest.raises((NotFound, AuthorizationFailed)):
+        REFUSED[call](samples.services(catalog=full, principal=who))
+    REFUSED[call](samples.services(catalog=full))
+
+
+@pytest.mark.parametrize("who", OUTSIDERS)
+def test_lineage_ends_where_sight_does(full: MemoryCatalog, who: str) -> None:
+    ask = samples.services(catalog=full, principal=who)
+    owner = samples.services(catalog=full)
+    thing = of_version(owner.gallery.get_version(THERE.version))
+    assert Family(owner.gallery, owner.resources).of(thing).copies == {None: ()}
+    assert Family(ask.gallery, ask.resources).of(thing).copies == {None: ()}

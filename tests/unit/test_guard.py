@@ -3,10 +3,13 @@ changes are recorded once."""
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from pipeline.deploying import scale_sets
+from pipeline.deploying.release import release
 from pipeline.errors import (
     AuthorizationFailed,
     Conflict,
@@ -22,6 +25,7 @@ from pipeline.gallery.audit import verify
 from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.services import Services
+from pipeline.jobs.replicate import zone_record
 from pipeline.model import (
     Deployment,
     HyperVGeneration,
@@ -614,3 +618,87 @@ def test_a_scale_set_is_of_who_made_it(world: World) -> None:
 def test_a_scale_set_needs_its_image(world: World) -> None:
     with pytest.raises(NotFound):
         world.be("alice").gallery.create_scale_set(scale_set())
+
+
+class Untouchable:
+    """Machines of which nothing may be done; a test fails that does."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(name)
+
+
+def job_context(ask: Services) -> Any:
+    zones: dict[str, Any] = {}
+    return SimpleNamespace(gallery=ask.gallery, records=ask.records, zones=zones)
+
+
+def test_nothing_goes_of_a_vm_that_one_may_not_release(world: World) -> None:
+    """Refused before its directory is removed, and not only before its record is."""
+    world.owner.gallery.record_deployments(V100, [deployment("hers")])
+    alice = world.give(Role.READER, "corp")
+    (hers,) = alice.gallery.list_deployments()
+    for keep_disks in (False, True):
+        with pytest.raises(AuthorizationFailed, match="disks/delete"):
+            release([hers], cast(Any, Untouchable()), job_context(alice), keep_disks=keep_disks)
+    assert len(world.owner.gallery.list_deployments()) == 1
+
+
+def test_nothing_is_made_or_removed_in_somebody_else_s_scale_set(world: World) -> None:
+    made = world.owner.gallery.create_scale_set(scale_set())
+    vm = replace(deployment("set-1"), scale_set=made.name)
+    world.owner.gallery.record_deployments(V100, [vm])
+    alice = job_context(world.give(Role.READER, "corp"))
+    seen, machines = alice.gallery.get_scale_set(made.name), cast(Any, Untouchable())
+    for count in (0, 1, 2):
+        with pytest.raises(AuthorizationFailed, match="virtualMachineScaleSets/write"):
+            scale_sets.scale(seen, count, machines, alice)
+    with pytest.raises(AuthorizationFailed, match="virtualMachineScaleSets/delete"):
+        scale_sets.delete(seen, machines, alice)
+    assert world.owner.gallery.list_scale_sets() == [made]
+
+
+def test_what_can_t_be_placed_is_forgotten_by_who_may_only_deploy(world: World) -> None:
+    """The maker's own records, though it has no role that deletes disks."""
+    alice = world.give(Role.READER, "corp").gallery
+    made = alice.record_deployments(V100, [deployment("mine")])
+    assert [item.deployed_by for item in made] == ["alice"]
+    alice.forget_deployments(made)
+    assert world.owner.gallery.list_deployments() == []
+
+
+def test_a_set_s_vms_are_counted_by_who_may_see_them(world: World) -> None:
+    """Though the set is of an image that one sees, VMs of another one are not told of."""
+    made = world.owner.gallery.create_scale_set(scale_set())
+    vault = parse_version("secret/vault/1.0.0")
+    hidden = replace(deployment("set-1", vault), scale_set=made.name)
+    with world.catalog.write() as writer:
+        writer.put_deployment(hidden)
+    alice = world.give(Role.READER, "corp").gallery
+    assert scale_sets.members(made, alice.list_deployments()) == []
+    assert len(scale_sets.members(made, world.owner.gallery.list_deployments())) == 1
+
+
+def test_the_name_of_an_unseen_set_is_told_to_nobody(world: World) -> None:
+    made = world.owner.gallery.create_scale_set(scale_set())
+    alice = world.be("alice").gallery
+    before = len(world.record())
+    with pytest.raises(NotFound) as there:
+        alice.get_scale_set(made.name)
+    assert [allowed for *_, allowed in world.record()[before:]] == [False]
+    with pytest.raises(NotFound) as nowhere:
+        alice.get_scale_set("other")
+    assert there.value.message.replace("'set'", "'other'") == nowhere.value.message
+    for act in (alice.update_scale_set, alice.delete_scale_set):
+        with pytest.raises(NotFound, match="There is no scale set 'set'"):
+            act(made)
+    assert world.owner.gallery.get_scale_set(made.name) == made
+
+
+def test_who_publishes_one_definition_need_not_see_the_gallery(world: World) -> None:
+    """The record that zones keep has the gallery in it; its publisher is shown none of that."""
+    alice = world.give(Role.CONTRIBUTOR, "corp/web")
+    version = alice.gallery.begin_version(request("corp/web/7.0.0"))
+    with pytest.raises(AuthorizationFailed):
+        alice.gallery.get_gallery(CORP)
+    record = zone_record(version, job_context(alice), None)
+    assert record.document["gallery"]["description"] == "ours"

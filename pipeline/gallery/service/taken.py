@@ -15,6 +15,7 @@ from pipeline.gallery import rules, transitions
 from pipeline.gallery.audited import AuditedCatalog
 from pipeline.model import (
     Deployment,
+    Gallery,
     ImageDisk,
     ImageVersion,
     ProvisioningState,
@@ -129,6 +130,12 @@ class JobRecords:
             if current.provisioning_state is not ProvisioningState.DELETING:
                 raise Conflict(f"The image version '{version.name}' is not marked for deletion.")
             changes.delete_version(current.name)
+
+    def gallery(self, version: TakenVersion) -> Gallery:
+        """The gallery of a version, for what zones keep beside its bytes."""
+        name = version.name.definition.gallery
+        with self._catalog.read() as catalog:
+            return rules.parent(catalog.gallery(name), name)
 
     # --- resources that were taken ------------------------------------------------------------
 
