@@ -391,7 +391,7 @@ def _source_changes(app: "Session", version: ImageVersion) -> Mapping[str, list[
 
 
 def _sources(version: ImageVersion, changed: Mapping[str, list[str]]) -> Iterable[str]:
-    """The files that a shallow version leans on, and what became of them."""
+    """The files that a shallow version depends on, and what became of them."""
     for disk in version.disks:
         for file in disk.source.files:
             what = ", ".join(changed.get(file.path, ()))

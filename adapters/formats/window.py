@@ -57,7 +57,7 @@ class Parent:
 class Findings:
     """What a parser has found so far.
 
-    `references` are other files that the image leans on: refused unless a chain declares them.
+    `references` are other files that the image depends on: refused unless a chain declares them.
     Every other reason not to touch the image is in `refusals`. `parent` says which file is meant,
     and `identifier` is what children of this one call it. `unread`: the refusals say only that it
     is no format of ours, or not whole without other files.

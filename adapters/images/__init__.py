@@ -51,7 +51,7 @@ class QemuImages:
 
         An internal snapshot can't be selected by a node tree, and qemu reads no differencing VHD
         or VHDX: these are first copied out, sparsely, to a file beside `path`, and the new chain
-        leans on that. Raises Conflict if `path` exists.
+        depends on that. Raises Conflict if `path` exists.
         """
         if path.exists():
             raise Conflict(f"{str(path)!r} exists already")

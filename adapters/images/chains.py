@@ -65,6 +65,6 @@ def path_name(path: Path, format: ImageFormat) -> str:
 OWN_CHAINS = {ImageFormat.VHD, ImageFormat.VHDX}
 
 
-def read_by_us(format: ImageFormat, *, leaning: bool) -> bool:
+def read_by_us(format: ImageFormat, *, has_backing: bool) -> bool:
     """Whether qemu can't be asked about a layer."""
-    return leaning and format in OWN_CHAINS
+    return has_backing and format in OWN_CHAINS

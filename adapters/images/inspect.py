@@ -7,8 +7,8 @@
 
 An inspector alone can be got round, so the last two readers run in the sandbox, and so does
 everything that opens the image later. Chains that are declared from outside pass here layer by
-layer: what a layer leans on is kept apart from its other refusals (`Findings.references`), and has
-to be the layer that was declared below it.
+layer: what a layer depends on is kept apart from its other refusals (`Findings.references`), and
+has to be the layer that was declared below it.
 """
 
 import contextlib
@@ -158,7 +158,7 @@ def _agree(
     """Ask the other readers, one after the other; the first contradiction ends it."""
     for name, reader in readers.READERS:
         try:
-            size = reader(fd, layer, sandbox, leaning=bool(findings.references))
+            size = reader(fd, layer, sandbox, has_backing=bool(findings.references))
         except GalleriaError as error:
             reason = " ".join(error.message.split())
             findings.refusals.append(f"{name} does not read it: {reason}")
@@ -169,7 +169,7 @@ def _agree(
             )
             return
     try:
-        if not chains.read_by_us(layer.format, leaning=bool(findings.references)):
+        if not chains.read_by_us(layer.format, has_backing=bool(findings.references)):
             readers.check_amplification(fd, layer, findings.virtual_size, maps, policy.ratio)
     except GalleriaError as error:
         findings.refusals.append(error.message)

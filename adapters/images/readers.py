@@ -59,12 +59,14 @@ logging.getLogger("oslo_utils.imageutils.format_inspector").setLevel(logging.CRI
 
 
 class Reader(Protocol):
-    """`leaning`: the image is a layer whose header names, as was declared, one below it."""
+    """`has_backing`: the image is a layer whose header names, as was declared, one below it."""
 
-    def __call__(self, fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | None: ...
+    def __call__(
+        self, fd: int, layer: Layer, sandbox: Sandbox, *, has_backing: bool
+    ) -> int | None: ...
 
 
-def oslo(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | None:
+def oslo(fd: int, layer: Layer, sandbox: Sandbox, *, has_backing: bool) -> int | None:
     """oslo.utils' format inspectors: pure Python, so in this process."""
     inspectors = _format_inspector()
     with open(os.dup(fd), "rb") as stream:  # noqa: PTH123 - a descriptor
@@ -85,7 +87,7 @@ def oslo(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | Non
         if names != expected - RAW_NAMES:
             raise UnsafeImage(f"it sees {sorted(found)} and not {layer.format.value}")
         for name in names:
-            _safety_check(found[name], layer, leaning=leaning)
+            _safety_check(found[name], layer, has_backing=has_backing)
             return int(found[name].virtual_size)
     except UnsafeImage:
         raise
@@ -128,19 +130,19 @@ def _format_inspector() -> ModuleType:
 
 
 def _safety_check(
-    inspector: "format_inspector.FileInspector", layer: Layer, *, leaning: bool
+    inspector: "format_inspector.FileInspector", layer: Layer, *, has_backing: bool
 ) -> None:
     try:
         inspector.safety_check()
     except _format_inspector().SafetyCheckFailed as error:
         # it has not heard of extended_l2 yet; galleria's parser has looked at every feature bit
         known = {"unknown_features"} if layer.format is ImageFormat.QCOW2 else set()
-        failures = set(error.failures) - known - ({"backing_file"} if leaning else set())
+        failures = set(error.failures) - known - ({"backing_file"} if has_backing else set())
         if failures:
             raise UnsafeImage(f"its safety checks fail: {sorted(failures)}") from None
 
 
-def libvhdi(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | None:
+def libvhdi(fd: int, layer: Layer, sandbox: Sandbox, *, has_backing: bool) -> int | None:
     if layer.format not in (ImageFormat.VHD, ImageFormat.VHDX):
         return None
     module = Path(pyvhdi.__file__)
@@ -151,8 +153,8 @@ def libvhdi(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | 
     return int(done.stdout)
 
 
-def qemu_img(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int | None:
-    if chains.read_by_us(layer.format, leaning=leaning):
+def qemu_img(fd: int, layer: Layer, sandbox: Sandbox, *, has_backing: bool) -> int | None:
+    if chains.read_by_us(layer.format, has_backing=has_backing):
         return None
     # of a raw file it would read nothing; that somebody writes to it is noticed by its pin
     if layer.format is ImageFormat.RAW:
@@ -163,7 +165,7 @@ def qemu_img(fd: int, layer: Layer, sandbox: Sandbox, *, leaning: bool) -> int |
         if "Is another process using the image" in error.stderr:
             raise UnsafeImage("another program has it open for writing (a running VM?)") from None
         raise
-    backing = () if leaning else ("backing-filename", "full-backing-filename")
+    backing = () if has_backing else ("backing-filename", "full-backing-filename")
     for key in (*backing, "encrypted"):
         if answer.get(key):
             raise UnsafeImage(f"it reports {key}")

@@ -59,7 +59,7 @@ def json_name(tree: dict[str, object]) -> str:
 
 
 def backing_name(chain: Chain, sandbox: Sandbox) -> str:
-    """What a qcow2 header stores to lean on `chain`, for readers in the sandbox.
+    """What a qcow2 header stores to depend on `chain`, for readers in the sandbox.
 
     Without the read-only flags of `node`: qemu opens what lies below an image read-only by itself,
     and a header has room for 1023 bytes (about ten layers).

@@ -88,7 +88,7 @@ def _check_chain(described: Sequence[Described], chain: Sequence[Parts]) -> None
                 hint="name that one's descriptor with --backing FILE",
             )
         if below is not None and not parts.parent:
-            raise UnsafeImage(f"{shown} leans on no other disk, but one was declared below it")
+            raise UnsafeImage(f"{shown} depends on no other disk, but one was declared below it")
         if below is not None and parts.parent != below.identifier:
             raise UnsafeImage(
                 f"{shown} means a parent with the CID {parts.parent}, and "

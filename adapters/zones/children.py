@@ -12,7 +12,7 @@ from adapters.zones import bases, layout
 from pipeline.errors import NotFound
 from pipeline.ports import Chain, ImageFormat, ReplicaDisk, StoredBase
 
-SHALLOW = "shallow"  # the method of a replica disk that leans on the source itself
+SHALLOW = "shallow"  # the method of a replica disk that depends on the source itself
 
 
 def find_base(zone: Path, digest: str) -> StoredBase:
@@ -52,7 +52,7 @@ def again(disk: ReplicaDisk, directory: Path) -> ReplicaDisk:
     return replace(disk, path=path)
 
 
-def lean(
+def create_overlay(
     sandbox: Sandbox, chain: Chain, path: Path, virtual_size: int, *, overlay: Path | None
 ) -> None:
     """Make `path` a qcow2 over source files where they lie. With `overlay`, a qcow2 over the same

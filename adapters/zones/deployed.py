@@ -15,8 +15,8 @@ def deploy(
 ) -> list[tuple[ReplicaDisk, ...]]:
     """The replica's disks in each of `targets`, which are made.
 
-    They lean on the bases (of a shallow version: on its sources), not on the replica: removing the
-    version leaves them working.
+    They depend on the bases (of a shallow version: on its sources), not on the replica: removing
+    the version leaves them working.
     """
     made: list[Path] = []
     try:

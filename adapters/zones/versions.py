@@ -18,7 +18,7 @@ from pipeline.ports import ImageFormat, Replica, ReplicaDisk, ShallowDisk, Versi
 @dataclass(frozen=True, slots=True)
 class Found:
     """A version in a zone. `bases` are digests by LUN, held also when no replica is here; `sources`
-    are the files outside that a shallow version leans on."""
+    are the files outside that a shallow version depends on."""
 
     record: VersionRecord
     replicas: tuple[Replica, ...]
@@ -87,8 +87,8 @@ def publish(
 def publish_shallow(
     zone: Path, sandbox: Sandbox, record: VersionRecord, disks: Sequence[ShallowDisk]
 ) -> tuple[Replica, ...]:
-    """Make a shallow version's one replica. An earlier one of the same key is replaced: it may lean
-    on what the sources were then."""
+    """Make a shallow version's one replica. An earlier one of the same key is replaced: it may
+    depend on what the sources were then."""
     remove(zone, record.key)
     sources = tuple(layer.path.absolute() for disk in disks for layer in disk.chain)
     with layout.room(zone), durable.Staging(zone / layout.STAGING) as staging:
@@ -98,7 +98,7 @@ def publish_shallow(
         for disk in disks:
             path = place / f"{layout.disk_name(disk.lun)}.qcow2"
             size = disk.virtual_size
-            children.lean(sandbox, disk.chain, path, size, overlay=disk.overlay)
+            children.create_overlay(sandbox, disk.chain, path, size, overlay=disk.overlay)
             made.append(ReplicaDisk(disk.lun, path, ImageFormat.QCOW2, children.SHALLOW, "", size))
         _commit(zone, staging, Found(record, (Replica(0, tuple(made)),), {}, sources))
     found = find(zone, record.key)

@@ -63,7 +63,7 @@ def deploy(
 ) -> list[Deployment]:
     """Make the VMs, all or none.
 
-    They are recorded before their directories appear: a base that a disk leans on is never
+    They are recorded before their directories appear: a base that a disk depends on is never
     collected, whenever this ends.
     """
     definition = context.gallery.get_definition(version.name.definition)

@@ -2,7 +2,7 @@
 
 The catalog marks a version first, so that nobody can use it; then its files go, then its row. A run
 that was killed in between is finished by the same command. Deployed disks keep the bases that they
-lean on.
+depend on.
 """
 
 from collections.abc import Iterable, Sequence

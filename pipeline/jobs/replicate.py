@@ -183,7 +183,7 @@ def garbage_collect(
 ) -> None:
     """Remove the bases that nobody needs; those of deployed disks stay, and those in `also`."""
     deployed = (disk for item in context.records.deployments() for disk in item.disks)
-    keep = {disk.digest for disk in deployed if disk.digest}  # a shallow one leans on no base
+    keep = {disk.digest for disk in deployed if disk.digest}  # a shallow one depends on no base
     keep.update(also)
     files = needed_files(context.zones) if zones else set()
     for zone in zones.values():

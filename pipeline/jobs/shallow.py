@@ -41,7 +41,7 @@ def is_shallow(version: ImageVersion) -> bool:
 
 
 def check_lasting(supply: Supply) -> None:
-    """A shallow version leans on files that stay where they are."""
+    """A shallow version depends on files that stay where they are."""
     if not supply.lasting:
         raise Refused(
             "A version in replication mode Shallow depends on the files of its source, and what "
@@ -51,7 +51,7 @@ def check_lasting(supply: Supply) -> None:
 
 
 def fingerprints(disks: Sequence[Disk], pins: Pins) -> Fingerprints:
-    """What the files of the disks are now. Raises Refused for what can't be leaned on."""
+    """What the files of the disks are now. Raises Refused for what can't be depended on."""
     found = {}
     for disk in disks:
         if disk.chain[0].internal_snapshot is not None:
@@ -98,7 +98,7 @@ def publish_shallow(
 
 
 def source_changes(version: ImageVersion, pins: Pins) -> dict[str, list[str]]:
-    """By path, what changed of the files that a version leans on."""
+    """By path, what changed of the files that a version depends on."""
     found = {}
     for disk in version.disks:
         for file in disk.source.files:
@@ -139,7 +139,7 @@ def replica_chain(version: ImageVersion, lun: int | None, zone: Zone) -> Chain:
 
 
 def needed_files(zones: Zones) -> set[Path]:
-    """Every file that a shallow version in any zone of this host leans on."""
+    """Every file that a shallow version in any zone of this host depends on."""
     return {path for listed in zones.values() for zone in listed for path in zone.backing_files()}
 
 

@@ -119,7 +119,7 @@ def _report_problem(report: Mapping[str, Any] | None, wanted: str) -> str:
 
 
 def replica_chain(disk: ReplicaDisk, base: StoredBase) -> Chain:
-    """The layers that a replica's disk is read from: an overlay leans on its base, a clone does
+    """The layers that a replica's disk is read from: an overlay depends on its base, a clone does
     not."""
     layer = Layer(disk.path, disk.format)
     return (layer,) if disk.format is ImageFormat.RAW else (layer, *base.chain)

@@ -9,8 +9,8 @@ from pipeline.model.names import VersionName
 
 @dataclass(frozen=True, slots=True)
 class DeployedDisk:
-    """`digest` names the base that the disk leans on (or was cloned from); one of a shallow version
-    has none, and leans on the version's sources."""
+    """`digest` names the base that the disk depends on (or was cloned from); one of a shallow
+    version has none, and depends on the version's sources."""
 
     lun: int | None
     path: str

@@ -19,7 +19,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file that a shallow version leans on, as it was when that was published: times are
+    """A file that a shallow version depends on, as it was when that was published: times are
     nanoseconds since 1970."""
 
     path: str
@@ -33,7 +33,7 @@ class SourceFile:
 @dataclass(frozen=True, slots=True)
 class DiskProvenance:
     """Where a disk's content came from: the path that it was read from, the format found in it, and
-    what it is a copy of. `files` are what a shallow version's disk leans on, top first."""
+    what it is a copy of. `files` are what a shallow version's disk depends on, top first."""
 
     path: str
     format: str

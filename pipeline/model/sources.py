@@ -21,7 +21,7 @@ class SourceKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Backing:
-    """A file that a layer leans on, and the format that it was declared to have."""
+    """A file that a layer depends on, and the format that it was declared to have."""
 
     path: Path
     declared: ImageFormat | None = None

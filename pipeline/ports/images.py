@@ -113,7 +113,7 @@ class Images(Protocol):
     def inspect_chain(
         self, layers: Sequence[tuple[Path, ImageFormat | None]]
     ) -> tuple[ImageFacts, ...]:
-        """Inspect every declared layer of a disk, top first, each by itself. That one leans on
+        """Inspect every declared layer of a disk, top first, each by itself. That one depends on
         another file is refused unless the next layer is the very file that its header means."""
         ...
 

@@ -279,7 +279,7 @@ def chain_files(chain: Chain, lun: int | None) -> DiskSource:
 
 
 def disk_files(disk: Disk, lun: int | None, zones: Zones) -> DiskSource:
-    """The files of one of galleria's own disks: its own, and the base that it leans on."""
+    """The files of one of galleria's own disks: its own, and the base that it depends on."""
     if disk.file is None:
         raise NotFound(f"the disk {disk.name} has no file")
     format = ImageFormat(disk.file.format)

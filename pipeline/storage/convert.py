@@ -286,7 +286,7 @@ def _known(disk: Disk, conversion: Conversion, means: Means, stack: ExitStack) -
 
 
 def bases_below(disks: Sequence[Disk], parents: Parents, zone: Zone) -> Below:
-    """The bases of a zone that disks lean on, among those that new bases start from."""
+    """The bases of a zone that disks depend on, among those that new bases start from."""
     found: dict[int | None, tuple[StoredBase, int]] = {}
     for disk in disks:
         for digest in parents.get(disk.lun, ()):

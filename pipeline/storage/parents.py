@@ -1,5 +1,5 @@
 """Kinship: whether an older base is worth starting from. One that has nothing in common with a disk
-would only make a base that leans on it for nothing."""
+would only make a base that depends on it for nothing."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice

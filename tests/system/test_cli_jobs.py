@@ -231,11 +231,11 @@ def test_stages_alone(home: Home) -> None:
     looked = home.json("inspect", "web.vhd", "--no-guest")
     assert looked["safe"]
     assert looked["facts"]["virtualSize"] == 8 * MIB
-    qemu("create", "-f", "qcow2", "-b", "web.raw", "-F", "raw", home.path / "leaning.qcow2")
-    unsafe = home.json("inspect", "leaning.qcow2", "--no-guest", status=6)
+    qemu("create", "-f", "qcow2", "-b", "web.raw", "-F", "raw", home.path / "overlay.qcow2")
+    unsafe = home.json("inspect", "overlay.qcow2", "--no-guest", status=6)
     assert not unsafe["safe"]
     assert "backing" in " ".join(unsafe["facts"]["refusals"])
-    assert home.json("hash", "leaning.qcow2", status=6)["error"]["code"] == "UnsafeImage"
+    assert home.json("hash", "overlay.qcow2", status=6)["error"]["code"] == "UnsafeImage"
 
     kept = home.json("snapshot", "create", "web.vhdx", "--name", "s1", "--region", "uksouth")
     (snapshot,) = kept["snapshots"]

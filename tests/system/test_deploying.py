@@ -306,8 +306,8 @@ def test_a_generalized_shallow_version_shows_no_secret(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The edits, and zeros over what is free, are in the replica's overlay; the guest that leans on
-    the dirty source sees nothing of it."""
+    """The edits, and zeros over what is free, are in the replica's overlay; the guest that depends
+    on the dirty source sees nothing of it."""
     home = session("eu=eu")
     monkeypatch.setenv("GALLERIA_CACHE", str(load_config(env=USER).cache))  # the appliance
     assert canaries.scan(guest.os_disk)

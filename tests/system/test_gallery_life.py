@@ -210,7 +210,7 @@ def test_deleting_undeleting_and_a_cascade(home: Home) -> None:
     home.run(*cascade, status=6)  # nobody is there to say yes
     home.run(*cascade, "--yes")
     assert home.json("gallery", "list")["galleries"] == []
-    # what the deployed disk leans on: a delta and, where nothing is cloned, its parent
+    # what the deployed disk depends on: a delta and, where nothing is cloned, its parent
     replicas, bases = stored(home, "eu")
     assert (replicas, bases) in ((0, 1), (0, 2))
     assert stored(home, "us") == (0, 0)

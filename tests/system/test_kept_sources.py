@@ -56,7 +56,7 @@ def replica(home: Home, version: str, lun: int | None = None) -> Path:
 
 
 def test_of_an_overlay_only_the_overlay_is_read(home: Home, tmp_path: Path) -> None:
-    """Snapshots of a disk that leans on a base: what lies in the base is known."""
+    """Snapshots of a disk that depends on a base: what lies in the base is known."""
     home.run("snapshot", "create", "os.qcow2", "-n", "s")
     disk = home.json("disk", "create", "-n", "d", "--source", "s")["file"]
     incremental = ("snapshot", "create", "--source", "d", "--incremental", "-n")

@@ -23,7 +23,7 @@ SANDBOX = Sandbox()
 
 @pytest.fixture
 def chain(tmp_path: Path) -> Chain:
-    """A delta base: a qcow2 that leans, by a relative name, on a raw file of data and a hole."""
+    """A delta base: a qcow2 that depends, by a relative name, on a raw file of data and a hole."""
     base, top = tmp_path / "base.raw", tmp_path / "top.qcow2"
     base.write_bytes(os.urandom(4 << 20))
     os.truncate(base, SIZE)

@@ -1,7 +1,7 @@
 """One session that walks the whole life of a gallery, by its commands: defined, published, found,
 moved, broken and mended, shared three ways, deployed, scaled, deleted, brought back, and gone.
 
-Its chapters lean on each other, in this order; what each can do beyond that is tested apart
+Its chapters depend on each other, in this order; what each can do beyond that is tested apart
 (test_gallery_life, test_sharing, test_deploying, test_publish). The disks that come out are judged
 by qemu-img, what lies in the zones by the eye.
 """
