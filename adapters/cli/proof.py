@@ -17,7 +17,7 @@ from pipeline.errors import GalleriaError, NotFound, VerificationFailed
 from pipeline.guest.boot import SECONDS
 from pipeline.guest.findings import Finding, failed
 from pipeline.guest.profiles import Plan
-from pipeline.guest.survey import Look
+from pipeline.guest.survey import Survey
 from pipeline.jobs.boot_check import boot_version, console_log
 from pipeline.jobs.diff import Difference, Names, difference
 from pipeline.jobs.dry_run import (
@@ -114,7 +114,7 @@ def sbom(settings: Settings, *, reference: str) -> None:
     settings.emit_document(document)
 
 
-def _look(found: Look) -> dict[str, Any]:
+def _look(found: Survey) -> dict[str, Any]:
     document = without_inventory(found.document())
     return {} if document is None else document
 

@@ -4,7 +4,7 @@ import struct
 from array import array
 from dataclasses import replace
 
-from adapters.formats.window import Findings, Parent, Window, be32, be64, printable
+from adapters.formats.window import Findings, Parent, Window, be32, be64, quoted
 from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
 from pipeline.model.images import QEMU_FORMATS
@@ -100,7 +100,7 @@ def _references(window: Window, findings: Findings, head: bytes, cluster: int) -
     if not 0 < length <= 1023 or offset + length > cluster:
         raise UnsafeImage("its backing file name does not lie in its first cluster")
     name = window.read(offset, length, "the backing file name")
-    findings.references.append(f"it has a backing file, {printable(name)}")
+    findings.references.append(f"it has a backing file, {quoted(name)}")
     findings.parent = Parent((name.decode("utf-8", "surrogateescape"),))
 
 
@@ -123,7 +123,7 @@ def _extensions(window: Window, findings: Findings, position: int, end: int) -> 
             _backing_format(findings, window.read(position, length, "the backing format"))
         if kind == DATA_FILE_NAME:
             name = window.read(position, length, "the data file name")
-            findings.refusals.append(f"it names an external data file, {printable(name)}")
+            findings.refusals.append(f"it names an external data file, {quoted(name)}")
         if kind not in KNOWN_EXTENSIONS:
             findings.notes.append(f"it has an unknown header extension {kind:#010x}")
         position += (length + 7) & ~7
@@ -134,7 +134,7 @@ def _backing_format(findings: Findings, driver: bytes) -> None:
         return
     format = QEMU_FORMATS.get(driver.decode("latin-1"))
     findings.refuse_unless(
-        format is not None, f"it has an unknown backing format, {printable(driver)}"
+        format is not None, f"it has an unknown backing format, {quoted(driver)}"
     )
     findings.parent = replace(findings.parent, format=format)
 
@@ -202,7 +202,7 @@ def _snapshots(window: Window, findings: Findings, head: bytes, cluster: int) ->
 
 
 def _note_snapshot(findings: Findings, name: bytes, size: int) -> None:
-    shown = printable(name)
+    shown = quoted(name)
     if size != findings.virtual_size:
         findings.notes.append(f"its snapshot {shown} has another size and can't be selected")
         return

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adapters.formats.window import TABLE_LIMIT, Findings, Parent, Window, power_of_two, printable
+from adapters.formats.window import TABLE_LIMIT, Findings, Parent, Window, power_of_two, quoted
 from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
 from pipeline.ports import ImageFormat
@@ -176,7 +176,7 @@ def _descriptor(window: Window, findings: Findings, header: Header) -> str:
     _check_settings(findings, found.settings)
     for extent in found.extents:
         if extent.kind != "SPARSE" or extent.offset:
-            shown = f"{extent.kind} {printable(extent.name.encode())}"
+            shown = f"{extent.kind} {quoted(extent.name.encode())}"
             findings.refusals.append(f"its descriptor has a line that is not allowed: {shown}")
     findings.refuse_unless(
         [extent.sectors for extent in found.extents] == [header.capacity],
@@ -187,7 +187,7 @@ def _descriptor(window: Window, findings: Findings, header: Header) -> str:
         name = spelled(extent.name, found.settings.get("encoding", ""))
         findings.refuse_unless(
             not set("/\\:") & set(name),
-            f"its extent names another place, {printable(name.encode())}",
+            f"its extent names another place, {quoted(name.encode())}",
         )
     return SUBFORMATS.get(found.createtype.lower(), "unknown")
 
@@ -239,7 +239,7 @@ def read_descriptor(data: bytes, findings: Findings) -> Descriptor:
             findings.refuse_unless(known, f"its descriptor has {key!r} twice")
             settings[key] = setting[2].strip('"')
         else:
-            shown = printable(line.encode())
+            shown = quoted(line.encode())
             findings.refusals.append(f"its descriptor has a line that is not allowed: {shown}")
     return Descriptor(settings, tuple(extents))
 
@@ -248,8 +248,7 @@ def _check_settings(findings: Findings, settings: dict[str, str]) -> None:
     createtype = settings.get("createtype", "")
     findings.refuse_unless(
         createtype.lower() in SUBFORMATS,
-        f"its subformat {printable(createtype.encode())} is not monolithicSparse or "
-        "streamOptimized",
+        f"its subformat {quoted(createtype.encode())} is not monolithicSparse or streamOptimized",
     )
     parent = settings.get("parentcid", NO_CID).lower()
     names = settings.get("parentfilenamehint")
@@ -257,7 +256,7 @@ def _check_settings(findings: Findings, settings: dict[str, str]) -> None:
     if parent != NO_CID:
         findings.references.append("its descriptor refers to a parent disk (parentCID)")
     if names is not None:
-        name = printable(names.encode())
+        name = quoted(names.encode())
         findings.references.append(f"its descriptor names a parent disk, {name}")
     if findings.references:
         findings.parent = Parent((names,) if names else (), (parent,), ImageFormat.VMDK)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from adapters.formats import vmdk
 from adapters.formats.layering import Allocation, Piece
-from adapters.formats.window import Findings, Window, power_of_two, printable
+from adapters.formats.window import Findings, Window, power_of_two, quoted
 from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
 from pipeline.ports import ImageFormat
@@ -74,7 +74,7 @@ def read_parts(data: bytes) -> Parts:
         raise UnsafeImage("; ".join(findings.refusals))
     if found.createtype.lower() not in TYPES:
         raise UnsafeImage(
-            f"its subformat {printable(found.createtype.encode())} is none of a disk in parts that "
+            f"its subformat {quoted(found.createtype.encode())} is none of a disk in parts that "
             "is known"
         )
     if not 0 < len(found.extents) <= EXTENTS:
@@ -85,7 +85,7 @@ def read_parts(data: bytes) -> Parts:
             raise UnsafeImage(f"it has an extent of the kind {extent.kind}: a device of its host?")
         name = _name(extent.name, found.settings.get("encoding", ""))
         if (extent.kind == "ZERO") == bool(name) or extent.sectors <= 0:
-            raise UnsafeImage(f"its extent {printable(name.encode())} is not what VMDK allows")
+            raise UnsafeImage(f"its extent {quoted(name.encode())} is not what VMDK allows")
         length = extent.sectors * SECTOR
         parts.append(Part(start, length, extent.kind, name, extent.offset * SECTOR))
         start += length
@@ -105,7 +105,7 @@ def _name(text: str, encoding: str, *, path: bool = False) -> str:
     name = vmdk.spelled(text, encoding)
     if not path and (set("/\\:") & set(name) or name in (".", "..") or not _printable(name)):
         raise UnsafeImage(
-            f"its extent names another place, {printable(name.encode())}: only files beside it are "
+            f"its extent names another place, {quoted(name.encode())}: only files beside it are "
             "taken"
         )
     return name

@@ -104,6 +104,6 @@ def power_of_two(value: int, low: int, high: int) -> bool:
     return low <= value <= high and value & (value - 1) == 0
 
 
-def printable(data: bytes, limit: int = 100) -> str:
+def quoted(data: bytes, limit: int = 100) -> str:
     """A hostile string, made fit for a message."""
     return ascii(data[:limit].decode("utf-8", "replace"))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adapters.formats import Findings
-from adapters.formats.window import printable
+from adapters.formats.window import quoted
 from pipeline.ports import ImageFormat
 
 
@@ -19,7 +19,7 @@ def problems(
 ) -> list[str]:
     """What is wrong with `path` being declared below the layer `child`. `found` has device and
     inode of every layer, `depth` is the child's."""
-    name = printable(str(path).encode())
+    name = quoted(str(path).encode())
     parent = child.parent
     if parent is None and child.references:
         return ["its header does not name its backing file"]
@@ -30,7 +30,7 @@ def problems(
         reasons.append(f"{name} is twice in the chain")
     names = {base_name(text, child.format) for text in parent.names}
     if path_name(path, child.format) not in names:
-        meant = ", ".join(printable(text.encode("utf-8", "replace")) for text in parent.names)
+        meant = ", ".join(quoted(text.encode("utf-8", "replace")) for text in parent.names)
         reasons.append(f"its header means the file {meant or 'of no name'}, and not {name}")
     if parent.identifiers and below.identifier not in parent.identifiers:
         meant = " or ".join(parent.identifiers)

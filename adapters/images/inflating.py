@@ -21,7 +21,7 @@ from typing import IO
 
 from adapters.filesystem import rawfile
 from adapters.formats.packed import Codec, Packed, PackedLayout
-from adapters.formats.window import printable
+from adapters.formats.window import quoted
 from adapters.images import inflater
 from adapters.process import command
 from adapters.process.sandbox import Sandbox
@@ -117,12 +117,12 @@ class Inflaters:
         if not answer:
             raise StageFailed(f"an inflater ended: {self._tail()}")
         if answer != b"+":
-            raise UnsafeImage(f"a compressed cluster can't be read: {printable(answer, 300)}")
+            raise UnsafeImage(f"a compressed cluster can't be read: {quoted(answer, 300)}")
 
     def _tail(self) -> str:
         # pread: they write at the position that they share with this file
         length = os.fstat(self._stderr.fileno()).st_size
-        return printable(os.pread(self._stderr.fileno(), 1000, max(0, length - 1000)), 1000)
+        return quoted(os.pread(self._stderr.fileno(), 1000, max(0, length - 1000)), 1000)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from adapters.filesystem import rawfile
 from adapters.formats.layering import Allocation, Piece
 from adapters.formats.vmdk_parts import Part, PartMap, Parts, read_parts
-from adapters.formats.window import Window, printable
+from adapters.formats.window import Window, quoted
 from adapters.sources.sparse import PIECE, write_sparse
 from pipeline.errors import NotFound, UnsafeImage
 
@@ -40,7 +40,7 @@ class Described:
         if found is None:
             raise NotFound(
                 f"{self.shown} is the descriptor of a VMDK in parts, and its part "
-                f"{printable(part.name.encode())} is not to be found",
+                f"{quoted(part.name.encode())} is not to be found",
                 hint="put the parts beside it, or name their directory with --extents-from DIR",
             )
         return found
@@ -84,7 +84,7 @@ def _check_chain(described: Sequence[Described], chain: Sequence[Parts]) -> None
         below = chain[depth + 1] if depth + 1 < len(chain) else None
         if below is None and parts.parent:
             raise UnsafeImage(
-                f"{shown} is a delta over another disk, {printable(parts.parent_name.encode())}",
+                f"{shown} is a delta over another disk, {quoted(parts.parent_name.encode())}",
                 hint="name that one's descriptor with --backing FILE",
             )
         if below is not None and not parts.parent:
@@ -113,7 +113,7 @@ class _Layer:
             try:
                 found = PartMap(part, Window(fd))
             except UnsafeImage as error:
-                name = printable(part.name.encode())
+                name = quoted(part.name.encode())
                 raise UnsafeImage(f"{item.shown}: its part {name}: {error.message}") from None
             self._parts.append((part, fd, found))
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Protocol
 
-from adapters.formats.window import printable
+from adapters.formats.window import quoted
 from adapters.process import command
 from adapters.process.sandbox import Sandbox
 from pipeline.errors import UnsafeImage
@@ -68,7 +68,7 @@ class Stream:
         self._position += len(data)
         if len(data) < size and self._process.wait():
             text = os.pread(self._errors.fileno(), 500, 0).strip()
-            raise UnsafeImage(f"its compressed data is damaged: {printable(text, 300)}")
+            raise UnsafeImage(f"its compressed data is damaged: {quoted(text, 300)}")
         return data
 
     def seek(self, offset: int, whence: int = 0, /) -> int:

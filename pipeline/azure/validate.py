@@ -8,7 +8,7 @@ from pipeline.azure.disk import disk_findings, file_findings, state_finding
 from pipeline.azure.guest import guest_findings
 from pipeline.errors import StageFailed
 from pipeline.guest.findings import Finding, failed
-from pipeline.guest.survey import Look, look
+from pipeline.guest.survey import Survey, survey
 from pipeline.model import ImageDefinition
 from pipeline.ports import GuestHost, ImageFacts, Images, Progress
 from pipeline.sources.ingest import Disk
@@ -30,13 +30,13 @@ def validate(
     `footer_problems`: of a file as it would be uploaded. The disk is only read."""
     with images.open(disk.chain) as content:
         table = read_partitions(content)
-    seen = look(host, images, [disk], work, progress, listed=False, check=guest_findings)
+    seen = survey(host, images, [disk], work, progress, listed=False, check=guest_findings)
     of_file = () if file is None else tuple(file_findings(file, footer_problems))
     return (*of_file, *findings(disk.virtual_size, table, seen, definition))
 
 
 def findings(
-    virtual_size: int, table: PartitionTable, seen: Look, definition: ImageDefinition | None
+    virtual_size: int, table: PartitionTable, seen: Survey, definition: ImageDefinition | None
 ) -> tuple[Finding, ...]:
     """Every check of an OS disk whose guest has been looked at, with `guest_findings`."""
     generation = None if definition is None else definition.hyper_v_generation

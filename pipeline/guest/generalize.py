@@ -14,7 +14,7 @@ from pipeline.guest.operations import Change, Context, Editor, Operation, famili
 from pipeline.guest.profiles import Plan
 from pipeline.guest.report import redacted
 from pipeline.guest.selinux import Labels
-from pipeline.guest.survey import GuestCheck, Look, see
+from pipeline.guest.survey import GuestCheck, Survey, survey_guest
 from pipeline.guest.windows import policy
 from pipeline.guest.windows.classify import Classification
 from pipeline.guest.windows.volumes import clean_others
@@ -31,7 +31,7 @@ class Generalized:
 
     report: dict[str, Any]
     free: tuple[tuple[Range, ...], ...]
-    seen: Look
+    seen: Survey
 
 
 def generalize(
@@ -75,7 +75,7 @@ def generalize(
             done.append((operation, changes))
             meter.advance(1)
         evidence = looks_generalized(guest) if windows is None else _of(windows)
-        seen = see(guest, session, facts, evidence, check=check)
+        seen = survey_guest(guest, session, facts, evidence, check=check)
         meter.advance(1)
         space = session.free_ranges(zero_rest=True)
         meter.advance(1)

@@ -1,7 +1,7 @@
-"""Look at a guest as it is: is it generalized, and what does it consist of? Nothing is changed.
+"""Survey a guest as it is: is it generalized, and what does it consist of? Nothing is changed.
 
-`see` is the one look, in whatever appliance is running: generalize has its own look taken before it
-ends, so that a guest costs one appliance; `look` starts one for disks that are left as they are.
+`survey_guest` does it, in whatever appliance is running: generalize has it done before its own
+ends, so that a guest costs one appliance; `survey` starts one for disks that are left as they are.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ CONTRADICTIONS = ("specialized", "half-way")
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Survey:
     """`inventory` is JSON, empty for a guest in which nothing can be listed; `findings` are those
     of the check that was asked for, if any was."""
 
@@ -55,7 +55,7 @@ def guest_document(facts: GuestFacts) -> dict[str, Any]:
     }
 
 
-def look(
+def survey(
     host: GuestHost,
     images: Images,
     disks: Sequence[Disk],
@@ -64,10 +64,10 @@ def look(
     *,
     listed: bool = True,
     check: GuestCheck | None = None,
-) -> Look:
+) -> Survey:
     """Start an appliance on the disks (OS disk first), which are only read. A disk without an
     operating system, or with one that can't be opened, is "unknown", and why. `listed` and `check`
-    as for `see`."""
+    as for `survey_guest`."""
     # the appliance sees the disks through overlays: one explicit node tree for every format
     overlays = [
         images.create_overlay(disk.chain, work / f"{disk.name}-look.qcow2") for disk in disks
@@ -80,14 +80,14 @@ def look(
                 return _unknown("no operating system was found", facts)
             if facts.os_type == "unknown":  # BitLocker hides it: only Windows has that
                 locked = replace(facts, os_type="windows")
-                return Look(locked, found, findings=no_findings())
+                return Survey(locked, found, findings=no_findings())
             guest = session.mount(writable=False)
-            return see(guest, session, facts, found, listed=listed, check=check)
+            return survey_guest(guest, session, facts, found, listed=listed, check=check)
         except GalleriaError as error:
             return _unknown(error.message, facts)
 
 
-def see(
+def survey_guest(
     guest: Guest,
     session: GuestSession,
     facts: GuestFacts,
@@ -95,7 +95,7 @@ def see(
     *,
     listed: bool = True,
     check: GuestCheck | None = None,
-) -> Look:
+) -> Survey:
     """What is in a mounted guest; with `listed` its inventory, with `check` what that finds.
     May leave nothing mounted."""
     findings = () if check is None else check(guest, facts)
@@ -104,10 +104,10 @@ def see(
         known = windows_inventory(guest, facts)
     elif listed:
         known = inventory(guest, session, facts)
-    return Look(facts, found, known, findings)
+    return Survey(facts, found, known, findings)
 
 
-def untouched(
+def survey_if_any(
     disks: Sequence[Disk],
     work: Path,
     host: GuestHost,
@@ -115,7 +115,7 @@ def untouched(
     progress: Progress,
     *,
     check: GuestCheck | None = None,
-) -> Look:
+) -> Survey:
     """A look at disks that are published as they are. A disk without partitions costs no
     appliance; where none can be had, or it can't open the guest, nothing is known, and why."""
     with images.open(disks[0].chain) as content:
@@ -123,13 +123,13 @@ def untouched(
     if not partitions:
         return _unknown("the OS disk has no partitions")
     try:
-        return look(host, images, disks, work, progress, check=check)
+        return survey(host, images, disks, work, progress, check=check)
     except GalleriaError as error:
         return _unknown(error.message)
 
 
-def _unknown(reason: str, facts: GuestFacts = NO_FACTS) -> Look:
-    return Look(facts, Evidence("unknown", (reason,)), findings=no_findings())
+def _unknown(reason: str, facts: GuestFacts = NO_FACTS) -> Survey:
+    return Survey(facts, Evidence("unknown", (reason,)), findings=no_findings())
 
 
 def check_os_state(

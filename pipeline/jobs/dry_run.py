@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.azure.validate import validate
 from pipeline.guest.findings import Finding
 from pipeline.guest.profiles import Plan
-from pipeline.guest.survey import Look, look
+from pipeline.guest.survey import Survey, survey
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.files import pinned
 from pipeline.jobs.plan import Action, Preview, preview, running, shown, trial
@@ -41,10 +41,10 @@ def version_disks(version: ImageVersion, context: JobContext) -> list[Disk]:
     return list(donated(version, find_donor(version, context.zones)))
 
 
-def check(disks: Sequence[Disk], context: JobContext) -> Look:
+def check(disks: Sequence[Disk], context: JobContext) -> Survey:
     """Whether the guest on these disks is generalized, with the evidence; they are only read."""
     with context.work.directory() as work:
-        return look(context.guests, context.images, disks, work, context.progress, listed=False)
+        return survey(context.guests, context.images, disks, work, context.progress, listed=False)
 
 
 def validate_file(

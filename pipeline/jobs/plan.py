@@ -193,12 +193,12 @@ def _regions(
     return tuple(
         RegionPreview(
             region,
-            sum(share.replicas for share in shares),
-            tuple(share.zone.path for share in shares),
-            min(share.zone.free_bytes() for share in shares),
-            all(share.zone.reflink for share in shares),
-            all(has_parent(share.zone, parents) for share in shares),
+            sum(placement.replicas for placement in placements),
+            tuple(placement.zone.path for placement in placements),
+            min(placement.zone.free_bytes() for placement in placements),
+            all(placement.zone.reflink for placement in placements),
+            all(has_parent(placement.zone, parents) for placement in placements),
             version.is_completed_in(region),
         )
-        for region, shares in placed(version, names, context, parents).items()
+        for region, placements in placed(version, names, context, parents).items()
     )

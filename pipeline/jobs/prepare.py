@@ -21,7 +21,7 @@ from pipeline.azure.validate import findings, require_passed
 from pipeline.gallery import rules
 from pipeline.guest.generalize import generalize
 from pipeline.guest.profiles import Plan
-from pipeline.guest.survey import GuestCheck, Look, check_os_state, untouched
+from pipeline.guest.survey import GuestCheck, Survey, check_os_state, survey_if_any
 from pipeline.jobs import shallow
 from pipeline.jobs.agree import PublishPolicy, agree, agree_with_disks, partition_table
 from pipeline.jobs.boot_check import boot_disks, check_bootable
@@ -233,7 +233,7 @@ class Cleaned:
 
     disks: tuple[Disk, ...]
     report: Mapping[str, Any]
-    seen: Look | None = None
+    seen: Survey | None = None
 
 
 def treated(
@@ -254,7 +254,7 @@ def treated(
     check = guest_findings if azure else None
     if checked.plan is not None and started is not None:
         return cleaned_on(started, disks, checked.plan, context, check)
-    seen = untouched(disks, work, context.guests, context.images, context.progress, check=check)
+    seen = survey_if_any(disks, work, context.guests, context.images, context.progress, check=check)
     return Cleaned(disks, {"generalized": supply.generalized, **seen.document()}, seen)
 
 

@@ -13,7 +13,7 @@ from pipeline.jobs.replicate import complete, given_back, replicate_missing
 from pipeline.model import ImageVersion, RegionStatus
 from pipeline.model.names import VersionName
 from pipeline.storage.commit import replica_documents
-from pipeline.storage.placement import Share, placed_again
+from pipeline.storage.placement import Placement, placed_again
 
 
 def update_version(name: VersionName, change: VersionChange, context: JobContext) -> ImageVersion:
@@ -51,28 +51,33 @@ def resize_regions(version: TakenVersion, context: JobContext) -> TakenVersion:
             continue
         zones = context.zones.get(status.region, ())
         holding = [zone for zone in zones if zone.find_version(version.zone_key) is not None]
-        shares = placed_again(target, version.replica_count, holding)
-        if not _as_wanted(version, status, shares):
-            version = context.records.set_regions(version, resize(version, status, shares))
+        placements = placed_again(target, version.replica_count, holding)
+        if not _as_wanted(version, status, placements):
+            version = context.records.set_regions(version, resize(version, status, placements))
     return version
 
 
-def _as_wanted(version: ImageVersion, status: RegionStatus, shares: Sequence[Share]) -> bool:
+def _as_wanted(
+    version: ImageVersion, status: RegionStatus, placements: Sequence[Placement]
+) -> bool:
     """Whether each zone has its number of replicas, and the catalog says so: a run that was killed
     may have left either behind."""
     recorded = Counter(replica["zone"] for replica in status.result.replicas)
     return all(
-        recorded[share.zone.name]
-        == share.replicas
-        == len(share.zone.find_version(version.zone_key) or ())
-        for share in shares
+        recorded[placement.zone.name]
+        == placement.replicas
+        == len(placement.zone.find_version(version.zone_key) or ())
+        for placement in placements
     )
 
 
-def resize(version: ImageVersion, status: RegionStatus, shares: Sequence[Share]) -> RegionStatus:
+def resize(
+    version: ImageVersion, status: RegionStatus, placements: Sequence[Placement]
+) -> RegionStatus:
     """The status of a region with other numbers of replicas in its zones."""
     made = [
-        (share.zone, share.zone.set_replicas(version.zone_key, share.replicas)) for share in shares
+        (placement.zone, placement.zone.set_replicas(version.zone_key, placement.replicas))
+        for placement in placements
     ]
     result = replace(status.result, replicas=replica_documents(made))
     return replace(status, result=result)

@@ -13,7 +13,7 @@ from pipeline.model import ImageVersion, RegionResult, RegionStatus, Replication
 from pipeline.ports import Replica, VersionRecord, Zone
 from pipeline.sources.ingest import Disk
 from pipeline.storage.convert import Conversion, Means, Stored, convert
-from pipeline.storage.placement import Places, Share, independent, sink_name, sinks
+from pipeline.storage.placement import Placement, Places, independent, sink_name, sinks
 
 Made = Sequence[tuple[Zone, tuple[Replica, ...]]]  # a region's replicas, by zone
 
@@ -37,11 +37,11 @@ def replicate(
     that it can be used; those that are ready at the same time, in one change. When all failed
     nothing is recorded of it: the caller has the errors."""
     errors = region_errors(stored, places)
-    living = {region: shares for region, shares in places.items() if region not in errors}
+    living = {region: placements for region, placements in places.items() if region not in errors}
     with ThreadPoolExecutor(max(1, len(living)), thread_name_prefix="replicate") as pool:
         jobs = {
-            pool.submit(publish_region, record, stored.digests, shares): region
-            for region, shares in living.items()
+            pool.submit(publish_region, record, stored.digests, placements): region
+            for region, placements in living.items()
         }
         while jobs:
             completed = []
@@ -71,23 +71,25 @@ def record_failures(
 def region_errors(stored: Stored, places: Places) -> dict[str, Exception]:
     """The regions in which a zone does not hold every base; one is enough to fail it."""
     errors: dict[str, Exception] = {}
-    for region, shares in places.items():
-        for share in shares:
-            error = stored.failures.get(sink_name(share.zone))
+    for region, placements in places.items():
+        for placement in placements:
+            error = stored.failures.get(sink_name(placement.zone))
             if error is not None:
                 errors.setdefault(region, error)
     return errors
 
 
 def publish_region(
-    record: VersionRecord, digests: Mapping[int | None, str], shares: Sequence[Share]
+    record: VersionRecord, digests: Mapping[int | None, str], placements: Sequence[Placement]
 ) -> Made:
     """All zones of a region, or none."""
     made: list[tuple[Zone, tuple[Replica, ...]]] = []
     with ExitStack() as undo:
-        for share in shares:
-            made.append((share.zone, share.zone.publish(record, digests, share.replicas)))
-            undo.enter_context(undone_by(partial(share.zone.remove_version, record.key)))
+        for placement in placements:
+            made.append(
+                (placement.zone, placement.zone.publish(record, digests, placement.replicas))
+            )
+            undo.enter_context(undone_by(partial(placement.zone.remove_version, record.key)))
     return made
 
 

@@ -268,8 +268,8 @@ def _targets(
         parent = None
         if staging.parent is not None:
             parent = stack.enter_context(manifest_of(staging.parent, means.files))
-        shares = name not in conversion.independent
-        targets.append(Target(name, staging.sink, parent, shares))
+        reuses = name not in conversion.independent
+        targets.append(Target(name, staging.sink, parent, reuses))
     return targets
 
 

@@ -20,14 +20,14 @@ ZRS_ZONES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Placement:
     """What one zone has of a version: always the bases, and this many replicas."""
 
     zone: Zone
     replicas: int
 
 
-Places = Mapping[str, tuple[Share, ...]]  # by region
+Places = Mapping[str, tuple[Placement, ...]]  # by region
 
 
 def storage_types(premium: Sequence[bool]) -> tuple[StorageAccountType, ...]:
@@ -49,22 +49,22 @@ def place(
     replica_count: int | None = None,
     key: str = "",
     zrs_same_filesystem: bool = False,
-) -> dict[str, tuple[Share, ...]]:
+) -> dict[str, tuple[Placement, ...]]:
     """Where each of these regions stores a version: `key` in the zones, with `replica_count` where
     a region gives none. Raises EnvironmentMissing when a zone that is needed is not on this host,
     and Refused for Standard_ZRS on zones that would fail together."""
     places = {}
     for target in targets:
         here = zones.get(target.name, ())
-        shares: list[Share] = []
+        placements: list[Placement] = []
         for kind, count in _sets(target, replica_count):
             if kind is StorageAccountType.STANDARD_ZRS:
                 chosen = _independent(target.name, here, zrs_same_filesystem=zrs_same_filesystem)
             else:
                 premium = kind is StorageAccountType.PREMIUM_LRS
                 chosen = (choose_zone(target.name, parents, here, premium=premium, key=key),)
-            shares += spread(chosen, count)
-        places[target.name] = tuple(shares)
+            placements += spread(chosen, count)
+        places[target.name] = tuple(placements)
     return places
 
 
@@ -79,10 +79,10 @@ def _sets(
 
 def placed_again(
     target: TargetRegion, replica_count: int | None, holding: Sequence[Zone]
-) -> tuple[Share, ...]:
+) -> tuple[Placement, ...]:
     """The replicas of a region over the zones that hold the version already. Raises
     EnvironmentMissing when those are not on this host."""
-    shares: list[Share] = []
+    placements: list[Placement] = []
     for kind, count in _sets(target, replica_count):
         premium = kind is StorageAccountType.PREMIUM_LRS
         mine = [zone for zone in holding if zone.premium == premium]
@@ -91,8 +91,8 @@ def placed_again(
                 f"no zone of region {target.name} on this host holds the version",
                 hint="galleria doctor shows the zones",
             )
-        shares += spread(mine, count)
-    return tuple(shares)
+        placements += spread(mine, count)
+    return tuple(placements)
 
 
 def choose_zone(
@@ -119,10 +119,10 @@ def has_parent(zone: Zone, parents: Parents) -> bool:
     return any(zone.find_base(digest) for digests in parents.values() for digest in digests)
 
 
-def spread(zones: Sequence[Zone], count: int) -> tuple[Share, ...]:
+def spread(zones: Sequence[Zone], count: int) -> tuple[Placement, ...]:
     """So many replicas over these zones, as evenly as it goes."""
     each, rest = divmod(count, len(zones))
-    return tuple(Share(zone, each + (index < rest)) for index, zone in enumerate(zones))
+    return tuple(Placement(zone, each + (index < rest)) for index, zone in enumerate(zones))
 
 
 def _independent(
@@ -157,13 +157,13 @@ def independent(places: Places) -> frozenset[str]:
     """The zones, by their `sink_name`, whose bases have to be written and may not be clones: those
     of regions that have more than one (Standard_ZRS). A premium zone for additional replicas is
     not there to survive the others."""
-    several = [[share for share in shares if not share.zone.premium] for shares in places.values()]
-    return frozenset(sink_name(s.zone) for shares in several if len(shares) > 1 for s in shares)
+    several = [[one for one in placed if not one.zone.premium] for placed in places.values()]
+    return frozenset(sink_name(one.zone) for placed in several if len(placed) > 1 for one in placed)
 
 
 def sinks(places: Places) -> dict[str, Zone]:
     """Every zone that gets bases, by the name that `convert` knows it by."""
-    return {sink_name(share.zone): share.zone for shares in places.values() for share in shares}
+    return {sink_name(one.zone): one.zone for placed in places.values() for one in placed}
 
 
 def sink_name(zone: Zone) -> str:

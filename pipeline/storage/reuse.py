@@ -11,7 +11,7 @@ from pipeline.storage.convert import Conversion, Means, Stored, StoredDisk, conv
 from pipeline.storage.placement import Zones, every_zone
 
 
-def reuse(
+def reuse_bases(
     digests: Mapping[int | None, str], donors: Zones, conversion: Conversion, means: Means
 ) -> Stored:
     """Every disk in every zone of a conversion; those of `independent` get bytes of their own.

@@ -7,7 +7,7 @@ from pipeline.ports import Images, Pin, Work, Zone
 from pipeline.sources.ingest import Disk
 from pipeline.storage.convert import Below, Conversion, Means, Stored, convert
 from pipeline.storage.placement import Parents, Places, Zones, every_zone, independent, sinks
-from pipeline.storage.reuse import reuse
+from pipeline.storage.reuse import reuse_bases
 from pipeline.storage.space import check_space, measure
 
 
@@ -61,7 +61,7 @@ def store(material: Material, zones: Zones, means: Means) -> Stored:
         goal.zones, goal.parents, material.pin, goal.independent, material.below
     )
     if goal.known:
-        stored = reuse(goal.known, zones, conversion, means)
+        stored = reuse_bases(goal.known, zones, conversion, means)
     else:
         stored = convert(material.disks, conversion, means)
     for disk in stored.disks:

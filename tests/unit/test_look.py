@@ -17,7 +17,7 @@ from pipeline.guest.inventory import inventory
 from pipeline.guest.packages import installed
 from pipeline.guest.report import redacted
 from pipeline.guest.sbom import bill, packages_in, purl
-from pipeline.guest.survey import check_os_state, see
+from pipeline.guest.survey import check_os_state, survey_guest
 from pipeline.model import OsState
 from pipeline.ports import FreeSpace, GuestFacts, Package
 from tests.contract.memory_guest import MemoryGuest, MemorySession
@@ -132,12 +132,12 @@ def test_inventory_lists_files_accounts_and_packages() -> None:
 def test_a_windows_guest_lists_programs_profiles_and_files() -> None:
     facts = GuestFacts("windows", "windows", "10.0")
     guest = MemoryGuest()
-    seen = see(guest, session(guest), facts, Evidence("half-way", ("why",)))
+    seen = survey_guest(guest, session(guest), facts, Evidence("half-way", ("why",)))
     assert seen.document()["inventory"] == {}
     assert seen.document()["check"] == {"verdict": "half-way", "reasons": ["why"]}
     for path, content in STATES[0].files().items():
         guest.plant(f"/{path}", content)
-    found = see(guest, session(guest), facts, Evidence("generalized", ())).inventory
+    found = survey_guest(guest, session(guest), facts, Evidence("generalized", ())).inventory
     assert packages_in(found["sbom"]) == (
         Package("Contoso Agent", "1.2.3", "x64", "generic"),
         Package("Contoso Old", "", "x86", "generic"),
@@ -150,7 +150,7 @@ def test_a_windows_guest_lists_programs_profiles_and_files() -> None:
     assert list(found["files"]) == [f"/{HOSTS}"]
     damaged = guest.read("/Windows/System32/config/SOFTWARE", 1 << 24)[:4096]
     guest.plant("/Windows/System32/config/SOFTWARE", damaged)
-    assert see(guest, session(guest), facts, Evidence("unknown", ())).inventory == {}
+    assert survey_guest(guest, session(guest), facts, Evidence("unknown", ())).inventory == {}
 
 
 @pytest.mark.parametrize(

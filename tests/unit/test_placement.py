@@ -58,7 +58,7 @@ def placed(kind: StorageAccountType, count: int, *zones: Place, **options: Any) 
 
 
 def names(places: Places) -> dict[str, int]:
-    return {share.zone.name: share.replicas for share in places["eu"]}
+    return {placement.zone.name: placement.replicas for placement in places["eu"]}
 
 
 def test_lrs_is_one_zone_with_all_replicas() -> None:
@@ -86,8 +86,8 @@ def test_zrs_is_every_zone_and_replicas_spread_over_them() -> None:
     assert sorted(sinks(places)) == ["/a", "/b", "/c", "/d"]
     assert independent(places) == {"/a", "/b", "/c", "/d"}
     assert independent(placed(LRS, 6, *zones)) == set()
-    shares = (*placed(LRS, 1, *zones)["eu"], *placed(PREMIUM, 1, fast)["eu"])
-    assert independent({"eu": shares}) == set()
+    placements = (*placed(LRS, 1, *zones)["eu"], *placed(PREMIUM, 1, fast)["eu"])
+    assert independent({"eu": placements}) == set()
     # a base in each zone, even where no replica goes
     assert names(placed(ZRS, 1, *zones)) == {"a": 1, "b": 0, "c": 0, "d": 0}
 
@@ -120,6 +120,6 @@ def test_what_a_region_can_offer(
 def test_replicas_are_spread_evenly() -> None:
     zones = cast(tuple[Zone, ...], [Place("a"), Place("b"), Place("c")])
     for count in range(8):
-        counts = [share.replicas for share in spread(zones, count)]
+        counts = [placement.replicas for placement in spread(zones, count)]
         assert sum(counts) == count
         assert max(counts) - min(counts) <= 1

@@ -13,7 +13,7 @@ from pipeline.model import ImageVersion, RegionStatus, ReplicationState
 from pipeline.ports import Replica, VersionRecord, Zone
 from pipeline.storage.commit import publish_region, replicate
 from pipeline.storage.convert import Stored
-from pipeline.storage.placement import Share
+from pipeline.storage.placement import Placement
 from tests import samples
 
 DEADLINE = 20.0  # seconds; what waits that long has met the fault that is looked for
@@ -59,7 +59,7 @@ class FakeZone:
 
 
 def outcome(gallery: Gallery, **zones: FakeZone) -> dict[str, Exception]:
-    places = {name: (Share(cast(Zone, zone), 1),) for name, zone in zones.items()}
+    places = {name: (Placement(cast(Zone, zone), 1),) for name, zone in zones.items()}
     version, record = TakenVersion(samples.version()), VersionRecord("k", {})
     found = replicate(version, record, Stored(), places, cast(JobRecords, gallery))
     return dict(found.errors)
@@ -96,8 +96,8 @@ def test_the_error_of_a_region_is_the_first_and_every_zone_is_undone() -> None:
     """That a zone can't take its replicas back does not hide why it should."""
     error = NoSpace("full")
     zones = [FakeZone("a"), FakeZone("b", stuck=True), FakeZone("c", error=error)]
-    shares = [Share(cast(Zone, zone), 1) for zone in zones]
+    placements = [Placement(cast(Zone, zone), 1) for zone in zones]
     with pytest.raises(NoSpace) as caught:
-        publish_region(VersionRecord("k", {}), {}, shares)
+        publish_region(VersionRecord("k", {}), {}, placements)
     assert caught.value is error
     assert [zone.removed for zone in zones] == [["k"], ["k"], []]
