@@ -24,7 +24,7 @@ from pipeline.gallery.services import Services
 from pipeline.model import Architecture, ImageVersion, Region
 from pipeline.model.access import Identity
 from pipeline.model.spelling import EDGE
-from pipeline.ports import Pins, Progress
+from pipeline.ports import Pins, Progress, Zone
 from pipeline.ports.catalog import Catalog
 from pipeline.storage.placement import Zones, storage_types
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from adapters.guestfs.luks import Key
     from adapters.qemu.emulator import Firmware
     from adapters.sources.download import Downloads
-    from adapters.zones import DirectoryZone
     from pipeline.jobs.context import JobContext
 
 
@@ -52,7 +51,7 @@ class App:
     @cached_property
     def zones(self) -> Zones:
         """The zones of each region. One that can't be opened (its file system is not mounted, say)
-        is warned of and left out: what needs it says so."""
+        is warned of, and stands for itself: what is to be written to it fails."""
         config = self.config
         return {
             region: _zones(config, region, self.sandbox, self.progress) for region in config.regions
@@ -188,12 +187,11 @@ def _regions(config: Config) -> list[Region]:
     ]
 
 
-def _zones(
-    config: Config, region: str, sandbox: Sandbox, progress: Progress
-) -> "tuple[DirectoryZone, ...]":
+def _zones(config: Config, region: str, sandbox: Sandbox, progress: Progress) -> tuple[Zone, ...]:
     from adapters.zones import open_zone
+    from adapters.zones.unusable import UnusableZone
 
-    zones = []
+    zones: list[Zone] = []
     for place in config.regions[region]:
         try:
             zone = open_zone(
@@ -205,8 +203,10 @@ def _zones(
             )
             zones.append(zone)
         except (GalleriaError, OSError) as error:
-            hint = error.hint if isinstance(error, GalleriaError) else ""
+            hint = error.hint if isinstance(error, GalleriaError) else "galleria doctor checks it"
             progress.warn(f"region {region}: {error}" + f" ({hint})" * bool(hint))
+            reason = f"the zone {place.path} can't be used: {error}"
+            zones.append(UnusableZone(place.path, region, reason, hint, premium=place.premium))
     return tuple(zones)
 
 

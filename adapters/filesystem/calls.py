@@ -140,6 +140,17 @@ def set_immutable(path: Path, *, on: bool) -> bool:
     return True
 
 
+def is_immutable(fd: int) -> bool:
+    """Whether an open file has chattr's +i; no where the file system knows no such thing."""
+    try:
+        found: int = struct.unpack("=l", fcntl.ioctl(fd, _FS_IOC_GETFLAGS, bytes(8))[:4])[0]
+    except OSError as error:
+        if error.errno in (*CANNOT, errno.EPERM, errno.EACCES):
+            return False
+        raise
+    return bool(found & _FS_IMMUTABLE_FL)
+
+
 # --- space ---------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 A commit is: write under a private name on the same file system, sync the content, rename to the
 public name, sync the directory. The primitives, each one step that a crash can fall behind, are
 
-    sync_file    sync_directory    sync_file_system    rename_new    replace    remove_tree
+    sync_file  sync_directory  sync_file_system  rename_new  exchange  replace  remove_tree
 
 and every other function here is made of them, through this module's names: a crash test replaces
 them by ones that end the process at the k-th call.
@@ -25,6 +25,7 @@ from pipeline.errors import Refused
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1  # linux/fs.h; renameat2(2)
+_RENAME_EXCHANGE = 2
 _LOCK_SUFFIX = ".lock"
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 MARKER = b"galleria: this directory is being made\n"
@@ -94,6 +95,14 @@ def _rename_new_portable(source: Path, target: Path) -> None:
         return
     os.link(source, target, follow_symlinks=False)
     source.unlink()
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two files or directories have each other's names, at once."""
+    arguments = (_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    if _libc.renameat2(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 def replace(source: Path, target: Path) -> None:
@@ -215,6 +224,17 @@ class Staging:
             raise
         self.close()
 
+    def commit_over(self, target: Path, replaced: Path) -> None:
+        """Make the directory durable and public in place of `target`, which is at `replaced` (a new
+        name) from then on."""
+        sync_tree(self.path)
+        replaced.parent.mkdir(exist_ok=True)
+        exchange(self.path, target)
+        rename_new(self.path, replaced)
+        for directory in (target.parent, replaced.parent, self._root):
+            sync_directory(directory)
+        self.close()
+
     def close(self) -> None:
         """Remove what was not committed. Safe to call twice."""
         if self._lock is None:
@@ -243,7 +263,7 @@ def sweep(root: Path) -> list[Path]:
     removed: list[Path] = []
     try:
         held, trusted = _open_root(root)
-    except (FileNotFoundError, PermissionError, Refused):
+    except (OSError, Refused):  # who writes there is told
         return removed
     try:
         for path in sorted(Path(f"/proc/self/fd/{held}").iterdir()):

@@ -12,9 +12,11 @@ from typing import Any
 from adapters.filesystem import calls, durable, fiemap
 from adapters.filesystem.profile import Writing, ZoneProfile, probe
 from adapters.process.sandbox import Sandbox
-from adapters.zones import bases, deployed, layout, versions
-from pipeline.errors import Busy, Conflict, NotFound
+from adapters.zones import bases, children, deployed, layout, versions
+from pipeline.errors import Busy, Conflict, GalleriaError, NotFound, VerificationFailed
 from pipeline.ports import Replica, ReplicaDisk, ShallowDisk, StoredBase, VersionRecord, Zone
+
+DISKS = "disks"  # what pipeline.resources keeps here
 
 __all__ = ["DirectoryZone", "create_zone", "open_zone", "zone_name"]
 
@@ -170,7 +172,9 @@ class DirectoryZone:
         """The directories of versions, and of the bases that they are read from."""
         digests: set[str] = set()
         for key in keys:
-            found = versions.find(self._path, key)
+            found = None
+            with contextlib.suppress(VerificationFailed):
+                found = versions.find(self._path, key)
             if found is not None:
                 yield layout.version_directory(self._path, key)
                 digests |= bases.needed(self._path, found.bases.values())
@@ -181,6 +185,15 @@ class DirectoryZone:
 
     def find_base(self, digest: str) -> StoredBase | None:
         return bases.find(self._path, digest)
+
+    def base_changes(self, base: StoredBase) -> str | None:
+        return bases.changes(base)
+
+    def remember_base(self, base: StoredBase, problem: str = "") -> None:
+        bases.remember(base, problem)
+
+    def replica_problem(self, disk: ReplicaDisk, base: StoredBase | None) -> str:
+        return children.problem(disk, base)
 
     def digests(self) -> list[str]:
         """The names of all bases."""
@@ -197,12 +210,11 @@ class DirectoryZone:
             self.sweep()
             release = self._lock(fcntl.LOCK_SH)
             try:
-                found = (self.find_base(digest) for digest in parents)
                 return bases.stage(
                     self._path,
                     self._sandbox,
                     virtual_size,
-                    next((base for base in found if base is not None), None),
+                    parents,
                     profile=self._profile,
                     immutable=self._immutable,
                     release=release,
@@ -215,13 +227,15 @@ class DirectoryZone:
         parent = None if self.reflink else bases.delta_parent(self._path, parents)
         return None if parent is None else parent.digest
 
-    def clone_base_from(self, base: StoredBase) -> StoredBase | None:
+    def clone_base_from(self, base: StoredBase, *, replace: bool = False) -> StoredBase | None:
         if base.method != "delta" and not self.reflink:
             return None
         with layout.room(self._path):
             self.sweep()
             with self._locked(fcntl.LOCK_SH):
-                return bases.clone_base_from(self._path, base, immutable=self._immutable)
+                return bases.clone_base_from(
+                    self._path, base, immutable=self._immutable, replace=replace
+                )
 
     # --- versions --------------------------------------------------------------------------------
 
@@ -257,18 +271,18 @@ class DirectoryZone:
         return None if found is None else found.record.nvram
 
     def records(self) -> Iterator[tuple[VersionRecord, tuple[Replica, ...]]]:
-        """Every version in the zone: enough to rebuild a catalog."""
-        for found in self._versions():
+        """Every version in the zone that can be read: enough to rebuild a catalog."""
+        for found in versions.every(self._path).found:
             yield found.record, found.replicas
 
-    def backing_files(self) -> set[Path]:
-        return {path for found in self._versions() for path in found.sources}
+    def backing_files(self, *, strict: bool = False) -> set[Path]:
+        listing = versions.every(self._path)
+        for problem in listing.problems.values() if strict else ():
+            raise problem
+        return {path for found in listing.found for path in found.sources}
 
-    def _versions(self) -> Iterator[versions.Found]:
-        for entry in sorted((self._path / layout.VERSIONS).iterdir()):
-            found = versions.find(self._path, entry.name)
-            if found is not None:
-                yield found
+    def version_directory(self, key: str) -> Path:
+        return layout.version_directory(self._path, key)
 
     def deploy(self, replica: Replica, targets: Sequence[Path]) -> list[tuple[ReplicaDisk, ...]]:
         with self._locked(fcntl.LOCK_SH):
@@ -293,10 +307,14 @@ class DirectoryZone:
         version here, nor the parent of a delta that stays; returns their digests.
 
         `keep` must name the bases of deployed disks and of versions that are being made. Raises
-        Conflict while another process writes to the zone.
+        Conflict while another process writes to the zone, and what is wrong with a record that
+        can't be read: what that needs is not known, so all stay.
         """
         with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
-            used = {digest for found in self._versions() for digest in found.bases.values()}
+            listing = versions.every(self._path)
+            for problem in listing.problems.values():
+                raise problem  # nobody knows what it needs
+            used = {digest for found in listing.found for digest in found.bases.values()}
             place = self._path / layout.BASES
             used |= {path.relative_to(place).parts[0] for path in files if place in path.parents}
             stay = bases.needed(self._path, used | set(keep))
@@ -305,19 +323,44 @@ class DirectoryZone:
                 self._remove_base(digest)
         return removed
 
+    def foreign(self) -> list[Path]:
+        """What is in the zone and is not galleria's; it is left alone."""
+        own = {layout.ZONE_FILE, layout.BASES, layout.VERSIONS, layout.STAGING, layout.QUARANTINE}
+        own |= {DISKS}
+        found = [entry for entry in self._path.iterdir() if entry.name not in own]
+        place = self._path / layout.BASES
+        found += [item for item in place.iterdir() if not layout.DIGEST.fullmatch(item.name)]
+        place = self._path / layout.VERSIONS
+        found += [place / name for name in versions.every(self._path).foreign]
+        return sorted(found)
+
+    def damaged(self) -> list[Exception]:
+        """What records say at once that can't be used."""
+        problems = list(versions.every(self._path).problems.values())
+        for digest in self.digests():
+            try:
+                self.find_base(digest)
+            except (OSError, GalleriaError) as error:
+                problems.append(error)
+        return problems
+
     def _children_first(self, digests: Sequence[str]) -> list[str]:
         """Deepest deltas first: after a crash no delta is left without its parent."""
 
         def depth(digest: str) -> int:
-            base = self.find_base(digest)
+            try:
+                base = self.find_base(digest)
+            except VerificationFailed:  # it can't be read, with or without its parent
+                return bases.MAX_DEPTH + 1
             return 0 if base is None else len(base.chain)
 
         return sorted(digests, key=depth, reverse=True)
 
     def _remove_base(self, digest: str) -> None:
         directory = layout.base_directory(self._path, digest)
-        bases.freeze(directory, on=False)
-        with durable.Staging(self._path / layout.STAGING) as staging:
+        if layout.is_directory(directory):
+            bases.freeze(directory, on=False)
+        with layout.room(self._path), durable.Staging(self._path / layout.STAGING) as staging:
             durable.rename_new(directory, staging.path / "removed")
             durable.sync_directory(directory.parent)
 

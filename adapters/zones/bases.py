@@ -1,8 +1,9 @@
 """Bases: the immutable content of one disk, raw or as a delta on another base."""
 
 import contextlib
+import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from adapters.filesystem import calls, durable
 from adapters.filesystem.profile import ZoneProfile
 from adapters.filesystem.sinks import RawSink
 from adapters.process.sandbox import Sandbox
-from adapters.zones import layout
+from adapters.zones import layout, schema
 from adapters.zones.opening import Opened, ZoneSink, open_delta
 from pipeline.data.manifest import ManifestReader
 from pipeline.errors import VerificationFailed
@@ -33,14 +34,24 @@ def _find(zone: Path, digest: str, depth: int) -> StoredBase | None:
     if record is None:
         return None
     try:
-        format = ImageFormat(record["format"])
-        virtual_size, method = int(record["virtual_size"]), str(record["method"])
-        parent = None if record["parent"] is None else str(record["parent"])
+        if (recorded := schema.digest(record)) != digest:
+            raise ValueError(f"it is the record of {recorded}")
+        format = schema.disk_format(record)
+        virtual_size = schema.number(record, "virtual_size")
+        method = schema.text(record, "method", "copy|reflink|delta")
+        parent = None if record["parent"] is None else schema.digest(record, "parent")
     except (KeyError, ValueError, TypeError) as error:
         raise layout.damaged(
             directory / layout.BASE_FILE, f"a property is wrong: {error}"
         ) from None
-    chain: Chain = (Layer(directory / ("base" + layout.SUFFIXES[format]), format),)
+    path, manifest = directory / ("base" + layout.SUFFIXES[format]), directory / layout.MANIFEST
+    for file in (path, manifest):
+        layout.check_file(file)
+        if not file.exists():
+            raise layout.damaged(file, "it is not there")
+    if format is ImageFormat.RAW and (length := path.stat().st_size) != virtual_size:
+        raise layout.damaged(path, f"it has {length} bytes instead of {virtual_size}")
+    chain: Chain = (Layer(path, format),)
     if format is ImageFormat.QCOW2:
         if depth == 1:
             raise layout.damaged(directory, f"it is more than {MAX_DEPTH} layers deep")
@@ -48,36 +59,103 @@ def _find(zone: Path, digest: str, depth: int) -> StoredBase | None:
         if below is None:
             raise layout.damaged(directory, f"its parent {parent} is not there")
         chain += below.chain
-    manifest = directory / layout.MANIFEST
     return StoredBase(digest, virtual_size, chain, manifest, method, parent)
 
 
 def _record(directory: Path) -> dict[str, Any] | None:
+    if not layout.is_directory(directory):
+        if os.path.lexists(directory):
+            raise layout.damaged(directory, "it is not a directory")
+        return None
     try:
         return layout.decode(directory / layout.BASE_FILE)
     except FileNotFoundError:
-        if directory.exists():
-            raise layout.damaged(directory, f"it has no {layout.BASE_FILE}") from None
-        return None
+        raise layout.damaged(directory, f"it has no {layout.BASE_FILE}") from None
+
+
+def first_usable(zone: Path, digests: Iterable[str]) -> StoredBase | None:
+    """The first of these bases that is here, whole by its record, and not known to be bad."""
+    for digest in digests:
+        with contextlib.suppress(VerificationFailed):
+            base = find(zone, digest)
+            if base is not None and not changes(base):
+                return base
+    return None
+
+
+# --- whether a base is as it was ----------------------------------------------------------------
+
+
+def changes(base: StoredBase) -> str | None:
+    """What of the files of a base, and of those below it, is not as it was when they were last
+    known to be sound; empty when all is. None when nothing is known of one of them, which an
+    earlier galleria made."""
+    known = True
+    for layer in base.chain:
+        try:
+            record = layout.decode(layer.path.parent / layout.FINGERPRINT)
+        except FileNotFoundError:
+            known = False
+            continue
+        except VerificationFailed as error:
+            return error.message
+        if record.get("problem"):
+            return f"{layer.path}: {str(record['problem'])[: schema.TEXT_LIMIT]}"
+        now = _fingerprint(layer.path)
+        different = [name.replace("_", " ") for name in now if record.get(name) != now[name]]
+        if different:
+            return f"{layer.path}: not as it was: its {', '.join(different)}"
+    return "" if known else None
+
+
+def remember(base: StoredBase, problem: str = "") -> None:
+    """Note that a base, and those below it, are sound as they are now; or of the base itself, what
+    is wrong with it. Who may not write to the zone does not: the next one asks again."""
+    for layer in base.chain[:1] if problem else base.chain:
+        record = {**_fingerprint(layer.path), "problem": problem}
+        with contextlib.suppress(OSError):
+            path = layer.path.parent / layout.FINGERPRINT
+            durable.write_file(path, layout.encode(record), mode=0o444, overwrite=True)
+
+
+def _fingerprint(path: Path) -> dict[str, object]:
+    """What changes with a file, whatever is done to it, without a look at its content."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(fd)
+        return {
+            "length": facts.st_size,
+            "time_of_modification": facts.st_mtime_ns,
+            "time_of_change": facts.st_ctime_ns,
+            "inode": facts.st_ino,
+            "immutability": calls.is_immutable(fd),
+        }
+    finally:
+        os.close(fd)
+
+
+# --- making bases -------------------------------------------------------------------------------
 
 
 def stage(
     zone: Path,
     sandbox: Sandbox,
     virtual_size: int,
-    parent: StoredBase | None,
+    parents: Sequence[str],
     *,
     profile: ZoneProfile,
     immutable: bool,
     release: Callable[[], None],
 ) -> "StagedBase":
-    """Begin a base: a clone of the parent, a delta on it, or an empty raw file.
+    """Begin a base: a clone of the first of `parents` that is here and sound as far as is known, a
+    delta on it, or an empty raw file.
 
     `release` is called once when the staging ends, either way.
     """
-    if parent is not None:
-        # what is kept from the parent is decided by its manifest alone
-        _verify_manifest(parent.manifest, parent.digest)
+    parent = first_usable(zone, parents)
+    # what is kept from the parent is decided by its manifest alone
+    if parent is not None and not _whole_manifest(parent):
+        parent = None
     staging = durable.Staging(zone / layout.STAGING)
     try:
         with layout.room(zone):
@@ -101,13 +179,14 @@ def stage(
 
 
 def delta_parent(zone: Path, parents: Iterable[str]) -> StoredBase | None:
-    """What `stage` would make a delta of, where files can't be cloned: the first that is here."""
-    found = (find(zone, digest) for digest in parents)
-    parent = next((base for base in found if base is not None), None)
+    """What `stage` would make a delta of, where files can't be cloned."""
+    parent = first_usable(zone, parents)
     return parent if parent is not None and len(parent.chain) < MAX_DEPTH else None
 
 
-def clone_base_from(zone: Path, base: StoredBase, *, immutable: bool) -> StoredBase | None:
+def clone_base_from(
+    zone: Path, base: StoredBase, *, immutable: bool, replace: bool
+) -> StoredBase | None:
     """Make a base of another zone one of this: its manifest, and its file, as a clone or, of a
     delta, as a copy. None, with nothing left behind, where file systems can't clone, and where this
     zone has not the delta's parent under the name that its header has for it."""
@@ -133,7 +212,14 @@ def clone_base_from(zone: Path, base: StoredBase, *, immutable: bool) -> StoredB
     staged = StagedBase(
         zone, staging, opened, base.virtual_size, parent, immutable, release=lambda: None
     )
-    return staged.commit(base.digest, base.manifest)
+    return staged.commit(base.digest, base.manifest, replace=replace)
+
+
+def _whole_manifest(base: StoredBase) -> bool:
+    try:
+        return _verify_manifest(base.manifest, base.digest) == base.virtual_size
+    except VerificationFailed:
+        return False
 
 
 def _verify_manifest(path: Path, digest: str) -> int:
@@ -167,7 +253,7 @@ class StagedBase:
         self._immutable = immutable
         self._release: Callable[[], None] | None = release
 
-    def commit(self, digest: str, manifest: Path) -> StoredBase:
+    def commit(self, digest: str, manifest: Path, *, replace: bool = False) -> StoredBase:
         opened, self._opened = self._opened, None
         if opened is None:
             raise ValueError("this base was committed or aborted before")
@@ -175,7 +261,11 @@ class StagedBase:
         try:
             with layout.room(self._zone):
                 self._close(opened)
-                if find(self._zone, digest) is None:
+                damage = self._damage(digest)
+                if damage is not None or replace:
+                    self._write_records(opened, digest, manifest)
+                    self._replace(directory, opened, damage)
+                elif not layout.is_directory(directory):
                     self._write_records(opened, digest, manifest)
                     # another process may have stored the same content first
                     with contextlib.suppress(FileExistsError):
@@ -187,7 +277,33 @@ class StagedBase:
         stored = find(self._zone, digest)
         if stored is None:
             raise VerificationFailed(f"the base {digest} vanished from the zone {self._zone}")
+        if changes(stored) is None:
+            remember(stored)
         return stored
+
+    def _damage(self, digest: str) -> VerificationFailed | None:
+        """What is wrong with a base that is there already, by what its files say at once."""
+        try:
+            base = find(self._zone, digest)
+        except VerificationFailed as error:
+            return error
+        if base is None or _whole_manifest(base):
+            return None
+        return layout.damaged(base.manifest, "it is not what was written")
+
+    def _replace(self, directory: Path, opened: Opened, damage: VerificationFailed | None) -> None:
+        """Let the new base have the name of a bad one, which goes to quarantine. Overlays find the
+        new one only if it has the old one's file name and format."""
+        name = "base" + layout.SUFFIXES[opened.format]
+        others = [path.name for path in directory.glob("base.*") if path.suffix != ".json"]
+        if any(other != name for other in others):
+            raise damage or layout.damaged(directory, f"it can't be replaced by a {name}")
+        if layout.is_directory(directory):
+            freeze(directory, on=False)
+        token = self._staging.path.name
+        self._staging.commit_over(
+            directory, self._zone / layout.QUARANTINE / f"{directory.name}-{token}"
+        )
 
     def _close(self, opened: Opened) -> None:
         try:
@@ -229,9 +345,11 @@ class StagedBase:
 
 
 def freeze(directory: Path, *, on: bool) -> None:
-    """Make the files of a base immutable where rights allow, or lift that."""
+    """Make the files of a base immutable where rights allow, or lift that; but for what is noted of
+    it."""
     for path in sorted(directory.iterdir()):
-        calls.set_immutable(path, on=on)
+        if path.name != layout.FINGERPRINT:
+            calls.set_immutable(path, on=on)
 
 
 def needed(zone: Path, keep: Iterable[str]) -> set[str]:

@@ -3,16 +3,20 @@
 import contextlib
 import fcntl
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from adapters.filesystem import durable
 from adapters.process.sandbox import Sandbox
-from adapters.zones import children, layout
-from pipeline.errors import Conflict, NotFound, VerificationFailed
+from adapters.zones import children, layout, schema
+from pipeline.errors import Conflict, GalleriaError, NotFound, VerificationFailed
 from pipeline.ports import ImageFormat, Replica, ReplicaDisk, ShallowDisk, VersionRecord
+
+_UID = re.compile(r"[0-9a-f]{32}$")  # what the name of every version ends in
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,37 +34,90 @@ def find(zone: Path, key: str) -> Found | None:
     """A version and its replicas. Raises VerificationFailed if its record is broken."""
     directory = layout.version_directory(zone, key)
     path = directory / layout.VERSION_FILE
-    try:
-        content = layout.decode(path)
-    except FileNotFoundError:
+    if not layout.is_directory(directory):
         return None
     try:
-        nvram = None if content["nvram"] is None else (directory / layout.NVRAM).read_bytes()
-        return Found(
-            VersionRecord(key, dict(content["document"]), nvram),
-            tuple(_replica(directory, item) for item in content["replicas"]),
-            {item["lun"]: str(item["digest"]) for item in content["bases"]},
-            tuple(Path(item) for item in content["sources"]),
-        )
-    except (KeyError, ValueError, TypeError, FileNotFoundError) as error:
+        content = layout.decode(path)
+        return _parse(content, key, directory)
+    except FileNotFoundError:
+        if unfinished := sorted(directory.glob("replica-*")):
+            raise layout.damaged(path, f"it is gone, and {unfinished[0].name} is there") from None
+        return None
+    except (KeyError, ValueError, TypeError) as error:
         raise layout.damaged(path, f"a property is wrong: {error}") from None
 
 
-def _replica(directory: Path, item: Mapping[str, Any]) -> Replica:
-    return Replica(
-        int(item["index"]),
-        tuple(
-            ReplicaDisk(
-                lun=disk["lun"],
-                path=directory / disk["path"],
-                format=ImageFormat(disk["format"]),
-                method=disk["method"],
-                digest=disk["digest"],
-                virtual_size=int(disk["virtual_size"]),
-            )
-            for disk in item["disks"]
-        ),
+def _parse(content: Mapping[str, Any], key: str, directory: Path) -> Found:
+    if (recorded := schema.text(content, "key")) != key:
+        raise ValueError(f"it is the record of {recorded!a:.100}")
+    nvram = None
+    if content["nvram"] is not None:
+        schema.text(content, "nvram", re.escape(layout.NVRAM))
+        nvram = layout.read(directory / layout.NVRAM, layout.NVRAM_LIMIT)
+    return Found(
+        VersionRecord(key, schema.document(content, "document"), nvram),
+        schema.objects(content, "replicas", partial(_replica, directory)),
+        dict(schema.objects(content, "bases", _base)),
+        schema.paths(content, "sources"),
     )
+
+
+def _base(item: Mapping[str, Any]) -> tuple[int | None, str]:
+    return schema.lun(item), schema.digest(item)
+
+
+def _replica(directory: Path, item: Mapping[str, Any]) -> Replica:
+    index = schema.number(item, "index", schema.COUNT_LIMIT)
+    place = directory / _name(index)
+    return Replica(index, schema.objects(item, "disks", partial(_disk, place)))
+
+
+def _disk(place: Path, item: Mapping[str, Any]) -> ReplicaDisk:
+    lun, format = schema.lun(item), schema.disk_format(item)
+    path = place / (layout.disk_name(lun) + layout.SUFFIXES[format])
+    schema.text(item, "path", re.escape(f"{place.name}/{path.name}"))
+    method = schema.text(item, "method", "reflink|overlay|shallow")
+    layout.check_file(path)
+    return ReplicaDisk(
+        lun,
+        path,
+        format,
+        method,
+        "" if method == children.SHALLOW else schema.digest(item),
+        schema.number(item, "virtual_size"),
+        schema.digest(item, "file_digest") if "file_digest" in item else "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What is in the directory of versions. `problems` are records that can't be read, by key;
+    `foreign` are names of what is not galleria's."""
+
+    found: tuple[Found, ...]
+    problems: Mapping[str, Exception]
+    foreign: tuple[str, ...]
+
+
+def every(zone: Path) -> Listing:
+    """Every version; one that can't be read costs itself only."""
+    found, problems, foreign = [], {}, []
+    for entry in sorted((zone / layout.VERSIONS).iterdir()):
+        if not layout.KEY.fullmatch(entry.name) or not layout.is_directory(entry):
+            foreign.append(entry.name)
+            continue
+        try:
+            version = find(zone, entry.name)
+        except (OSError, GalleriaError) as error:
+            problems[entry.name] = error
+            continue
+        if version is not None:
+            found.append(version)
+        elif _UID.search(entry.name):
+            problems[entry.name] = layout.damaged(entry, f"it has no {layout.VERSION_FILE}")
+        else:
+            foreign.append(entry.name)
+    return Listing(tuple(found), problems, tuple(foreign))
 
 
 def publish(
@@ -99,7 +156,8 @@ def publish_shallow(
             path = place / f"{layout.disk_name(disk.lun)}.qcow2"
             size = disk.virtual_size
             children.create_overlay(sandbox, disk.chain, path, size, overlay=disk.overlay)
-            made.append(ReplicaDisk(disk.lun, path, ImageFormat.QCOW2, children.SHALLOW, "", size))
+            shallow = ReplicaDisk(disk.lun, path, ImageFormat.QCOW2, children.SHALLOW, "", size)
+            made.append(children.digested(shallow))
         _commit(zone, staging, Found(record, (Replica(0, tuple(made)),), {}, sources))
     found = find(zone, record.key)
     if found is None:
@@ -141,7 +199,9 @@ def set_replicas(zone: Path, sandbox: Sandbox, key: str, count: int) -> tuple[Re
 def remove(zone: Path, key: str) -> None:
     """Take a version away: gone at once, then its files; nothing to do when it is absent."""
     directory = layout.version_directory(zone, key)
-    with durable.Staging(zone / layout.STAGING) as staging:
+    if not layout.is_directory(directory):
+        return  # also in a zone that nobody can write to
+    with layout.room(zone), durable.Staging(zone / layout.STAGING) as staging:
         try:
             durable.rename_new(directory, staging.path / "removed")
         except FileNotFoundError:
@@ -164,7 +224,9 @@ def _make(
     for lun, digest in disks.items():
         base = children.find_base(zone, digest)
         backing = f"../../../{layout.BASES}/{digest}/"
-        made.append(children.make(sandbox, base, places, lun, backing))
+        made.append(
+            [children.digested(d) for d in children.make(sandbox, base, places, lun, backing)]
+        )
         for disk in made[-1]:
             disk.path.chmod(0o444)
     return tuple(
@@ -193,17 +255,7 @@ def _name(index: int) -> str:
 def _moved(replica: Replica, old: Path, new: Path) -> Replica:
     return Replica(
         replica.index,
-        tuple(
-            ReplicaDisk(
-                disk.lun,
-                new / disk.path.relative_to(old),
-                disk.format,
-                disk.method,
-                disk.digest,
-                disk.virtual_size,
-            )
-            for disk in replica.disks
-        ),
+        tuple(replace(disk, path=new / disk.path.relative_to(old)) for disk in replica.disks),
     )
 
 
@@ -260,6 +312,7 @@ def _content(version: Found, directory: Path) -> bytes:
                     "method": disk.method,
                     "digest": disk.digest,
                     "virtual_size": disk.virtual_size,
+                    **({"file_digest": disk.file_digest} if disk.file_digest else {}),
                 }
                 for disk in replica.disks
             ],

@@ -17,7 +17,14 @@ from pipeline.deploying.machine import (
     new_mac_address,
     new_uuid,
 )
-from pipeline.errors import Conflict, InvalidParameter, NotFound, undone_by
+from pipeline.errors import (
+    Conflict,
+    GalleriaError,
+    InvalidParameter,
+    NotFound,
+    VerificationFailed,
+    undone_by,
+)
 from pipeline.gallery import rules
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.shallow import check_sources
@@ -31,6 +38,7 @@ from pipeline.model import (
 )
 from pipeline.model.clock import utc_now
 from pipeline.ports import Replica, ReplicaDisk, Zone
+from pipeline.storage.soundness import check_base
 
 MAX_COUNT = 1000
 
@@ -70,6 +78,7 @@ def deploy(
     profiles.check(definition, request.profile)
     here = context.zones.get(request.region, ())
     sources = find_replicas(version, request.region, here, request.image)
+    sources = sound_replicas(sources, request.image, context)
     check_sources(version, context.pins, request.image)
     warn(version, definition, request.image or str(version.name), context)
     homes = [free_home(request.out, name, machines) for name in request.names]
@@ -102,11 +111,17 @@ def find_replicas(
 ) -> list[tuple[Zone, Replica]]:
     """The replicas that a version has in a region, with their zones. Who knows it by the shared
     name `image` is told no other, nor where else it is. Raises NotFound."""
-    found = [
-        (zone, replica) for zone in zones for replica in zone.find_version(version.zone_key) or ()
-    ]
+    found: list[tuple[Zone, Replica]] = []
+    errors: list[OSError | GalleriaError] = []
+    for zone in zones:
+        try:
+            found += [(zone, replica) for replica in zone.find_version(version.zone_key) or ()]
+        except (OSError, GalleriaError) as error:
+            errors.append(error)
     if found:
         return found
+    if errors and not image:
+        raise errors[0]
     if image:
         raise NotFound(
             f"{image} is not available in region {region}",
@@ -117,6 +132,26 @@ def find_replicas(
         f"{version.name} is not available in region {region}",
         hint=f"it is available in: {places}; galleria replicate brings it to another region",
     )
+
+
+def sound_replicas(
+    sources: Sequence[tuple[Zone, Replica]], image: str, context: JobContext
+) -> list[tuple[Zone, Replica]]:
+    """Those whose bases are what was published: as they were when they were last known to be, or
+    read again. Raises VerificationFailed when none is left."""
+    errors: dict[Path, OSError | GalleriaError] = {}
+    for zone, replica in {zone.path: (zone, replica) for zone, replica in sources}.values():
+        try:
+            for digest in {disk.digest for disk in replica.disks if disk.digest}:
+                check_base(zone, digest, context)
+        except (OSError, GalleriaError) as error:
+            errors[zone.path] = error
+    sound = [(zone, replica) for zone, replica in sources if zone.path not in errors]
+    if sound:
+        return sound
+    if image:
+        raise VerificationFailed(f"what is stored of {image} here is not what was published")
+    raise next(iter(errors.values()))
 
 
 def taken(version: ImageVersion, region: str, context: JobContext) -> int:

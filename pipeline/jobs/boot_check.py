@@ -13,6 +13,7 @@ from pipeline.model import HyperVGeneration, ImageVersion, OsType
 from pipeline.ports import Zone
 from pipeline.ports.boots import MachineKind
 from pipeline.sources.ingest import Disk
+from pipeline.storage.placement import usable_version
 
 
 def boot_version(
@@ -77,7 +78,7 @@ def console_log(version: ImageVersion, context: JobContext) -> Path:
 def _zone(version: ImageVersion, region: str | None, context: JobContext) -> Zone:
     for name in [region or version.location, *([] if region else version.completed_regions)]:
         for zone in context.zones.get(name, ()):
-            if zone.find_version(version.zone_key) is not None:
+            if usable_version(zone, version.zone_key) is not None:
                 return zone
     raise NotFound(
         f"no zone of {region or 'any region'} on this host holds {version.name}",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pipeline.gallery.rules.retention import Retention, RetentionDecision
 from pipeline.jobs.context import JobContext
-from pipeline.jobs.replicate import garbage_collect
+from pipeline.jobs.replicate import remove_stored
 from pipeline.jobs.shallow import refuse_needed_key
 from pipeline.model import Channel, ImageVersion, ProvisioningState
 from pipeline.model.names import DefinitionName, GalleryName, VersionName
@@ -44,9 +44,9 @@ def delete_version(
 def remove_data(version: ImageVersion, regions: Iterable[str], context: JobContext) -> None:
     """Take a version's replicas out of regions, and the bases that nobody else needs."""
     zones = {sink_name(zone): zone for name in regions for zone in context.zones.get(name, ())}
-    for zone in zones.values():
-        zone.remove_version(version.zone_key)
-    garbage_collect(zones, context)
+    named = {target.name for target in version.target_regions} | set(version.leaving)
+    named |= {status.region for status in version.regions}
+    remove_stored(version.zone_key, zones, named, context)
 
 
 def plan_cascade(context: JobContext, name: GalleryName | DefinitionName) -> Cascade:

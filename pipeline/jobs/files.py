@@ -27,6 +27,7 @@ from pipeline.sources.ingest import Disk, content_notes, inspect_disk, inspected
 from pipeline.sources.partitions import PartitionTable, read_partitions
 from pipeline.sources.pin import pin_disks
 from pipeline.storage.convert import hash_disk
+from pipeline.storage.soundness import check_base
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,7 @@ def export_version(
         shallow.check_sources(version, context.pins)
         chain = shallow.replica_chain(version, lun, zone)
     else:
-        base = zone.find_base(disk.digest)
+        base = check_base(zone, disk.digest, context)
         if base is None:
             hint = "galleria verify"
             raise NotFound(f"the base {disk.digest} of {version.name} is gone", hint=hint)

@@ -204,7 +204,12 @@ def prepared(checked: Checked, work: Path, context: JobContext) -> Iterator[Prep
         material = Material(disks, pin, checked.destination)
         if checked.room:
             with context.timed("estimate space"):
-                check_room(material, context.zones, context.images, context.work)
+                failures = check_room(material, context.zones, context.images, context.work)
+            for error in failures.values():
+                if policy is None:  # a resource is in all of its zones, or is not made
+                    raise error
+                context.progress.warn(str(error))
+            material = replace(material, failures=failures)
         cleaned = treated(checked, disks, started, work, context)
         report = judged(policy, table, cleaned, context)
         unverified = confirm(policy, table, report, context)

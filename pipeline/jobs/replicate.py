@@ -1,12 +1,19 @@
 """Replication: regions of a version made from the bases of one that has them, and what keeps zones
 in order meanwhile."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from pipeline.errors import Conflict, GalleriaError, NotFound, PartiallyReplicated, undone_by
+from pipeline.errors import (
+    Conflict,
+    GalleriaError,
+    NotFound,
+    PartiallyReplicated,
+    VerificationFailed,
+    undone_by,
+)
 from pipeline.gallery.documents import encode
 from pipeline.gallery.service.taken import TakenVersion
 from pipeline.jobs.context import JobContext
@@ -24,8 +31,17 @@ from pipeline.storage.commit import (
     replicate,
     replicate_from_donor,
 )
-from pipeline.storage.convert import Means
-from pipeline.storage.placement import Parents, Places, Zones, place, sink_name, sinks
+from pipeline.storage.convert import Means, Stored
+from pipeline.storage.placement import (
+    Parents,
+    Places,
+    Zones,
+    place,
+    sink_name,
+    sinks,
+    usable_base,
+    usable_version,
+)
 from pipeline.storage.space import measure
 from pipeline.storage.status import RegionMeter
 
@@ -68,17 +84,32 @@ def replicate_once(
     version: TakenVersion, places: Places, work: Path, context: JobContext
 ) -> Outcome:
     """One attempt at these regions, in one read of a donor's bases."""
-    donor = find_donor(version, context.zones)
-    advance = region_meter(version, places, donated(version, donor), context)
     try:
-        means = Means(context.images, context.files, context.progress, work, advance)
-        stored = replicate_from_donor(version, places, donor, means)
+        donor, stored = from_any_donor(version, places, work, context)
         record = zone_record(version, context, donor.find_nvram(version.zone_key))
         return replicate(version, record, stored, places, context.records)
     except (OSError, GalleriaError) as error:
         if not transient(error):
             raise
         return Outcome(version, dict.fromkeys(places, error))
+
+
+def from_any_donor(
+    version: TakenVersion, places: Places, work: Path, context: JobContext
+) -> tuple[Zone, Stored]:
+    """The bases of a version in more zones, from the first zone whose own are what was published.
+    Raises the first error when none is."""
+    donors = find_donors(version, context.zones)
+    first: VerificationFailed | None = None
+    for donor in donors:
+        try:
+            advance = region_meter(version, places, donated(version, donor), context)
+            means = Means(context.images, context.files, context.progress, work, advance)
+            return donor, replicate_from_donor(version, places, donor, means)
+        except VerificationFailed as error:
+            context.progress.warn(f"{error}; another zone is tried")
+            first = first or error
+    raise first or no_donor(version)
 
 
 def require_some(outcome: Outcome, places: Places) -> TakenVersion:
@@ -151,16 +182,33 @@ def complete(version: ImageVersion) -> ImageVersion:
 
 
 def find_donor(version: ImageVersion, zones: Zones) -> Zone:
-    """A zone that holds the version: of its source region if that is Completed, else of any."""
-    regions = sorted(version.completed_regions, key=lambda name: name != version.location)
-    for region in regions:
-        for zone in zones.get(region, ()):
-            if zone.find_version(version.zone_key) is not None:
-                return zone
-    raise NotFound(
+    """A zone that holds the version, the best one."""
+    for zone in find_donors(version, zones):
+        return zone
+    raise no_donor(version)
+
+
+def find_donors(version: ImageVersion, zones: Zones) -> list[Zone]:
+    """The zones that hold the version: first those whose bases are all there and as they were, of
+    them those of its source region."""
+    holding = [
+        zone
+        for region in sorted(version.completed_regions, key=lambda name: name != version.location)
+        for zone in zones.get(region, ())
+        if usable_version(zone, version.zone_key) is not None
+    ]
+
+    def doubtful(zone: Zone) -> bool:
+        return any(disk.digest and not usable_base(zone, disk.digest) for disk in version.disks)
+
+    return sorted(holding, key=doubtful)
+
+
+def no_donor(version: ImageVersion) -> NotFound:
+    regions = ", ".join(version.completed_regions) or "no region"
+    return NotFound(
         f"no zone on this host holds {version.name}",
-        hint="the catalog says it is Completed in "
-        f"{', '.join(regions) or 'no region'}: galleria doctor shows the zones",
+        hint=f"the catalog says it is Completed in {regions}: galleria doctor shows the zones",
     )
 
 
@@ -171,24 +219,51 @@ def held(
     """Zones in which bases are safe until versions use them. What killed runs left is removed
     first, but for the bases `keep`, and what this one stored in vain at the end."""
     garbage_collect(zones, context, keep)
-    with undone_by(partial(garbage_collect, zones, context)), ExitStack() as stack:
+    with undone_by(partial(garbage_collect, zones, context, quiet=True)), ExitStack() as stack:
         for zone in zones.values():
-            stack.enter_context(zone.hold())
+            with suppress(OSError):  # it fails alone, when something is to be stored in it
+                stack.enter_context(zone.hold())
         yield
-    garbage_collect(zones, context)
+    garbage_collect(zones, context, quiet=True)
 
 
 def garbage_collect(
-    zones: Mapping[str, Zone], context: JobContext, also: Iterable[str] = ()
+    zones: Mapping[str, Zone],
+    context: JobContext,
+    also: Iterable[str] = (),
+    *,
+    quiet: bool = False,
 ) -> None:
-    """Remove the bases that nobody needs; those of deployed disks stay, and those in `also`."""
+    """Remove the bases that nobody needs; those of deployed disks stay, and those in `also`. Where
+    it can't be told what is needed, all stay, and unless `quiet` that is said."""
     deployed = (disk for item in context.records.deployments() for disk in item.disks)
     keep = {disk.digest for disk in deployed if disk.digest}  # a shallow one depends on no base
     keep.update(also)
-    files = needed_files(context.zones) if zones else set()
     for zone in zones.values():
-        with suppress(Conflict):  # another job writes to the zone: the next run collects
-            zone.garbage_collect(keep, files)
+        try:
+            zone.garbage_collect(keep, needed_files(context.zones, strict=True))
+        except Conflict:  # another job writes to the zone: the next run collects
+            continue
+        except (OSError, GalleriaError) as error:
+            if not quiet:
+                context.progress.warn(f"{zone.path}: bases that nobody needs stay: {error}")
+
+
+def remove_stored(
+    key: str, zones: Mapping[str, Zone], regions: Collection[str], context: JobContext
+) -> None:
+    """Take what zones keep under a key away, and the bases that nobody else needs. A zone that
+    fails fails alone: the error of one of `regions` is raised when the others are done; elsewhere
+    there is nothing of it."""
+    errors: list[OSError | GalleriaError] = []
+    for zone in zones.values():
+        try:
+            zone.remove_version(key)
+        except (OSError, GalleriaError) as error:
+            errors += [error] * (zone.region in regions)
+    garbage_collect(zones, context)
+    if errors:
+        raise errors[0]
 
 
 @contextmanager
@@ -202,6 +277,7 @@ def given_back(version: TakenVersion, context: JobContext) -> Iterator[None]:
         # what can't be undone now is undone by the run that takes it over: the first error counts
         with suppress(GalleriaError, OSError):
             undo(version, context)
+        with suppress(GalleriaError, OSError):
             context.records.abandon_version(version, str(error) or type(error).__name__)
         raise
 
@@ -212,7 +288,7 @@ def undo(version: ImageVersion, context: JobContext) -> None:
     if current.attempt != version.attempt or current.completed_regions:
         return
     zones = {sink_name(zone): zone for zones in context.zones.values() for zone in zones}
-    held = {key: zone for key, zone in zones.items() if zone.find_version(version.zone_key)}
-    for zone in held.values():
-        zone.remove_version(version.zone_key)
-    garbage_collect(held, context)
+    for zone in zones.values():
+        with suppress(GalleriaError, OSError):  # what stays there is taken over by the next run
+            zone.remove_version(version.zone_key)
+    garbage_collect(zones, context, quiet=True)

@@ -9,7 +9,7 @@ the guest does not see it, but it is still in the source.
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.errors import Conflict, Refused, SourceChanged
+from pipeline.errors import Conflict, GalleriaError, Refused, SourceChanged
 from pipeline.model import (
     ImageVersion,
     RegionResult,
@@ -31,7 +31,7 @@ from pipeline.ports import (
 from pipeline.ports.sources import Supply
 from pipeline.sources.ingest import Disk
 from pipeline.storage.commit import replica_documents
-from pipeline.storage.placement import Zones
+from pipeline.storage.placement import Zones, every_zone
 
 Fingerprints = Mapping[int | None, tuple[SourceFile, ...]]  # by LUN, top layer first
 
@@ -138,9 +138,17 @@ def replica_chain(version: ImageVersion, lun: int | None, zone: Zone) -> Chain:
     return (Layer(overlay.path, overlay.format), *below)
 
 
-def needed_files(zones: Zones) -> set[Path]:
-    """Every file that a shallow version in any zone of this host depends on."""
-    return {path for listed in zones.values() for zone in listed for path in zone.backing_files()}
+def needed_files(zones: Zones, *, strict: bool = False) -> set[Path]:
+    """Every file that a shallow version in any zone of this host depends on. A zone or a record that
+    can't be read tells of none; `strict` raises its error."""
+    found: set[Path] = set()
+    for zone in every_zone(zones):
+        try:
+            found |= zone.backing_files(strict=strict)
+        except (OSError, GalleriaError):
+            if strict:
+                raise
+    return found
 
 
 def refuse_needed(paths: Iterable[Path], zones: Zones, what: str) -> None:
@@ -158,6 +166,4 @@ def refuse_needed(paths: Iterable[Path], zones: Zones, what: str) -> None:
 
 def refuse_needed_key(key: str, zones: Zones, what: str) -> None:
     """The same for what zones keep under a key, of a version or a snapshot."""
-    here = (zone for listed in zones.values() for zone in listed)
-    found = (replica for zone in here for replica in zone.find_version(key) or ())
-    refuse_needed([disk.path for replica in found for disk in replica.disks], zones, what)
+    refuse_needed([zone.version_directory(key) for zone in every_zone(zones)], zones, what)

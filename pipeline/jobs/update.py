@@ -13,7 +13,7 @@ from pipeline.jobs.replicate import complete, given_back, replicate_missing
 from pipeline.model import ImageVersion, RegionStatus
 from pipeline.model.names import VersionName
 from pipeline.storage.commit import replica_documents
-from pipeline.storage.placement import Placement, placed_again
+from pipeline.storage.placement import Placement, placed_again, usable_version
 
 
 def update_version(name: VersionName, change: VersionChange, context: JobContext) -> ImageVersion:
@@ -50,7 +50,7 @@ def resize_regions(version: TakenVersion, context: JobContext) -> TakenVersion:
         ):
             continue
         zones = context.zones.get(status.region, ())
-        holding = [zone for zone in zones if zone.find_version(version.zone_key) is not None]
+        holding = [zone for zone in zones if usable_version(zone, version.zone_key) is not None]
         placements = placed_again(target, version.replica_count, holding)
         if not _as_wanted(version, status, placements):
             version = context.records.set_regions(version, resize(version, status, placements))

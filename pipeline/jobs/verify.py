@@ -6,11 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.copying import verify
 from pipeline.data.digest import digest
-from pipeline.data.extents import data_bytes
-from pipeline.data.manifest import manifest_of
-from pipeline.data.reading import THREADS
 from pipeline.errors import GalleriaError
 from pipeline.jobs.context import JobContext
 from pipeline.model import ImageDisk, ImageVersion
@@ -26,6 +22,7 @@ from pipeline.ports import (
     Zone,
 )
 from pipeline.ports.extents import Range
+from pipeline.storage.soundness import read_again, said
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +63,12 @@ def verify_version(
     the medium, and not what memory still holds of it."""
     check = partial(_verify, context=context, scrub=scrub)
     for zone in zones:
-        replicas = zone.find_version(version.zone_key)
+        try:
+            replicas = zone.find_version(version.zone_key)
+        except (OSError, GalleriaError) as error:
+            path = zone.version_directory(version.zone_key)
+            yield VerifyResult(zone.region, "record", path, "", problem=str(error))
+            replicas = ()
         if replicas is not None:
             for disk in version.disks:
                 if disk.digest:
@@ -78,17 +80,35 @@ def _verify_disk(
 ) -> Iterator[VerifyResult]:
     """Its base in a zone, and what each replica has of it."""
     name = disk_name(disk.lun)
-    base = zone.find_base(disk.digest)
-    if base is None:
+    try:
+        base = zone.find_base(disk.digest)
         problem = "base missing from the zone"
+    except (OSError, GalleriaError) as error:
+        base, problem = None, str(error)
+    if base is None:
         yield VerifyResult(zone.region, f"base {name}", zone.path, disk.digest, problem=problem)
         return
-    yield check(zone, f"base {name}", base, base.chain)
+    result = check(zone, f"base {name}", base, base.chain)
+    if not result.problem:
+        zone.remember_base(base, said(result.bad))
+    yield result
     for replica in replicas:
         for child in replica.disks:
             if child.lun == disk.lun:
                 subject = f"replica {replica.index} {name}"
-                yield check(zone, subject, base, replica_chain(child, base))
+                if changed := _replica_problem(zone, child, base):
+                    yield VerifyResult(
+                        zone.region, subject, child.path, disk.digest, problem=changed
+                    )
+                else:
+                    yield check(zone, subject, base, replica_chain(child, base))
+
+
+def _replica_problem(zone: Zone, disk: ReplicaDisk, base: StoredBase) -> str:
+    try:
+        return zone.replica_problem(disk, base)
+    except (OSError, GalleriaError) as error:
+        return str(error)
 
 
 def verify_report(
@@ -101,7 +121,10 @@ def verify_report(
         return
     yield VerifyResult("", "report", Path(), wanted, problem=_report_problem(report, wanted))
     for zone in zones:
-        document = zone.find_document(version.zone_key)
+        try:
+            document = zone.find_document(version.zone_key)
+        except (OSError, GalleriaError):  # `verify_version` tells of it
+            continue
         if document is None:
             continue
         record = document.get("version", {})
@@ -135,16 +158,9 @@ def _verify(
     scrub: bool,
 ) -> VerifyResult:
     path = chain[0].path
-    threads = THREADS * 2 if scrub else THREADS  # whoever waits for the medium does not hash
+    label = f"verify {zone.region} {subject}"
     try:
-        with (
-            manifest_of(base, context.files) as manifest,
-            context.images.open(chain, cached=not scrub) as source,
-        ):
-            total = data_bytes(source.extents())
-            with context.progress.stage(f"verify {zone.region} {subject}", total) as meter:
-                bad = verify(source, manifest, threads=threads, advance=meter.advance)
-            manifest.verify(base.digest)
+        bad = read_again(base, chain, label, context, cached=not scrub)
     except (GalleriaError, OSError) as error:
         return VerifyResult(zone.region, subject, path, base.digest, problem=str(error))
     return VerifyResult(zone.region, subject, path, base.digest, bad)

@@ -34,6 +34,7 @@ class ReplicaDisk:
     method: str  # "reflink" or "overlay"
     digest: str
     virtual_size: int
+    file_digest: str = ""  # of an overlay's own bytes; empty for clones, and if it is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,10 @@ class BaseStaging(Protocol):
     sink: Sink
     parent: StoredBase | None  # what the sink reads as before it is written; None: zeros
 
-    def commit(self, digest: str, manifest: Path) -> StoredBase:
+    def commit(self, digest: str, manifest: Path, *, replace: bool = False) -> StoredBase:
         """Make it durable and visible under its digest. If the zone holds that base already, that
-        one is returned."""
+        one is returned, unless its files show that it is damaged, or `replace` says that it is:
+        then this takes its place, and the bad one goes to quarantine."""
         ...
 
     def abort(self) -> None:
@@ -108,7 +110,25 @@ class Zone(Protocol):
         """Raise EnvironmentMissing when this user can't store anything here."""
         ...
 
-    def find_base(self, digest: str) -> StoredBase | None: ...
+    def find_base(self, digest: str) -> StoredBase | None:
+        """Raises VerificationFailed for one that can't be whole, as its files show at once."""
+        ...
+
+    def base_changes(self, base: StoredBase) -> str | None:
+        """What of a base's files is not as it was when it was last known to be sound (length,
+        times, flags), or what was found wrong with it; empty when all is as it was. None when
+        nothing is known of it."""
+        ...
+
+    def remember_base(self, base: StoredBase, problem: str = "") -> None:
+        """Note that a base was read and is sound, or what is wrong with it."""
+        ...
+
+    def replica_problem(self, disk: ReplicaDisk, base: StoredBase | None) -> str:
+        """Why a replica's own file is not what was made, beside its content; empty when nothing
+        shows it."""
+        ...
+
     def stage_base(self, virtual_size: int, parents: Sequence[str]) -> BaseStaging:
         """Start a base from the first of `parents` (root digests) that the zone holds, else from
         nothing."""
@@ -119,7 +139,7 @@ class Zone(Protocol):
         begin with nothing."""
         ...
 
-    def clone_base_from(self, base: StoredBase) -> StoredBase | None:
+    def clone_base_from(self, base: StoredBase, *, replace: bool = False) -> StoredBase | None:
         """Take over a base of another zone: as a clone, without moving a byte of it, or, of a
         delta, with only its own bytes. None where neither can be: other file systems, or one that
         does not clone; no parent of the delta here."""
@@ -151,7 +171,11 @@ class Zone(Protocol):
         """The document of a version's record."""
         ...
 
-    def backing_files(self) -> set[Path]:
+    def version_directory(self, key: str) -> Path:
+        """Where the files of a version's replicas are, or would be."""
+        ...
+
+    def backing_files(self, *, strict: bool = False) -> set[Path]:
         """The files outside of the zone that its shallow versions need."""
         ...
 

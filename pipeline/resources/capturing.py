@@ -13,7 +13,7 @@ from pipeline.ports.sources import Supply
 from pipeline.resources.opening import chain_files, find_base, tell
 from pipeline.resources.snapshots import Properties, blank, create_snapshot, digests, family_id
 from pipeline.resources.storing import Intake, home, store_resource, taken_back
-from pipeline.storage.placement import Parents
+from pipeline.storage.placement import Parents, usable_base
 
 
 def create_snapshots(
@@ -138,6 +138,6 @@ def previous(disk: MachineDisk, snapshot: Snapshot, context: JobContext) -> Snap
         if item.disk_size_bytes != disk.virtual_size:
             continue
         zone = home(snapshot.location, {None: digests([item])}, "", context)
-        if zone.find_base(item.contents[0].digest) is not None:
+        if usable_base(zone, item.contents[0].digest) is not None:
             return item
     return None

@@ -30,6 +30,7 @@ from pipeline.resources.storing import (
     taken_back,
 )
 from pipeline.storage.placement import every_zone
+from pipeline.storage.soundness import check_base
 
 LIMIT = 32 << 40  # bytes, Azure's largest managed disk is 32,767 GiB
 
@@ -114,7 +115,9 @@ def filled_from(disk: Disk, source: DiskKinds | VersionDisk, context: JobContext
         stored = store_resource(disk, Intake(one), work, context)
     (content,) = stored.contents
     zone = home(disk.location, {None: (content.digest,)}, disk.zone_key, context)
-    base = zone.find_base(content.digest) or find_base(content.digest, context.zones, disk.id)
+    base = check_base(zone, content.digest, context) or find_base(
+        content.digest, context.zones, disk.id
+    )
     target = context.disks.begin(disk, zone)
     ((made,),) = zone.deploy(Replica(0, (pattern(base),)), [target])
     return replace(

@@ -4,14 +4,14 @@ What a zone holds as a base is supplied with its digest: a version of it needs n
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from blake3 import blake3
 
 from pipeline.data.digest import digest
-from pipeline.errors import NotFound
+from pipeline.errors import GalleriaError, NotFound
 from pipeline.gallery import rules
 from pipeline.gallery.access.shared_ids import is_shared_reference, shared_name
 from pipeline.gallery.service import GalleryService
@@ -40,7 +40,7 @@ from pipeline.ports import Chain, ImageFormat, Pins, Progress, StoredBase
 from pipeline.ports.machines import CaptureRequest, MachineFacts, RunningMachines, whole
 from pipeline.ports.sources import Description, Sources, Supply
 from pipeline.sources.supply import public_url
-from pipeline.storage.placement import Zones
+from pipeline.storage.placement import Zones, every_zone, usable_base, usable_version
 
 
 class StoredSources:
@@ -177,7 +177,7 @@ class StoredSources:
     def _nvram(self, version: ImageVersion) -> bytes | None:
         for zones in self._zones.values():
             for zone in zones:
-                if zone.find_version(version.zone_key) is not None:
+                if usable_version(zone, version.zone_key) is not None:
                     return zone.find_nvram(version.zone_key)
         return None
 
@@ -255,12 +255,15 @@ def label_of(source: AnySource) -> str:
 
 
 def find_base(digest: str, zones: Zones, owner: str) -> StoredBase:
-    """A base in any zone of this host. Raises NotFound."""
-    for places in zones.values():
-        for zone in places:
-            base = zone.find_base(digest)
-            if base is not None:
-                return base
+    """A base in any zone of this host; one whose files have changed only if there is no other.
+    Raises NotFound."""
+    for zone in every_zone(zones):
+        if (usable := usable_base(zone, digest)) is not None:
+            return usable
+    for zone in every_zone(zones):
+        with suppress(OSError, GalleriaError):
+            if (changed := zone.find_base(digest)) is not None:
+                return changed
     raise NotFound(
         f"no zone on this host holds the content {digest[:16]}... of {owner}",
         hint="galleria doctor shows the zones; mount the one that holds it",

@@ -16,7 +16,7 @@ from pipeline.gallery.documents import encode
 from pipeline.guest.profiles import Plan
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.prepare import Checked, prepared
-from pipeline.jobs.replicate import garbage_collect, held
+from pipeline.jobs.replicate import held, remove_stored
 from pipeline.model import Architecture, HyperVGeneration, Origin, OsType, TargetRegion
 from pipeline.model.resources import (
     Content,
@@ -104,7 +104,9 @@ def home(region: str, parents: Parents, key: str, context: JobContext) -> Zone:
             f"region {region} has no zone on this host",
             hint="galleria doctor says which of its directories can't be used, and why",
         )
-    return choose_zone(region, parents, zones, key=key)
+    zone = choose_zone(region, parents, zones, key=key)
+    zone.check_writable()
+    return zone
 
 
 def filled(resource: R, stored: Stored, supply: Supply) -> R:
@@ -198,9 +200,7 @@ def taken_back(resources: Sequence[Resource], context: JobContext) -> Iterator[N
 def remove_content(resource: Resource, context: JobContext) -> None:
     """Take away what zones keep of a resource, and the bases that nobody else needs."""
     zones = {str(zone.path): zone for places in context.zones.values() for zone in places}
-    for zone in zones.values():
-        zone.remove_version(resource.zone_key)
-    garbage_collect(zones, context)
+    remove_stored(resource.zone_key, zones, [resource.location], context)
 
 
 def remove(

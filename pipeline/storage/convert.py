@@ -4,7 +4,7 @@ source -> copy -> the zones that are written -> commit -> clones in their file s
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from pipeline.data.copying import CopyResult, Known, copy
 from pipeline.data.extents import data_bytes
 from pipeline.data.manifest import ManifestWriter, manifest_of
 from pipeline.data.targets import Target
-from pipeline.errors import GalleriaError, SourceChanged
+from pipeline.errors import GalleriaError, SourceChanged, VerificationFailed
 from pipeline.ports import (
     BaseStaging,
     Chain,
@@ -27,7 +27,7 @@ from pipeline.ports import (
 )
 from pipeline.sources.ingest import Disk
 from pipeline.storage.parents import related
-from pipeline.storage.placement import Parents
+from pipeline.storage.placement import Parents, usable_base
 from pipeline.storage.reflink_groups import (
     Groups,
     cloned_from_other_zone,
@@ -35,6 +35,7 @@ from pipeline.storage.reflink_groups import (
     in_parallel,
     with_taken,
 )
+from pipeline.storage.soundness import problem_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,8 @@ class ImmutableBases:
         """Nothing to ask."""
 
 
+Failures = Mapping[str, Exception]  # by zone (its `sink_name`)
+
 # by LUN, a base of which a disk's lowest layers consist, and the first of these layers
 Below = Mapping[int | None, tuple[StoredBase, int]]
 
@@ -111,13 +114,17 @@ Below = Mapping[int | None, tuple[StoredBase, int]]
 class Conversion:
     """What the conversion of every disk has in common. Of `zones` (by `sink_name`) on one file
     system that clones files one is written and the others are its clones, but for those in
-    `independent`. What lies in the bases of `below` is not read where zones have it."""
+    `independent`. What lies in the bases of `below` is not read where zones have it. Zones with
+    `failures` have failed before anything is stored. `renewed` are the zones and LUNs whose bases
+    turned out to be rotten, with the parents that are sound: they are written anew."""
 
     zones: Mapping[str, Zone]
     parents: Parents
     held: HeldStill = ImmutableBases()
     independent: Collection[str] = ()
     below: Below = field(default_factory=dict)
+    failures: Failures = field(default_factory=dict)
+    renewed: dict[tuple[str, int | None], Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +143,23 @@ class Means:
 def convert(disks: Sequence[Disk], conversion: Conversion, means: Means) -> Stored:
     """Store every disk in every zone. Whether the source held still is asked after the last read of
     a disk and before anything of it becomes visible."""
-    stored = Stored(bases={name: {} for name in conversion.zones})
+    stored = begun(conversion)
     for disk in disks:
         result = _store(disk, stored, conversion, means, alone=False)
-        # zones that could not take anything over are written themselves
+        # zones that could not take anything over, or hold a rotten base, are written themselves
         if lacking(disk, stored):
             again = _store(disk, stored, conversion, means, alone=True)
             result = _together(disk, result, again)
         stored.disks.append(StoredDisk(disk.lun, disk.virtual_size, result))
+    return stored
+
+
+def begun(conversion: Conversion) -> Stored:
+    """What is stored before anything is: nothing, in the zones that have not failed."""
+    stored = Stored(bases={name: {} for name in conversion.zones})
+    for name in conversion.zones:
+        if name in conversion.failures:
+            stored.drop(name, conversion.failures[name])
     return stored
 
 
@@ -175,7 +191,7 @@ def _store(
     )
     if written is None:
         raise SourceChanged(f"the clones of the source of {disk.name} changed")
-    return _hand_on(disk, *written, stored)
+    return _hand_on(disk, *written, stored, means)
 
 
 def _written(
@@ -190,7 +206,7 @@ def _written(
         wanted = conversion.parents.get(disk.lun, ())
         parents = related(source, wanted, tuple(zones.values()), means.files)
         groups = grouped(zones, parents, names if alone else conversion.independent)
-        stagings = _stage(disk, list(groups), conversion.zones, parents, stored, stack)
+        stagings = _stage(disk, list(groups), conversion, parents, stored, stack)
         targets = _targets(stagings, conversion, means, stack)
         manifest = means.work / f"{disk.name}.manifest"
         total = data_bytes(source.extents())
@@ -215,7 +231,8 @@ def _written(
             return None
         for name, error in result.failures.items():
             stored.drop(name, error)
-        _commit(disk, stagings, result.root, manifest, stored)
+        _set_rotten_aside(disk, stagings, result.root, stored, conversion, means)
+        _commit(disk, stagings, result.root, manifest, stored, conversion)
     return result, groups, zones
 
 
@@ -243,7 +260,7 @@ def _together(disk: Disk, result: CopyResult, again: CopyResult) -> CopyResult:
 def _stage(
     disk: Disk,
     names: Sequence[str],
-    zones: Mapping[str, Zone],
+    conversion: Conversion,
     parents: Sequence[str],
     stored: Stored,
     stack: ExitStack,
@@ -251,7 +268,8 @@ def _stage(
     stagings = {}
     for name in names:
         try:
-            staging = zones[name].stage_base(disk.virtual_size, parents)
+            mine = conversion.renewed.get((name, disk.lun), parents)
+            staging = conversion.zones[name].stage_base(disk.virtual_size, mine)
         except (OSError, GalleriaError) as error:
             stored.drop(name, error)
             continue
@@ -280,8 +298,11 @@ def _known(disk: Disk, conversion: Conversion, means: Means, stack: ExitStack) -
     base, layer = conversion.below[disk.lun]
     if base.virtual_size != disk.virtual_size:
         return None
-    reader = stack.enter_context(manifest_of(base, means.files))
-    reader.verify(base.digest)
+    try:
+        reader = stack.enter_context(manifest_of(base, means.files))
+        reader.verify(base.digest)
+    except VerificationFailed:  # all of the disk is read
+        return None
     return Known(reader, layer)
 
 
@@ -290,11 +311,55 @@ def bases_below(disks: Sequence[Disk], parents: Parents, zone: Zone) -> Below:
     found: dict[int | None, tuple[StoredBase, int]] = {}
     for disk in disks:
         for digest in parents.get(disk.lun, ()):
-            base = zone.find_base(digest)
+            base = usable_base(zone, digest)
             layer = 0 if base is None else len(disk.chain) - len(base.chain)
             if base is not None and layer > 0 and disk.chain[layer:] == base.chain:
                 found.setdefault(disk.lun, (base, layer))
     return found
+
+
+def _set_rotten_aside(
+    disk: Disk,
+    stagings: dict[str, BaseStaging],
+    digest: str,
+    stored: Stored,
+    conversion: Conversion,
+    means: Means,
+) -> None:
+    """A zone may hold a base of this very content. One that does not read as its name says is
+    written anew: what was staged may be a clone of it, or of what it was made from, and is dropped
+    then."""
+    for name in [name for name in stagings if name in stored.bases]:
+        zone, key = conversion.zones[name], (name, disk.lun)
+        if key in conversion.renewed:
+            continue
+        base = _held_already(zone, digest, stored.bases[name])
+        if base is None or not problem_of(base, zone, means):
+            continue
+        conversion.renewed[key] = _sound_parent(base, zone, means)
+        if stagings[name].parent is not None:
+            stagings.pop(name).abort()
+
+
+def _sound_parent(base: StoredBase, zone: Zone, means: Means) -> Sequence[str]:
+    """What a delta has to be made of again, so that overlays on it find it under its name."""
+    if base.method != "delta" or base.parent is None:
+        return ()
+    parent = usable_base(zone, base.parent)
+    if parent is None or problem_of(parent, zone, means):
+        return ()
+    return (parent.digest,)
+
+
+def _held_already(
+    zone: Zone, digest: str, stored: Mapping[int | None, StoredBase]
+) -> StoredBase | None:
+    """A base of this content that a zone holds, but not from this conversion (`stored`)."""
+    if any(base.digest == digest for base in stored.values()):
+        return None
+    with suppress(OSError, GalleriaError):  # a record that is damaged is replaced at once
+        return zone.find_base(digest)
+    return None
 
 
 def _commit(
@@ -303,10 +368,18 @@ def _commit(
     digest: str,
     manifest: Path,
     stored: Stored,
+    conversion: Conversion,
 ) -> None:
     """Flushing is what takes time here: every zone's file system on its own."""
-    living = [name for name in stagings if name in stored.bases]
-    made = in_parallel({n: partial(stagings[n].commit, digest, manifest) for n in living})
+    made = in_parallel(
+        {
+            name: partial(
+                staging.commit, digest, manifest, replace=(name, disk.lun) in conversion.renewed
+            )
+            for name, staging in stagings.items()
+            if name in stored.bases
+        }
+    )
     for name, base in made.items():
         if isinstance(base, Exception):
             stored.drop(name, base)
@@ -315,11 +388,20 @@ def _commit(
 
 
 def _hand_on(
-    disk: Disk, result: CopyResult, groups: Groups, zones: Mapping[str, Zone], stored: Stored
+    disk: Disk,
+    result: CopyResult,
+    groups: Groups,
+    zones: Mapping[str, Zone],
+    stored: Stored,
+    means: Means,
 ) -> CopyResult:
     """Give the other zones what those have that were written."""
-    made = {name: stored.bases[name][disk.lun] for name in groups if name in stored.bases}
-    taken = cloned_from_other_zone(groups, made, zones)
+    made = {
+        name: stored.bases[name][disk.lun]
+        for name in groups
+        if disk.lun in stored.bases.get(name, ())
+    }
+    taken = cloned_from_other_zone(groups, made, zones, means)
     for name, base in taken.items():
         if isinstance(base, Exception):
             stored.drop(name, base)

@@ -10,6 +10,7 @@ from pipeline.data.manifest import Cursor, manifest_of
 from pipeline.data.reading import REQUEST_SIZE, ChunkDigests, Work, load, plan
 from pipeline.errors import VerificationFailed
 from pipeline.ports import Files, Source, StoredBase, Zone
+from pipeline.storage.placement import usable_base
 
 SAMPLES = 16  # requests, spread over the data: 64 chunks
 
@@ -21,7 +22,7 @@ def related(
     the first that a zone holds counts there, and only those are looked at."""
     candidates: dict[str, StoredBase] = {}
     for zone in zones:
-        found = (zone.find_base(digest) for digest in parents)
+        found = (usable_base(zone, digest) for digest in parents)
         base = next((base for base in found if base is not None), None)
         if base is not None:
             candidates.setdefault(base.digest, base)
@@ -44,9 +45,8 @@ def _sample(source: Source) -> Iterator[tuple[Work, ChunkDigests]]:
 
 
 def _has_any(base: StoredBase, sample: Sequence[tuple[Work, ChunkDigests]], files: Files) -> bool:
-    """Whether any chunk of the sample is in a base, in its place. Of a sample without data, too,
-    and of a damaged manifest: that is told, and fails its zone alone, where it decides
-    something."""
+    """Whether any chunk of the sample is in a base, in its place. Of a sample without data, too; of
+    a damaged manifest none is."""
     known = [
         (work.first + index, chunk)
         for work, chunks in sample
@@ -58,4 +58,4 @@ def _has_any(base: StoredBase, sample: Sequence[tuple[Work, ChunkDigests]], file
             cursor = Cursor(manifest)
             return not known or any(cursor.chunk(index) == chunk for index, chunk in known)
     except (OSError, VerificationFailed):
-        return True
+        return False

@@ -7,11 +7,12 @@ Premium_LRS    as Standard_LRS, in a zone that is marked premium, where nothing 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from pipeline.errors import EnvironmentMissing, Refused
+from pipeline.errors import EnvironmentMissing, GalleriaError, Refused
 from pipeline.model import StorageAccountType, TargetRegion
-from pipeline.ports import Zone
+from pipeline.ports import Replica, StoredBase, Zone
 
 Zones = Mapping[str, tuple[Zone, ...]]  # by region
 Parents = Mapping[int | None, Sequence[str]]  # by LUN, root digests a new base may start from
@@ -109,14 +110,36 @@ def choose_zone(
         )
 
     def merit(zone: Zone) -> tuple[bool, bool, int]:
-        holds = bool(key) and zone.find_version(key) is not None
-        return holds, has_parent(zone, parents), zone.free_bytes()
+        holds = bool(key) and usable_version(zone, key) is not None
+        try:
+            return holds, has_parent(zone, parents), zone.free_bytes()
+        except OSError:  # it is told of when something is to be stored in it
+            return False, False, 0
 
     return max(candidates, key=merit)
 
 
 def has_parent(zone: Zone, parents: Parents) -> bool:
-    return any(zone.find_base(digest) for digests in parents.values() for digest in digests)
+    """Whether a zone has a base to start from."""
+    return any(usable_base(zone, digest) for digests in parents.values() for digest in digests)
+
+
+def usable_base(zone: Zone, digest: str) -> StoredBase | None:
+    """A base of a zone that can be read from, as far as its files show. One that is damaged, or a
+    zone that can't be read, is as good as none: other zones may have it."""
+    with suppress(OSError, GalleriaError):
+        base = zone.find_base(digest)
+        if base is not None and not zone.base_changes(base):
+            return base
+    return None
+
+
+def usable_version(zone: Zone, key: str) -> tuple[Replica, ...] | None:
+    """The replicas of a version in a zone; None also when its record, or the zone, can't be
+    read."""
+    with suppress(OSError, GalleriaError):
+        return zone.find_version(key)
+    return None
 
 
 def spread(zones: Sequence[Zone], count: int) -> tuple[Placement, ...]:

@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from pipeline.errors import GalleriaError
 from pipeline.ports import StoredBase, TransferStats, Zone
-from pipeline.storage.placement import has_parent
+from pipeline.storage.placement import has_parent, usable_base
+from pipeline.storage.soundness import Reading, problem_of
 
 T = TypeVar("T")
 
@@ -44,21 +45,25 @@ def _alike(name: str, zone: Zone, parents: Sequence[str]) -> str:
 
 
 def cloned_from_other_zone(
-    groups: Groups, made: Mapping[str, StoredBase], zones: Mapping[str, Zone]
+    groups: Groups,
+    made: Mapping[str, StoredBase],
+    zones: Mapping[str, Zone],
+    reading: Reading,
 ) -> dict[str, StoredBase | OSError | GalleriaError]:
     """What the other zones got of the bases that were `made`, or why not; nothing of those that can
-    not take them over."""
-
-    def one(zone: Zone, base: StoredBase) -> StoredBase | None:
-        return zone.find_base(base.digest) or zone.clone_base_from(base)
-
-    calls = {
-        name: partial(one, zones[name], base)
-        for leader, base in made.items()
-        for name in groups[leader]
-    }
-    results = in_parallel(calls)
-    return {name: result for name, result in results.items() if result is not None}
+    not take them over. What one of them holds already is read, and replaced if it is rotten."""
+    found: dict[str, StoredBase | OSError | GalleriaError | None] = {}
+    calls: dict[str, Callable[[], StoredBase | None]] = {}
+    for leader, base in made.items():
+        for name in groups[leader]:
+            zone = zones[name]
+            there = usable_base(zone, base.digest)
+            if there is not None and not problem_of(there, zone, reading):
+                found[name] = there
+                continue
+            calls[name] = partial(zone.clone_base_from, base, replace=there is not None)
+    found |= in_parallel(calls)
+    return {name: result for name, result in found.items() if result is not None}
 
 
 def with_taken(

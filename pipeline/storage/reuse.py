@@ -7,8 +7,9 @@ from pipeline.data.copying import CopyResult
 from pipeline.errors import GalleriaError, NotFound, VerificationFailed
 from pipeline.ports import StoredBase, TransferStats, Zone
 from pipeline.sources.ingest import Disk
-from pipeline.storage.convert import Conversion, Means, Stored, StoredDisk, convert
-from pipeline.storage.placement import Zones, every_zone
+from pipeline.storage.convert import Conversion, Means, Stored, StoredDisk, begun, convert
+from pipeline.storage.placement import Zones, every_zone, usable_base
+from pipeline.storage.soundness import checked_base
 
 
 def reuse_bases(
@@ -18,13 +19,14 @@ def reuse_bases(
     Raises NotFound when no zone of `donors` holds one, and VerificationFailed when what a donor
     holds is not what its name says."""
     zones = conversion.zones
-    stored = Stored(bases={name: {} for name in zones})
+    stored = begun(conversion)
     for lun in sorted(digests, key=lambda lun: -1 if lun is None else lun):
         digest = digests[lun]
-        found = find_donors(digest, donors)
+        found = find_donors(digest, donors, means)
         for name in list(stored.bases):
-            clone = name not in conversion.independent
-            base = _at_hand(digest, found, name, zones[name], stored, clone=clone)
+            base = checked_base(zones[name], digest, means)
+            if base is None and name not in conversion.independent:
+                base = _cloned(found, name, zones[name], stored)
             if base is not None:
                 stored.bases[name][lun] = base
         donor = found[0]
@@ -45,9 +47,12 @@ def _of_base(
     return Conversion(zones, {disk.lun: (digest,)}, independent=conversion.independent)
 
 
-def find_donors(digest: str, zones: Zones) -> list[StoredBase]:
-    """The base in every zone that holds it. Raises NotFound when none does."""
-    found = [zone.find_base(digest) for zone in every_zone(zones)]
+def find_donors(digest: str, zones: Zones, means: Means) -> list[StoredBase]:
+    """The base in every zone that holds it as it was stored. Raises NotFound when none does."""
+    every = every_zone(zones)
+    found = [usable_base(zone, digest) for zone in every]
+    if not any(found):  # what has changed may be right all the same: it is read
+        found = [checked_base(zone, digest, means) for zone in every]
     if bases := [base for base in found if base is not None]:
         return bases
     raise NotFound(
@@ -56,19 +61,10 @@ def find_donors(digest: str, zones: Zones) -> list[StoredBase]:
     )
 
 
-def _at_hand(
-    digest: str,
-    donors: Sequence[StoredBase],
-    name: str,
-    zone: Zone,
-    stored: Stored,
-    *,
-    clone: bool,
+def _cloned(
+    donors: Sequence[StoredBase], name: str, zone: Zone, stored: Stored
 ) -> StoredBase | None:
-    """The base in a zone that holds it, or can take it over without a byte."""
-    base = zone.find_base(digest)
-    if base is not None or not clone:
-        return base
+    """The base in a zone that can take it over without a byte."""
     try:
         clones = (zone.clone_base_from(donor) for donor in donors)
         return next((made for made in clones if made is not None), None)

@@ -1,13 +1,12 @@
 """Preflight: whether there is room for a version, before anything is written."""
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 
 from pipeline.data.extents import data_bytes
-from pipeline.errors import NoSpace
+from pipeline.errors import GalleriaError, NoSpace
 from pipeline.ports import Images, Work, Zone
 from pipeline.sources.ingest import Disk
-from pipeline.storage.placement import Parents, sink_name
+from pipeline.storage.placement import Parents, sink_name, usable_base
 
 # Beside its data a base needs a manifest, records, qcow2 tables and what the file system takes.
 OVERHEAD = 64 << 20
@@ -33,9 +32,10 @@ def check_space(
     work: Work,
     donors: Sequence[Zone] = (),
     independent: Collection[str] = (),
-) -> None:
-    """Raise NoSpace when a file system can't hold what will be written to it, and
-    EnvironmentMissing when a zone can't be written at all.
+) -> dict[str, GalleriaError | OSError]:
+    """Of zones, by their `sink_name`: EnvironmentMissing when one can't be written at all, and
+    NoSpace when its file system can't hold what will be written to it. Raises NoSpace when the work
+    directory has no room.
 
     A disk that starts from an older base costs what changed, which nobody knows yet: only the
     overhead is asked for then, and a zone that fills up fails alone. The same holds for one that
@@ -44,11 +44,18 @@ def check_space(
     """
     needs: dict[str, int] = {}
     written: set[str] = set()  # the file systems whose clones are of one zone's base
-    places: dict[str, tuple[Path, int]] = {}
+    places: dict[str, list[Zone]] = {}
+    free: dict[str, int] = {}
+    failures: dict[str, GalleriaError | OSError] = {}
     for zone in zones:
-        zone.check_writable()
-        file_system = zone.file_system
-        places[file_system] = (zone.path, zone.free_bytes())
+        try:
+            zone.check_writable()
+            file_system = zone.file_system
+            free[file_system] = zone.free_bytes()
+        except (OSError, GalleriaError) as error:
+            failures[sink_name(zone)] = error
+            continue
+        places.setdefault(file_system, []).append(zone)
         needs[file_system] = needs.get(file_system, 0) + OVERHEAD
         alone = not zone.reflink or sink_name(zone) in independent
         if not alone and zone.file_system in written:
@@ -58,21 +65,25 @@ def check_space(
         near = [zone, *(d for d in donors if zone.reflink and d.file_system == zone.file_system)]
         for lun, amount in amounts.items():
             digests = parents.get(lun, ())
-            if not any(place.find_base(digest) for digest in digests for place in near):
+            if not any(usable_base(place, digest) for digest in digests for place in near):
                 needs[file_system] += amount
     for file_system, need in needs.items():
-        path, free = places[file_system]
-        _require(need, free, f"zone {path}")
-    _require(WORK_SPACE, work.free_bytes(), "the work directory")
+        for zone in places[file_system]:
+            if lack := _lack(need, free[file_system], f"zone {zone.path}"):
+                failures[sink_name(zone)] = lack
+    if lack := _lack(WORK_SPACE, work.free_bytes(), "the work directory"):
+        raise lack
+    return failures
 
 
 def _size(amount: int) -> str:
     return f"{amount / 2**30:.1f} GiB" if amount >= 1 << 30 else f"{amount >> 20} MiB"
 
 
-def _require(need: int, free: int, place: str) -> None:
-    if free < need:
-        raise NoSpace(
-            f"{place} has {_size(free)} free and about {_size(need)} are needed",
-            hint="make room there, or leave the region out; --no-preflight tries all the same",
-        )
+def _lack(need: int, free: int, place: str) -> NoSpace | None:
+    if free >= need:
+        return None
+    return NoSpace(
+        f"{place} has {_size(free)} free and about {_size(need)} are needed",
+        hint="make room there, or leave the region out; --no-preflight tries all the same",
+    )

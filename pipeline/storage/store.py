@@ -5,8 +5,16 @@ from dataclasses import dataclass, field
 
 from pipeline.ports import Images, Pin, Work, Zone
 from pipeline.sources.ingest import Disk
-from pipeline.storage.convert import Below, Conversion, Means, Stored, convert
-from pipeline.storage.placement import Parents, Places, Zones, every_zone, independent, sinks
+from pipeline.storage.convert import Below, Conversion, Failures, Means, Stored, convert
+from pipeline.storage.placement import (
+    Parents,
+    Places,
+    Zones,
+    every_zone,
+    independent,
+    sink_name,
+    sinks,
+)
 from pipeline.storage.reuse import reuse_bases
 from pipeline.storage.space import check_space, measure
 
@@ -40,17 +48,25 @@ class Material:
     pin: Pin
     destination: Destination
     below: Below = field(default_factory=dict)
+    failures: Failures = field(default_factory=dict)  # zones that nothing is to be stored in
 
 
-def check_room(material: Material, zones: Zones, images: Images, work: Work) -> None:
-    """Raise NoSpace when there is no room for it, and EnvironmentMissing when a zone can't be
-    written."""
+def check_room(material: Material, zones: Zones, images: Images, work: Work) -> Failures:
+    """The zones that have no room for it, or can't be written, and why. Raises the first of these
+    errors when no region is left, and NoSpace for the work directory."""
     goal = material.destination
     donors = every_zone(zones) if goal.known else ()
     written = tuple(goal.zones.values())
-    check_space(
+    failures = check_space(
         measure(material.disks, images), written, goal.parents, work, donors, goal.independent
     )
+    failing = [
+        any(sink_name(item.zone) in failures for item in placements)
+        for placements in goal.places.values()
+    ]
+    if all(failing):
+        raise next(iter(failures.values()))
+    return failures
 
 
 def store(material: Material, zones: Zones, means: Means) -> Stored:
@@ -58,7 +74,12 @@ def store(material: Material, zones: Zones, means: Means) -> Stored:
     converted. Raises what went wrong when no zone got everything."""
     goal = material.destination
     conversion = Conversion(
-        goal.zones, goal.parents, material.pin, goal.independent, material.below
+        goal.zones,
+        goal.parents,
+        material.pin,
+        goal.independent,
+        material.below,
+        material.failures,
     )
     if goal.known:
         stored = reuse_bases(goal.known, zones, conversion, means)

@@ -95,8 +95,9 @@ def test_a_damaged_parent_decides_nothing(zone: DirectoryZone, tmp_path: Path) -
     damaged[40] ^= 1
     base.manifest.chmod(0o644)
     base.manifest.write_bytes(damaged)
-    with pytest.raises(VerificationFailed):
-        zone.stage_base(len(CONTENT), [base.digest])
+    staging = zone.stage_base(len(CONTENT), [base.digest])
+    assert staging.parent is None  # it costs a copy, and ends nothing
+    staging.abort()
     assert files(zone.path / "staging") == []
     assert zone.garbage_collect([]) == [base.digest]  # nothing is held
 
@@ -494,7 +495,9 @@ def test_a_chain_that_bites_its_tail_is_refused(zone: DirectoryZone, tmp_path: P
     path = layout.base_directory(zone.path, base.digest) / "base.json"
     path.chmod(0o644)
     record = json.loads(path.read_text())
-    path.write_text(json.dumps({**record, "format": "qcow2", "parent": base.digest}))
+    path.with_name("base.raw").rename(path.with_name("base.qcow2"))
+    record = {**record, "format": "qcow2", "parent": base.digest}
+    path.write_bytes(layout.encode({k: v for k, v in record.items() if k != "checksum"}))
     with pytest.raises(VerificationFailed, match="layers deep"):
         zone.find_base(base.digest)
 
@@ -504,3 +507,255 @@ def test_allocated_bytes_is_about_what_is_stored(zone: DirectoryZone, tmp_path: 
     store(zone, CONTENT, tmp_path)
     data = len(CONTENT) - 3 * CHUNK_SIZE
     assert data <= zone.allocated_bytes() - empty <= data + 65536
+
+
+# --- what a zone holds is not trusted -----------------------------------------------------------
+
+
+def rewrite(path: Path, **properties: Any) -> None:
+    """A record that says something else, and is whole."""
+    record = {**json.loads(path.read_text()), **properties}
+    path.chmod(0o644)
+    path.write_bytes(layout.encode({key: record[key] for key in record if key != "checksum"}))
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"replicas": [{"index": 0, "disks": [{"path": "../../../../etc/passwd"}]}]},
+        {"replicas": "none"},
+        {"replicas": [["a", "list"]]},
+        {"key": ["a", "list"]},
+        {"key": "corp-web-9.9.9-abc"},
+        {"bases": [{"lun": None, "digest": "../../victim"}]},
+        {"bases": [{"lun": True, "digest": "0" * 64}]},
+        {"bases": [{"lun": -1, "digest": "0" * 64}]},
+        {"nvram": "../../../victim"},
+        {"sources": ["relative"]},
+        {"document": []},
+    ],
+)
+def test_a_version_s_record_is_held_to_its_bounds(
+    zone: DirectoryZone, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    zone.publish(RECORD, {None: base.digest}, 1)
+    rewrite(zone.version_directory(RECORD.key) / "version.json", **change)
+    with pytest.raises(VerificationFailed, match=r"version\.json can't be used"):
+        zone.find_version(RECORD.key)
+    assert list(zone.records()) == []
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "replica-0/../../../victim", "replica-1/os.qcow2"])
+def test_a_replica_is_where_its_number_says(zone: DirectoryZone, tmp_path: Path, path: str) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    zone.publish(RECORD, {None: base.digest}, 1)
+    record = zone.version_directory(RECORD.key) / "version.json"
+    replicas = json.loads(record.read_text())["replicas"]
+    replicas[0]["disks"][0]["path"] = path
+    rewrite(record, replicas=replicas)
+    with pytest.raises(VerificationFailed, match="its path is"):
+        zone.find_version(RECORD.key)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "device", "deep", "long", "empty", "directory"])
+def test_what_is_no_record_is_not_read(zone: DirectoryZone, tmp_path: Path, kind: str) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    zone.publish(RECORD, {None: base.digest}, 1)
+    path = zone.version_directory(RECORD.key) / "version.json"
+    content = path.read_bytes()
+    path.unlink()
+    (tmp_path / "elsewhere").write_bytes(content)
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to(tmp_path / "elsewhere")
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "deep":
+            path.write_text(nested(100_000))
+        case "long":
+            path.touch()
+            os.truncate(path, layout.RECORD_LIMIT + 1)
+        case "empty":
+            path.touch()
+        case _:
+            path.mkdir()
+    with pytest.raises((VerificationFailed, OSError)):
+        zone.find_version(RECORD.key)
+    # it costs its own version
+    other = VersionRecord("corp-web-1.0.1-abc", {})
+    assert zone.publish(other, {None: base.digest}, 1)
+    assert [record.key for record, _ in zone.records()] == [other.key]
+    with pytest.raises((VerificationFailed, OSError)):
+        zone.garbage_collect([])  # nobody knows what it needs: all stay
+    assert zone.digests() == [base.digest]
+    zone.remove_version(RECORD.key)
+    zone.remove_version(other.key)
+    assert zone.garbage_collect([]) == [base.digest]
+
+
+@pytest.mark.parametrize("name", ["base.raw", "manifest", "base.json"])
+def test_a_link_in_a_base_leads_nowhere(zone: DirectoryZone, tmp_path: Path, name: str) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    path = layout.base_directory(zone.path, base.digest) / name
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(VerificationFailed, match="not a regular file"):
+        zone.find_base(base.digest)
+
+
+def test_a_link_in_place_of_a_base_or_version_leads_nowhere(
+    zone: DirectoryZone, tmp_path: Path
+) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    zone.publish(RECORD, {None: base.digest}, 1)
+    for place in (
+        layout.base_directory(zone.path, base.digest),
+        zone.version_directory(RECORD.key),
+    ):
+        place.rename(tmp_path / place.parent.name)
+        place.symlink_to(tmp_path / place.parent.name)
+    with pytest.raises(VerificationFailed, match="not a directory"):
+        zone.find_base(base.digest)
+    assert zone.find_version(RECORD.key) is None
+    before = files(tmp_path / "bases"), files(tmp_path / "versions")
+    assert zone.garbage_collect([]) == [base.digest]  # the link
+    assert (files(tmp_path / "bases"), files(tmp_path / "versions")) == before
+
+
+def test_what_others_put_into_a_zone_is_named_and_left(zone: DirectoryZone, tmp_path: Path) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    zone.publish(RECORD, {None: base.digest}, 1)
+    places = ["lost+found", ".snapshots", "bases/lost", "versions/a b", "versions/lost+found"]
+    for name in places:
+        (zone.path / name).mkdir()
+    for name in ("bases/.nfs0000000012", "versions/README", "versions/.swp"):
+        (zone.path / name).touch()
+        places.append(name)
+    assert [str(path.relative_to(zone.path)) for path in zone.foreign()] == sorted(places)
+    assert zone.damaged() == []
+    assert [record for record, _ in zone.records()] == [RECORD]
+    zone.remove_version(RECORD.key)
+    assert zone.garbage_collect([]) == [base.digest]
+    assert [str(path.relative_to(zone.path)) for path in zone.foreign()] == sorted(places)
+
+
+def test_a_record_of_an_earlier_galleria_is_taken(zone: DirectoryZone, tmp_path: Path) -> None:
+    """It has no checksum, and replicas have no digest of their files."""
+    base, _ = store(zone, CONTENT, tmp_path)
+    replicas = zone.publish(RECORD, {None: base.digest}, 1)
+    for path in (
+        layout.base_directory(zone.path, base.digest) / "base.json",
+        zone.version_directory(RECORD.key) / "version.json",
+    ):
+        record = json.loads(path.read_text())
+        for disk in (d for r in record.get("replicas", ()) for d in r["disks"]):
+            disk.pop("file_digest", None)
+        path.chmod(0o644)
+        path.write_text(json.dumps({k: v for k, v in record.items() if k != "checksum"}))
+    (layout.base_directory(zone.path, base.digest) / "fingerprint.json").unlink()
+    found = zone.find_version(RECORD.key)
+    assert found is not None
+    assert [d.path for r in found for d in r.disks] == [d.path for r in replicas for d in r.disks]
+    assert zone.find_base(base.digest) == base
+    assert zone.base_changes(base) is None
+    assert zone.replica_problem(found[0].disks[0], base) == ""
+    header = bytearray(found[0].disks[0].path.read_bytes())
+    at = header.find(b"/bases/") + 7
+    header[at] ^= 1
+    found[0].disks[0].path.chmod(0o644)
+    found[0].disks[0].path.write_bytes(header)
+    assert "its backing file is" in zone.replica_problem(found[0].disks[0], base)
+
+
+# --- a base is as it was, or it is noticed ------------------------------------------------------
+
+
+def touch_up(path: Path, offset: int) -> None:
+    """Other bytes, and the times that the file had."""
+    before = path.stat()
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte[0] ^ 1]))
+    path.chmod(0o444)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_changed_base_is_noticed_and_no_parent(zone: DirectoryZone, tmp_path: Path) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    after = changed(CONTENT, 1)
+    child, _ = store(zone, after, tmp_path, [base.digest])
+    assert (child.method, zone.base_changes(base), zone.base_changes(child)) == ("delta", "", "")
+    touch_up(base.chain[0].path, 5)
+    assert "time of change" in str(zone.base_changes(base))
+    assert "time of change" in str(zone.base_changes(child))  # what is below it counts
+    staging = zone.stage_base(len(CONTENT), [base.digest])
+    assert staging.parent is None
+    staging.abort()
+    zone.remember_base(base, "bytes 0-1 are wrong")
+    assert "bytes 0-1 are wrong" in str(zone.base_changes(base))
+    zone.remember_base(child)
+    assert zone.base_changes(base) == ""
+
+
+@pytest.mark.parametrize("damage", ["record", "manifest", "cut", "gone"])
+def test_a_damaged_base_is_replaced_by_the_same_content(
+    zone: DirectoryZone, tmp_path: Path, damage: str
+) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    (replica,) = zone.publish(RECORD, {None: base.digest}, 1)
+    path = base.chain[0].path
+    match damage:
+        case "record":
+            path.with_name("base.json").unlink()
+        case "manifest":
+            touch_up(base.manifest, 200)
+        case "cut":
+            path.chmod(0o644)
+            os.truncate(path, CHUNK_SIZE)
+        case _:
+            path.unlink()
+    again, _ = store(zone, CONTENT, tmp_path)
+    assert again == base
+    assert path.read_bytes() == CONTENT
+    assert zone.base_changes(again) == ""
+    assert flat(replica.disks[0].path, "qcow2", tmp_path) == CONTENT  # found under its name
+    (kept,) = (zone.path / "quarantine").iterdir()
+    assert kept.name.startswith(base.digest)
+    assert files(zone.path / "staging") == []
+
+
+def test_a_rotten_base_is_replaced_when_that_is_known(zone: DirectoryZone, tmp_path: Path) -> None:
+    base, result = store(zone, CONTENT, tmp_path)
+    touch_up(base.chain[0].path, 5)
+    manifest = tmp_path / "again"
+    with staged(zone, MemorySource(CONTENT), manifest) as (staging, _):
+        assert staging.commit(result.root, manifest, replace=True) == base
+    assert base.chain[0].path.read_bytes() == CONTENT
+    assert len(list((zone.path / "quarantine").iterdir())) == 1
+
+
+def test_an_overlay_that_changed_is_noticed(zone: DirectoryZone, tmp_path: Path) -> None:
+    base, _ = store(zone, CONTENT, tmp_path)
+    (replica,) = zone.publish(RECORD, {None: base.digest}, 1)
+    disk = replica.disks[0]
+    assert zone.replica_problem(disk, base) == ""
+    touch_up(disk.path, 70)
+    assert zone.replica_problem(disk, base) == "its file has changed"
+
+
+def test_nothing_is_written_to_remove_what_is_not_there(
+    zone: DirectoryZone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a zone that is read-only in the way of a version that it never had."""
+    monkeypatch.setattr(durable, "Staging", lambda _: pytest.fail("it is to be left alone"))
+    zone.remove_version(RECORD.key)

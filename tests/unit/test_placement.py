@@ -47,6 +47,9 @@ class Place:
     def find_base(self, digest: str) -> object | None:
         return digest if digest in self.bases else None
 
+    def base_changes(self, base: object) -> str:
+        return ""
+
     def find_version(self, key: str) -> object | None:
         return () if key in self.keys else None
 

@@ -1,0 +1,135 @@
+"""A zone that can't be used now: not mounted, unreadable, another catalog's."""
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from pipeline.errors import EnvironmentMissing
+from pipeline.ports import (
+    BaseStaging,
+    Replica,
+    ReplicaDisk,
+    ShallowDisk,
+    StoredBase,
+    VersionRecord,
+    Zone,
+)
+
+
+class UnusableZone:
+    """Stands for a configured zone: it shows nothing, and refuses whatever is to be written to it,
+    with the reason. So it costs its own region, and no other."""
+
+    def __init__(self, path: Path, region: str, reason: str, hint: str, *, premium: bool) -> None:
+        self._path = path
+        self._region = region
+        self._reason = reason
+        self._hint = hint
+        self._premium = premium
+
+    @property
+    def name(self) -> str:
+        return str(self._path)
+
+    @property
+    def region(self) -> str:
+        return self._region
+
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    @property
+    def reflink(self) -> bool:
+        return False
+
+    @property
+    def premium(self) -> bool:
+        return self._premium
+
+    @property
+    def file_system(self) -> str:
+        return str(self._path)
+
+    def _refuse(self) -> NoReturn:
+        raise EnvironmentMissing(self._reason, hint=self._hint)
+
+    # --- what it shows ---------------------------------------------------------------------------
+
+    def free_bytes(self) -> int:
+        return 0
+
+    def find_base(self, digest: str) -> StoredBase | None:
+        return None
+
+    def base_changes(self, base: StoredBase) -> str | None:
+        return None
+
+    def delta_parent(self, parents: Sequence[str]) -> str | None:
+        return None
+
+    def find_version(self, key: str) -> tuple[Replica, ...] | None:
+        return None
+
+    def find_nvram(self, key: str) -> bytes | None:
+        return None
+
+    def find_document(self, key: str) -> Mapping[str, object] | None:
+        return None
+
+    def replica_problem(self, disk: ReplicaDisk, base: StoredBase | None) -> str:
+        return self._reason
+
+    def version_directory(self, key: str) -> Path:
+        return self._path / key
+
+    def backing_files(self, *, strict: bool = False) -> set[Path]:
+        return set()
+
+    def allocated_bytes(self, keys: Iterable[str] | None = None) -> int:
+        return 0
+
+    # --- what it is left out of ------------------------------------------------------------------
+
+    def remember_base(self, base: StoredBase, problem: str = "") -> None:
+        return None
+
+    def remove_version(self, key: str) -> None:
+        return None
+
+    def hold(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def garbage_collect(self, keep: Iterable[str], files: Iterable[Path] = ()) -> list[str]:
+        return []
+
+    # --- what it refuses -------------------------------------------------------------------------
+
+    def check_writable(self) -> None:
+        self._refuse()
+
+    def stage_base(self, virtual_size: int, parents: Sequence[str]) -> BaseStaging:
+        self._refuse()
+
+    def clone_base_from(self, base: StoredBase, *, replace: bool = False) -> StoredBase | None:
+        self._refuse()
+
+    def publish(
+        self, record: VersionRecord, disks: Mapping[int | None, str], replicas: int
+    ) -> tuple[Replica, ...]:
+        self._refuse()
+
+    def publish_shallow(
+        self, record: VersionRecord, disks: Sequence[ShallowDisk]
+    ) -> tuple[Replica, ...]:
+        self._refuse()
+
+    def set_replicas(self, key: str, count: int) -> tuple[Replica, ...]:
+        self._refuse()
+
+    def deploy(self, replica: Replica, targets: Sequence[Path]) -> list[tuple[ReplicaDisk, ...]]:
+        self._refuse()
+
+
+_: type[Zone] = UnusableZone
