@@ -18,6 +18,7 @@ from adapters.app import Session, create_zones
 from adapters.config import Config, ZonePlace
 from fixtures.images import SNAPSHOT, VARIANTS, write_sample
 from pipeline.errors import EnvironmentMissing, NoSpace, PartiallyReplicated, SourceChanged
+from pipeline.jobs.delete import delete_version
 from pipeline.jobs.files import hash_file
 from pipeline.jobs.prepare import PublishRequest, Wait
 from pipeline.jobs.replicate import replicate_version
@@ -204,13 +205,19 @@ def test_a_full_region_fails_alone_and_is_retried_from_the_source_region(
     small = mount("ext4", size_mib=128)
     lab = Lab(tmp_path, {"eu": tmp_path / "eu", "us": small / "us", "asia": tmp_path / "asia"})
     request = lab.request("1.0.0", DiskSource(None, source), eu=2, us=1, asia=1)
-    with lab.app() as app, pytest.raises(NoSpace, match=re.escape(str(small))):
-        publish(request, app.context)  # preflight: nothing was written
-    assert not any((tmp_path / "eu" / "bases").iterdir())
+    (tmp_path / "alone").mkdir()
+    alone = Lab(tmp_path / "alone", {"us": small / "alone"})
+    with alone.app() as app, pytest.raises(NoSpace, match=re.escape(str(small))):
+        # preflight: nothing was written
+        publish(alone.request("1.0.0", DiskSource(None, source), us=1), app.context)
+    assert not any((small / "alone" / "bases").iterdir())
+    early = r"failed in us: .* are needed"
+    with lab.app() as app, pytest.raises(PartiallyReplicated, match=early):
+        publish(lab.request("1.0.1", DiskSource(None, source), eu=1, us=1), app.context)
     with lab.app() as app, pytest.raises(PartiallyReplicated, match=r"failed in us: .* is full"):
         publish(replace(request, preflight=False), app.context)
-    version = lab.version("1.0.0")
-    assert sorted(version.completed_regions) == ["asia", "eu"]
+    for number, regions in (("1.0.0", ["asia", "eu"]), ("1.0.1", ["eu"])):
+        assert sorted(lab.version(number).completed_regions) == regions
     zone = small / "us"
     left = [*(zone / "bases").iterdir(), *(zone / "versions").iterdir()]
     assert left + list((zone / "staging").iterdir()) == [], "debris in the full region"
@@ -228,7 +235,7 @@ def test_a_full_region_fails_alone_and_is_retried_from_the_source_region(
         compare(donor, formats[donor], path, format)
 
 
-def test_a_zone_that_is_read_only_is_told_before_anything_is_done(
+def test_a_zone_that_is_read_only_fails_alone_and_is_told_before_anything_is_done(
     tmp_path: Path, mount: Callable[..., Path]
 ) -> None:
     source = random_disk(tmp_path / "disk.raw", 2, 2)
@@ -237,12 +244,17 @@ def test_a_zone_that_is_read_only_is_told_before_anything_is_done(
     request = lab.request("1.0.0", DiskSource(None, source), eu=1, us=1)
     subprocess.run(["mount", "-o", "remount,ro", place], check=True)
     for preflight in (True, False):
-        # without preflight a region fails alone: here it is the only one
-        asked = request if preflight else replace(only(request, "eu"), preflight=False)
+        asked = replace(only(request, "eu"), preflight=preflight)
         with lab.app() as app, pytest.raises(EnvironmentMissing, match=re.escape(str(place))):
             publish(asked, app.context)
         with lab.app() as app:
             assert app.gallery.list_versions(parse_definition("corp/disk")) == []
+        with lab.app() as app, pytest.raises(PartiallyReplicated, match="failed in eu: "):
+            publish(replace(request, preflight=preflight), app.context)
+        version = lab.version("1.0.0")
+        assert version.completed_regions == ("us",)
+        with lab.app() as app:
+            delete_version(version.name, app.context)
     subprocess.run(["mount", "-o", "remount,rw", place], check=True)
     lab.publish("1.0.0", DiskSource(None, source), eu=1, us=1)
 
