@@ -5,14 +5,16 @@ An adapter is imported where it is made, and made when it is first used: most co
 to load all takes longer than most commands run.
 """
 
+import contextlib
 import os
 import pwd
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters.catalog import open_catalog
@@ -25,13 +27,14 @@ from pipeline.model import Architecture, ImageVersion, Region
 from pipeline.model.access import Identity
 from pipeline.model.spelling import EDGE
 from pipeline.ports import Pins, Progress, Zone
-from pipeline.ports.catalog import Catalog
 from pipeline.storage.placement import Zones, storage_types
 
 if TYPE_CHECKING:
+    from adapters.catalog.sql import SqlCatalog
     from adapters.guestfs.luks import Key
     from adapters.qemu.emulator import Firmware
     from adapters.sources.download import Downloads
+    from adapters.zones.ownership import Registry
     from pipeline.jobs.context import JobContext
 
 
@@ -39,7 +42,12 @@ class App:
     """The wired application, for whoever asks: its sessions share the catalog and the zones."""
 
     def __init__(
-        self, config: Config, progress: Progress, catalog: Catalog, *, keys: Sequence["Key"] = ()
+        self,
+        config: Config,
+        progress: Progress,
+        catalog: "SqlCatalog",
+        *,
+        keys: Sequence["Key"] = (),
     ) -> None:
         self.config = config
         self.progress = progress
@@ -54,7 +62,8 @@ class App:
         is warned of, and stands for itself: what is to be written to it fails."""
         config = self.config
         return {
-            region: _zones(config, region, self.sandbox, self.progress) for region in config.regions
+            region: _zones(config, region, self.sandbox, self.catalog, self.progress)
+            for region in config.regions
         }
 
     @cached_property
@@ -161,9 +170,26 @@ def _downloads(config: Config, progress: Progress) -> "Downloads":
     )
 
 
-def create_zones(config: Config) -> None:
-    """Make the directories of all regions zones; those that are stay as they are, and keep their
-    names. Raises Conflict when one is a zone of another region, or holds something else."""
+def create_zones(config: Config, adopted: Collection[Path] = ()) -> None:
+    """Make the catalog, and the directories of all regions zones of it; those that are stay as they
+    are, and keep their names. Raises Conflict when one is a zone of another region or catalog, or
+    holds something else, and EnvironmentMissing when one is not there that was: but for those that
+    are `adopted`."""
+    from adapters.zones.ownership import adopt, check_there, identify
+
+    with contextlib.closing(open_catalog(config.catalog)) as registry:
+        directories = _directories(config)
+        for path in directories:
+            if path not in adopted:
+                check_there(path, registry)
+        _create_zones(config)
+        for path in directories:
+            if path in adopted:
+                adopt(path, registry)
+            identify(path, registry, directories)
+
+
+def _create_zones(config: Config) -> None:
     from adapters.zones import create_zone, zone_name
 
     sandbox = Sandbox(enabled=config.sandbox)
@@ -187,8 +213,15 @@ def _regions(config: Config) -> list[Region]:
     ]
 
 
-def _zones(config: Config, region: str, sandbox: Sandbox, progress: Progress) -> tuple[Zone, ...]:
+def _directories(config: Config) -> list[Path]:
+    return [place.path for places in config.regions.values() for place in places]
+
+
+def _zones(
+    config: Config, region: str, sandbox: Sandbox, registry: "Registry", progress: Progress
+) -> tuple[Zone, ...]:
     from adapters.zones import open_zone
+    from adapters.zones.ownership import identify
     from adapters.zones.unusable import UnusableZone
 
     zones: list[Zone] = []
@@ -201,6 +234,7 @@ def _zones(config: Config, region: str, sandbox: Sandbox, progress: Progress) ->
                 premium=place.premium,
                 writing=place.writing,
             )
+            identify(place.path, registry, _directories(config))
             zones.append(zone)
         except (GalleriaError, OSError) as error:
             hint = error.hint if isinstance(error, GalleriaError) else "galleria doctor checks it"

@@ -20,10 +20,12 @@ from adapters.process import command
 from adapters.process.sandbox import Sandbox
 from adapters.text import bytes_text, printable
 from adapters.zones import open_zone
+from adapters.zones.ownership import identify
 from pipeline.errors import GalleriaError
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 TRIAL_SECONDS = 30.0
+SHOWN = 3  # of what is damaged or foreign in a zone
 # An image of any use, its overlay and what preflight keeps in reserve.
 LITTLE_SPACE = 4 << 30
 
@@ -58,7 +60,7 @@ def run(config: Config) -> tuple[Check, ...]:
     checks += _appliance(config, sandbox)
     checks.append(_attempt("work directory", lambda: _work(config.work)))
     checks.append(_attempt("catalog", lambda: _catalog(config.catalog)))
-    checks += _zones(config, sandbox)
+    checks += _zones(config)
     return tuple(checks)
 
 
@@ -218,8 +220,7 @@ def _catalog(url: str) -> Check:
 
     where = make_url(url)
     shown = printable(where.render_as_string(hide_password=True))
-    local = where.get_backend_name() == "sqlite"
-    if local and not Path(where.database or "").exists():
+    if _missing_file(url):
         return Check("catalog", Status.WARN, f"{shown} is not there yet", "galleria init makes it")
     with contextlib.closing(open_catalog(url)) as catalog:
         health = catalog.check()
@@ -232,24 +233,46 @@ def _catalog(url: str) -> Check:
     return Check("catalog", Status.OK, found)
 
 
-def _zones(config: Config, sandbox: Sandbox) -> Iterator[Check]:
+def _missing_file(url: str) -> bool:
+    """Whether a catalog in a file is not there: opening it would make it."""
+    from sqlalchemy import make_url
+
+    where = make_url(url)
+    return where.get_backend_name() == "sqlite" and not Path(where.database or "").exists()
+
+
+def _zones(config: Config) -> Iterator[Check]:
     if not config.regions:
         yield Check("regions", Status.WARN, "none configured", "galleria init makes some")
     seen: list[tuple[str, Path]] = []
+    directories = [place.path for places in config.regions.values() for place in places]
     for region, places in config.regions.items():
         for directory in (place.path for place in places):
             name = f"zone {region}: {directory}"
             twins = sorted({other for other, path in seen if _together(path, directory)})
-            yield _attempt(name, partial(_zone, name, directory, twins, sandbox))
+            yield _attempt(name, partial(_zone, name, directory, twins, config, directories))
             seen.append((region, directory))
 
 
-def _zone(name: str, directory: Path, twins: list[str], sandbox: Sandbox) -> Check:
-    open_zone(directory, sandbox=sandbox)
+def _zone(
+    name: str, directory: Path, twins: list[str], config: Config, directories: list[Path]
+) -> Check:
+    zone = open_zone(directory, sandbox=Sandbox(enabled=config.sandbox))
+    if not _missing_file(config.catalog):
+        with contextlib.closing(open_catalog(config.catalog)) as registry:
+            identify(directory, registry, directories)
     profile = probe(directory)
     free = bytes_text(calls.free_bytes(directory))
     clones = "reflinks" if profile.reflink else "no reflinks"
     found = f"{calls.kind(directory)}, {clones}, {free} free"
+    if problems := zone.damaged():
+        some = "; ".join(printable(str(problem)) for problem in problems[:SHOWN])
+        advice = "they cost what they stand for, and nothing is collected there meanwhile"
+        return Check(name, Status.WARN, f"{found}; {len(problems)} damaged: {some}", advice)
+    if foreign := zone.foreign():
+        some = ", ".join(printable(str(path)) for path in foreign[:SHOWN])
+        advice = "they are left alone"
+        return Check(name, Status.WARN, f"{found}; not galleria's: {some}", advice)
     if twins:
         advice = f"on one file system with a zone of {', '.join(twins)}: they will fail together"
         return _space(Check(name, Status.WARN, found, advice), directory)

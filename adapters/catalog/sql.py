@@ -5,6 +5,7 @@ database with several writers can be corrupted (https://www.sqlite.org/changes.h
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, make_url
 
+from adapters.catalog import tables
 from adapters.catalog.changes import Writer
 from adapters.catalog.queries import Reader
 from adapters.catalog.tables import SCHEMA
@@ -69,6 +71,26 @@ class SqlCatalog:
             if found.problems:
                 return found
             return replace(found, problems=_check_audit(connection))
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """What tells this catalog from any other; a copy of it has the same."""
+        with self._transaction(write=False) as connection:
+            return str(connection.scalar(sa.select(tables.identity.c.id)))
+
+    def zones_seen(self) -> dict[str, str]:
+        """The identity of the zone that each directory had."""
+        with self._transaction(write=False) as connection:
+            rows = connection.execute(sa.select(tables.zones.c.directory, tables.zones.c.zone_id))
+            return {row.directory: row.zone_id for row in rows}
+
+    def see_zone(self, directory: str, zone: str) -> None:
+        """A directory has this zone from now on."""
+        with self._transaction(write=True) as connection:
+            mine = tables.zones.c.directory == directory
+            connection.execute(sa.delete(tables.zones).where(mine))
+            row = {"directory": directory, "zone_id": zone}
+            connection.execute(sa.insert(tables.zones), row)
 
     def close(self) -> None:
         self._engine.dispose()

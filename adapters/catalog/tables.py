@@ -20,7 +20,7 @@ from sqlalchemy import (
     false,
 )
 
-SCHEMA = "0007"  # the newest migration
+SCHEMA = "0008"  # the newest migration
 
 metadata = MetaData(
     naming_convention={
@@ -142,6 +142,20 @@ deployments = Table(
     Column("directory", Text, primary_key=True),
     Column("version_uid", String(32), nullable=False, index=True),
     Column("document", JSON, nullable=False),
+)
+
+# one row, made with the table: what zones name as their owner
+identity = Table(
+    "identity",
+    metadata,
+    Column("id", String(32), primary_key=True),
+)
+
+zones = Table(
+    "zones",
+    metadata,
+    Column("directory", Text, primary_key=True),
+    Column("zone_id", String(32), nullable=False),
 )
 
 scale_sets = Table(

@@ -43,6 +43,15 @@ from pipeline.errors import EnvironmentMissing, GalleriaError
     "--catalog", metavar="URL", help="URL of the database. Default: SQLite in the state directory."
 )
 @click.option("--force", is_flag=True, help="Replace the existing configuration.")
+@click.option(
+    "--adopt",
+    "adopted",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Take over the zone in DIR, whatever catalog it belongs to, or make one there in place of "
+    "one that is lost (repeatable).",
+)
 @click.pass_obj
 def init(
     settings: Settings,
@@ -51,6 +60,7 @@ def init(
     source_region: str | None,
     catalog: str | None,
     force: bool,
+    adopted: tuple[Path, ...],
 ) -> None:
     """Write the configuration and make the catalog and zones.
 
@@ -58,7 +68,6 @@ def init(
     it is: its catalog and its zones are made where they are missing.
     """
     from adapters.app import create_zones
-    from adapters.catalog import open_catalog
 
     named = settings.config or os.environ.get("GALLERIA_CONFIG") or user_config(os.environ)
     path = Path(named).absolute()
@@ -67,8 +76,7 @@ def init(
     if not kept:
         refuse_existing(path, force=force)
     dropped = {} if kept else _dropped(path, config)
-    create_zones(config)
-    open_catalog(config.catalog).close()
+    create_zones(config, [path.absolute() for path in adopted])
     if not kept:
         write_config(config, path, force=force)  # last: what it names is there
     lines = [

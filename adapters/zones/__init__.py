@@ -13,6 +13,7 @@ from adapters.filesystem import calls, durable, fiemap
 from adapters.filesystem.profile import Writing, ZoneProfile, probe
 from adapters.process.sandbox import Sandbox
 from adapters.zones import bases, children, deployed, layout, versions
+from adapters.zones.ownership import OWNER_FILE
 from pipeline.errors import Busy, Conflict, GalleriaError, NotFound, VerificationFailed
 from pipeline.ports import Replica, ReplicaDisk, ShallowDisk, StoredBase, VersionRecord, Zone
 
@@ -326,7 +327,7 @@ class DirectoryZone:
     def foreign(self) -> list[Path]:
         """What is in the zone and is not galleria's; it is left alone."""
         own = {layout.ZONE_FILE, layout.BASES, layout.VERSIONS, layout.STAGING, layout.QUARANTINE}
-        own |= {DISKS}
+        own |= {DISKS, OWNER_FILE}
         found = [entry for entry in self._path.iterdir() if entry.name not in own]
         place = self._path / layout.BASES
         found += [item for item in place.iterdir() if not layout.DIGEST.fullmatch(item.name)]

@@ -2,6 +2,7 @@
 
     galleria-zone.json               name, region, format version, what the file system can do;
                                      also the lock between writers (shared) and `garbage_collect`
+    galleria-owner.json              which zone it is, and which catalog's (`ownership`)
     bases/<root digest>/
         base.raw | base.qcow2        the content; a qcow2 is a delta on ../<parent>/base.*
         manifest                     its chunk digests (pipeline.data.manifest)
