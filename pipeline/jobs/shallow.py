@@ -139,8 +139,8 @@ def replica_chain(version: ImageVersion, lun: int | None, zone: Zone) -> Chain:
 
 
 def needed_files(zones: Zones, *, strict: bool = False) -> set[Path]:
-    """Every file that a shallow version in any zone of this host depends on. A zone or a record that
-    can't be read tells of none; `strict` raises its error."""
+    """Every file that a shallow version in any zone of this host depends on. A zone or a record
+    that can't be read tells of none; `strict` raises its error."""
     found: set[Path] = set()
     for zone in every_zone(zones):
         try:
