@@ -18,6 +18,7 @@ UNIT_TESTS = Path(__file__).parent / "unit" / "test_generalize.py"
 # operation -> those families of tests/system/test_families.py in which it changes something; the
 # others do in all
 ONLY: Mapping[str, tuple[str, ...]] = {
+    "boot-identity": ("fedora",),
     "snakeoil": ("debian", "ubuntu"),
     "rpm-locks": ("fedora", "suse"),
     "swap-files": ("ubuntu",),

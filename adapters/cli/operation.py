@@ -1,7 +1,7 @@
 """What generalizing does: the options that choose it, and `galleria operations`."""
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
 from adapters.text import fields
 from pipeline.errors import InvalidParameter, NotFound
+from pipeline.guest.agents import Agent, parse_agents
 from pipeline.guest.operations import Operation, Script
 from pipeline.guest.profiles import DEFAULT, OPERATIONS, PROFILES, Plan, select
 from pipeline.model.spelling import did_you_mean
@@ -19,7 +20,7 @@ from pipeline.model.spelling import did_you_mean
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 WIDTH = 96
-SCRIPT_LIMIT = 1 << 20  # bytes
+TEXT_LIMIT = 1 << 20  # bytes
 
 
 def _list_operations(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -60,6 +61,13 @@ def plan_options(function: Function) -> Function:
             help="Accept a guest that is not generalized; the version records it.",
         ),
         KEYS,
+        click.option(
+            "--agents",
+            multiple=True,
+            metavar="FILE",
+            type=click.Path(path_type=Path),
+            help="A TOML file that names more agents whose identity goes (repeatable).",
+        ),
         click.option("--keep-user", multiple=True, metavar="NAME", help="Keep this account."),
         click.option("--remove-user", multiple=True, metavar="NAME", help="Remove this account."),
         click.option(
@@ -96,21 +104,33 @@ def plan_of(values: Mapping[str, Any]) -> Plan:
         remove_users=values["remove_user"],
         keep_users=values["keep_user"],
         force=values["force"],
+        agents=own_agents(values["agents"]),
     )
 
 
 def own_script(path: Path) -> Script:
     """A script that a build spec names. Raises NotFound, or InvalidParameter for what is none."""
+    return Script(path.name, _own_text(path, "script"))
+
+
+def own_agents(paths: Iterable[Path]) -> tuple[Agent, ...]:
+    """The agents that a user's files name. Raises NotFound, or InvalidParameter for what is no
+    such file."""
+    texts = [_own_text(path, "file of agents") for path in paths]
+    return tuple(agent for text in texts for agent in parse_agents(text))
+
+
+def _own_text(path: Path, what: str) -> str:
     try:
         with path.open("rb") as file:
-            content = file.read(SCRIPT_LIMIT + 1)
-        if len(content) > SCRIPT_LIMIT:
-            raise InvalidParameter(f"{path} is no script: larger than {SCRIPT_LIMIT} bytes")
-        return Script(path.name, content.decode())
+            content = file.read(TEXT_LIMIT + 1)
+        if len(content) > TEXT_LIMIT:
+            raise InvalidParameter(f"{path} is no {what}: larger than {TEXT_LIMIT} bytes")
+        return content.decode()
     except FileNotFoundError:
-        raise NotFound(f"there is no script {path}") from None
+        raise NotFound(f"there is no {what} {path}") from None
     except UnicodeDecodeError:
-        raise InvalidParameter(f"{path} is no script: its text is not UTF-8") from None
+        raise InvalidParameter(f"{path} is no {what}: its text is not UTF-8") from None
 
 
 @click.command(cls=Command)

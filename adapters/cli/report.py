@@ -46,6 +46,7 @@ def _report_fields(report: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("guest", guest_text(report.get("guest", {}))),
         ("looks", check.get("verdict", "") + (", taken by --force" * bool(check.get("forced")))),
         *(("  because", reason) for reason in check.get("reasons", ())),
+        *(("note", note) for note in report.get("notes", ())),
         *(("free space", note) for note in report.get("free_space", ())),
     ]
     if "copied_from" in report:

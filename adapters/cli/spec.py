@@ -13,7 +13,7 @@ import click
 
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command, Group
-from adapters.cli.operation import KEYS, own_script
+from adapters.cli.operation import KEYS, own_agents, own_script
 from adapters.cli.publish import (
     background_text,
     in_background,
@@ -126,6 +126,7 @@ def _plan(wanted: "Generalize | bool | None", *, force: bool) -> Plan | None:
         remove_paths=wanted.remove_paths,
         truncate_paths=wanted.truncate_paths,
         scripts=[own_script(Path(path)) for path in wanted.scripts],
+        agents=own_agents(map(Path, wanted.agents)),
         force=force,
     )
 

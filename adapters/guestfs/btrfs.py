@@ -6,7 +6,7 @@ with what is mounted (the layers of containers) are left alone.
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from adapters.guestfs.process import Helper
@@ -52,20 +52,23 @@ def listing(helper: Helper, node: str, *, mounted: bool = False) -> Listing:
     return _parsed(_at_top(helper, node, script, "noatime" if mounted else "ro"))
 
 
-def remove_snapshots(helper: Helper) -> list[str]:
-    """Delete the snapshots of everything btrfs that is mounted; their paths."""
+def related(helper: Helper, *, writable: bool) -> dict[str, list[Subvolume]]:
+    """The snapshots of everything btrfs that is mounted, by its node; `writable`: to be written."""
     mounts = str(helper.call("debug", "sh", ["cat /proc/mounts"]))
     mounted: dict[str, set[int]] = {}
     for node, number in MOUNTED.findall(mounts):
         mounted.setdefault(node, set()).add(int(number))
-    removed = []
-    for node, numbers in sorted(mounted.items()):
-        found = listing(helper, node, mounted=True)
-        gone = snapshots(found, numbers)
+    return {
+        node: snapshots(listing(helper, node, mounted=writable), numbers)
+        for node, numbers in sorted(mounted.items())
+    }
+
+
+def remove(helper: Helper, found: Mapping[str, Iterable[Subvolume]]) -> None:
+    """Delete what `related` found."""
+    for node, gone in found.items():
         if gone:
             _delete(helper, node, gone)
-            removed += [item.path for item in gone]
-    return removed
 
 
 def snapshots(found: Listing, mounted: Collection[int]) -> list[Subvolume]:

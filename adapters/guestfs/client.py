@@ -8,18 +8,21 @@ not there.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from adapters.filesystem.work import WorkDirectory
-from adapters.guestfs import accelerator, ext, fixed, free, luks, rpm, touch, volumes
+from adapters.guestfs import accelerator, ext, fixed, free, leftover, luks, rpm, touch, volumes
 from adapters.guestfs import helper as helper_module
+from adapters.guestfs.changes import SYSROOT
 from adapters.guestfs.devices import Devices, survey
-from adapters.guestfs.facts import System, device_of, examine, mountable
+from adapters.guestfs.facts import System, examine, mountable
 from adapters.guestfs.guest import GuestfsGuest
+from adapters.guestfs.mounts import device_name
 from adapters.guestfs.process import CallFailed, Helper, printable
+from adapters.guestfs.shell import quote, run_script
 from adapters.process import command, usage
 from adapters.process.sandbox import Sandbox
 from pipeline.errors import InvalidParameter, StageFailed
@@ -31,6 +34,7 @@ from pipeline.ports import (
     GuestHost,
     GuestSession,
     Package,
+    Unmounted,
     VolumeState,
 )
 
@@ -169,8 +173,11 @@ class GuestfsSession:
         self._system: System | None = None
         self._devices: Devices | None = None
         self._before: dict[str, ext.Before] = {}
-        self._guest: GuestfsGuest | None = None
-        self._mounted = False
+        self._guest: GuestfsGuest | None = None  # what is mounted, if anything is
+        self._edited = free.Edited()
+        self._covered: tuple[str, ...] = ()
+        self._names: frozenset[str] = frozenset()  # of what the guest mounts
+        self._places = {"/"}  # mount points that the appliance has while nothing is mounted
         self.later: list[touch.Touch] = []  # to be done when the appliance is gone
 
     def part(self, *disks: int) -> "GuestfsSession":
@@ -185,59 +192,109 @@ class GuestfsSession:
     def inspect(self) -> GuestFacts:
         return self._examined().facts
 
-    def mount(self, *, writable: bool = True) -> Guest:
+    def mount(self, *, writable: bool = True, without: Collection[str] = ()) -> Guest:
         """Raises StageFailed when no operating system, or more than one, is on the first disk that
-        has any, and when a file system is not mounted as it should be."""
-        present = self._surveyed().kinds()
+        has any, and when the root is not mounted as it should be."""
         if writable and self._writable:
             luks.refuse_locked(self._surveyed(), self._opened)
-        # a disk that fstab names may not be among these
-        points = {
-            point: name
-            for point, name in mountable(self._examined()).items()
-            if device_of(name) in present
-        }
         writable = writable and self._writable
-        if self._mounted:
-            self._helper.call("umount_all")
-        self._mounted = True
+        points = self._points()
+        self._unmount()
+        covered = []
+        mounted: dict[str, str] = {}
         for point in sorted(points, key=len):
+            if point in without or (point != "/" and not self._is_directory(point)):
+                continue
+            covered += [point] * (point != "/" and self._lies_in(point))
             self._mount(points[point], point, writable=writable)
-        if writable:
-            self._check_writable()
-            self._hold_still()
-        self._guest = GuestfsGuest(self._helper, points, writable=writable)
-        return self._guest
+            mounted[point] = points[point]
+        for point, source in self._examined().binds.items():
+            if point not in without and self._is_plain(source) and self._is_plain(point):
+                covered += [point] * self._lies_in(point)
+                run_script(self._helper, f"mount --bind {_rooted(source)} {_rooted(point)}")
+                mounted[point] = mounted[leftover.holder(source, mounted)]
+        if not without:
+            self._covered, self._names = tuple(covered), frozenset(mounted.values())
+        return self._now(mounted, writable=writable)
 
-    def mount_volume(self, device: str) -> Guest:
-        self._helper.call("umount_all")
-        self._mounted = True
-        self._mount(device, "/", writable=self._writable)
-        if self._writable:
-            self._check_writable()
-        return GuestfsGuest(self._helper, {"/": device}, writable=self._writable)
+    def covered(self) -> tuple[str, ...]:
+        return self._covered
+
+    def unmounted(self) -> tuple[Unmounted, ...]:
+        writable = self._guest is not None and self._guest.writable
+        return tuple(
+            leftover.unmounted(
+                self._helper, self._surveyed(), self._names, self._opened, writable=writable
+            )
+        )
+
+    def mount_volume(self, device: str, at: str = "/", *, writable: bool = True) -> Guest:
+        self._unmount()
+        writable = writable and self._writable
+        for directory in map(str, [PurePosixPath(at), *PurePosixPath(at).parents][::-1]):
+            if directory not in self._places:
+                with contextlib.suppress(CallFailed):  # another guest's session made it
+                    self._helper.call("mkmountpoint", directory)
+                self._places.add(directory)
+        self._mount(device, at, writable=writable)
+        return self._now({at: device}, writable=writable)
 
     def volumes(self) -> tuple[VolumeState, ...]:
         return volumes.states(self._helper, self._surveyed())
 
     def rpm_packages(self) -> tuple[Package, ...]:
+        self._unmount()
         return rpm.packages(self._helper, lambda: self.mount(writable=False))
 
     def free_ranges(self, *, zero_rest: bool) -> FreeSpace:
         if not self._writable:
             raise InvalidParameter("free space is only listed in a writable session")
+        self._unmount()
         return free.free_space(
-            self._helper, self._surveyed(), zero_rest=zero_rest, edited=self._edited()
+            self._helper,
+            self._surveyed(),
+            zero_rest=zero_rest,
+            edited=replace(self._edited, before=self._before, later=self.later),
         )
 
-    def _edited(self) -> free.Edited:
-        found = self._surveyed()
-        if self._guest is None or not self._guest.writable:
-            return free.Edited(self._before, later=self.later)
-        hollow = self._guest.changes.hollows(found)
-        touched, created = self._guest.changes.by_device()
-        mounted = frozenset(touched)
-        return free.Edited(self._before, touched, created, mounted, hollow, self.later)
+    def _points(self) -> Mapping[str, str]:
+        """Where what goes, as far as it is on these disks."""
+        present = self._surveyed().kinds()
+        return {
+            point: name
+            for point, name in mountable(self._examined()).items()
+            if device_name(name) in present
+        }
+
+    def _unmount(self) -> None:
+        """Unmount everything; what was changed in it is known afterwards."""
+        if self._guest is None:
+            return
+        if self._guest.writable:
+            self._edited = self._edited.with_changes(self._guest.changes, self._surveyed())
+        self._helper.call("umount_all")
+        self._guest = None
+
+    def _now(self, mounted: Mapping[str, str], *, writable: bool) -> Guest:
+        """What is mounted now is the guest."""
+        if writable:
+            self._check_writable()
+            self._hold_still()
+        self._guest = GuestfsGuest(self._helper, mounted, writable=writable)
+        return self._guest
+
+    def _lies_in(self, point: str) -> bool:
+        """Whether something is in a directory on which something is going to be mounted."""
+        return bool(set(self._helper.call("ls", point)) - {"lost+found"})
+
+    def _is_directory(self, point: str) -> bool:
+        return bool(self._helper.call("is_dir", point, followsymlinks=True))
+
+    def _is_plain(self, path: str) -> bool:
+        """Whether it is a directory without links on the way: the appliance would follow them."""
+        return bool(
+            self._helper.call("is_dir", path) and self._helper.call("realpath", path) == path
+        )
 
     def _examined(self) -> System:
         if self._system is None:
@@ -258,7 +315,7 @@ class GuestfsSession:
         return self._devices
 
     def _mount(self, device: str, point: str, *, writable: bool) -> None:
-        kind = self._surveyed().kinds().get(device_of(device), "")
+        kind = self._surveyed().kinds().get(device_name(device), "")
         options = MOUNT_OPTIONS.get(kind, "") if writable else "ro"
         try:
             self._helper.call("mount_options", options, device, point)
@@ -285,6 +342,11 @@ class GuestfsSession:
                     hint="a hibernated or not cleanly shut down guest: start it, shut it down "
                     "fully (Windows: with Restart, or without fast startup) and try again",
                 )
+
+
+def _rooted(path: str) -> str:
+    """A directory of the guest in a script of the appliance."""
+    return quote(SYSROOT + path)
 
 
 if TYPE_CHECKING:

@@ -46,10 +46,13 @@ echo =
 for node in /dev/mapper/luks-*; do [ ! -e $node ] || nodes="$nodes $node"; done
 known=$(blkid -p -o export $nodes 2>/dev/null; true); echo "$known"
 if [[ $known == *LVM2_member* ]]; then
-  volumes=$(lvs {LVM_TOOL.replace("'|'", "/")} -o vg_name,lv_name 2>/dev/null)
-  paths=; for volume in $volumes; do paths="$paths /dev/$volume"; done
+  volumes=$(lvs {LVM_TOOL.replace("'|'", "/")} -o vg_name,lv_name,vg_uuid,lv_uuid 2>/dev/null)
+  paths=; for volume in $volumes; do paths="$paths /dev/${{volume%/*/*}}"; done
   echo; [ -z "$paths" ] || blkid -p -o export $paths 2>/dev/null || true
-  for path in $paths; do echo; echo "DEVNAME=$path"; done
+  for volume in $volumes; do
+    ids=${{volume#*/*/}}; ids=${{ids//-/}}
+    echo; echo "DEVNAME=/dev/${{volume%/*/*}}"; echo "LVM_UUID=${{ids/\//}}"
+  done
   echo =; pvs --segments {LVM_TOOL} -o {LVM_COLUMNS} 2>/dev/null || true
 fi
 """

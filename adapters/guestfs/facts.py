@@ -1,11 +1,11 @@
 """What is on a set of disks: the operating system, where it is mounted, how it boots."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from adapters.guestfs import roots
 from adapters.guestfs.devices import ENCRYPTED, Devices
-from adapters.guestfs.process import Helper, printable
+from adapters.guestfs.process import CallFailed, Helper, printable
 from pipeline.errors import StageFailed
 from pipeline.ports import Guest, GuestFacts
 from pipeline.sources.partitions import ESP
@@ -16,39 +16,71 @@ TABLES = {"dos": "mbr", "gpt": "gpt", "": "none"}
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """`mountpoints`: mount point -> libguestfs's name of the device or subvolume; empty when
-    `problem` says why there is none that could be mounted."""
+    """`mountpoints`: mount point -> libguestfs's name of the device or subvolume, and `binds`:
+    mount point -> directory; empty when `problem` says why there is none that could be mounted."""
 
     facts: GuestFacts
     mountpoints: Mapping[str, str]
     problem: str = ""
+    binds: Mapping[str, str] = field(default_factory=dict)
 
 
 def examine(helper: Helper, devices: Devices, look: Callable[[], Guest]) -> System:
-    """`look` gives a view of what is mounted, for the quick inspection of the plain case."""
-    root = roots.inspect(helper, devices, look)
-    if root is not None:
-        known = {
-            "os_type": "linux",
-            "distribution": root.distribution,
-            "version": root.version,
-            "product_name": root.product_name,
-            "architecture": root.architecture,
-            "hostname": root.hostname,
-        }
-        return System(_facts(known, devices, root.mountpoints), root.mountpoints)
-    found = helper.call("inspect_os")
-    if not found:
+    """`look` gives a view of what is mounted, for galleria's own inspection."""
+    found = roots.inspect(helper, devices, look)
+    if found.sure and len(found.roots) == 1 and not found.images:
+        return _own(found.roots[0], devices)
+    if found.images:
+        problem = (
+            f"{printable(', '.join(found.images))} holds an image-mode system (ostree): its files "
+            "lie in deployments, which galleria does not generalize"
+        )
+        facts = replace(_facts({"os_type": "unknown"}, devices, {}), notes=(problem,))
+        return System(facts, {}, problem)
+    try:
+        asked = list(helper.call("inspect_os"))
+    except CallFailed:  # a line of fstab that it can't follow ends it
+        if len(found.roots) == 1:
+            return _own(found.roots[0], devices)
+        asked = [root.device for root in found.roots]
+        if asked:
+            return System(_facts({"os_type": "linux"}, devices, {}), {}, _several(asked))
+    if not asked:
         locked = [name for name, kind in devices.kinds().items() if kind in ENCRYPTED]
         reason = f"; encrypted: {printable(', '.join(locked))}" if locked else ""
         problem = f"no operating system was found on the disks{reason}"
         return System(_facts({"os_type": "unknown"}, devices, {}), {}, problem)
-    problem = ""
-    first = [name for name in found if _disk(name) == _disk(found[0])]
-    if len(first) > 1:
-        problem = f"more than one operating system is on the disk: {printable(', '.join(first))}"
-    points = helper.call("inspect_get_mountpoints", found[0])
-    return System(_facts(_asked(helper, found[0]), devices, points), points, problem)
+    first = [name for name in asked if _disk(name) == _disk(asked[0])]
+    problem = _several(first) if len(first) > 1 else ""
+    own = next((root for root in found.roots if root.device == asked[0]), None)
+    if own is not None and not problem:
+        known = _asked(helper, asked[0]) if own.distribution == roots.UNNAMED else None
+        return _own(own, devices, known)
+    points = helper.call("inspect_get_mountpoints", asked[0])
+    return System(_facts(_asked(helper, asked[0]), devices, points), points, problem)
+
+
+def _several(names: Sequence[str]) -> str:
+    return f"more than one operating system is on the disk: {printable(', '.join(names))}"
+
+
+def _own(root: roots.Root, devices: Devices, asked: dict[str, str] | None = None) -> System:
+    """The system as galleria's own inspection found it; `asked` is what libguestfs calls it."""
+    known = asked or {
+        "os_type": "linux",
+        "distribution": root.distribution or "unknown",
+        "version": root.version,
+        "product_name": root.product_name,
+        "architecture": root.architecture,
+        "hostname": root.hostname,
+    }
+    mounts = root.mounts
+    facts = replace(
+        _facts(known, devices, mounts.points),
+        notes=tuple(mounts.notes),
+        var_partition=mounts.of_machine_id,
+    )
+    return System(facts, mounts.points, binds=mounts.binds)
 
 
 def mountable(system: System) -> Mapping[str, str]:
@@ -64,26 +96,17 @@ def mountable(system: System) -> Mapping[str, str]:
     return system.mountpoints
 
 
-def device_of(mountable_name: str) -> str:
-    """The device of libguestfs's name of a btrfs subvolume, "btrfsvol:/dev/sda2/root"."""
-    if not mountable_name.startswith("btrfsvol:"):
-        return mountable_name
-    parts = mountable_name.removeprefix("btrfsvol:").split("/")
-    # /dev/sda2/SUBVOLUME, or /dev/GROUP/VOLUME/SUBVOLUME
-    plain = parts[2].startswith(("sd", "md")) and parts[2][-1:].isalnum()
-    return "/".join(parts[:3] if plain else parts[:4])
-
-
 def _asked(helper: Helper, root: str) -> dict[str, str]:
     def get(name: str) -> str:
         return printable(str(helper.call(f"inspect_get_{name}", root)))
 
     major, minor = get("major_version"), get("minor_version")
     os_type = get("type")
+    version = f"{major}.{minor.zfill(2) if get('distro') == 'ubuntu' else minor}"
     return {
         "os_type": os_type if os_type in ("linux", "windows") else "unknown",
         "distribution": get("distro"),
-        "version": f"{major}.{minor}" if (major, minor) != ("0", "0") else "",
+        "version": version if (major, minor) != ("0", "0") else "",
         "product_name": get("product_name"),
         "architecture": get("arch"),
         "hostname": get("hostname"),
@@ -92,8 +115,14 @@ def _asked(helper: Helper, root: str) -> dict[str, str]:
 
 def _facts(known: dict[str, str], devices: Devices, points: Mapping[str, str]) -> GuestFacts:
     table, generation = _firmware(devices)
+    said = {key: printable(value) for key, value in known.items()}
     return GuestFacts(
-        **{key: printable(value) for key, value in known.items()},
+        os_type=said["os_type"],
+        distribution=said.get("distribution", "unknown"),
+        version=said.get("version", ""),
+        product_name=said.get("product_name", ""),
+        architecture=said.get("architecture", "unknown"),
+        hostname=said.get("hostname", ""),
         generation=generation,
         partition_table=table,
         filesystems=tuple((printable(d), printable(k)) for d, k in devices.kinds().items()),

@@ -5,9 +5,10 @@ zero by whoever stores the disk, so nothing has to be filled or trimmed.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from adapters.guestfs import blocks, btrfs, ext, volumes
+from adapters.guestfs.changes import Changes
 from adapters.guestfs.devices import ENCRYPTED, Device, Devices, project
 from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.guestfs.shell import quote, run_script
@@ -55,6 +56,27 @@ class Edited:
     # ranges of devices whose contents are not to be kept: swap files
     hollow: Mapping[str, Sequence[Range]] = field(default_factory=dict)
     later: list[Touch] = field(default_factory=list)
+
+    def with_changes(self, changes: Changes, found: Devices) -> "Edited":
+        """Besides, what was changed in file systems that are still mounted, to be written."""
+        hollow = changes.hollows(found)
+        touched, created = changes.by_device()
+        return replace(
+            self,
+            touched=_joined(self.touched, touched),
+            created=_joined(self.created, created),
+            mounted={*self.mounted, *touched},
+            hollow={
+                name: [*self.hollow.get(name, ()), *hollow.get(name, ())]
+                for name in {*self.hollow, *hollow}
+            },
+        )
+
+
+def _joined(
+    one: Mapping[str, Collection[int]], other: Mapping[str, Collection[int]]
+) -> dict[str, set[int]]:
+    return {name: {*one.get(name, ()), *other.get(name, ())} for name in {*one, *other}}
 
 
 def remember(helper: Helper, found: Devices) -> dict[str, ext.Before]:

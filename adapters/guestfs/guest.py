@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from adapters.guestfs import btrfs, hive, initramfs, walk
 from adapters.guestfs.changes import SYSROOT, Changes
 from adapters.guestfs.paths import Paths, join, plain
-from adapters.guestfs.process import CallFailed, Helper
+from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.guestfs.shell import quote, run_script
-from pipeline.errors import StageFailed
+from pipeline.errors import Refused, StageFailed
 from pipeline.ports import FileStat, Guest
 from pipeline.ports.hives import Hive
 
@@ -138,6 +138,16 @@ class GuestfsGuest:
                     raise
         self._insist("rm_rf", real)
 
+    def set_name(self, path: str, name: str) -> None:
+        real = self.real(path)
+        target = join(str(PurePosixPath(real).parent), name)
+        if "/" in name or self.stat(target) is not None:
+            raise Refused(f"{printable(real)} cannot be renamed to {printable(name)}")
+        self._insist("rename", real, target)
+        self._paths.clear()
+        self._changed(target)
+        self._changed(str(PurePosixPath(real).parent))
+
     def mkdir(self, path: str, mode: int = 0o755) -> None:
         missing = []
         while path != "/" and self.stat(path) is None:
@@ -157,10 +167,13 @@ class GuestfsGuest:
     def hollow(self, path: str, keep: int) -> None:
         self.changes.hollow[self._paths.regular(path, "emptied")] = keep
 
-    def remove_snapshots(self) -> list[str]:
-        removed = btrfs.remove_snapshots(self._helper)
+    def snapshots(self) -> list[str]:
+        found = btrfs.related(self._helper, writable=self.writable)
+        return [item.path for items in found.values() for item in items]
+
+    def remove_snapshots(self) -> None:
+        btrfs.remove(self._helper, btrfs.related(self._helper, writable=True))
         self._paths.clear()
-        return removed
 
     def label(self, path: str) -> str:
         try:

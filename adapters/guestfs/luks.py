@@ -68,9 +68,13 @@ def unlock(helper: Helper, found: Devices, keys: Sequence[Key], *, writable: boo
 def refuse_locked(found: Devices, opened: Sequence[str]) -> None:
     """An encrypted volume that stays locked can't be generalized. Raises Refused."""
     for device in found.devices:
-        name = f"/dev/mapper/luks-{device.tags.get('UUID', '').lower()}"
-        if device.kind == KIND and name not in opened:
+        if device.kind == KIND and opened_node(device) not in opened:
             raise Refused(f"{printable(device.name)} is encrypted (LUKS) and locked", hint=HINT)
+
+
+def opened_node(device: Device) -> str:
+    """What an encrypted volume is called when it is opened."""
+    return f"/dev/mapper/luks-{device.tags.get('UUID', '').lower()}"
 
 
 def _names(device: Device) -> tuple[str, ...]:

@@ -56,7 +56,11 @@ def _resolve(spec: Spec, directory: Path) -> Spec:
     resolved = source.model_copy(update={**files, "os_disk_backing": below, "data_disks": disks})
     wanted = spec.generalize
     if isinstance(wanted, Generalize):
-        wanted = wanted.model_copy(update={"scripts": _joined(directory, wanted.scripts)})
+        own = {
+            "scripts": _joined(directory, wanted.scripts),
+            "agents": _joined(directory, wanted.agents),
+        }
+        wanted = wanted.model_copy(update=own)
     return spec.model_copy(update={"source": resolved, "generalize": wanted})
 
 

@@ -188,6 +188,10 @@ class Generalize(_Model):
     truncate_paths: tuple[GuestPathText, ...] = Field(
         (), description="Empty the files that these name."
     )
+    agents: tuple[PathText, ...] = Field(
+        (),
+        description="TOML files (relative to the spec) that name further agents and their state.",
+    )
     scripts: tuple[PathText, ...] = Field(
         (),
         description="Shell scripts (relative to the spec) to run as root inside the guest, in the "

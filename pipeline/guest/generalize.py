@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import GalleriaError, StageFailed
-from pipeline.guest.checks import Evidence, looks_generalized, windows_state
-from pipeline.guest.operations import Change, Context, Editor, Operation, families_of
+from pipeline.guest.checks import DEFAULTS, Evidence, looks_generalized, windows_state
+from pipeline.guest.elsewhere import Elsewhere, treat_elsewhere
+from pipeline.guest.homes import services
+from pipeline.guest.operations import Change, Context, Editor, Operation, Users, families_of
 from pipeline.guest.profiles import Plan
 from pipeline.guest.report import redacted
 from pipeline.guest.selinux import Labels
@@ -18,7 +20,7 @@ from pipeline.guest.survey import GuestCheck, Survey, survey_guest
 from pipeline.guest.windows import policy
 from pipeline.guest.windows.classify import Classification
 from pipeline.guest.windows.volumes import clean_others
-from pipeline.ports import Chain, Guest, GuestHost, Progress
+from pipeline.ports import Chain, Guest, GuestFacts, GuestHost, Progress
 from pipeline.ports.extents import Range
 
 REPORT_VERSION = 2
@@ -65,7 +67,16 @@ def generalize(
             {} if windows is None else clean_others(session, windows, plan.operations, context)
         )
         guest = session.mount()
+        aside = Elsewhere()
+        left = _not_performed(plan)
+        if windows is None and (found := treat_elsewhere(session, plan.operations, left, context)):
+            aside = found
+            elsewhere = aside.changes
+            guest = session.mount()
         meter.advance(1)
+        notes = [*facts.notes, *aside.notes, *_kept(guest, plan), *_moved(facts, plan)]
+        for note in (*facts.notes, *aside.unread, *_moved(facts, plan)):
+            progress.warn(note)
         labels = Labels(guest)
         done = []
         for operation in plan.operations:
@@ -74,15 +85,42 @@ def generalize(
                 changes = [*changes, *elsewhere.get(operation.name, ())]
             done.append((operation, changes))
             meter.advance(1)
-        evidence = looks_generalized(guest) if windows is None else _of(windows)
+        if windows is None:
+            evidence = looks_generalized(guest, facts, left, beside=aside.left)
+            evidence = evidence.with_unread(aside.unread)
+        else:
+            evidence = _of(windows)
         seen = survey_guest(guest, session, facts, evidence, check=check)
         meter.advance(1)
         space = session.free_ranges(zero_rest=True)
         meter.advance(1)
-    report = {**_report(plan, done, space.notes), **seen.document()}
+    report = {**_report(plan, done, space.notes, notes), **seen.document()}
     if windows is not None:
         report["windows"] = policy.document(windows, force=plan.policy.force)
     return Generalized(report, space.disks, seen)
+
+
+def _not_performed(plan: Plan) -> list[Operation]:
+    """What is performed leaves nothing to be done again, so that only what was left out has to be
+    run dry; but a script of the user's own may have done anything."""
+    done = {operation.name for operation in plan.operations if not plan.policy.scripts}
+    return [operation for operation in DEFAULTS if operation.name not in done]
+
+
+def _kept(guest: Guest, plan: Plan) -> list[str]:
+    """Accounts that look like people's and stay."""
+    if plan.policy.users is Users.NONE:
+        return []
+    found = services(Editor(guest, "services")).items()
+    gone = plan.policy.remove_users
+    return [f"the account {n} stays: {unit} runs as it" for n, unit in found if n not in gone]
+
+
+def _moved(facts: GuestFacts, plan: Plan) -> list[str]:
+    """What the guest finds by the machine id, and its clones otherwise."""
+    if not facts.var_partition or all(op.name != "machine-id" for op in plan.operations):
+        return []
+    return ["the guest finds /var by its machine id: /etc/fstab names the partition for clones"]
 
 
 def _of(windows: Classification) -> Evidence:
@@ -109,6 +147,7 @@ def _perform(
 def _report(
     plan: Plan,
     done: Sequence[tuple[Operation, list[Change] | None]],
+    free: Sequence[str],
     notes: Sequence[str],
 ) -> dict[str, Any]:
     return {
@@ -125,7 +164,8 @@ def _report(
             }
             for operation, changes in done
         ],
-        "free_space": list(notes),
+        "free_space": list(free),
+        "notes": [redacted(note) for note in notes],
     }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from pipeline.guest import units
 from pipeline.guest.accounts import Account, accounts, change_lines, humans, remove_accounts
 from pipeline.guest.operations import SYSTEM, Context, Editor, Operation, Users, below, lines_of
 
@@ -33,12 +34,50 @@ CREDENTIALS = (
 AUTHORIZED = ("authorized_keys", "authorized_keys2")
 
 
+# what shows that a directory is somebody's home, whatever it is called
+MARKS = {
+    *(name for name in HISTORIES if "/" not in name),
+    *(".ssh", ".gnupg", ".profile", ".bashrc", ".bash_profile", ".bash_logout", ".zshrc", ".cshrc"),
+}
+# where homes of accounts lie that are in no /etc/passwd (of a domain, of other machines), and how
+# deep: /home/DOMAIN/USER, /home/local/DOMAIN/USER
+TREES = {
+    **{"/home": 3, "/export/home": 2, "/var/home": 2, "/usr/home": 2},
+    **{"/data": 2, "/media": 2, "/mnt": 2, "/srv": 2},
+}
+DIRECTORIES = 256  # that are looked into below each
+
+
 def homes(edit: Editor) -> list[str]:
-    """The home of every account, wherever it is, and what lies in /home without one. Real paths."""
+    """The home of every account, wherever it is, what lies in /home without one, and what looks
+    like a home elsewhere. Real paths."""
     listed = ["/root", *(account.home for account in accounts(edit))]
     listed += [f"/home/{name}" for name in edit.guest.names("/home")]
+    for tree, depth in TREES.items():
+        listed += _like_homes(edit, tree, depth)
     found = {edit.follow(home) for home in listed if _usable(home)}
     return sorted(home for home in found if edit.is_directory(home))
+
+
+def is_home(look: Editor, directory: str) -> bool:
+    """Whether a directory has what shells and ssh leave in homes."""
+    return not MARKS.isdisjoint(look.guest.names(directory))
+
+
+def _like_homes(edit: Editor, tree: str, depth: int) -> list[str]:
+    """The directories below a tree that look like homes; what is in them is not looked into."""
+    found: list[str] = []
+    level, left = [tree], DIRECTORIES
+    for _ in range(depth):
+        below_it: list[str] = []
+        for directory in level:
+            for name in edit.guest.names(directory)[:left]:
+                path = f"{directory}/{name}"
+                if edit.is_directory(path):
+                    left -= 1
+                    (found if is_home(edit, path) else below_it).append(path)
+        level = below_it
+    return found
 
 
 def _usable(home: str) -> bool:
@@ -118,8 +157,14 @@ def _chosen(edit: Editor, context: Context) -> list[Account]:
         wanted |= {account.name for account in people}
     elif policy.users is Users.PROVISIONED:
         wanted |= provisioned(edit) & {account.name for account in people}
-    wanted -= policy.keep_users
+    wanted -= policy.keep_users | (services(edit).keys() - policy.remove_users)
     return [account for account in accounts(edit) if account.name in wanted and account.uid != 0]
+
+
+def services(edit: Editor) -> dict[str, str]:
+    """The accounts of `humans` that an enabled service runs as -> that service. They stay."""
+    names = {account.name for account in humans(edit)}
+    return {name: unit for name, unit in units.users(edit).items() if name in names}
 
 
 def provisioned(edit: Editor) -> set[str]:
@@ -222,7 +267,8 @@ OPERATIONS = (
     Operation(
         "user-accounts",
         "Remove human users: accounts, groups, homes, mail, cron jobs, sudo rules",
-        "A new machine gets its own users; old ones are a way in.",
+        "A new machine gets its own users; old ones are a way in. What an enabled service runs as "
+        "stays, without a password.",
         remove_users,
         paths=("/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/sub[ug]id", "~"),
     ),

@@ -2,7 +2,8 @@
 
 import re
 
-from pipeline.guest.operations import Context, Editor, Operation
+from pipeline.guest import boot_identity
+from pipeline.guest.operations import Context, Editor, Operation, lines_of
 
 MACHINE_ID = re.compile(r"[0-9A-Fa-f-]*\s*|uninitialized\s*")
 INITIATOR = re.compile(r"(?s).*(InitiatorName|GenerateName)=.*")
@@ -37,11 +38,13 @@ WantedBy=multi-user.target
 """
 
 
-def clear_machine_id(edit: Editor, _: Context) -> None:
+def clear_machine_id(edit: Editor, context: Context) -> None:
     """Empty, not absent and not "uninitialized": systemd's advice for images (machine-id(5)); an
     older systemd takes "uninitialized" for an id. D-Bus's copy goes: systemd would take the old id
     back from it."""
     edit.remove("/etc/hostid")  # gethostid(3), ZFS
+    if context.facts.var_partition:
+        _name_var(edit, context.facts.var_partition)
     real = edit.follow("/etc/machine-id")
     if edit.is_file(real) and not MACHINE_ID.fullmatch(edit.text(real)):
         edit.write_value("/etc/machine-id", "", MACHINE_ID)  # a link to something else
@@ -56,6 +59,14 @@ def clear_machine_id(edit: Editor, _: Context) -> None:
     target = edit.follow("/var/lib/dbus/machine-id")
     if target != real and edit.is_file(target) and MACHINE_ID.fullmatch(edit.text(target)):
         edit.truncate(target)
+
+
+def _name_var(edit: Editor, partition: str) -> None:
+    """systemd finds /var by a UUID that follows from the machine id: a clone would not."""
+    text = edit.whole_text("/etc/fstab")
+    if not any(line.split()[1:2] == ["/var"] for line in lines_of(text)):
+        ended = text if text.endswith("\n") or not text else f"{text}\n"
+        edit.write_text("/etc/fstab", f"{ended}PARTUUID={partition} /var auto defaults 0 2\n")
 
 
 def remove_seeds(edit: Editor, _: Context) -> None:
@@ -90,12 +101,13 @@ def remove_snakeoil(edit: Editor, _: Context) -> None:
 
 
 OPERATIONS = (
+    *boot_identity.OPERATIONS,  # knows the old id from /etc/machine-id
     Operation(
         "machine-id",
         "Empty the machine id, and remove D-Bus's copy",
         "Clones with one id share DHCP addresses, journals and every id derived from it.",
         clear_machine_id,
-        paths=("/etc/machine-id", "/var/lib/dbus/machine-id", "/etc/hostid"),
+        paths=("/etc/machine-id", "/var/lib/dbus/machine-id", "/etc/hostid", "/etc/fstab"),
     ),
     Operation(
         "random-seed",

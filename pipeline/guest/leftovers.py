@@ -30,6 +30,8 @@ CRASHES = (
     "/var/spool/abrt",
     "/var/log/dump",
 )
+# who logged in, from where, and failed to: databases that are made anew (lastlog2, wtmpdb)
+LOGINS = ("/var/lib/lastlog", "/var/lib/wtmpdb", "/var/lib/faillock", "/var/lib/sudo/ts")
 CACHES = (
     "/var/cache/dnf",
     "/var/cache/libdnf5",
@@ -69,6 +71,7 @@ def empty_logs(edit: Editor, _: Context) -> None:
             else:
                 edit.truncate(path)
     edit.remove_all("/var/lib/rsyslog/imjournal.state", "/var/account/pacct*")
+    edit.remove_contents(*LOGINS)
 
 
 def remove_temporary(edit: Editor, _: Context) -> None:
@@ -114,8 +117,10 @@ def remove_first_boot_answers(edit: Editor, context: Context) -> None:
 
 
 def remove_snapshots(edit: Editor, _: Context) -> None:
-    for path in edit.guest.remove_snapshots():
-        edit.record(Action.REMOVED, path)
+    if found := edit.guest.snapshots():
+        edit.guest.remove_snapshots()
+        for path in found:
+            edit.record(Action.REMOVED, path)
 
 
 def reset_pacman_keyring(edit: Editor, _: Context) -> None:
@@ -214,6 +219,6 @@ OPERATIONS = (
         "Empty logs in place; remove rotated logs and journals",
         "They tell of the old machine, and often hold secrets.",
         empty_logs,
-        paths=("/var/log", "/var/account/pacct*", "/var/lib/rsyslog/imjournal.state"),
+        paths=("/var/log", "/var/account/pacct*", "/var/lib/rsyslog/imjournal.state", *LOGINS),
     ),
 )

@@ -34,6 +34,7 @@ class Action(Enum):
     RAN = "ran"
     LINKED = "linked"
     LOCKED = "locked"
+    RENAMED = "renamed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class Policy:
     remove_paths: tuple[str, ...] = ()  # patterns
     truncate_paths: tuple[str, ...] = ()
     scripts: tuple["Script", ...] = ()
+    agent_paths: tuple[str, ...] = ()  # of agents that the user's own file names
     force: bool = False  # take a Windows guest that Sysprep has not generalized, too
 
 
@@ -244,6 +246,13 @@ class Editor:
             self.guest.symlink(target, path)
             self._labels.give(self.guest.real(path))
             self.record(Action.LINKED, self.guest.real(path))
+
+    def set_name(self, path: str, name: str) -> None:
+        """Give it another name in its directory. What has that name already stays, and this too."""
+        real = self.guest.real(path)
+        if self.exists(path) and not self.exists(str(PurePosixPath(real).parent / name)):
+            self.guest.set_name(path, name)
+            self.record(Action.RENAMED, real)
 
     def hollow(self, path: str, keep: int) -> None:
         """Give up a file's contents behind its first `keep` bytes, and keep its length."""

@@ -15,6 +15,7 @@ from pipeline.guest import (
     ssh,
     swap,
 )
+from pipeline.guest.agents import Agent
 from pipeline.guest.operations import Operation, Policy, Script, Users
 from pipeline.guest.windows import clean
 from pipeline.model.spelling import did_you_mean
@@ -70,7 +71,10 @@ PROFILES: tuple[Profile, ...] = (
     Profile(
         "minimal",
         "only what must differ between two machines for both to work",
-        ("machine-id", "random-seed", "ssh-host-keys", "dhcp-leases", "network-state", "hostname"),
+        (
+            *("boot-identity", "machine-id", "random-seed", "ssh-host-keys", "dhcp-leases"),
+            *("network-state", "hostname"),
+        ),
         Users.NONE,
     ),
     Profile("none", "nothing", (), Users.NONE),
@@ -98,6 +102,7 @@ def select(
     remove_paths: Sequence[str] = (),
     truncate_paths: Sequence[str] = (),
     scripts: Sequence[Script] = (),
+    agents: Sequence[Agent] = (),
 ) -> Plan:
     """The operations of a profile, or `only` these, with those of `enable` and without those of
     `skip`, in the order in which they run. Raises InvalidParameter for an unknown name."""
@@ -128,6 +133,7 @@ def select(
         tuple(remove_paths),
         tuple(truncate_paths),
         tuple(scripts),
+        tuple(path for agent in agents for path in agent.paths),
         force,
     )
     if scripts:

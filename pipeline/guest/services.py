@@ -6,6 +6,8 @@ Each list is the whole of its operation: `DIRECTORY/**` is every file below, the
 
 from collections.abc import Callable, Sequence
 
+from pipeline.guest import agents
+from pipeline.guest.agents import remove_paths
 from pipeline.guest.operations import Context, Editor, Operation
 
 DOMAIN = (
@@ -38,37 +40,10 @@ SUBSCRIPTIONS = (
     "/etc/SUSEConnect",
     "/var/lib/zypp/AnonymousUniqueId",
     "/var/lib/ubuntu-advantage/private/*",
+    "/etc/apt/auth.conf.d/90ubuntu-advantage",
+    "/etc/apt/auth.conf.d/*ubuntu-pro*",
+    "/etc/apt/sources.list.d/ubuntu-esm-*",
     "/var/lib/whoopsie/whoopsie-id",
-)
-AGENTS = (
-    "/etc/salt/minion_id",
-    "/etc/salt/pki/minion/minion.p*",
-    "/etc/chef/client.pem",
-    "/etc/puppetlabs/puppet/ssl/**",
-    "/var/lib/puppet/ssl/**",
-    "/var/lib/puppet/state/**",
-    "/etc/docker/key.json",
-    "/var/lib/docker/engine-id",
-    "/var/lib/kubelet/pki/*",
-    "/etc/kubernetes/*.conf",
-    "/etc/kubernetes/pki/**",
-    "/var/lib/tailscale/tailscaled.state",
-    "/var/lib/zerotier-one/identity.*",
-    "/var/lib/bluetooth/**",
-    "/etc/zabbix/*.psk",
-    "/etc/datadog-agent/auth_token",
-    "/opt/CrowdStrike/falconstore",
-    "/var/ossec/etc/client.keys",
-    "/var/osquery/osquery.db/**",
-    "/var/lib/filebeat/meta.json",
-    "/var/lib/metricbeat/meta.json",
-    "/var/lib/amazon/ssm/registration",
-    "/var/lib/amazon/ssm/Vault/**",
-    "/var/opt/azcmagent/certs/*",
-    "/var/opt/azcmagent/agentconfig.json",
-    "/var/lib/snapd/device/private-keys-v1/*",
-    "/var/lib/nfs/sm/*",
-    "/var/lib/nfs/sm.bak/*",
 )
 MAIL_SERVERS = ("/var/lib/dovecot/*",)
 RPM = ("/var/lib/rpm/__db.*", "/usr/lib/sysimage/rpm/__db.*")
@@ -100,14 +75,7 @@ def removing(paths: Sequence[str]) -> Callable[[Editor, Context], None]:
     """An operation that removes what a list names."""
 
     def perform(edit: Editor, _: Context) -> None:
-        for path in paths:
-            directory, _slash, last = path.rpartition("/")
-            if last == "**":
-                edit.remove_files(directory)
-            elif last == "*" and "*" not in directory:
-                edit.remove_contents(directory)
-            else:
-                edit.remove_all(path)
+        remove_paths(edit, paths)
 
     return perform
 
@@ -137,12 +105,7 @@ OPERATIONS = (
         "Each machine is registered by itself.",
         SUBSCRIPTIONS,
     ),
-    _listed(
-        "agents",
-        "Remove the identities of management agents",
-        "Salt, Puppet, Chef, Docker, Kubernetes and VPN agents take clones for one machine.",
-        AGENTS,
-    ),
+    *agents.OPERATIONS,
     _listed(
         "mail-server-state",
         "Remove Dovecot's state",

@@ -7,8 +7,10 @@ that nobody can log in to is worse than a run that failed.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from pipeline.data.text import printable
 from pipeline.errors import StageFailed
 from pipeline.guest.operations import Context, Editor, Operation, lines_of
 
@@ -71,12 +73,69 @@ k=/etc/dropbear/dropbear_$${t}_host_key; [ -e $$k ] || dropbearkey -t $$t -f $$k
 """
 
 
+SETTINGS = ("/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d/*.conf")
+STANDARD = re.compile(r"/etc/ssh/ssh_host_(rsa|dsa|ecdsa|ed25519)_key")
+PLAIN = re.compile(r"/[\w./+-]+")  # a path that needs no quotes, in a unit or in a shell
+KEY = re.compile(r"\s*(-----BEGIN [A-Z ]*PRIVATE KEY-----|ssh-|ecdsa-|sk-)")
+TYPES = ("ed25519", "ecdsa", "rsa")
+
+
 def remove_host_keys(edit: Editor, _: Context) -> None:
+    elsewhere = _named_keys(edit)
     if edit.is_file(edit.follow("/usr/sbin/sshd")):
-        _guarantee_new_keys(edit)
+        made = " ".join(edit.text(_drop_in(unit)) for unit in UNITS).split()  # by an earlier run
+        _guarantee_new_keys(edit, [key for key in elsewhere if edit.exists(key) or key in made])
     if edit.is_file(edit.follow(DROPBEAR)) and edit.guest.glob(DROPBEAR_KEYS):
         _guarantee_dropbear_keys(edit)
-    edit.remove_all("/etc/ssh/ssh_host_*", DROPBEAR_KEYS)
+    named = [f"{key}{end}" for key in elsewhere for end in ("", ".pub", "-cert.pub")]
+    paths = [
+        path for glob in ("/etc/ssh/ssh_host_*", DROPBEAR_KEYS) for path in edit.guest.glob(glob)
+    ]
+    for path in (*paths, *named):
+        target = edit.follow(path)
+        if target != edit.guest.real(path) and KEY.match(edit.text(target)):
+            edit.remove(target)  # the key behind a link
+        edit.remove(path)
+
+
+def _named_keys(edit: Editor) -> list[str]:
+    """Keys that sshd_config(5) names besides the usual ones; a key of an agent has no file."""
+    found = []
+    for pattern in SETTINGS:
+        for path in edit.guest.glob(pattern):
+            for line in lines_of(edit.text(path)):
+                words = line.replace("=", " ").replace('"', " ").split()
+                if len(words) >= 2 and words[0].lower() in ("hostkey", "hostcertificate"):
+                    found.append(words[1])
+    return [
+        path
+        for path in dict.fromkeys(found)
+        if path.startswith("/") and ".." not in path.split("/") and not STANDARD.fullmatch(path)
+    ]
+
+
+def _drop_in(unit: str) -> str:
+    return f"/etc/systemd/system/{unit}.service.d/{DROP_IN}"
+
+
+def _making(keys: Sequence[str]) -> str:
+    """Lines of a unit that make the keys that sshd_config(5) names."""
+    lines = []
+    for key in keys:
+        if not PLAIN.fullmatch(key):
+            raise StageFailed(
+                f"sshd_config names the host key {printable(key)}, which no unit can name safely",
+                hint="leave the keys with --skip ssh-host-keys",
+            )
+        if key.endswith(".pub"):
+            continue  # a certificate: of the old key
+        kind = next((name for name in TYPES if name in key), TYPES[0])
+        directory = PurePosixPath(key).parent
+        lines.append(
+            f"ExecStartPre=/bin/sh -c '[ -e {key} ] || {{ mkdir -p {directory}; "
+            f'/usr/bin/ssh-keygen -q -t {kind} -N "" -f {key}; }}\'\n'
+        )
+    return "".join(lines)
 
 
 def _guarantee_dropbear_keys(edit: Editor) -> None:
@@ -93,20 +152,28 @@ def _guarantee_dropbear_keys(edit: Editor) -> None:
     edit.write_text(f"/etc/systemd/system/dropbear.service.d/{DROP_IN}", DROPBEAR_TEXT)
 
 
-def _guarantee_new_keys(edit: Editor) -> None:
+def _guarantee_new_keys(edit: Editor, named: Sequence[str]) -> None:
     """A drop-in for every unit that starts sshd, ahead of the unit's own checks: Debian's
-    `sshd -t` fails without keys, so cloud-init or nothing would have to come first."""
+    `sshd -t` fails without keys, so cloud-init or nothing would have to come first. `named`: keys
+    that ssh-keygen -A does not make."""
     guaranteed = False
+    own = _making(named)
     for unit in UNITS:
         text = _unit(edit, unit)
         if not text:
             continue
         guaranteed = True
-        if "sshd-keygen" not in text:  # Fedora, RHEL: the unit wants a target that makes keys
-            path = f"/etc/systemd/system/{unit}.service.d/{DROP_IN}"
+        # Fedora, RHEL: the unit wants a target that makes keys
+        if own or "sshd-keygen" not in text:
             checks = [line for line in text.splitlines() if line.startswith("ExecStartPre=")]
             checks = [line for line in checks if "ssh-keygen" not in line]
-            edit.write_text(path, HEADER + "".join(f"{line}\n" for line in checks))
+            edit.write_text(_drop_in(unit), HEADER + own + "".join(f"{line}\n" for line in checks))
+    if own and not guaranteed:
+        raise StageFailed(
+            f"sshd_config names host keys of its own ({printable(', '.join(named))}), which "
+            "nothing would make again",
+            hint="leave the keys with --skip ssh-host-keys",
+        )
     guaranteed = guaranteed or _starts_with_keys(edit) or _add_init_script(edit)
     if not guaranteed and not _add_to_inittab(edit):
         raise StageFailed(
@@ -169,9 +236,9 @@ def _unit(edit: Editor, name: str) -> str:
 OPERATIONS = (
     Operation(
         "ssh-host-keys",
-        "Remove ssh host keys; new ones are made at the first boot",
+        "Remove ssh host keys, wherever they are; new ones are made at the first boot",
         "Machines with the same host key can impersonate each other.",
         remove_host_keys,
-        paths=("/etc/ssh/ssh_host_*", DROPBEAR_KEYS),
+        paths=("/etc/ssh/ssh_host_*", DROPBEAR_KEYS, *SETTINGS),
     ),
 )

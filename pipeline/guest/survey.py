@@ -39,9 +39,14 @@ class Survey:
         """Its part of a version's report."""
         return {
             "guest": guest_document(self.facts),
-            "check": {"verdict": self.evidence.verdict, "reasons": list(self.evidence.reasons)},
+            "check": check_document(self.evidence),
             "inventory": self.inventory,
         }
+
+
+def check_document(found: Evidence) -> dict[str, Any]:
+    unread = {"unread": list(found.unread)} if found.unread else {}
+    return {"verdict": found.verdict, "reasons": list(found.reasons), **unread}
 
 
 def guest_document(facts: GuestFacts) -> dict[str, Any]:
@@ -77,7 +82,8 @@ def survey(
         try:
             found = evidence(session, facts)
             if found is None:
-                return _unknown("no operating system was found", facts)
+                unread = _unknown("no operating system was found", facts)
+                return replace(unread, evidence=unread.evidence.with_unread(facts.notes))
             if facts.os_type == "unknown":  # BitLocker hides it: only Windows has that
                 locked = replace(facts, os_type="windows")
                 return Survey(locked, found, findings=no_findings())
@@ -136,9 +142,10 @@ def check_os_state(
     report: Mapping[str, Any], declared: OsState, progress: Progress, *, force: bool
 ) -> dict[str, Any]:
     """The report, if what it shows of the guest is what the definition declares. Raises Refused for
-    a specialized guest that is declared Generalized, and for a Windows that is not known to be;
-    with `force` that is recorded instead. That nothing shows either is else not refused: disks may
-    hold no system at all. A generalized guest that is declared Specialized is warned of."""
+    a specialized guest that is declared Generalized, for a Windows that is not known to be, and for
+    a guest of which a part could not be looked into; with `force` that is recorded instead. That
+    nothing shows either is else not refused: disks may hold no system at all. A generalized guest
+    that is declared Specialized is warned of."""
     check = report["check"]
     if declared is not OsState.GENERALIZED:
         if check["verdict"] == "generalized":
@@ -148,7 +155,8 @@ def check_os_state(
             )
         return dict(report)
     windows = report.get("guest", {}).get("os_type") == "windows"
-    if check["verdict"] not in CONTRADICTIONS and not (windows and check["verdict"] == "unknown"):
+    doubtful = check["verdict"] == "unknown" and (windows or check.get("unread"))
+    if check["verdict"] not in CONTRADICTIONS and not doubtful:
         return dict(report)
     if not force:
         raise Refused(

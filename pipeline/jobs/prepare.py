@@ -85,7 +85,7 @@ def decisions(plan: Plan | None) -> tuple[object, ...]:
     names = tuple(operation.name for operation in plan.operations)
     policy = plan.policy
     users = (policy.users.value, sorted(policy.remove_users), sorted(policy.keep_users))
-    own = (policy.remove_paths, policy.truncate_paths)
+    own = (policy.remove_paths, policy.truncate_paths, policy.agent_paths)
     scripts = tuple((script.name, script.text) for script in policy.scripts)
     return (plan.profile, names, *users, policy.force, own, scripts)
 

@@ -14,6 +14,7 @@ from pipeline.ports.guests import (
     GuestHost,
     GuestSession,
     Package,
+    Unmounted,
     VolumeState,
 )
 from pipeline.ports.host import Files, Meter, Progress, TransferStats, Work
@@ -54,6 +55,7 @@ __all__ = [
     "Source",
     "StoredBase",
     "TransferStats",
+    "Unmounted",
     "VersionRecord",
     "VolumeState",
     "Work",

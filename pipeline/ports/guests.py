@@ -1,6 +1,6 @@
 """Guests: file systems that are edited offline."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -64,6 +64,10 @@ class Guest(Protocol):
         """Remove a file, link or whole directory tree; nothing to do when it is absent."""
         ...
 
+    def set_name(self, path: str, name: str) -> None:
+        """Give what is at `path` another name in its directory; there must be nothing of it."""
+        ...
+
     def mkdir(self, path: str, mode: int = 0o755) -> None:
         """With its parents; nothing to do when it is there."""
         ...
@@ -74,9 +78,12 @@ class Guest(Protocol):
         session's end it reads as zero."""
         ...
 
-    def remove_snapshots(self) -> list[str]:
-        """Delete the file systems' own snapshots of what is mounted; their paths in these file
-        systems."""
+    def snapshots(self) -> list[str]:
+        """The file systems' own snapshots of what is mounted: their paths in these file systems."""
+        ...
+
+    def remove_snapshots(self) -> None:
+        """Delete all of `snapshots`."""
         ...
 
     def label(self, path: str) -> str:
@@ -106,6 +113,16 @@ class VolumeState:
 
 
 @dataclass(frozen=True, slots=True)
+class Unmounted:
+    """A file system of the disks that the guest does not mount. `problem` says why it can't be
+    looked into; empty when `GuestSession.mount_volume` takes `device`."""
+
+    device: str
+    kind: str
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class GuestFacts:
     """What inspection says of the operating system on a set of disks."""
 
@@ -119,6 +136,9 @@ class GuestFacts:
     partition_table: str = "unknown"  # "mbr", "gpt", "none"
     filesystems: tuple[tuple[str, str], ...] = ()  # (device, type)
     mountpoints: tuple[tuple[str, str], ...] = ()  # (mount point, device)
+    notes: tuple[str, ...] = ()  # mounts that the guest asks for and that were skipped, and why
+    # UUID of the partition that is /var as long as the guest has its machine id; "": there is none
+    var_partition: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +166,18 @@ class GuestSession(Protocol):
     raises."""
 
     def inspect(self) -> GuestFacts: ...
-    def mount(self, *, writable: bool = True) -> Guest:
-        """Mount the guest's file systems as its fstab says; read-only if the session is, or if
-        not `writable`. What was mounted before is unmounted."""
+    def mount(self, *, writable: bool = True, without: Collection[str] = ()) -> Guest:
+        """Mount the guest's file systems where it would, but for the mount points of `without`;
+        read-only if the session is, or if not `writable`. What was mounted before is unmounted."""
+        ...
+
+    def covered(self) -> tuple[str, ...]:
+        """Mount points under which something lies that mounting hid. To be asked after `mount`."""
+        ...
+
+    def unmounted(self) -> tuple[Unmounted, ...]:
+        """The file systems, and what may be one, that the guest does not mount. To be asked after
+        `mount`."""
         ...
 
     def volumes(self) -> tuple[VolumeState, ...]:
@@ -156,9 +185,10 @@ class GuestSession(Protocol):
         ntfs-3g drop their logs."""
         ...
 
-    def mount_volume(self, device: str) -> Guest:
-        """Mount one of `volumes` alone, to be written if the session is. What was mounted before
-        is unmounted. Raises StageFailed when it can only be mounted read-only."""
+    def mount_volume(self, device: str, at: str = "/", *, writable: bool = True) -> Guest:
+        """Mount one of `volumes` or `unmounted` alone, to be written if the session is and unless
+        not `writable`. What was mounted before is unmounted. Raises StageFailed when it can't be,
+        or only read-only."""
         ...
 
     def rpm_packages(self) -> tuple[Package, ...]:

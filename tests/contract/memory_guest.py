@@ -3,7 +3,7 @@
 import fnmatch
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -24,6 +24,7 @@ from pipeline.ports import (
     GuestHost,
     GuestSession,
     Package,
+    Unmounted,
     VolumeState,
 )
 from pipeline.ports.extents import Range
@@ -48,7 +49,7 @@ class MemoryGuest:
     def __init__(self) -> None:
         self.root = Node("directory")
         self.scripts: list[str] = []
-        self.snapshots: list[str] = []
+        self.kept_snapshots: list[str] = []
 
     # what tests plant
 
@@ -145,6 +146,13 @@ class MemoryGuest:
             directory, name = self._split(path)
             del self._at(directory).children[name]
 
+    def set_name(self, path: str, name: str) -> None:
+        directory, old = self._split(path)
+        children = self._at(directory).children
+        if "/" in name or name in children:
+            raise Refused(f"{path!r} cannot be renamed to {name!r}")
+        children[name] = children.pop(old)
+
     def mkdir(self, path: str, mode: int = 0o755) -> None:
         if path != "/" and self._find(path) is None:
             directory, name = self._split(path)
@@ -159,9 +167,11 @@ class MemoryGuest:
         node = self._file(path)
         node.content = node.content[:keep] + bytes(len(node.content[keep:]))
 
-    def remove_snapshots(self) -> list[str]:
-        removed, self.snapshots = self.snapshots, []
-        return removed
+    def snapshots(self) -> list[str]:
+        return self.kept_snapshots
+
+    def remove_snapshots(self) -> None:
+        self.kept_snapshots = []
 
     def label(self, path: str) -> str:
         node = self._find(path)
@@ -317,16 +327,32 @@ class MemorySession:
     mounted: bool = False
     rpms: tuple[Package, ...] = ()
     others: Mapping[str, MemoryGuest] = field(default_factory=dict)
+    below: MemoryGuest | None = None  # the guest without what covers something
+    covers: tuple[str, ...] = ()
+    left: tuple[Unmounted, ...] = ()
 
     def inspect(self) -> GuestFacts:
         return self.facts
 
-    def mount(self, *, writable: bool = True) -> Guest:
+    def mount(self, *, writable: bool = True, without: Collection[str] = ()) -> Guest:
         self.mounted = True
-        return self.guest
+        return self.below if without and self.below is not None else self.guest
 
-    def mount_volume(self, device: str) -> Guest:
-        return self.others[device]
+    def covered(self) -> tuple[str, ...]:
+        return self.covers
+
+    def unmounted(self) -> tuple[Unmounted, ...]:
+        return self.left
+
+    def mount_volume(self, device: str, at: str = "/", *, writable: bool = True) -> Guest:
+        if at == "/":
+            return self.others[device]
+        placed = MemoryGuest()
+        placed.mkdir(str(PurePosixPath(at).parent))
+        placed._at(str(PurePosixPath(at).parent)).children[PurePosixPath(at).name] = self.others[
+            device
+        ].root
+        return placed
 
     def volumes(self) -> tuple[VolumeState, ...]:
         return self.states
@@ -349,6 +375,10 @@ class MemoryHost:
         states: tuple[VolumeState, ...] = (),
         rpms: tuple[Package, ...] = (),
         others: Mapping[str, MemoryGuest] | None = None,
+        *,
+        left: tuple[Unmounted, ...] = (),
+        below: MemoryGuest | None = None,
+        covers: tuple[str, ...] = (),
     ) -> None:
         self.guest = guest
         self.facts = facts or GuestFacts(os_type="linux", distribution="debian", hostname="oldbox")
@@ -356,6 +386,7 @@ class MemoryHost:
         self.states = states
         self.rpms = rpms
         self.others = others or {}
+        self.left, self.below, self.covers = left, below, covers
         self.sessions: list[MemorySession] = []
 
     @contextmanager
@@ -363,6 +394,8 @@ class MemoryHost:
         self.sessions.append(MemorySession(self.guest, self.facts, self.free, self.states))
         self.sessions[-1].rpms = self.rpms
         self.sessions[-1].others = self.others
+        self.sessions[-1].left = self.left
+        self.sessions[-1].below, self.sessions[-1].covers = self.below, self.covers
         yield self.sessions[-1]
 
 

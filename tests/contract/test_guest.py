@@ -141,6 +141,20 @@ def test_large_trees_too_are_listed_and_removed(guest: Guest, home: str) -> None
     assert guest.find(home) == [(f"{home}/stays", guest.stat(f"{home}/stays"))]
 
 
+def test_a_file_or_a_tree_gets_another_name(guest: Guest, home: str) -> None:
+    guest.mkdir(f"{home}/old")
+    guest.write(f"{home}/old/deep", b"1")
+    guest.write(f"{home}/there", b"2")
+    assert guest.stat(f"{home}/new") is None
+    guest.set_name(f"{home}/old", "new")
+    assert guest.read(f"{home}/new/deep") == b"1"
+    assert (guest.stat(f"{home}/old"), guest.names(home)) == (None, ["new", "there"])
+    for name in ("there", "../out"):
+        with pytest.raises(Refused):
+            guest.set_name(f"{home}/new", name)
+    assert guest.read(f"{home}/there") == b"2"
+
+
 def test_what_is_absent_is_no_error(guest: Guest, home: str) -> None:
     for path in (f"{home}/no", f"{home}/no/where"):
         assert guest.stat(path) is None

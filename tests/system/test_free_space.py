@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.guestfs import mounts
 from adapters.guestfs.client import GuestfsHost
 from adapters.guestfs.process import Helper
 from adapters.images import QemuImages
@@ -52,6 +53,7 @@ class Survey:
     facts: GuestFacts
     verdict: str
     zeroed: dict[str, Path]  # each disk as it reads after the session, free ranges as zero
+    volume: str  # what udev's name of a logical volume means
 
 
 def filled(path: Path, kind: str) -> Path:
@@ -132,6 +134,11 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Survey:
     host = GuestfsHost(Sandbox(), default_cache())
     with host.session(chains, writable=True) as session:
         make_volumes(session._helper, f"/dev/sd{'abcdefghijklmnop'[len(disks) - 1]}")
+        ids = [
+            session._helper.call(f"{kind}uuid", name).replace("-", "")
+            for kind, name in (("vg", "group"), ("lv", "/dev/group/two"))
+        ]
+        volume = mounts.find(f"/dev/disk/by-id/dm-uuid-LVM-{''.join(ids)}", session._surveyed())
         facts = session.inspect()
         guest = session.mount()
         verdict = looks_generalized(guest).verdict
@@ -141,7 +148,7 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Survey:
         name: flatten(chain[0].path, disks[name], work / f"{name}.out", free)
         for name, chain, free in zip(disks, chains, space.disks, strict=True)
     }
-    return Survey(space, facts, verdict, zeroed)
+    return Survey(space, facts, verdict, zeroed, "" if volume is None else volume.name)
 
 
 def make_volumes(helper: Helper, device: str) -> None:
@@ -231,3 +238,7 @@ def test_inspection_names_the_guest(survey: Survey) -> None:
     assert ("/dev/sda2", "swap") in facts.filesystems
     assert facts.mountpoints == (("/", "/dev/sda1"),)
     assert survey.verdict == "specialized"
+
+
+def test_a_volume_is_known_by_its_uuid_too(survey: Survey) -> None:
+    assert survey.volume == "/dev/group/two"

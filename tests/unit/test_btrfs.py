@@ -2,7 +2,7 @@
 
 import pytest
 
-from adapters.guestfs import roots
+from adapters.guestfs import mounts
 from adapters.guestfs.btrfs import Listing, Subvolume, _parsed, snapshots, unseen
 from adapters.guestfs.devices import Device, Devices
 
@@ -67,8 +67,8 @@ def test_fstab_names_labels_that_blkid_does_not_print_as_they_are() -> None:
     """As blkid 2.38 printed the label "f\u00fc r" of an ext4, its escapes taken off."""
     devices = Devices(1, (Device("/dev/sdb", "/dev/sdb", "ext4", tags={"LABEL": "fM-CM-< r"}),), ())
     line = "LABEL=f\u00fc\\040r /home ext4 defaults 0 2\n"
-    found = roots.mountpoints(line, "/dev/sda1", devices, {})
-    assert found == {"/": "/dev/sda1", "/home": "/dev/sdb"}
+    found = mounts.place(mounts.fstab(line), "/dev/sda1", devices, {})
+    assert found.points == {"/": "/dev/sda1", "/home": "/dev/sdb"}
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,11 @@ def test_fstab_names_labels_that_blkid_does_not_print_as_they_are() -> None:
 def test_fstab_names_subvolumes(line: str, point: str, name: str) -> None:
     devices = Devices(1, (Device("/dev/sda", "/dev/sda", "btrfs", tags={"LABEL": "pool"}),), ())
     root = "btrfsvol:/dev/sda/@"
-    assert roots.mountpoints(f"{line}\n", root, devices, {}) == {"/": root, point: name}
-    odd = "LABEL=pool /srv btrfs subvolid=300 0 2\n"
-    assert roots.mountpoints(odd, root, devices, {}) is None
+    found = mounts.place(mounts.fstab(f"{line}\n"), root, devices, {})
+    assert found.points == {"/": root, point: name}
+    odd = mounts.fstab("LABEL=pool /srv btrfs subvolid=300 0 2\n")
+    skipped = mounts.place(odd, root, devices, {})
+    assert skipped.points == {"/": root}
+    assert skipped.notes == [
+        "/etc/fstab: LABEL=pool at /srv is skipped: it names a subvolume by a number"
+    ]

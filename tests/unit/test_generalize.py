@@ -444,7 +444,7 @@ def test_a_servers_leases_are_emptied_in_place(guest: MemoryGuest) -> None:
 
 
 def test_snapshots_are_reported_by_their_paths(guest: MemoryGuest) -> None:
-    guest.snapshots = ["@/.snapshots/2/snapshot"]
+    guest.kept_snapshots = ["@/.snapshots/2/snapshot"]
     assert run(guest, "snapshots") == [(Action.REMOVED, "@/.snapshots/2/snapshot")]
 
 

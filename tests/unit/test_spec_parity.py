@@ -57,6 +57,7 @@ KEYS = {
     "skip": "generalize.skip",
     "remove_user": "generalize.removeUsers",
     "keep_user": "generalize.keepUsers",
+    "agents": "generalize.agents",
     "force": "force",
     "validate": "validate",
     "boot_check": "bootCheck",
