@@ -1,19 +1,24 @@
 """A user's home with galleria in it: for tests of the installed command."""
 
 import contextlib
+import functools
 import io
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from adapters import cli
+from adapters.cli.commands import COMMANDS
+from adapters.cli.outputs import FOREIGN, OUTPUTS
+from adapters.cli.schema import FILE, schema_of
 
 GALLERIA = Path(sys.executable).with_name("galleria")
 
@@ -41,6 +46,31 @@ def misspelled(value: Any) -> Iterator[str]:
             yield from misspelled(item)
 
 
+@functools.cache
+def validator(command: str) -> Draft202012Validator:
+    """Of what a command prints, by the schema that is shipped."""
+    return Draft202012Validator(schema_of(command, json.loads(FILE.read_bytes())))
+
+
+VALIDATED: set[str] = set()  # commands whose output was held against their schema
+
+
+def conforms(args: Sequence[str], document: dict[str, Any]) -> None:
+    """Hold what a command printed against its schema."""
+    first = next(index for index, word in enumerate(args) if word in COMMANDS)
+    names = (" ".join(args[first : first + count]) for count in (2, 1))
+    command = next((name for name in names if name in {*OUTPUTS, *FOREIGN}), "")
+    assert command, f"{args}: no schema: adapters/cli/outputs.py"
+    if command in FOREIGN:
+        return
+    if "--list-operations" in args:
+        command = "operations"
+    wrong = validator("error" if "error" in document else command).iter_errors(document)
+    told = [f"{item.json_path}: {item.message[:300]}" for item in wrong]
+    assert told == [], f"{command}: {told}"
+    VALIDATED.add("error" if "error" in document else command)
+
+
 class Home:
     """A user's directories, and galleria in them."""
 
@@ -65,6 +95,7 @@ class Home:
     def json(self, *args: str, status: int = 0) -> dict[str, Any]:
         document = json.loads(self.run(*args, "--json", status=status).stdout)
         assert isinstance(document, dict)
+        conforms(args, document)
         assert document.pop("schemaVersion") == 1
         wrong = list(misspelled(document))
         assert not wrong, f"names that are not spelled as in Azure's JSON: {wrong}"

@@ -128,6 +128,10 @@ COMMANDS = {
         "adapters.cli.proof:validate_command",
         "Check whether a cloud would accept a disk, and whether it would run there.",
     ),
+    "schema": (
+        "adapters.cli.schema:schema",
+        "Print the JSON schema of what a command prints with --json.",
+    ),
     "operations": ("adapters.cli.operation:operations", "List what generalizing a guest does."),
 }
 

@@ -101,6 +101,7 @@ def image_version(scale_set: ScaleSet, image: str, context: JobContext) -> Image
         raise NotFound(
             f"The scale set '{scale_set.name}' can't scale out: its image '{image}' is gone or not "
             f"usable in {scale_set.region}: {error.message}",
+            plain=f"the scale set {scale_set.name} can't make VMs: {error.plain}",
             hint="galleria scale-set update gives it another image; its present VMs are not "
             "affected",
             code=error.reason,

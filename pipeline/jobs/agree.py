@@ -19,7 +19,7 @@ from pipeline.model import (
 )
 from pipeline.ports import Images
 from pipeline.ports.sources import Description
-from pipeline.sources.ingest import Disk, refuse_large_sectors, shown
+from pipeline.sources.ingest import Disk, file_name, refuse_large_sectors
 from pipeline.sources.partitions import BIOS_BOOT, ESP, PartitionTable, read_partitions
 
 
@@ -92,7 +92,7 @@ def partition_table(disks: Sequence[Disk], images: Images) -> PartitionTable:
     for disk in disks:
         with images.open(disk.chain) as content:
             tables.append(read_partitions(content))
-        refuse_large_sectors(shown(disk), tables[-1].sector_size)
+        refuse_large_sectors(file_name(disk), tables[-1].sector_size)
     return tables[0]
 
 

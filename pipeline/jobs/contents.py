@@ -9,7 +9,7 @@ from pipeline.jobs.context import JobContext
 from pipeline.jobs.prepare import Prepared
 from pipeline.model import DiskProvenance, ImageDisk
 from pipeline.ports import ShallowDisk
-from pipeline.sources.ingest import shown
+from pipeline.sources.ingest import file_name
 
 NOTHING_STORED: Mapping[int | None, str] = MappingProxyType({})
 
@@ -37,7 +37,7 @@ def image_disks(ready: Prepared, digests: Mapping[int | None, str]) -> list[Imag
     for disk in checked.disks:
         top, origin = disk.chain[0], checked.supply.origins.get(disk.lun)
         files = checked.files.get(disk.lun, ())
-        source = DiskProvenance(shown(disk), top.format.value, origin, files)
+        source = DiskProvenance(file_name(disk), top.format.value, origin, files)
         digest, caching = digests.get(disk.lun, ""), checked.caching.get(disk.lun)
         found.append(ImageDisk(disk.lun, digest, disk.virtual_size, source, caching))
     return found

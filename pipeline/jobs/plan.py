@@ -27,6 +27,7 @@ from pipeline.model.names import DefinitionName, VersionName, VersionNumber, par
 from pipeline.model.sources import QemuSource
 from pipeline.ports import ImageFormat
 from pipeline.ports.sources import Supply
+from pipeline.sources.ingest import file_name
 from pipeline.sources.supply import supplied
 from pipeline.storage.placement import Parents, has_parent
 
@@ -112,7 +113,9 @@ def shown(version: ImageVersion, action: Action, checked: Checked, context: JobC
         with context.images.open(disk.chain) as source:
             amount = data_bytes(source.extents())
         top = disk.chain[0]
-        disks.append(DiskPreview(disk.name, top.path, top.format, disk.virtual_size, amount))
+        disks.append(
+            DiskPreview(disk.name, Path(file_name(disk)), top.format, disk.virtual_size, amount)
+        )
     parents = checked.destination.parents
     return _preview(version, action, checked.plan, tuple(disks), parents, context)
 

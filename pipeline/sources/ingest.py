@@ -1,7 +1,8 @@
 """Ingest: recognise every image file by its content and refuse what is unsafe, before anything
 opens it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
@@ -31,7 +32,7 @@ class Disk:
         return disk_name(self.lun)
 
 
-def shown(disk: Disk) -> str:
+def file_name(disk: Disk) -> str:
     """What people know the file of a disk by; its chain's may be that of a pin, or of a scratch
     directory."""
     return str(disk.chain[0].path if disk.facts is None else disk.facts.path)
@@ -57,6 +58,16 @@ def inspect_disk(source: DiskSource, images: Images) -> Disk:
     return _examined(source, images)[0]
 
 
+@contextmanager
+def _by_name(source: DiskSource) -> Iterator[None]:
+    """Let errors name a file as people know it, and not where galleria unpacked it to."""
+    try:
+        yield
+    except UnsafeImage as error:
+        message = error.message.replace(str(source.path), source.shown)
+        raise UnsafeImage(message, hint=error.hint) from None
+
+
 def _examined(source: DiskSource, images: Images) -> tuple[Disk, Contents]:
     facts, *below = inspected(source, images)
     for layer in (facts, *below):
@@ -80,7 +91,7 @@ def _examined(source: DiskSource, images: Images) -> tuple[Disk, Contents]:
         )
     top = Layer(source.path, facts.format, source.internal_snapshot)
     chain = (top, *(Layer(layer.path, layer.format) for layer in below))
-    with images.open(chain) as content:
+    with _by_name(source), images.open(chain) as content:
         contents = read_contents(content)
     check_whole(facts, contents, declared=source.declared)
     return Disk(source.lun, chain, facts.virtual_size, facts), contents
@@ -94,7 +105,9 @@ def _advice(layer: ImageFacts) -> str:
 
 def inspected(source: DiskSource, images: Images) -> tuple[ImageFacts, ...]:
     """What inspection finds of every layer, the top first: by the name that people know it by."""
-    facts, *below = images.inspect_chain([(layer.path, layer.declared) for layer in source.layers])
+    layers = [(layer.path, layer.declared) for layer in source.layers]
+    with _by_name(source):
+        facts, *below = images.inspect_chain(layers)
     return (replace(facts, path=Path(source.shown)), *below)
 
 

@@ -485,6 +485,44 @@ def test_the_life_of_a_scale_set(session: Callable[..., Shop], tmp_path: Path) -
     assert not list((tmp_path / "set").iterdir())
 
 
+def test_a_scale_set_is_hidden_from_who_may_not_see_its_image(
+    session: Callable[..., Shop], tmp_path: Path
+) -> None:
+    home = session("eu=eu")
+    home.publish("corp/web/1.0.0")
+    home.run("scale-set", "create", "web", "--image=corp/web", "--region=eu", "--out=set",
+             "--count=2", "--admin-username=ada")  # fmt: skip
+    for name in ("eve", "ray"):
+        home.run("principal", "create", name)
+    home.run("role", "assign", "--assignee=ray", "--role=Reader", "--scope=corp")
+
+    def told(who: str, *args: str, status: int) -> str:
+        return str(home.json("--as", who, *args, status=status)["error"]).replace("'web'", "NAME")
+
+    for verb, *options in (
+        ("show",),
+        ("scale", "--count=0"),
+        ("scale", "--count=3"),
+        ("update", "--image=corp/web/1.0.0"),
+        ("delete",),
+    ):
+        there = told("eve", "scale-set", verb, "web", *options, status=4)
+        nowhere = told("eve", "scale-set", verb, "none", *options, status=4)
+        assert there == nowhere.replace("'none'", "NAME")
+        assert "There is no scale set NAME." in there
+        if verb != "show":  # and who sees it may not change it
+            assert "AuthorizationFailed" in told(
+                "ray", "scale-set", verb, "web", *options, status=6
+            )
+    assert home.json("--as", "eve", "scale-set", "list")["scaleSets"] == []
+    assert home.json("--as", "eve", "deployed", "list")["deployments"] == []
+    refused = told("ray", "deployed", "release", "web-1", status=6)
+    assert "disks/delete" in refused
+    (seen,) = home.json("--as", "ray", "scale-set", "list")["scaleSets"]
+    assert seen["capacity"] == 2
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["web-1", "web-2"]
+
+
 # --- cost ----------------------------------------------------------------------------------------
 
 

@@ -432,6 +432,12 @@ def test_a_length_that_is_not_the_descriptions_is_told_by_the_members_name(
         contents(archive(tmp_path, V, data), tmp_path)
 
 
+def test_an_empty_member_is_told_by_its_name(tmp_path: Path) -> None:
+    source = archive(tmp_path, V, people.tar([("a.ovf", one()), ("os.vmdk", b"")]))
+    with pytest.raises(UnsafeImage, match=r"'people.ova: os.vmdk' is empty"):
+        contents(source, tmp_path)
+
+
 def test_a_descriptor_alone_is_told_from_an_ova(tmp_path: Path) -> None:
     with pytest.raises(GalleriaError, match=r"an OVF descriptor alone") as told:
         contents(archive(tmp_path, V, one()), tmp_path)
