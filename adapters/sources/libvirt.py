@@ -208,7 +208,8 @@ def _backing(disk: Element, directory: Path) -> Iterator[Backing]:
 def _file(element: Element, directory: Path) -> Path:
     kind = element.get("type", "file")
     source = element.find("source")
-    if kind != "file" or source is None:
+    device = "" if source is None or kind != "block" else source.get("dev", "")
+    if source is None or (kind != "file" and not device):
         raise DescriptionInvalid(
             f"a disk of the domain is of type {kind!a}: only files can be read",
             hint="make a snapshot or a copy of it as a file, and publish that",
@@ -216,7 +217,7 @@ def _file(element: Element, directory: Path) -> Path:
     for tag in SOURCE_UNKNOWN:
         if source.find(tag) is not None:
             raise DescriptionInvalid(f"a disk of the domain has <{tag}>, which is not known here")
-    name = source.get("file", "")
+    name = device or source.get("file", "")
     if not name or "\0" in name:
         raise DescriptionInvalid("a disk of the domain names no file")
     return directory / name

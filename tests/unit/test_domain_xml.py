@@ -97,6 +97,13 @@ def test_an_absurd_boot_order_is_none() -> None:
     assert machine.disks[0].path.name == "data.raw"
 
 
+def test_a_device_is_named_as_a_disk() -> None:
+    """Whether it may be read is asked when it is opened."""
+    block = DOMAIN.replace("type='file' device='disk'", "type='block' device='disk'", 1)
+    machine = parse(block.replace("file='/vms/data.raw'", "dev='/dev/vg/data'"))
+    assert str(machine.disks[1].path) == "/dev/vg/data"
+
+
 def test_sectors_are_recorded() -> None:
     block = "<blockio logical_block_size='4096' physical_block_size='4096'/>"
     machine = parse(DOMAIN.replace("<boot order='1'/>", f"<boot order='1'/>{block}"))
