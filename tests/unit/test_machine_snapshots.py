@@ -59,7 +59,11 @@ def test_the_first_error_counts(context: Any) -> None:
     def fails(_: str) -> None:
         raise OSError("the zone can't be written any more")
 
-    context.zones = {"eu": (SimpleNamespace(path=Path("eu"), remove_version=fails),)}
+    zone = SimpleNamespace(
+        path=Path("eu"), region="eu", remove_version=fails, backing_files=lambda *, strict: set()
+    )
+    zone.garbage_collect = lambda _keep, _files: []
+    context.zones = {"eu": (zone,)}
     begun = context.resources.begin(
         blank(Snapshot, parse_resource("web", ResourceKind.SNAPSHOT), Properties("eu"))
     )
@@ -80,7 +84,7 @@ def test_zones_are_held_until_the_first_error(context: Any) -> None:
     zone = SimpleNamespace(
         path=Path("eu"),
         garbage_collect=garbage_collect,
-        backing_files=lambda: [],
+        backing_files=lambda *, strict: set(),
         hold=lambda: nullcontext(),
     )
     context.zones = {"eu": (zone,)}
