@@ -72,8 +72,8 @@ def create_principal(
         arguments.names(subscription_ids),
         arguments.names(members),
     )
-    with settings.app() as app:
-        made = app.grants.put_principal(wanted)
+    with settings.session() as session:
+        made = session.grants.put_principal(wanted)
     settings.emit({"principal": encode(made)}, f"{made.kind.value} {printable(made.name)}")
 
 
@@ -81,8 +81,8 @@ def create_principal(
 @click.pass_obj
 def list_principals(settings: Settings) -> None:
     """List the principals."""
-    with settings.app() as app:
-        found = app.grants.principals()
+    with settings.session() as session:
+        found = session.grants.principals()
     rows = [
         (
             item.name,
@@ -104,8 +104,8 @@ def list_principals(settings: Settings) -> None:
 @click.pass_obj
 def delete_principal(settings: Settings, *, name: str) -> None:
     """Delete a principal, with its roles and memberships."""
-    with settings.app() as app:
-        app.grants.delete_principal(name)
+    with settings.session() as session:
+        session.grants.delete_principal(name)
     settings.emit({"deleted": name}, f"deleted principal {printable(name)}")
 
 
@@ -139,8 +139,8 @@ SCOPE = click.option(
 @click.pass_obj
 def assign(settings: Settings, *, assignee: str, kind: str, scope: str | None) -> None:
     """Give a role to a principal, for a resource and everything below it."""
-    with settings.app() as app:
-        made = app.grants.assign(assignee, Role(kind), _scope(settings, scope))
+    with settings.session() as session:
+        made = session.grants.assign(assignee, Role(kind), _scope(settings, scope))
     settings.emit(
         {"roleAssignment": encode(made)},
         printable(f"{made.principal} is {made.role.value} at {made.scope}"),
@@ -154,8 +154,8 @@ def assign(settings: Settings, *, assignee: str, kind: str, scope: str | None) -
 def list_roles(settings: Settings, *, assignee: str | None, scope: str | None) -> None:
     """List who has which role, and where."""
     wanted = None if scope is None else _scope(settings, scope)
-    with settings.app() as app:
-        found = [item for item in app.grants.assignments(wanted) if _is_of(item, assignee)]
+    with settings.session() as session:
+        found = [item for item in session.grants.assignments(wanted) if _is_of(item, assignee)]
     rows = [(item.principal, item.role.value, item.scope) for item in found]
     text = table(("PRINCIPAL", "ROLE", "SCOPE"), rows) if rows else "there are no roles"
     settings.emit({"roleAssignments": encode(found)}, text)
@@ -168,8 +168,8 @@ def list_roles(settings: Settings, *, assignee: str | None, scope: str | None) -
 @click.pass_obj
 def remove(settings: Settings, *, assignee: str, kind: str, scope: str | None) -> None:
     """Take a role away from a principal."""
-    with settings.app() as app:
-        gone = app.grants.unassign(assignee, Role(kind), _scope(settings, scope))
+    with settings.session() as session:
+        gone = session.grants.unassign(assignee, Role(kind), _scope(settings, scope))
     settings.emit(
         {"removed": encode(gone)},
         printable(f"{gone.principal} is no longer {gone.role.value} at {gone.scope}"),
@@ -238,8 +238,8 @@ def list_audit(
             and not (denied and entry["allowed"])
         )
 
-    with settings.app() as app:
-        contents = ({**entry.content, "hash": entry.hash} for entry in app.grants.audit())
+    with settings.session() as session:
+        contents = ({**entry.content, "hash": entry.hash} for entry in session.grants.audit())
         found = list(islice(filter(wanted, contents), limit))
     rows = [
         (
@@ -265,8 +265,8 @@ def list_audit(
 def verify(settings: Settings, *, head: str | None) -> None:
     """Verify the hashes of the whole record, and print its head."""
     expected = None if head is None else parse_head(head)
-    with settings.app() as app:
-        found = app.grants.verify_audit(expected)
+    with settings.session() as session:
+        found = session.grants.verify_audit(expected)
     settings.emit(
         {"entries": found.seq, "head": str(found)},
         f"the record of {found.seq} entries is whole\nhead  {found}",

@@ -49,9 +49,9 @@ class _InCatalog(click.types.StringParamType):
         with (
             contextlib.suppress(GalleriaError, OSError),
             contextlib.redirect_stderr(io.StringIO()),
-            settings.app() as app,
+            settings.session() as session,
         ):
-            names = _names(app, settings.subscription, self._depth, incomplete)
+            names = _names(session, settings.subscription, self._depth, incomplete)
             return [CompletionItem(name) for name in names if name.startswith(incomplete)]
         return []
 
@@ -66,15 +66,15 @@ def type_of(metavar: str | None) -> _OnDisk | _InCatalog | None:
     return _OnDisk("dir") if word.startswith("DIR") else None
 
 
-def _names(app: "Session", subscription: str, depth: int, incomplete: str) -> Iterator[str]:
-    for gallery in app.gallery.list_galleries(subscription):
+def _names(session: "Session", subscription: str, depth: int, incomplete: str) -> Iterator[str]:
+    for gallery in session.gallery.list_galleries(subscription):
         if depth == 1:
             yield str(gallery.name)
         elif _leads_to(incomplete, str(gallery.name)):
-            for definition in app.gallery.list_definitions(gallery.name):
+            for definition in session.gallery.list_definitions(gallery.name):
                 yield str(definition.name)
                 if depth == 3 and _leads_to(incomplete, str(definition.name)):
-                    found = app.gallery.list_versions(definition.name, limit=VERSIONS)
+                    found = session.gallery.list_versions(definition.name, limit=VERSIONS)
                     yield from (str(version.name) for version in found)
 
 

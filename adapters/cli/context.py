@@ -81,7 +81,7 @@ class Settings:
         return replace(self, label=label, progress=mode)
 
     @contextmanager
-    def app(self) -> Iterator["Session"]:
+    def session(self) -> Iterator["Session"]:
         """The application for whoever runs the command, for the length of a `with`."""
         from adapters.app import open_app
         from pipeline.errors import NotFound
@@ -121,16 +121,16 @@ class Settings:
         sys.stdout.write("\n")
 
 
-def configured_region(app: "Session", name: str) -> str:
+def configured_region(session: "Session", name: str) -> str:
     """A region, or an edge zone, in the spelling of the configuration; raises InvalidParameter if
     it is not there."""
     from pipeline.gallery.rules import known_region
     from pipeline.model import Region
 
-    return known_region(name, [Region(known) for known in app.zones], edge_zones=True).name
+    return known_region(name, [Region(known) for known in session.zones], edge_zones=True).name
 
 
-def own_version(app: "Session", reference: str, region: str | None = None) -> "ImageVersion":
+def own_version(session: "Session", reference: str, region: str | None = None) -> "ImageVersion":
     """The version of a gallery in which the user has a role; raises InvalidParameter for a shared
     name: its users may deploy and copy it, and are told nothing else of it."""
     from pipeline.errors import InvalidParameter
@@ -141,7 +141,7 @@ def own_version(app: "Session", reference: str, region: str | None = None) -> "I
             f"'{reference}' is shared with you: this takes a version of a gallery of your own.",
             hint="galleria show, deploy, disk create and publish --image-version take shared names",
         )
-    return app.gallery.resolve(reference, region)
+    return session.gallery.resolve(reference, region)
 
 
 def short_id(id: str) -> str:

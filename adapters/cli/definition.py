@@ -45,28 +45,28 @@ Name = TypeVar("Name", GalleryName, DefinitionName)
 
 
 def deleted(
-    app: "Session", name: Name, delete: Callable[[Name], None], values: Mapping[str, bool]
+    session: "Session", name: Name, delete: Callable[[Name], None], values: Mapping[str, bool]
 ) -> tuple[dict[str, Any], str]:
     """Delete what is empty, or as `DELETION` asks what is in it too; the result's document and
     text."""
     if values["cascade"]:
-        return cascade(app, name, yes=values["yes"], dry_run=values["dry_run"])
+        return cascade(session, name, yes=values["yes"], dry_run=values["dry_run"])
     delete(name)
     kind = "gallery" if isinstance(name, GalleryName) else "definition"
     return {"deleted": name.arm_id}, f"deleted {kind} {printable(str(name))}"
 
 
 def cascade(
-    app: "Session", name: GalleryName | DefinitionName, *, yes: bool, dry_run: bool
+    session: "Session", name: GalleryName | DefinitionName, *, yes: bool, dry_run: bool
 ) -> tuple[dict[str, Any], str]:
     """Plan, confirm and delete; returns the document and the text of the result."""
-    plan = plan_cascade(app.context, name)
+    plan = plan_cascade(session.context, name)
     document = _document(plan)
     if dry_run:
         return {"plan": document}, _text(plan)
     if not yes:
         _confirm(plan, name)
-    delete_cascade(plan, app.context)
+    delete_cascade(plan, session.context)
     return {"deleted": document}, f"{_text(plan)}\n\ndeleted all of it"
 
 
@@ -198,9 +198,9 @@ def create_definition(
 ) -> None:
     """Make an image definition, or change one."""
     wanted = parse_definition(name)
-    with settings.app() as app:
-        home = location or app.gallery.get_gallery(wanted.gallery).location
-        made = app.gallery.create_definition(
+    with settings.session() as session:
+        home = location or session.gallery.get_gallery(wanted.gallery).location
+        made = session.gallery.create_definition(
             ImageDefinition(
                 name=wanted,
                 location=home,
@@ -275,8 +275,8 @@ def update_definition(settings: Settings, /, *, name: str, **values: Any) -> Non
         )
         return assigned(new, values["assignments"])
 
-    with settings.app() as app:
-        made = app.gallery.update_definition(
+    with settings.session() as session:
+        made = session.gallery.update_definition(
             parse_definition(name), change, allow_update_image=values["allow_update_image"]
         )
     settings.emit({"definition": as_document(made)}, _about(made))
@@ -287,8 +287,8 @@ def update_definition(settings: Settings, /, *, name: str, **values: Any) -> Non
 @click.pass_obj
 def list_definitions(settings: Settings, *, name: str) -> None:
     """List the definitions of a gallery."""
-    with settings.app() as app:
-        found = app.gallery.list_definitions(parse_gallery(name))
+    with settings.session() as session:
+        found = session.gallery.list_definitions(parse_gallery(name))
     text = definition_table(found) if found else f"there are no definitions in {printable(name)}"
     settings.emit({"definitions": list(map(as_document, found))}, text)
 
@@ -298,10 +298,10 @@ def list_definitions(settings: Settings, *, name: str) -> None:
 @click.pass_obj
 def show_definition(settings: Settings, *, name: str) -> None:
     """Show an image definition and its channels."""
-    with settings.app() as app:
-        found = app.gallery.get_definition(parse_definition(name))
-        channels = app.gallery.list_channels(found.name)
-        count = app.gallery.count_versions(found.name)
+    with settings.session() as session:
+        found = session.gallery.get_definition(parse_definition(name))
+        channels = session.gallery.list_channels(found.name)
+        count = session.gallery.count_versions(found.name)
     text = _about(found) + f"\nversions      {count}"
     if channels:
         rows = [(f"@{item.name}", item.version, _day(item.promoted)) for item in channels]
@@ -318,8 +318,10 @@ def show_definition(settings: Settings, *, name: str) -> None:
 @click.pass_obj
 def delete_definition(settings: Settings, /, *, name: str, **values: bool) -> None:
     """Delete an image definition that has no versions, or (--cascade) one with all of them."""
-    with settings.app() as app:
-        settings.emit(*deleted(app, parse_definition(name), app.gallery.delete_definition, values))
+    with settings.session() as session:
+        settings.emit(
+            *deleted(session, parse_definition(name), session.gallery.delete_definition, values)
+        )
 
 
 def definition_table(found: list[ImageDefinition]) -> str:

@@ -100,14 +100,14 @@ def deploy_command(
     """Make VMs: copy-on-write disks, a libvirt domain and a qemu command line."""
     from adapters.vms import HostVmDirectories
 
-    with settings.app() as app:
-        place = configured_region(app, region)
-        version = app.gallery.resolve(reference, place)
-        definition = app.gallery.get_definition(version.name.definition)
+    with settings.session() as session:
+        place = configured_region(session, region)
+        version = session.gallery.resolve(reference, place)
+        definition = session.gallery.get_definition(version.name.definition)
         profile = profile_of(values, definition, name)
         image = shared_name(reference, version.number)
         request = DeployRequest(vm_names(name, count), out, place, profile, image=image)
-        made = deploy(version, request, HostVmDirectories(), app.context)
+        made = deploy(version, request, HostVmDirectories(), session.context)
     document: dict[str, Any] = {"deployments": [deployment_document(item) for item in made]}
     if count is None:
         document["deployment"] = deployment_document(made[0])
@@ -153,13 +153,13 @@ def deployed() -> None:
 @click.pass_obj
 def list_deployed(settings: Settings, *, reference: str | None) -> None:
     """List the VMs that were made: all, those of a definition's versions, or those of a version."""
-    with settings.app() as app:
-        found = app.gallery.list_deployments()
+    with settings.session() as session:
+        found = session.gallery.list_deployments()
         if reference is not None and names_definition(reference):
-            definition = app.gallery.get_definition(parse_definition(reference)).name
+            definition = session.gallery.get_definition(parse_definition(reference)).name
             found = [item for item in found if item.version.definition == definition]
         elif reference is not None:
-            uid = app.gallery.resolve(reference).uid
+            uid = session.gallery.resolve(reference).uid
             found = [item for item in found if item.version_uid == uid]
     rows = [
         (
@@ -193,9 +193,9 @@ def release_command(
     from adapters.vms import HostVmDirectories
 
     place = None if out is None else str(Path(out).absolute())
-    with settings.app() as app:
-        known = app.gallery.list_deployments()
+    with settings.session() as session:
+        known = session.gallery.list_deployments()
         found = [find(name, place, known) for name in names]
-        release(found, HostVmDirectories(), app.context, keep_disks=keep_disks)
+        release(found, HostVmDirectories(), session.context, keep_disks=keep_disks)
     gone = [deployment_document(item) for item in found]
     settings.emit({"released": gone}, "\n".join(f"released {item.name}" for item in found))

@@ -57,17 +57,17 @@ def create(
     if sum(item is not None for item in (source, image_version, size_gb)) != 1:
         raise click.UsageError("give one of --source, --image-version and --size-gb")
     target = parse_resource(name, DISK)
-    with settings.app() as app:
+    with settings.session() as session:
         origin: DiskOrigin = None
         if image_version is not None:
             origin = VersionDisk(image_version, lun)
         elif source is not None:
-            origin = resource.one_disk(source, app)
+            origin = resource.one_disk(source, session)
         made = create_disk(
             target,
             origin,
-            resource.properties_of(values, app),
-            app.context,
+            resource.properties_of(values, session),
+            session.context,
             virtual_size=(size_gb or 0) << 30,
             directory=out,
         )
@@ -78,8 +78,8 @@ def create(
 @click.pass_obj
 def list_command(settings: Settings) -> None:
     """List disks."""
-    with settings.app() as app:
-        found = app.resources.of_kind(DISK)
+    with settings.session() as session:
+        found = session.resources.of_kind(DISK)
     settings.emit(
         {"disks": [resource.document(item) for item in found]},
         resource.listing(found, "disk"),
@@ -95,10 +95,10 @@ def show(settings: Settings, *, name: str, lineage: bool) -> None:
     from pipeline.gallery.service.resources import as_disk
     from pipeline.resources.disks import state_of
 
-    with settings.app() as app:
-        found = as_disk(app.resources.get(parse_resource(name, DISK)))
-        state = state_of(found, app.context).value
-        shown, text = resource.shown(found, app, lineage=lineage, state=state)
+    with settings.session() as session:
+        found = as_disk(session.resources.get(parse_resource(name, DISK)))
+        state = state_of(found, session.context).value
+        shown, text = resource.shown(found, session, lineage=lineage, state=state)
     settings.emit({**shown, "diskState": state}, text)
 
 
@@ -110,6 +110,6 @@ def delete(settings: Settings, *, name: str) -> None:
     from pipeline.resources.disks import delete_disk
 
     target = parse_resource(name, DISK)
-    with settings.app() as app:
-        delete_disk(target, app.context)
+    with settings.session() as session:
+        delete_disk(target, session.context)
     settings.emit({"deleted": target.arm_id}, f"deleted disk {target}")

@@ -91,9 +91,9 @@ def inspect(
 ) -> None:
     """Show the real format of an image file, whether it is safe, and what it holds."""
     settings = context.ensure_object(Settings)
-    with settings.app() as app:
+    with settings.session() as session:
         disk = over(parse_disk(file), backing, extents_from)
-        found = inspect_file(disk, app.context, deep=guest)
+        found = inspect_file(disk, session.context, deep=guest)
     settings.emit(_examination_document(found), _examination_text(found))
     if found.facts.refusals:
         context.exit(UnsafeImage.exit_status)
@@ -163,8 +163,10 @@ def generalize(
     if unattend is not None:
         raise click.UsageError("--unattend goes with --arm-sysprep")
     plan = plan_of(values)
-    with settings.app() as app:
-        report = generalize_file(parse_disk(file), plan, out, ImageFormat(format_name), app.context)
+    with settings.session() as session:
+        report = generalize_file(
+            parse_disk(file), plan, out, ImageFormat(format_name), session.context
+        )
     settings.emit(
         {"file": out, "format": format_name, "report": without_inventory(report)},
         f"wrote {printable(str(out))}",
@@ -181,9 +183,9 @@ def _arm(
     force: bool,
 ) -> None:
     answers = None if unattend is None else unattend.read_bytes()
-    with settings.app() as app:
-        armed = arm_file(parse_disk(file), answers, out, format, app.context, force=force)
-        accelerator = app.context.boots.accelerator(Architecture.X64)
+    with settings.session() as session:
+        armed = arm_file(parse_disk(file), answers, out, format, session.context, force=force)
+        accelerator = session.context.boots.accelerator(Architecture.X64)
     command = boot_command(out, format, armed.facts.generation, accelerator)
     document = {"file": out, "format": format, "armed": armed.written, "boot": command}
     settings.emit(document, instructions(out, command))
@@ -210,9 +212,9 @@ def convert(
     subformat: str,
 ) -> None:
     """Write a disk in another format."""
-    with settings.app() as app:
+    with settings.session() as session:
         disk = over(parse_disk(file), backing, extents_from)
-        convert_file(disk, out, ImageFormat(format_name), subformat, app.context)
+        convert_file(disk, out, ImageFormat(format_name), subformat, session.context)
     length = out.stat().st_size
     settings.emit(
         {"file": out, "format": format_name, "fileSize": length},
@@ -237,7 +239,7 @@ def hash_command(
     """Print the digest of a disk's content: the same in every format."""
     listed: list[dict[str, Any]] = []
     disk = over(parse_disk(file), backing, extents_from)
-    with settings.app() as app, hash_file(disk, app.context) as (result, runs):
+    with settings.session() as session, hash_file(disk, session.context) as (result, runs):
         virtual_size = result.stats.virtual_size
         for run in runs if chunks else ():
             listed += _chunks(run, virtual_size)
@@ -346,11 +348,11 @@ def export(
     subformat: str,
 ) -> None:
     """Write one disk of a version as a stand-alone file."""
-    with settings.app() as app:
-        version = own_version(app, reference)
-        for caution in app.gallery.cautions(version):
-            app.context.progress.warn(caution)
-        export_version(version, lun, out, ImageFormat(format_name), subformat, app.context)
+    with settings.session() as session:
+        version = own_version(session, reference)
+        for caution in session.gallery.cautions(version):
+            session.context.progress.warn(caution)
+        export_version(version, lun, out, ImageFormat(format_name), subformat, session.context)
     length = out.stat().st_size
     settings.emit(
         {

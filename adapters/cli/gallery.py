@@ -96,8 +96,8 @@ def create_gallery(settings: Settings, /, *, name: str, **values: Any) -> None:
     """Make a gallery, or change the description and tags of one."""
     labels = arguments.pairs(values["tags"], "--tags")
     policy = _policy(SoftDeletePolicy(), values)
-    with settings.app() as app:
-        made = app.gallery.create_gallery(
+    with settings.session() as session:
+        made = session.gallery.create_gallery(
             parse_gallery(name),
             values["location"] or settings.load().source_region,
             description=values["description"],
@@ -128,8 +128,8 @@ def update_gallery(settings: Settings, /, *, name: str, **values: Any) -> None:
         )
         return assigned(new, values["assignments"])
 
-    with settings.app() as app:
-        made = app.gallery.update_gallery(parse_gallery(name), change)
+    with settings.session() as session:
+        made = session.gallery.update_gallery(parse_gallery(name), change)
     settings.emit({"gallery": as_document(made)}, _about(made))
 
 
@@ -138,8 +138,8 @@ def update_gallery(settings: Settings, /, *, name: str, **values: Any) -> None:
 @click.pass_obj
 def list_galleries(settings: Settings, *, all_subscriptions: bool) -> None:
     """List the galleries."""
-    with settings.app() as app:
-        found = app.gallery.list_galleries(None if all_subscriptions else settings.subscription)
+    with settings.session() as session:
+        found = session.gallery.list_galleries(None if all_subscriptions else settings.subscription)
     rows = [(item.name, item.location, _day(item.created), item.description) for item in found]
     text = table(("GALLERY", "LOCATION", "CREATED", "DESCRIPTION"), rows)
     settings.emit(
@@ -153,9 +153,9 @@ def list_galleries(settings: Settings, *, all_subscriptions: bool) -> None:
 def show_gallery(settings: Settings, *, name: str) -> None:
     """Show a gallery and its definitions."""
     wanted = parse_gallery(name)
-    with settings.app() as app:
-        found = app.gallery.get_gallery(wanted)
-        definitions = app.gallery.list_definitions(wanted)
+    with settings.session() as session:
+        found = session.gallery.get_gallery(wanted)
+        definitions = session.gallery.list_definitions(wanted)
     text = _about(found)
     if definitions:
         text += "\n\n" + definition_table(definitions)
@@ -173,8 +173,10 @@ def show_gallery(settings: Settings, *, name: str) -> None:
 @click.pass_obj
 def delete_gallery(settings: Settings, /, *, name: str, **values: bool) -> None:
     """Delete a gallery that has no definitions, or (--cascade) one with all that is in it."""
-    with settings.app() as app:
-        settings.emit(*deleted(app, parse_gallery(name), app.gallery.delete_gallery, values))
+    with settings.session() as session:
+        settings.emit(
+            *deleted(session, parse_gallery(name), session.gallery.delete_gallery, values)
+        )
 
 
 def _policy(old: SoftDeletePolicy, values: dict[str, Any]) -> SoftDeletePolicy:
@@ -213,15 +215,15 @@ def _day(moment: datetime | None) -> str:
 @click.pass_obj
 def cost_command(settings: Settings, *, name: str) -> None:
     """Show how many bytes a gallery stores and transferred, and what shared blocks saved."""
-    with settings.app() as app:
-        gallery = app.gallery.get_gallery(parse_gallery(name)).name
+    with settings.session() as session:
+        gallery = session.gallery.get_gallery(parse_gallery(name)).name
         versions = [
             version
-            for definition in app.gallery.list_definitions(gallery)
+            for definition in session.gallery.list_definitions(gallery)
             for deleted in (False, True)
-            for version in app.gallery.list_versions(definition.name, deleted=deleted)
+            for version in session.gallery.list_versions(definition.name, deleted=deleted)
         ]
-        found = cost(versions, app.zones)
+        found = cost(versions, session.zones)
     header = (
         *("REGION", "VERSIONS", "REPLICAS", "AS COPIES", "STORED", "SAVED"),
         *("CONTENT SENT", "BYTES SENT"),

@@ -70,9 +70,9 @@ def create(settings: Settings, /, *, name: str, generalize: bool, **values: Any)
     plan = plan_of(values) if generalize else None
     target = parse_resource(name, IMAGE)
     storage = _storage(values)
-    with settings.app() as app:
-        properties = resource.properties_of(values, app)
-        made = create_image(target, sources, plan, properties, app.context, storage)
+    with settings.session() as session:
+        properties = resource.properties_of(values, session)
+        made = create_image(target, sources, plan, properties, session.context, storage)
     settings.emit(resource.document(made), resource.text(made))
 
 
@@ -94,8 +94,8 @@ def _storage(values: Mapping[str, Any]) -> "Storage":
 @click.pass_obj
 def list_command(settings: Settings) -> None:
     """List managed images."""
-    with settings.app() as app:
-        found = app.resources.of_kind(IMAGE)
+    with settings.session() as session:
+        found = session.resources.of_kind(IMAGE)
     settings.emit(
         {"images": [resource.document(item) for item in found]},
         resource.listing(found, "managed image"),
@@ -108,9 +108,9 @@ def list_command(settings: Settings) -> None:
 @click.pass_obj
 def show(settings: Settings, *, name: str, lineage: bool) -> None:
     """Show one managed image."""
-    with settings.app() as app:
-        found = app.resources.get(parse_resource(name, IMAGE))
-        shown = resource.shown(found, app, lineage=lineage)
+    with settings.session() as session:
+        found = session.resources.get(parse_resource(name, IMAGE))
+        shown = resource.shown(found, session, lineage=lineage)
     settings.emit(*shown)
 
 
@@ -122,6 +122,6 @@ def delete(settings: Settings, *, name: str) -> None:
     from pipeline.resources.snapshots import delete_resource
 
     target = parse_resource(name, IMAGE)
-    with settings.app() as app:
-        delete_resource(target, app.context)
+    with settings.session() as session:
+        delete_resource(target, session.context)
     settings.emit({"deleted": target.arm_id}, f"deleted managed image {target}")

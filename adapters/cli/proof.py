@@ -41,12 +41,12 @@ NOT_GENERALIZED = 1
 
 
 @contextmanager
-def disks_of(target: str, app: "Session") -> Iterator[list[Disk]]:
+def disks_of(target: str, session: "Session") -> Iterator[list[Disk]]:
     """The disks of a file, or of a version where no such file is."""
     if is_version(target):
-        yield version_disks(app.gallery.resolve(target), app.context)
+        yield version_disks(session.gallery.resolve(target), session.context)
         return
-    with file_disks(parse_disk(target), app.context) as disks:
+    with file_disks(parse_disk(target), session.context) as disks:
         yield disks
 
 
@@ -59,8 +59,8 @@ def is_version(target: str) -> bool:
 def check_guest(context: click.Context, target: str) -> None:
     """`generalize --check`: the verdict and why. Exit status 1 unless it is generalized."""
     settings = context.ensure_object(Settings)
-    with settings.app() as app, disks_of(target, app) as disks:
-        found = check(disks, app.context)
+    with settings.session() as session, disks_of(target, session) as disks:
+        found = check(disks, session.context)
     verdict = found.evidence.verdict
     document = {"target": target, "generalized": verdict == "generalized", **_look(found)}
     about: list[tuple[str, object]] = [
@@ -75,8 +75,8 @@ def check_guest(context: click.Context, target: str) -> None:
 
 def try_guest(settings: Settings, target: str, plan: Plan) -> None:
     """`generalize --dry-run`."""
-    with settings.app() as app:
-        report = try_generalize(parse_disk(target), plan, app.context)
+    with settings.session() as session:
+        report = try_generalize(parse_disk(target), plan, session.context)
     settings.emit(
         {"dryRun": True, "report": without_inventory(report)},
         f"{report_text(report)}\n\nnothing of it was kept",
@@ -89,10 +89,10 @@ def try_guest(settings: Settings, target: str, plan: Plan) -> None:
 @click.pass_obj
 def diff(settings: Settings, *, old: str, new: str) -> None:
     """Show what changed between two versions: packages, configuration, users, blocks."""
-    with settings.app() as app:
-        before, after = own_version(app, old), own_version(app, new)
-        old_report, new_report = (app.gallery.report(item.name) for item in (before, after))
-        found = difference(before, after, old_report, new_report, app.context)
+    with settings.session() as session:
+        before, after = own_version(session, old), own_version(session, new)
+        old_report, new_report = (session.gallery.report(item.name) for item in (before, after))
+        found = difference(before, after, old_report, new_report, session.context)
     document = {"from": before.name.arm_id, "to": after.name.arm_id, "difference": found}
     settings.emit(document, diff_text(before, after, found))
 
@@ -102,9 +102,9 @@ def diff(settings: Settings, *, old: str, new: str) -> None:
 @click.pass_obj
 def sbom(settings: Settings, *, reference: str) -> None:
     """Print a version's packages as a CycloneDX bill of materials (JSON)."""
-    with settings.app() as app:
-        version = own_version(app, reference)
-        report = app.gallery.report(version.name) or {}
+    with settings.session() as session:
+        version = own_version(session, reference)
+        report = session.gallery.report(version.name) or {}
     document = report.get("inventory", {}).get("sbom")
     if document is None:
         raise NotFound(
@@ -166,11 +166,11 @@ def _name_rows(names: Names) -> list[tuple[str, str]]:
 @click.pass_obj
 def boot_check(settings: Settings, *, reference: str, region: str | None, seconds: float) -> None:
     """Boot a temporary clone of a version, without network, and show its identity."""
-    with settings.app() as app:
-        place = None if region is None else configured_region(app, region)
-        version = own_version(app, reference, place)
-        booted = boot_version(version, place, app.context, seconds=seconds)
-        log = console_log(version, app.context)
+    with settings.session() as session:
+        place = None if region is None else configured_region(session, region)
+        version = own_version(session, reference, place)
+        booted = boot_version(version, place, session.context, seconds=seconds)
+        log = console_log(version, session.context)
     document = booted.document()
     text = f"{version.name} boots\n{boot_fields(document)}\nconsole  {printable(str(log))}"
     settings.emit({"version": version.name.arm_id, "boot": cased(document), "console": log}, text)
@@ -205,11 +205,11 @@ def validate_command(context: click.Context, *, target: str, cloud: str) -> None
     from adapters.formats.vhd_footer import azure_upload_problems
 
     settings = context.ensure_object(Settings)
-    with settings.app() as app:
+    with settings.session() as session:
         if is_version(target):
-            findings = validate_version(app.gallery.resolve(target), app.context)
+            findings = validate_version(session.gallery.resolve(target), session.context)
         else:
-            findings = validate_file(parse_disk(target), azure_upload_problems, app.context)
+            findings = validate_file(parse_disk(target), azure_upload_problems, session.context)
     bad = failed(findings)
     document = {"target": target, "for": cloud, "passed": not bad}
     document["findings"] = [item.document() for item in findings]
@@ -237,16 +237,16 @@ def findings_text(findings: tuple[Finding, ...]) -> str:
 def verify(context: click.Context, *, reference: str, region: str | None, scrub: bool) -> None:
     """Read a version's bases and replicas again and compare every chunk."""
     settings = context.ensure_object(Settings)
-    with settings.app() as app:
-        place = None if region is None else configured_region(app, region)
-        version = own_version(app, reference, place)
+    with settings.session() as session:
+        place = None if region is None else configured_region(session, region)
+        version = own_version(session, reference, place)
         places = version.completed_regions if place is None else (place,)
-        zones = [zone for name in places for zone in app.zones.get(name, ())]
-        report = app.gallery.report(version.name)
-        found = verify_version(version, zones, app.context, scrub=scrub)
+        zones = [zone for name in places for zone in session.zones.get(name, ())]
+        report = session.gallery.report(version.name)
+        found = verify_version(version, zones, session.context, scrub=scrub)
         verdicts = list(found)
         reports = list(verify_report(version, report, zones))
-        verdicts += verify_sources(version, app.pins)
+        verdicts += verify_sources(version, session.pins)
     missing = [name for name in places if not any(v.region == name for v in verdicts)]
     verdicts += reports
     bad = [verdict for verdict in verdicts if not verdict.sound]

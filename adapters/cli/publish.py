@@ -317,8 +317,8 @@ def publish_command(settings: Settings, /, *, name: str, **values: Any) -> None:
         settings.emit(told, background_text(told))
     else:
         started = time.monotonic()
-        with settings.app() as app:
-            version = publish(request, app.context)
+        with settings.session() as session:
+            version = publish(request, session.context)
         seconds = time.monotonic() - started
         settings.emit(
             {"version": encode(version), "seconds": round(seconds, 3)},
@@ -352,14 +352,14 @@ def in_background(settings: Settings, job: Callable[[JobContext], ImageVersion])
         told: dict[str, Any] = json.loads(side)
         return told
     settings.progress = "none" if settings.quiet else "plain"
-    with settings.app() as app:
+    with settings.session() as session:
 
         def begun(version: ImageVersion) -> None:
-            log = app.config.logs / f"publish-{version.zone_key}.log"
+            log = session.config.logs / f"publish-{version.zone_key}.log"
             told = {"version": encode(version), "log": str(log)}
             side.leave(json.dumps(told).encode(), log)
 
-        version = job(replace(app.context, begun=begun))
+        version = job(replace(session.context, begun=begun))
     settings.emit({"version": encode(version)}, region_table(version))
     raise click.exceptions.Exit(0)
 
@@ -378,8 +378,8 @@ def published_text(version: ImageVersion, seconds: float) -> str:
 
 
 def _try(settings: Settings, request: PublishRequest) -> None:
-    with settings.app() as app:
-        found, report = try_publish(request, app.context)
+    with settings.session() as session:
+        found, report = try_publish(request, session.context)
     text = f"{plan_text(found)}\n\n{report_text(report)}\n\nnothing of it was kept"
     document = {"dryRun": True, "report": without_inventory(report)}
     settings.emit({**document, "plan": plan_document(found)}, text)

@@ -35,9 +35,9 @@ WORDS = {
 DIGEST = 16  # how many digits of a digest tell it apart, for people
 
 
-def lineage_of(thing: Thing, app: "Session") -> tuple[list[dict[str, Any]], str]:
+def lineage_of(thing: Thing, session: "Session") -> tuple[list[dict[str, Any]], str]:
     """As JSON data, and for people."""
-    found = Family(app.gallery, app.resources).of(thing)
+    found = Family(session.gallery, session.resources).of(thing)
     return lineage_document(found), "\n".join(_lines(thing, found))
 
 
@@ -103,11 +103,11 @@ def property_options(command: F) -> F:
     return command
 
 
-def properties_of(values: Mapping[str, Any], app: "Session") -> "Properties":
+def properties_of(values: Mapping[str, Any], session: "Session") -> "Properties":
     from pipeline.resources.snapshots import Properties
 
     return Properties(
-        configured_region(app, values["location"] or app.config.source_region),
+        configured_region(session, values["location"] or session.config.source_region),
         _value(OsType, values["os_type"]),
         _value(HyperVGeneration, values["hyper_v_generation"]),
         _value(Architecture, values["architecture"]),
@@ -125,7 +125,7 @@ def _value(kind: type[E], text: str | None) -> E | None:
     return None if text is None else next(m for m in kind if m.value.lower() == text.lower())
 
 
-def one_source(text: str, app: "Session") -> AnySource:
+def one_source(text: str, session: "Session") -> AnySource:
     """What `--source` names: an ARM id, a file (of libvirt's XML: a VM), else a disk or snapshot.
 
     Raises NotFound.
@@ -139,7 +139,7 @@ def one_source(text: str, app: "Session") -> AnySource:
     if "/" not in text:
         for kind in (ResourceKind.DISK, ResourceKind.SNAPSHOT):
             name = ResourceName(kind, text)
-            if any(item.name == name for item in app.resources.of_kind(kind)):
+            if any(item.name == name for item in session.resources.of_kind(kind)):
                 return stored_source(name)
     raise NotFound(
         f"{text!r} is neither a file nor a disk or snapshot",
@@ -155,9 +155,9 @@ def stored_source(name: ResourceName, lun: int | None = None) -> AnySource:
     raise rules.wrong_source(name.arm_id, single=True)
 
 
-def one_disk(text: str, app: "Session") -> DiskKinds:
+def one_disk(text: str, session: "Session") -> DiskKinds:
     """As `one_source`, but no VM."""
-    found = one_source(text, app)
+    found = one_source(text, session)
     if isinstance(found, DiskKinds):
         return found
     raise click.UsageError(f"{text!r} is a VM: name one of its disks")
@@ -240,14 +240,14 @@ def text(resource: Resource, state: str = "") -> str:
 
 
 def shown(
-    resource: Resource, app: "Session", *, lineage: bool, state: str = ""
+    resource: Resource, session: "Session", *, lineage: bool, state: str = ""
 ) -> tuple[dict[str, Any], str]:
     """As JSON data and for people; with its lineage where that is asked for."""
     from pipeline.resources.lineage import of_resource
 
     if not lineage:
         return document(resource), text(resource, state)
-    entries, tree = lineage_of(of_resource(resource), app)
+    entries, tree = lineage_of(of_resource(resource), session)
     return {**document(resource), "lineage": entries}, f"{text(resource, state)}\n\n{tree}"
 
 

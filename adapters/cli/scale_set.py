@@ -53,13 +53,13 @@ def create(
     """Make a scale set, and its first VMs."""
     from adapters.vms import HostVmDirectories
 
-    with settings.app() as app:
-        place = configured_region(app, region)
-        version = app.gallery.resolve(image, place)
-        definition = app.gallery.get_definition(version.name.definition)
+    with settings.session() as session:
+        place = configured_region(session, region)
+        version = session.gallery.resolve(image, place)
+        definition = session.gallery.get_definition(version.name.definition)
         profile = profile_of(values, definition, name)
-        made = jobs.create(name, image, place, out, profile, app.context)
-        members = jobs.scale(made, count, HostVmDirectories(), app.context)
+        made = jobs.create(name, image, place, out, profile, session.context)
+        members = jobs.scale(made, count, HostVmDirectories(), session.context)
     _emit(settings, made, members)
 
 
@@ -71,10 +71,10 @@ def scale(settings: Settings, *, name: str, count: int) -> None:
     """Make more VMs from the current image, or release the last ones."""
     from adapters.vms import HostVmDirectories
 
-    with settings.app() as app:
-        found = app.gallery.get_scale_set(name)
-        members = jobs.scale(found, count, HostVmDirectories(), app.context)
-        found = app.gallery.get_scale_set(name)
+    with settings.session() as session:
+        found = session.gallery.get_scale_set(name)
+        members = jobs.scale(found, count, HostVmDirectories(), session.context)
+        found = session.gallery.get_scale_set(name)
     _emit(settings, found, members)
 
 
@@ -84,9 +84,9 @@ def scale(settings: Settings, *, name: str, count: int) -> None:
 @click.pass_obj
 def update(settings: Settings, *, name: str, image: str) -> None:
     """Change the image of new VMs; OS type, generation, state and data disks stay the same."""
-    with settings.app() as app:
-        found = jobs.change_image(app.gallery.get_scale_set(name), image, app.context)
-        members = jobs.members(found, app.gallery.list_deployments())
+    with settings.session() as session:
+        found = jobs.change_image(session.gallery.get_scale_set(name), image, session.context)
+        members = jobs.members(found, session.gallery.list_deployments())
     _emit(settings, found, members)
 
 
@@ -95,9 +95,9 @@ def update(settings: Settings, *, name: str, image: str) -> None:
 @click.pass_obj
 def show(settings: Settings, *, name: str) -> None:
     """Show a scale set and its VMs."""
-    with settings.app() as app:
-        found = app.gallery.get_scale_set(name)
-        members = jobs.members(found, app.gallery.list_deployments())
+    with settings.session() as session:
+        found = session.gallery.get_scale_set(name)
+        members = jobs.members(found, session.gallery.list_deployments())
     _emit(settings, found, members)
 
 
@@ -105,9 +105,11 @@ def show(settings: Settings, *, name: str) -> None:
 @click.pass_obj
 def list_sets(settings: Settings) -> None:
     """List scale sets."""
-    with settings.app() as app:
-        deployments = app.gallery.list_deployments()
-        found = [(item, jobs.members(item, deployments)) for item in app.gallery.list_scale_sets()]
+    with settings.session() as session:
+        deployments = session.gallery.list_deployments()
+        found = [
+            (item, jobs.members(item, deployments)) for item in session.gallery.list_scale_sets()
+        ]
     rows = [
         (item.name, len(members), item.image, _last(item), item.region, item.directory)
         for item, members in found
@@ -126,8 +128,8 @@ def delete(settings: Settings, *, name: str) -> None:
     """Release all VMs of a scale set, and forget it."""
     from adapters.vms import HostVmDirectories
 
-    with settings.app() as app:
-        jobs.delete(app.gallery.get_scale_set(name), HostVmDirectories(), app.context)
+    with settings.session() as session:
+        jobs.delete(session.gallery.get_scale_set(name), HostVmDirectories(), session.context)
     settings.emit({"deleted": name}, f"deleted {name}")
 
 

@@ -29,8 +29,8 @@ def tenant() -> None:
 @click.pass_obj
 def create_tenant(settings: Settings, *, identity: str, display_name: str) -> None:
     """Make a tenant (a GUID), or change the display name of one."""
-    with settings.app() as app:
-        made = app.gallery.create_tenant(identity, display_name)
+    with settings.session() as session:
+        made = session.gallery.create_tenant(identity, display_name)
     settings.emit({"tenant": encode(made)}, f"tenant {made.id}")
 
 
@@ -38,8 +38,8 @@ def create_tenant(settings: Settings, *, identity: str, display_name: str) -> No
 @click.pass_obj
 def list_tenants(settings: Settings) -> None:
     """List the tenants."""
-    with settings.app() as app:
-        found = app.gallery.list_tenants()
+    with settings.session() as session:
+        found = session.gallery.list_tenants()
     rows = [(item.id, item.display_name) for item in found]
     settings.emit({"tenants": encode(found)}, table(("TENANT", "NAME"), rows))
 
@@ -49,9 +49,9 @@ def list_tenants(settings: Settings) -> None:
 @click.pass_obj
 def show_tenant(settings: Settings, *, identity: str) -> None:
     """Show a tenant and its subscriptions."""
-    with settings.app() as app:
-        found = app.gallery.get_tenant(identity)
-        members = [item for item in app.gallery.list_subscriptions() if item.tenant == found.id]
+    with settings.session() as session:
+        found = session.gallery.get_tenant(identity)
+        members = [item for item in session.gallery.list_subscriptions() if item.tenant == found.id]
     rows = [(item.id, item.display_name) for item in members]
     text = fields([("tenant", found.id), ("name", found.display_name)])
     if rows:
@@ -64,8 +64,8 @@ def show_tenant(settings: Settings, *, identity: str) -> None:
 @click.pass_obj
 def delete_tenant(settings: Settings, *, identity: str) -> None:
     """Delete a tenant that has no subscriptions."""
-    with settings.app() as app:
-        app.gallery.delete_tenant(identity)
+    with settings.session() as session:
+        session.gallery.delete_tenant(identity)
     settings.emit({"deleted": f"/tenants/{identity}"}, f"deleted tenant {identity}")
 
 
@@ -83,8 +83,8 @@ def create_subscription(
     settings: Settings, *, identity: str, display_name: str, tenant: str
 ) -> None:
     """Make a subscription (a GUID), or change the display name of one."""
-    with settings.app() as app:
-        made = app.gallery.create_subscription(identity, display_name, tenant)
+    with settings.session() as session:
+        made = session.gallery.create_subscription(identity, display_name, tenant)
     settings.emit({"subscription": encode(made)}, f"subscription {made.id} in tenant {made.tenant}")
 
 
@@ -92,8 +92,8 @@ def create_subscription(
 @click.pass_obj
 def list_subscriptions(settings: Settings) -> None:
     """List the subscriptions and their tenants."""
-    with settings.app() as app:
-        found = app.gallery.list_subscriptions()
+    with settings.session() as session:
+        found = session.gallery.list_subscriptions()
     rows = [(item.id, item.display_name, item.tenant) for item in found]
     text = table(("SUBSCRIPTION", "NAME", "TENANT"), rows)
     settings.emit({"subscriptions": encode(found)}, text)
@@ -104,8 +104,8 @@ def list_subscriptions(settings: Settings) -> None:
 @click.pass_obj
 def show_subscription(settings: Settings, *, identity: str) -> None:
     """Show a subscription."""
-    with settings.app() as app:
-        found = app.gallery.get_subscription(identity)
+    with settings.session() as session:
+        found = session.gallery.get_subscription(identity)
     text = fields(
         [("subscription", found.id), ("name", found.display_name), ("tenant", found.tenant)]
     )
@@ -117,8 +117,8 @@ def show_subscription(settings: Settings, *, identity: str) -> None:
 @click.pass_obj
 def delete_subscription(settings: Settings, *, identity: str) -> None:
     """Delete a subscription that holds nothing."""
-    with settings.app() as app:
-        app.gallery.delete_subscription(identity)
+    with settings.session() as session:
+        session.gallery.delete_subscription(identity)
     settings.emit({"deleted": f"/subscriptions/{identity}"}, f"deleted subscription {identity}")
 
 
@@ -135,9 +135,9 @@ def group() -> None:
 def create_group(settings: Settings, /, *, name: str, **values: Any) -> None:
     """Make a resource group, or change the tags of one."""
     labels = arguments.pairs(values["tags"], "--tags")
-    with settings.app() as app:
+    with settings.session() as session:
         location = values["location"] or settings.load().source_region
-        made = app.gallery.create_resource_group(settings.subscription, name, location, labels)
+        made = session.gallery.create_resource_group(settings.subscription, name, location, labels)
     settings.emit({"resourceGroup": encode(made)}, f"resource group {made.name} in {made.location}")
 
 
@@ -145,8 +145,8 @@ def create_group(settings: Settings, /, *, name: str, **values: Any) -> None:
 @click.pass_obj
 def list_groups(settings: Settings) -> None:
     """List the resource groups of a subscription that were made."""
-    with settings.app() as app:
-        found = app.gallery.list_resource_groups(settings.subscription)
+    with settings.session() as session:
+        found = session.gallery.list_resource_groups(settings.subscription)
     rows = [(item.name, item.location) for item in found]
     text = table(("GROUP", "LOCATION"), rows) if rows else "there is the default group alone"
     settings.emit({"resourceGroups": encode(found)}, text)
@@ -157,6 +157,6 @@ def list_groups(settings: Settings) -> None:
 @click.pass_obj
 def delete_group(settings: Settings, *, name: str) -> None:
     """Delete a resource group that has no galleries."""
-    with settings.app() as app:
-        app.gallery.delete_resource_group(settings.subscription, name)
+    with settings.session() as session:
+        session.gallery.delete_resource_group(settings.subscription, name)
     settings.emit({"deleted": name}, f"deleted resource group {name}")

@@ -39,8 +39,8 @@ def add(
     settings: Settings, *, name: str, subscription_ids: tuple[str, ...], tenant_ids: tuple[str, ...]
 ) -> None:
     """Share a gallery with subscriptions and tenants (30 and 5 at most)."""
-    with settings.app() as app:
-        made = app.grants.share_with(
+    with settings.session() as session:
+        made = session.grants.share_with(
             parse_gallery(name), arguments.names(subscription_ids), arguments.names(tenant_ids)
         )
     _emit(settings, made)
@@ -54,8 +54,8 @@ def remove(
     settings: Settings, *, name: str, subscription_ids: tuple[str, ...], tenant_ids: tuple[str, ...]
 ) -> None:
     """Stop sharing a gallery with subscriptions and tenants."""
-    with settings.app() as app:
-        made = app.grants.unshare_with(
+    with settings.session() as session:
+        made = session.grants.unshare_with(
             parse_gallery(name), arguments.names(subscription_ids), arguments.names(tenant_ids)
         )
     _emit(settings, made)
@@ -66,8 +66,8 @@ def remove(
 @click.pass_obj
 def reset(settings: Settings, *, name: str) -> None:
     """Stop sharing a gallery with anybody, also as a community gallery."""
-    with settings.app() as app:
-        made = app.grants.reset(parse_gallery(name))
+    with settings.session() as session:
+        made = session.grants.reset(parse_gallery(name))
     _emit(settings, made)
 
 
@@ -98,8 +98,8 @@ def enable_community(settings: Settings, /, *, name: str, **about: str | None) -
             eula=about["eula"] or "",
             public_name_prefix=about["public_name_prefix"] or "",
         )
-    with settings.app() as app:
-        made = app.grants.enable_community(parse_gallery(name), community)
+    with settings.session() as session:
+        made = session.grants.enable_community(parse_gallery(name), community)
     _emit(settings, made)
 
 
@@ -109,8 +109,8 @@ def enable_community(settings: Settings, /, *, name: str, **about: str | None) -
 @click.pass_obj
 def set_permissions(settings: Settings, *, name: str, permissions: str) -> None:
     """Make a gallery Private, or one to be shared: Groups or Community."""
-    with settings.app() as app:
-        made = app.grants.set_permissions(parse_gallery(name), SharingPermissions(permissions))
+    with settings.session() as session:
+        made = session.grants.set_permissions(parse_gallery(name), SharingPermissions(permissions))
     _emit(settings, made)
 
 
@@ -119,8 +119,8 @@ def set_permissions(settings: Settings, *, name: str, permissions: str) -> None:
 @click.pass_obj
 def show(settings: Settings, *, name: str) -> None:
     """Show with whom a gallery is shared."""
-    with settings.app() as app:
-        found = app.grants.sharing(parse_gallery(name))
+    with settings.session() as session:
+        found = session.grants.sharing(parse_gallery(name))
     _emit(settings, found)
 
 
@@ -181,9 +181,9 @@ LOCATION = click.option("--location", "-l", metavar="REGION", help="Only those o
 def list_shared(settings: Settings, *, location: str | None, shared_to: str | None) -> None:
     """List the galleries that are shared with you directly."""
     through = None if shared_to is None else SharedTo(shared_to)
-    with settings.app() as app:
-        place = location and configured_region(app, location)
-        found = app.views.galleries(SharingPermissions.GROUPS, location=place, through=through)
+    with settings.session() as session:
+        place = location and configured_region(session, location)
+        found = session.views.galleries(SharingPermissions.GROUPS, location=place, through=through)
     settings.emit({"galleries": [_gallery(item) for item in found]}, _table(found))
 
 
@@ -204,9 +204,9 @@ def list_community(
     settings: Settings, *, location: str | None, limit: int, marker: str, show_next_marker: bool
 ) -> None:
     """List the community galleries."""
-    with settings.app() as app:
-        place = location and configured_region(app, location)
-        found = app.views.galleries(SharingPermissions.COMMUNITY, location=place)
+    with settings.session() as session:
+        place = location and configured_region(session, location)
+        found = session.views.galleries(SharingPermissions.COMMUNITY, location=place)
     rest = [item for item in found if item.reference.name.lower() > marker.lower()]
     page = rest[:limit]
     following = page[-1].reference.name if len(rest) > limit else None

@@ -60,10 +60,10 @@ def create(
     label = Path(wanted.split("@")[0]).stem if wanted else "vm"
     name = name or f"{label}-{utc_now():%Y%m%dT%H%M%SZ}"
     target = parse_resource(name, SNAPSHOT)
-    with settings.app() as app:
-        properties = resource.properties_of(values, app)
-        found = resource.one_source(wanted or "", app) if qmp is None else QemuSource(qmp, qga)
-        made = create_snapshots(target, found, properties, app.context, incremental=incremental)
+    with settings.session() as session:
+        properties = resource.properties_of(values, session)
+        found = resource.one_source(wanted or "", session) if qmp is None else QemuSource(qmp, qga)
+        made = create_snapshots(target, found, properties, session.context, incremental=incremental)
     settings.emit(
         {"snapshots": [resource.document(item) for item in made]},
         "\n\n".join(resource.text(item) for item in made),
@@ -74,8 +74,8 @@ def create(
 @click.pass_obj
 def list_command(settings: Settings) -> None:
     """List snapshots."""
-    with settings.app() as app:
-        found = app.resources.of_kind(SNAPSHOT)
+    with settings.session() as session:
+        found = session.resources.of_kind(SNAPSHOT)
     settings.emit(
         {"snapshots": [resource.document(item) for item in found]},
         resource.listing(found, "snapshot"),
@@ -88,9 +88,9 @@ def list_command(settings: Settings) -> None:
 @click.pass_obj
 def show(settings: Settings, *, name: str, lineage: bool) -> None:
     """Show one snapshot."""
-    with settings.app() as app:
-        found = app.resources.get(parse_resource(name, SNAPSHOT))
-        shown = resource.shown(found, app, lineage=lineage)
+    with settings.session() as session:
+        found = session.resources.get(parse_resource(name, SNAPSHOT))
+        shown = resource.shown(found, session, lineage=lineage)
     settings.emit(*shown)
 
 
@@ -102,8 +102,8 @@ def delete(settings: Settings, *, name: str) -> None:
     from pipeline.resources.snapshots import delete_resource
 
     found: ResourceName = parse_resource(name, SNAPSHOT)
-    with settings.app() as app:
-        delete_resource(found, app.context)
+    with settings.session() as session:
+        delete_resource(found, session.context)
     settings.emit({"deleted": found.arm_id}, f"deleted snapshot {found}")
 
 
@@ -125,9 +125,9 @@ def export(settings: Settings, *, name: str, out: Path, format_name: str, subfor
     """Write a snapshot as a stand-alone file."""
     from pipeline.resources.snapshots import export_snapshot
 
-    with settings.app() as app:
+    with settings.session() as session:
         target = parse_resource(name, SNAPSHOT)
-        export_snapshot(target, out, ImageFormat(format_name), subformat, app.context)
+        export_snapshot(target, out, ImageFormat(format_name), subformat, session.context)
     length = out.stat().st_size
     settings.emit(
         {"file": out, "format": format_name, "fileSize": length},

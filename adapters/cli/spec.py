@@ -174,8 +174,8 @@ def build(settings: Settings, *, specs: tuple[Path, ...], jobs: int | None) -> N
 def _in_turn(
     settings: Settings, plans: Sequence["_Plan"], indexes: Iterable[int]
 ) -> dict[int, Built]:
-    with settings.app() as app:
-        return {index: _build(plans[index].make, app) for index in indexes}
+    with settings.session() as session:
+        return {index: _build(plans[index].make, session) for index in indexes}
 
 
 def _at_once(
@@ -199,11 +199,11 @@ def _at_once(
     }
 
 
-def _build(make: Maker, app: "Session") -> Built:
+def _build(make: Maker, session: "Session") -> Built:
     started = time.monotonic()
-    request = make(app.context)
-    there = _there(request, app.context)
-    version = there or publish(request, app.context)
+    request = make(session.context)
+    there = _there(request, session.context)
+    version = there or publish(request, session.context)
     seconds = time.monotonic() - started
     document = {
         "version": encode(version),
@@ -217,10 +217,10 @@ def _build(make: Maker, app: "Session") -> Built:
 
 def _start(settings: Settings, make: Maker) -> Built:
     """Build one in the background, unless it is there already."""
-    with settings.app() as app:
-        request = make(app.context)
-        if _there(request, app.context) is not None:
-            return _build(make, app)
+    with settings.session() as session:
+        request = make(session.context)
+        if _there(request, session.context) is not None:
+            return _build(make, session)
     told = in_background(settings, lambda context: publish(request, context))
     return {**told, "published": True}, background_text(told)
 
@@ -239,9 +239,9 @@ def _there(request: PublishRequest, context: JobContext) -> ImageVersion | None:
 def plan(settings: Settings, *, specs: tuple[Path, ...]) -> None:
     """Show what build would do, and what exists already; change nothing."""
     plans = [_from_spec(path) for path in specs]
-    with settings.app() as app:
-        requests = [plan.make(app.context) for plan in plans]
-        previews = [preview(request, app.context) for request in requests]
+    with settings.session() as session:
+        requests = [plan.make(session.context) for plan in plans]
+        previews = [preview(request, session.context) for request in requests]
     settings.emit(
         {"plans": [plan_document(item) for item in previews]},
         "\n\n".join(plan_text(item) for item in previews),

@@ -107,17 +107,17 @@ def list_versions(
     rows: list[tuple[object, ...]] = []
     documents = []
     total = shown = 0
-    with settings.app() as app:
+    with settings.session() as session:
         if name is not None and is_shared_reference(name):
-            list_view(settings, app.views, name)
+            list_view(settings, session.views, name)
             return
-        for wanted in _definitions(app, name, subscription):
-            found = app.gallery.list_versions(
+        for wanted in _definitions(session, name, subscription):
+            found = session.gallery.list_versions(
                 wanted, limit=limit or None, before=start, deleted=deleted
             )
-            count = app.gallery.count_versions(wanted, deleted=deleted)
-            newest = None if deleted or not found else app.gallery.latest_version(wanted)
-            channels = app.gallery.list_channels(wanted) if found else []
+            count = session.gallery.count_versions(wanted, deleted=deleted)
+            newest = None if deleted or not found else session.gallery.latest_version(wanted)
+            channels = session.gallery.list_channels(wanted) if found else []
             for version in found:
                 told = marks(version, newest, channels)
                 rows.append(_row(version, told))
@@ -132,14 +132,16 @@ def list_versions(
 
 
 def _definitions(
-    app: "Session", name: str | None, subscription: str | None
+    session: "Session", name: str | None, subscription: str | None
 ) -> list[DefinitionName]:
     """What is named; without a name all of a subscription, or (None) of all."""
     if name is not None and is_definition(name):
         return [parse_definition(name)]
-    listed = [] if name else app.gallery.list_galleries(subscription)
+    listed = [] if name else session.gallery.list_galleries(subscription)
     galleries = [parse_gallery(name)] if name else [gallery.name for gallery in listed]
-    return [item.name for gallery in galleries for item in app.gallery.list_definitions(gallery)]
+    return [
+        item.name for gallery in galleries for item in session.gallery.list_definitions(gallery)
+    ]
 
 
 def marks(
@@ -221,8 +223,8 @@ _UP = "\x1b[{}A\x1b[J"  # ECMA-48: cursor up, erase what is below
 def watch(settings: Settings, reference: str) -> int:
     """Show how far each region is until nobody works on the version any more: redrawn on a
     terminal, else a line for every change. Returns the exit status that the version deserves."""
-    with settings.app() as app:
-        version = own_version(app, reference)
+    with settings.session() as session:
+        version = own_version(session, reference)
         shown: list[str] = []
         idle = 0.0
         while True:
@@ -232,12 +234,12 @@ def watch(settings: Settings, reference: str) -> int:
             if _ended(version):
                 break
             # nobody has it: a background process may be about to
-            idle = idle + SECONDS if app.gallery.is_interrupted(version) else 0.0
+            idle = idle + SECONDS if session.gallery.is_interrupted(version) else 0.0
             if idle >= GRACE_SECONDS:
                 break
             time.sleep(SECONDS)
-            version = app.gallery.get_version(version.name)
-        interrupted = app.gallery.is_interrupted(version)
+            version = session.gallery.get_version(version.name)
+        interrupted = session.gallery.is_interrupted(version)
     return _finish(settings, version, interrupted=interrupted)
 
 
@@ -312,22 +314,24 @@ def show(
     settings = context.ensure_object(Settings)
     if watching:
         context.exit(watch(settings, reference))
-    with settings.app() as app:
-        version = app.gallery.resolve(reference, region)
+    with settings.session() as session:
+        version = session.gallery.resolve(reference, region)
         if is_shared_reference(reference):
-            show_view(settings, app.views, version, reference)
+            show_view(settings, session.views, version, reference)
             return
         shallow = version.replication_mode is ReplicationMode.SHALLOW
-        report = app.gallery.report(version.name)
-        definition = app.gallery.get_definition(version.name.definition)
-        interrupted = app.gallery.is_interrupted(version)
-        channels = app.gallery.list_channels(version.name.definition)
-        cautions = app.gallery.cautions(version)
-        lineage = _lineage(app, version) if with_lineage else ([], "")
-        changed = _source_changes(app, version) if shallow else {}
-        allocated = {status.region: _allocated(app, version, status) for status in version.regions}
+        report = session.gallery.report(version.name)
+        definition = session.gallery.get_definition(version.name.definition)
+        interrupted = session.gallery.is_interrupted(version)
+        channels = session.gallery.list_channels(version.name.definition)
+        cautions = session.gallery.cautions(version)
+        lineage = _lineage(session, version) if with_lineage else ([], "")
+        changed = _source_changes(session, version) if shallow else {}
+        allocated = {
+            status.region: _allocated(session, version, status) for status in version.regions
+        }
         deployments = [
-            item for item in app.gallery.list_deployments() if item.version_uid == version.uid
+            item for item in session.gallery.list_deployments() if item.version_uid == version.uid
         ]
     profile = validations(version, definition, report)
     document = {
@@ -377,17 +381,17 @@ def show(
     settings.emit(document, "\n\n".join(part for part in parts if part))
 
 
-def _lineage(app: "Session", version: ImageVersion) -> tuple[list[dict[str, Any]], str]:
+def _lineage(session: "Session", version: ImageVersion) -> tuple[list[dict[str, Any]], str]:
     from adapters.cli.resource import lineage_of
     from pipeline.resources.lineage import of_version
 
-    return lineage_of(of_version(version), app)
+    return lineage_of(of_version(version), session)
 
 
-def _source_changes(app: "Session", version: ImageVersion) -> Mapping[str, list[str]]:
+def _source_changes(session: "Session", version: ImageVersion) -> Mapping[str, list[str]]:
     from pipeline.jobs.shallow import source_changes
 
-    return source_changes(version, app.pins)
+    return source_changes(version, session.pins)
 
 
 def _sources(version: ImageVersion, changed: Mapping[str, list[str]]) -> Iterable[str]:
@@ -414,9 +418,9 @@ def _exclusions(version: ImageVersion) -> str:
     return f"excluded in {', '.join(names)}" if names else ""
 
 
-def _allocated(app: "Session", version: ImageVersion, status: RegionStatus) -> int:
+def _allocated(session: "Session", version: ImageVersion, status: RegionStatus) -> int:
     """What the version's files in a region occupy: shared blocks once, parents of a delta too."""
-    zones = app.zones.get(status.region, ())
+    zones = session.zones.get(status.region, ())
     return sum(zone.allocated_bytes([version.zone_key]) for zone in zones)
 
 
@@ -626,8 +630,8 @@ def update(settings: Settings, /, *, name: str, **values: Any) -> None:
         block_deletion_before_end_of_life=values["block"],
         tags=arguments.pairs(values["tags"], "--tags") or None,
     )
-    with settings.app() as app:
-        changed = update_version(parse_version(name), change, app.context)
+    with settings.session() as session:
+        changed = update_version(parse_version(name), change, session.context)
     settings.emit({"version": encode(changed)}, f"{changed.name}\n{region_table(changed)}")
 
 
@@ -649,8 +653,8 @@ def delete(settings: Settings, *, name: str, permanent: bool, force: bool) -> No
     from pipeline.jobs.delete import delete_version
 
     wanted = parse_version(name)
-    with settings.app() as app:
-        kept = delete_version(wanted, app.context, permanent=permanent, force=force)
+    with settings.session() as session:
+        kept = delete_version(wanted, session.context, permanent=permanent, force=force)
     if kept is None:
         text = f"deleted {wanted}"
     else:
@@ -665,8 +669,8 @@ def delete(settings: Settings, *, name: str, permanent: bool, force: bool) -> No
 @click.pass_obj
 def undelete(settings: Settings, *, name: str) -> None:
     """Bring back a deleted version that is still kept."""
-    with settings.app() as app:
-        found = app.gallery.undelete(parse_version(name))
+    with settings.session() as session:
+        found = session.gallery.undelete(parse_version(name))
     settings.emit({"version": encode(found)}, f"{found.name} is back")
 
 
@@ -677,13 +681,13 @@ def purge(settings: Settings, *, name: str) -> None:
     """Remove a deleted version permanently, or all expired ones of a definition."""
     from pipeline.jobs.delete import delete_version, purge_expired
 
-    with settings.app() as app:
+    with settings.session() as session:
         if len(name.strip("/").split("/")) in (2, 10):
-            gone = purge_expired(parse_definition(name), app.context)
+            gone = purge_expired(parse_definition(name), session.context)
         else:
             wanted = parse_version(name)
-            app.gallery.check_in_the_bin(wanted)
-            delete_version(wanted, app.context, permanent=True)
+            session.gallery.check_in_the_bin(wanted)
+            delete_version(wanted, session.context, permanent=True)
             gone = [wanted]
     text = "\n".join(f"removed {item}" for item in gone) or "there is nothing to remove"
     settings.emit({"removed": [item.arm_id for item in gone]}, text)
@@ -699,13 +703,13 @@ _UNITS = {"d": 1, "w": 7, "m": 30, "y": 365}
 @click.pass_obj
 def promote(settings: Settings, *, reference: str, channel: str, remove: bool) -> None:
     """Point a channel, GALLERY/DEFINITION@CHANNEL, to this version."""
-    with settings.app() as app:
+    with settings.session() as session:
         if remove:
             definition = parse_reference(reference).definition
-            app.gallery.remove_channel(definition, channel)
+            session.gallery.remove_channel(definition, channel)
             return settings.emit({"removed": channel}, f"removed {definition}@{channel}")
-        version = own_version(app, reference)
-        made = app.gallery.promote(version.name, channel)
+        version = own_version(session, reference)
+        made = session.gallery.promote(version.name, channel)
     text = f"{made.definition}@{made.name} is {made.version}"
     return settings.emit({"channel": encode(made)}, text)
 
@@ -736,9 +740,9 @@ def apply(
     from pipeline.jobs.delete import apply_retention
 
     rule = Retention(keep_last, _age(older_than))
-    with settings.app() as app:
+    with settings.session() as session:
         verdicts, expired = apply_retention(
-            parse_definition(name), rule, app.context, dry_run=dry_run
+            parse_definition(name), rule, session.context, dry_run=dry_run
         )
     verb = "would go" if dry_run else "deleted"
     rows = [
@@ -786,7 +790,7 @@ def replicate(settings: Settings, *, reference: str, regions: tuple[str, ...], r
     from pipeline.jobs.replicate import replicate_version
 
     targets = arguments.target_regions(regions, settings.load().regions)
-    with settings.app() as app:
-        version = own_version(app, reference)
-        version = replicate_version(version.name, targets, app.context, retry=retry)
+    with settings.session() as session:
+        version = own_version(session, reference)
+        version = replicate_version(version.name, targets, session.context, retry=retry)
     settings.emit({"version": encode(version)}, f"{version.name}\n{region_table(version)}")
