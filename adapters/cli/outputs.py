@@ -112,6 +112,7 @@ class GuestDocument(TypedDict):
 class EvidenceDocument(TypedDict):
     verdict: str
     reasons: tuple[str, ...]
+    unread: NotRequired[tuple[str, ...]]
     forced: NotRequired[bool]
 
 
@@ -144,6 +145,7 @@ class Report(TypedDict, total=False):
     profile: str
     operations: tuple[OperationResult, ...]
     freeSpace: tuple[str, ...]
+    notes: tuple[str, ...]
     windows: dict[str, Any]
     guest: GuestDocument
     check: EvidenceDocument
@@ -669,6 +671,7 @@ class AuditHead(TypedDict):
 class FileEvidence(TypedDict):
     verdict: str
     reasons: tuple[str, ...]
+    unread: tuple[str, ...]
 
 
 class InspectOutput(TypedDict):
