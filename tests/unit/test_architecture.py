@@ -243,6 +243,15 @@ def test_an_import_that_goes_up_is_seen(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(imports_up("pipeline", ROOMS)) == 2
 
 
+def test_the_main_job_is_on_one_screen() -> None:
+    """And nobody goes back into it: what others need lies below."""
+    tree = ast.parse((ROOT / "pipeline" / "publish.py").read_bytes())
+    bodies = [node.body for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert sum((body[-1].end_lineno or 0) - body[0].lineno + 1 for body in bodies) <= 60
+    found = [name for path in modules("pipeline") for _, name in imports(path)]
+    assert [name for name in found if name.startswith("pipeline.publish")] == []
+
+
 def test_there_is_one_door_to_subprocesses() -> None:
     door = ROOT / "adapters" / "process" / "command.py"
     found = [
