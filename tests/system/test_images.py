@@ -168,7 +168,7 @@ def test_without_a_sandbox_the_same_is_read(sample: Sample, tmp_path: Path) -> N
 
 
 def test_what_is_no_image_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="no file"):
+    with pytest.raises(NotFound, match="no such file"):
         IMAGES.inspect(tmp_path / "absent")
     with pytest.raises(UnsafeImage, match="not a regular file"):
         IMAGES.inspect(tmp_path)
