@@ -109,12 +109,6 @@ def parse(window: Window, findings: Findings) -> None:
         header.compression == (DEFLATE if compressed else 0),
         f"it has an unknown compression {header.compression}",
     )
-    if not header.descriptor and not compressed:
-        findings.unread = True
-        raise UnsafeImage(
-            "it has no descriptor inside: it is a part of a disk in several files "
-            "(NAME-s001.vmdk); name the descriptor, NAME.vmdk"
-        )
     createtype = _descriptor(window, findings, header)
     findings.variant = createtype
     findings.refuse_unless(
@@ -169,9 +163,16 @@ def _footer(window: Window, header: Header) -> Header:
 
 def _descriptor(window: Window, findings: Findings, header: Header) -> str:
     length = header.descriptor_sectors * SECTOR
-    if not 0 < length <= DESCRIPTOR_LIMIT or not header.descriptor:
+    if header.descriptor and not 0 < length <= DESCRIPTOR_LIMIT:
         raise UnsafeImage("it has no descriptor of a sane length inside")
-    data = descriptor_text(window, header.descriptor * SECTOR, length)
+    place = header.descriptor * SECTOR
+    data = descriptor_text(window, place, length) if place else b""
+    if not data.strip():
+        findings.unread = True
+        raise UnsafeImage(
+            "it has no descriptor inside: it is a part of a disk in several files "
+            "(NAME-s001.vmdk); name the descriptor, NAME.vmdk"
+        )
     found = read_descriptor(data, findings)
     _check_settings(findings, found.settings)
     for extent in found.extents:

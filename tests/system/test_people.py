@@ -704,6 +704,19 @@ def test_a_vmdk_in_parts(subformat: str, tmp_path: Path) -> None:
     assert len(SOURCES.identity(source)) == len(before)
 
 
+def test_a_part_alone_is_told_from_a_disk(tmp_path: Path) -> None:
+    raw = tmp_path / "os.raw"
+    raw.write_bytes(OS)
+    qemu_convert(raw, tmp_path / "web.vmdk", "vmdk", "subformat=twoGbMaxExtentSparse")
+    (tmp_path / "web-delta.vmdk").write_bytes(people.cowd({}, SIZE))
+    (tmp_path / "web-sesparse.vmdk").write_bytes(people.sesparse({}, [], SIZE))
+    for name in ("web-s001.vmdk", "web-delta.vmdk", "web-sesparse.vmdk"):
+        facts = IMAGES.inspect(tmp_path / name)
+        assert "name " in facts.refusals[0]
+        assert "descriptor, NAME.vmdk" in facts.refusals[0]
+        assert facts.unread
+
+
 def test_parts_of_each_kind(tmp_path: Path) -> None:
     """One disk of a flat part, a sparse one and zeros; qemu reads the same."""
     (tmp_path / "a.raw").write_bytes(DATA)
