@@ -15,6 +15,23 @@ from pipeline.errors import CommandFailed, EnvironmentMissing
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 GRACE_SECONDS = 5.0
+# What runs the programs that images are opened with. The kernel's signal at the death of a parent
+# comes too late for one that has not asked for it yet, and that is what bubblewrap's child does not
+# have for a while. So a watcher is there from the start: it reads from a pipe that only this
+# process can write to. When the pipe ends, it halts the one that it was started by ($$), that it
+# forks no more, and kills its children, with which their namespace ends, and its group.
+SANDBOXES = ("bwrap", "setpriv")
+LEASH = """
+(
+  read -r me _ </proc/self/stat
+  read -r _ <"/proc/self/fd/$1"
+  kill -STOP $$ && sleep 0.1
+  for child in $(cat /proc/$$/task/$$/children); do [ $child = $me ] || kill -KILL $child; done
+  kill -KILL 0
+) >/dev/null 2>&1 &
+shift
+exec "$@"
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +109,18 @@ def spawn(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a command for the length of a `with`; it never outlives it (terminate, wait, kill).
 
-    Sandboxed children die with the *thread* that started them (PR_SET_PDEATHSIG), so start one from
-    a thread that lives as long as the `with`.
+    Sandboxed children die with this process, however early that is killed.
     """
+    command, leash = list(argv), contextlib.ExitStack()
+    if Path(command[0]).name in SANDBOXES:
+        watched, held = os.pipe()
+        leash.callback(os.close, held)
+        leash.callback(os.close, watched)
+        command = ["/bin/sh", "-c", LEASH, "sh", str(watched), *command]
+        pass_fds = (*pass_fds, watched)
     try:
         process = subprocess.Popen(  # noqa: S603 - argv lists only, never a shell
-            list(argv),
+            command,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -106,13 +129,15 @@ def spawn(
             start_new_session=True,
         )
     except FileNotFoundError:
+        leash.close()
         raise EnvironmentMissing(
             f"the program {argv[0]} is not installed", hint="galleria doctor lists what is missing"
         ) from None
-    try:
-        yield process
-    finally:
-        stop(process)
+    with leash:
+        try:
+            yield process
+        finally:
+            stop(process)
 
 
 def detach(argv: Sequence[str], *, log: Path) -> None:
@@ -153,7 +178,7 @@ def _end_sandbox(process: subprocess.Popen[bytes]) -> None:
     child is killed, with which the whole namespace ends, and the group that both begin in.
     """
     argv = process.args
-    if not isinstance(argv, list) or Path(argv[0]).name != "bwrap":
+    if not isinstance(argv, list) or "bwrap" not in (Path(word).name for word in argv[:6]):
         return
     with contextlib.suppress(ProcessLookupError, FileNotFoundError):
         os.kill(process.pid, signal.SIGSTOP)

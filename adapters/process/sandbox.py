@@ -77,7 +77,7 @@ class Sandbox:
                 "the sandbox program bwrap is not installed: images are not opened outside of it",
                 hint="install the package bubblewrap, or set sandbox = false in the configuration",
             )
-        argv = [program, "--die-with-parent", "--new-session", "--clearenv"]
+        argv = [program, "--new-session", "--clearenv"]
         argv += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
         argv += ["--unshare-cgroup-try"]
         if os.geteuid() == 0:

@@ -2,8 +2,10 @@
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,8 @@ from adapters.process import command
 from adapters.process.sandbox import Sandbox
 
 pytestmark = pytest.mark.system
+
+ROOT = Path(__file__).parents[2]
 
 
 def running(marker: str) -> list[str]:
@@ -28,6 +32,39 @@ def test_a_sandbox_that_is_stopped_at_once_leaves_nothing(
     for _ in range(10):
         with command.spawn(argv):
             time.sleep(seconds)
+    deadline = time.monotonic() + 20
+    while running(marker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert running(marker) == []
+
+
+KILLED = """
+import sys, time
+from adapters.process import command
+from adapters.process.sandbox import Sandbox
+marker, enabled = sys.argv[1], sys.argv[2] == "True"
+with command.spawn(Sandbox(enabled=enabled).wrap(["sh", "-c", "sleep 600; true", marker])):
+    print("started", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_what_a_killed_process_started_dies_with_it(
+    enabled: bool, require: Callable[..., None]
+) -> None:
+    """However early that is: the program has just been executed, its parent is killed."""
+    require("bwrap", "pgrep")
+    marker = f"sandbox of {os.getpid()} whose parent is killed, {enabled}"
+    for delay in (0, 0, 0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.05):
+        argv = [sys.executable, "-c", KILLED, marker, str(enabled)]
+        parent = subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=ROOT)
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"started\n"
+        time.sleep(delay)
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
     deadline = time.monotonic() + 20
     while running(marker) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -83,13 +83,9 @@ def test_commands_of_pages_exist(path: Path) -> None:
             pytest.fail(f"{line.where}: `{line.command}`: {error.format_message()}")
 
 
-# options of other programs that pages name: bubblewrap's
-OTHERS = {"--die-with-parent"}
-
-
 @every_page
 def test_options_that_pages_name_exist(path: Path) -> None:
-    assert options_of(path) - all_options() - OTHERS == set()
+    assert options_of(path) - all_options() == set()
 
 
 @pytest.mark.parametrize(
