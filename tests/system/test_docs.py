@@ -23,6 +23,7 @@ from tests.docs.console import File, Line, matches, parts_of
 from tests.docs.reference import GUIDES, ROOT
 from tests.home import Session
 from tests.system.phony import ROOT_FILES, debian_disk
+from tests.system.phony import run as run_tool
 from tests.system.sources import DOMAIN, OVF, archive, checksum, qemu_img, served
 
 IDENTITY = {"etc/machine-id", "etc/hostname", "root/.bash_history", "tmp/file"}
@@ -70,7 +71,10 @@ def files(tmp_path_factory: pytest.TempPathFactory, require: Callable[..., None]
     with patched.open("r+b") as file:
         file.seek(40 * MIB)
         file.write(b"patched")
-    (place / "data.raw").write_bytes(pattern(2, MIB) + bytes(7 * MIB))
+    data = work / "data"
+    data.mkdir()
+    (data / "table").write_bytes(pattern(2, MIB))
+    run_tool("mke2fs", "-q", "-t", "ext4", "-d", data, place / "data.raw", "8m")
     vhd = ("-o", "subformat=dynamic,force_size=on")
     for source, name, driver, options in (
         (place / "web.raw", "web.vhdx", "vhdx", ("-o", "block_size=1M")),
