@@ -332,7 +332,7 @@ def test_room_is_asked_for_once(place: Path, tmp_path: Path) -> None:
     assert set(version.completed_regions) == {"eu", "us", "asia"}
 
 
-@pytest.mark.parametrize("method", ["stage_base", "take_over"])
+@pytest.mark.parametrize("method", ["stage_base", "clone_base_from"])
 def test_a_zone_that_fails_does_not_take_its_neighbours_along(
     method: str, place: Path, tmp_path: Path
 ) -> None:
