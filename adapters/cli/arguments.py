@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from pipeline.gallery.documents import parse_date
+from pipeline.gallery.properties import with_property
 from pipeline.model import (
     AdditionalReplicaSet,
     Feature,
@@ -33,9 +34,17 @@ PLAN = click.option(
 )
 VERSION = "GALLERY/DEFINITION[/VERSION]"
 REFERENCE = click.argument("reference", metavar=VERSION)
+SET = click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="PROPERTY=VALUE",
+    help='Change a property by its Azure name: "recommended.vCPUs.min=2"; null removes it.',
+)
 TAGS = click.option("--tags", multiple=True, metavar="NAME=VALUE...", help="Tags (repeatable).")
 
 
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -92,6 +101,16 @@ def pairs(values: Iterable[str], option: str) -> Mapping[str, str]:
             raise click.UsageError(f"{option}: {name!r} is given twice")
         found[name] = value
     return found
+
+
+def assigned(value: T, assignments: Iterable[str]) -> T:
+    """The resource with the properties of `--set` changed."""
+    for item in assignments:
+        name, separator, text = item.partition("=")
+        if not separator or not name:
+            raise click.UsageError(f"--set: {item!r} is not PROPERTY=VALUE")
+        value = with_property(value, name, text)
+    return value
 
 
 def features(values: Iterable[str]) -> tuple[Feature, ...]:

@@ -11,10 +11,10 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Group
-from adapters.cli.properties import SET, as_document, assigned
 from adapters.text import bytes_text, fields, printable, table
 from pipeline.errors import Refused
 from pipeline.gallery.documents import encode
+from pipeline.gallery.properties import as_document
 from pipeline.jobs.delete import Cascade, delete_cascade, plan_cascade
 from pipeline.model import (
     Architecture,
@@ -199,11 +199,10 @@ def create_definition(
     """Make an image definition, or change one."""
     wanted = parse_definition(name)
     with settings.session() as session:
-        home = location or session.gallery.get_gallery(wanted.gallery).location
         made = session.gallery.create_definition(
             ImageDefinition(
                 name=wanted,
-                location=home,
+                location=location or "",
                 created=utc_now(),
                 os_type=OsType(values["os_type"]),
                 os_state=OsState(values["os_state"]),
@@ -248,7 +247,7 @@ def create_definition(
 @click.option("--allow-update-image", type=bool, default=False, help="Whether features may change.")
 @_RECOMMENDED
 @arguments.TAGS
-@SET
+@arguments.SET
 @click.pass_obj
 def update_definition(settings: Settings, /, *, name: str, **values: Any) -> None:
     """Change what may be changed: recommendations, description, end of life, release notes, tags,
@@ -273,7 +272,7 @@ def update_definition(settings: Settings, /, *, name: str, **values: Any) -> Non
             ),
             **{key: value for key, value in given.items() if value is not None},
         )
-        return assigned(new, values["assignments"])
+        return arguments.assigned(new, values["assignments"])
 
     with settings.session() as session:
         made = session.gallery.update_definition(

@@ -10,11 +10,11 @@ from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.definition import DELETION, definition_table, deleted
 from adapters.cli.lazy import Command, Group
-from adapters.cli.properties import SET, as_document, assigned
 from adapters.text import bytes_text, fields, table
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.access.shared_ids import unique_name
-from pipeline.jobs.cost import cost
+from pipeline.gallery.properties import as_document
+from pipeline.jobs.cost import gallery_cost
 from pipeline.model import Gallery, SharingPermissions, SoftDeletePolicy
 from pipeline.model.names import parse_gallery
 
@@ -113,7 +113,7 @@ def create_gallery(settings: Settings, /, *, name: str, **values: Any) -> None:
 @click.option("--description", help="What the gallery is for.")
 @_soft_delete
 @arguments.TAGS
-@SET
+@arguments.SET
 @click.pass_obj
 def update_gallery(settings: Settings, /, *, name: str, **values: Any) -> None:
     """Change the description, the tags and the soft-delete policy of a gallery."""
@@ -126,7 +126,7 @@ def update_gallery(settings: Settings, /, *, name: str, **values: Any) -> None:
             tags=labels or old.tags,
             soft_delete_policy=_policy(old.soft_delete_policy, values),
         )
-        return assigned(new, values["assignments"])
+        return arguments.assigned(new, values["assignments"])
 
     with settings.session() as session:
         made = session.gallery.update_gallery(parse_gallery(name), change)
@@ -217,13 +217,7 @@ def cost_command(settings: Settings, *, name: str) -> None:
     """Show how many bytes a gallery stores and transferred, and what shared blocks saved."""
     with settings.session() as session:
         gallery = session.gallery.get_gallery(parse_gallery(name)).name
-        versions = [
-            version
-            for definition in session.gallery.list_definitions(gallery)
-            for deleted in (False, True)
-            for version in session.gallery.list_versions(definition.name, deleted=deleted)
-        ]
-        found = cost(versions, session.zones)
+        found = gallery_cost(gallery, session.gallery, session.zones)
     header = (
         *("REGION", "VERSIONS", "REPLICAS", "AS COPIES", "STORED", "SAVED"),
         *("CONTENT SENT", "BYTES SENT"),

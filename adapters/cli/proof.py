@@ -28,7 +28,7 @@ from pipeline.jobs.dry_run import (
     validate_version,
     version_disks,
 )
-from pipeline.jobs.verify import VerifyResult, verify_report, verify_sources, verify_version
+from pipeline.jobs.verify import VerifyResult, verify_all
 from pipeline.model import ImageVersion
 from pipeline.model.disks import disk_name
 from pipeline.sources.ingest import Disk
@@ -240,31 +240,21 @@ def verify(context: click.Context, *, reference: str, region: str | None, scrub:
     with settings.session() as session:
         place = None if region is None else configured_region(session, region)
         version = own_version(session, reference, place)
-        places = version.completed_regions if place is None else (place,)
-        zones = [zone for name in places for zone in session.zones.get(name, ())]
-        report = session.gallery.report(version.name)
-        found = verify_version(version, zones, session.context, scrub=scrub)
-        verdicts = list(found)
-        reports = list(verify_report(version, report, zones))
-        verdicts += verify_sources(version, session.pins)
-    missing = [name for name in places if not any(v.region == name for v in verdicts)]
-    verdicts += reports
-    bad = [verdict for verdict in verdicts if not verdict.sound]
-    rows = [(v.region, v.subject, _verdict(v)) for v in verdicts]
-    rows += [(name, "", "no zone here holds the version") for name in missing]
-    places_of_bad = fields([(f"{v.region} {v.subject}", v.path) for v in bad])
+        found = verify_all(version, place, session.context, scrub=scrub)
+    rows = [(item.region, item.subject, _verdict(item)) for item in found.results]
+    rows += [(name, "", "no zone here holds the version") for name in found.missing]
+    places_of_bad = fields([(f"{item.region} {item.subject}", item.path) for item in found.bad])
     text = "\n".join([table(("REGION", "DISK", "VERDICT"), rows), places_of_bad]).strip()
-    sound = not bad and not missing and bool(verdicts)
     settings.emit(
         {
             "version": version.name.arm_id,
-            "sound": sound,
-            "verdicts": [{"sound": v.sound, **_document(v)} for v in verdicts],
-            "missingRegions": missing,
+            "sound": found.sound,
+            "verdicts": [{"sound": item.sound, **_document(item)} for item in found.results],
+            "missingRegions": found.missing,
         },
         text,
     )
-    if not sound:
+    if not found.sound:
         context.exit(VerificationFailed.exit_status)
 
 

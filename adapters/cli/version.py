@@ -14,13 +14,13 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings, own_version, short_id
 from adapters.cli.lazy import Command, Group
-from adapters.cli.properties import as_document
 from adapters.cli.report import report_text, without_inventory
 from adapters.cli.share import list_view, show_view
 from adapters.text import bytes_text, fields, printable, seconds_text, table
 from pipeline.errors import PartiallyReplicated
 from pipeline.gallery.access.shared_ids import is_shared_reference
 from pipeline.gallery.documents import encode
+from pipeline.gallery.properties import as_document
 from pipeline.gallery.rules import VersionChange
 from pipeline.gallery.rules.retention import Retention
 from pipeline.gallery.validations import ValidationsProfile, ValidationStatus, validations
@@ -41,6 +41,7 @@ from pipeline.model.disks import disk_name
 from pipeline.model.names import (
     DefinitionName,
     is_definition,
+    names_definition,
     parse_definition,
     parse_gallery,
     parse_number,
@@ -677,18 +678,13 @@ def undelete(settings: Settings, *, name: str) -> None:
 @version.command("purge")
 @click.argument("name", metavar="GALLERY/DEFINITION[/VERSION]")
 @click.pass_obj
-def purge(settings: Settings, *, name: str) -> None:
+def purge_command(settings: Settings, *, name: str) -> None:
     """Remove a deleted version permanently, or all expired ones of a definition."""
-    from pipeline.jobs.delete import delete_version, purge_expired
+    from pipeline.jobs.delete import purge
 
+    wanted = parse_definition(name) if names_definition(name) else parse_version(name)
     with settings.session() as session:
-        if len(name.strip("/").split("/")) in (2, 10):
-            gone = purge_expired(parse_definition(name), session.context)
-        else:
-            wanted = parse_version(name)
-            session.gallery.check_in_the_bin(wanted)
-            delete_version(wanted, session.context, permanent=True)
-            gone = [wanted]
+        gone = purge(wanted, session.context)
     text = "\n".join(f"removed {item}" for item in gone) or "there is nothing to remove"
     settings.emit({"removed": [item.arm_id for item in gone]}, text)
 

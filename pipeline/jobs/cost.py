@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pipeline.gallery.service import GalleryService
 from pipeline.model import ImageVersion, RegionResult
+from pipeline.model.names import GalleryName
 from pipeline.storage.placement import Zones
 
 
@@ -25,6 +27,19 @@ class RegionCost:
     @property
     def saved(self) -> int:
         return self.stored_logical - self.stored_real
+
+
+def gallery_cost(name: GalleryName, gallery: GalleryService, zones: Zones) -> list[RegionCost]:
+    """What all versions of a gallery cost in each region, deleted ones that are kept included."""
+    return cost(
+        (
+            version
+            for definition in gallery.list_definitions(name)
+            for deleted in (False, True)
+            for version in gallery.list_versions(definition.name, deleted=deleted)
+        ),
+        zones,
+    )
 
 
 def cost(versions: Iterable[ImageVersion], zones: Zones) -> list[RegionCost]:

@@ -88,6 +88,15 @@ def delete_cascade(plan: Cascade, context: JobContext) -> None:
         context.gallery.delete_gallery(plan.gallery)
 
 
+def purge(name: DefinitionName | VersionName, context: JobContext) -> list[VersionName]:
+    """Remove a deleted version for good, or all of a definition whose time in the bin is over."""
+    if isinstance(name, DefinitionName):
+        return purge_expired(name, context)
+    context.gallery.check_in_the_bin(name)
+    delete_version(name, context, permanent=True)
+    return [name]
+
+
 def purge_expired(definition: DefinitionName, context: JobContext) -> list[VersionName]:
     """Remove for good what has been in the bin for longer than its gallery keeps it."""
     expired = [version.name for version in context.gallery.expired(definition)]

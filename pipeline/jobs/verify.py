@@ -42,6 +42,38 @@ class VerifyResult:
         return not self.bad and not self.problem
 
 
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What reading a version showed; `missing` are regions of which no zone here holds it."""
+
+    results: tuple[VerifyResult, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def bad(self) -> tuple[VerifyResult, ...]:
+        return tuple(result for result in self.results if not result.sound)
+
+    @property
+    def sound(self) -> bool:
+        return bool(self.results) and not self.bad and not self.missing
+
+
+def verify_all(
+    version: ImageVersion, region: str | None, context: JobContext, *, scrub: bool = False
+) -> Verification:
+    """Verify all that is kept of a version, in one region or where it is Completed: bases and
+    replicas, the sources of a shallow one, and its report."""
+    regions = version.completed_regions if region is None else (region,)
+    zones = [zone for name in regions for zone in context.zones.get(name, ())]
+    results = [
+        *verify_version(version, zones, context, scrub=scrub),
+        *verify_sources(version, context.pins),
+    ]
+    missing = [name for name in regions if not any(item.region == name for item in results)]
+    results += verify_report(version, context.gallery.report(version.name), zones)
+    return Verification(tuple(results), tuple(missing))
+
+
 def verify_sources(version: ImageVersion, pins: Pins) -> Iterator[VerifyResult]:
     """Of a shallow version nothing was read: its sources are compared with what they were."""
     for disk in version.disks:

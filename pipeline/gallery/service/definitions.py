@@ -20,14 +20,15 @@ class Definitions(Operations):
         self, definition: ImageDefinition, *, allow_update_image: bool = False
     ) -> ImageDefinition:
         """Make a definition, or change what may be changed of the one that is there. `created` of
-        an existing one stays."""
+        an existing one stays; without a location it is in its gallery's."""
         name = definition.name
         with (
             self._access.unnamed(name.gallery.arm_id),
             self._access.write(Action.DEFINITION_WRITE, name) as (catalog, changes),
         ):
-            region = rules.known_region(definition.location, self._regions, kind="galleries/images")
             gallery = rules.parent(catalog.gallery(name.gallery), name.gallery)
+            home = definition.location or gallery.location
+            region = rules.known_region(home, self._regions, kind="galleries/images")
             old = catalog.definition(name)
             if old is None:
                 count = catalog.counts(name.gallery.subscription, region.name).definitions

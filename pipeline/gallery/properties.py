@@ -1,25 +1,15 @@
-"""`--set PROPERTY=VALUE`: change properties by Azure's names, as `az` does."""
+"""Galleries and definitions as Azure's properties: shown, and changed by name."""
 
 import copy
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
-
-import click
 
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.documents import decode, encode
 from pipeline.model import Gallery, ImageDefinition, ProvisioningState
 
 T = TypeVar("T")
-
-SET = click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="PROPERTY=VALUE",
-    help='By Azure\'s name, such as "recommended.vCPUs.min=2"; null removes it (repeatable).',
-)
 
 
 def as_document(value: Gallery | ImageDefinition) -> dict[str, Any]:
@@ -28,18 +18,11 @@ def as_document(value: Gallery | ImageDefinition) -> dict[str, Any]:
     return {**encode(value), "provisioningState": ProvisioningState.SUCCEEDED.value}
 
 
-def assigned(value: T, assignments: Iterable[str]) -> T:
-    """The resource with these properties changed. A value is read as JSON where it can be, else as
-    text. Raises InvalidParameter naming the property that is unknown or of another type."""
-    for item in assignments:
-        path, separator, text = item.partition("=")
-        if not separator or not path:
-            raise click.UsageError(f"--set: {item!r} is not PROPERTY=VALUE")
-        value = _assigned(value, path.removeprefix("properties.").split("."), text)
-    return value
-
-
-def _assigned(value: T, path: list[str], text: str) -> T:
+def with_property(value: T, name: str, text: str) -> T:
+    """The resource with one property changed, by a name such as `recommended.vCPUs.min`. The text
+    is read as JSON where it can be, else as it is; null removes the property. Raises
+    InvalidParameter naming the property that is unknown or of another type."""
+    path = name.removeprefix("properties.").split(".")
     document = encode(value)
     try:
         found = json.loads(text)
