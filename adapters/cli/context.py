@@ -171,14 +171,3 @@ def plain(value: object) -> object:
     if isinstance(value, set | frozenset):
         return sorted(value)
     raise TypeError(f"no JSON for {type(value).__name__}")
-
-
-def cased(value: Any) -> Any:
-    """A stored report's JSON with its names spelled as in Azure's."""
-    from pipeline.gallery.documents import camel
-
-    if isinstance(value, Mapping):
-        return {camel(key): cased(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [cased(item) for item in value]
-    return value

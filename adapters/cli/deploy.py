@@ -10,11 +10,12 @@ from adapters.cli.context import Settings, configured_region
 from adapters.cli.lazy import Command, Group
 from adapters.text import fields, printable, table
 from pipeline.deploying.deploy import DeployRequest, deploy, vm_names
+from pipeline.deploying.profile import with_defaults
 from pipeline.deploying.release import find, release
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.access.shared_ids import shared_name
 from pipeline.gallery.documents import encode
-from pipeline.model import Deployment, ImageDefinition, OsProfile, OsState
+from pipeline.model import Deployment, ImageDefinition, OsProfile
 from pipeline.model.disks import disk_name
 from pipeline.model.names import names_definition, parse_definition
 
@@ -37,18 +38,15 @@ profile_options = arguments.options(
 
 
 def profile_of(values: dict[str, Any], definition: ImageDefinition, name: str) -> OsProfile | None:
-    """A generalized image gets a profile, with defaults; a specialized one only what was asked for
-    (and that is refused)."""
-    given = {key: values[key] for key in ("hostname", "admin_username", "ssh_keys", "custom_data")}
-    if definition.os_state is OsState.SPECIALIZED and not any(given.values()):
-        return None
-    data = given["custom_data"]
-    return OsProfile(
-        computer_name=given["hostname"] or name,
-        admin_username=given["admin_username"],
-        ssh_keys=tuple(_key(item) for item in given["ssh_keys"]),
+    """What the options ask for, with the defaults of the image."""
+    data = values["custom_data"]
+    asked = OsProfile(
+        computer_name=values["hostname"] or "",
+        admin_username=values["admin_username"],
+        ssh_keys=tuple(_key(item) for item in values["ssh_keys"]),
         custom_data="" if data is None else _text(data),
     )
+    return with_defaults(asked, definition, name)
 
 
 def _key(item: str) -> str:

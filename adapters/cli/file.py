@@ -11,12 +11,13 @@ from adapters.cli.context import Settings, own_version
 from adapters.cli.lazy import Command
 from adapters.cli.operation import plan_of, plan_options
 from adapters.cli.proof import check_guest, try_guest
-from adapters.cli.report import guest_name, without_inventory
+from adapters.cli.report import guest_name
 from adapters.cli.sources import EXTENTS_FROM, over, parse_disk
 from adapters.text import bytes_text, fields, printable
 from pipeline.data.chunks import CHUNK_SIZE, chunk_length
 from pipeline.data.manifest import Run
 from pipeline.errors import UnsafeImage
+from pipeline.guest.report import without_inventory
 from pipeline.jobs.files import (
     Inspection,
     arm_file,

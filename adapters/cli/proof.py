@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adapters.cli import arguments
-from adapters.cli.context import Settings, cased, configured_region, own_version
+from adapters.cli.context import Settings, configured_region, own_version
 from adapters.cli.lazy import Command
-from adapters.cli.report import guest_text, report_text, without_inventory
+from adapters.cli.report import guest_text, report_text
 from adapters.cli.sources import parse_disk
 from adapters.text import bytes_text, fields, printable, seconds_text, table
 from pipeline.errors import GalleriaError, NotFound, VerificationFailed
 from pipeline.guest.boot import SECONDS
 from pipeline.guest.findings import Finding, failed
 from pipeline.guest.profiles import Plan
+from pipeline.guest.report import cased, without_inventory
 from pipeline.guest.survey import Survey
 from pipeline.jobs.boot_check import boot_version, console_log
 from pipeline.jobs.diff import Difference, Names, difference

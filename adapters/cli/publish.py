@@ -13,13 +13,14 @@ from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
 from adapters.cli.operation import plan_of, plan_options
-from adapters.cli.report import report_text, without_inventory
+from adapters.cli.report import report_text
 from adapters.cli.sources import source_options, sources_of
 from adapters.cli.version import region_table, stats_text
 from adapters.text import bytes_text, fields, printable, seconds_text, table
 from pipeline.errors import InvalidParameter
 from pipeline.gallery import rules
 from pipeline.gallery.documents import decode, encode
+from pipeline.guest.report import without_inventory
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.dry_run import try_publish
 from pipeline.jobs.plan import Action, Preview

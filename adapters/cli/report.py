@@ -7,9 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from adapters.cli.context import cased
 from adapters.text import fields, seconds_text, table
-from pipeline.gallery.documents import camel
 
 NOT_FOR_IT = "not applicable"  # the result of an operation that is for other guests
 SHOWN_PATHS = 3  # of an operation, on one line
@@ -28,13 +26,6 @@ def report_text(report: Mapping[str, Any] | None) -> str:
     parts = [table(("OPERATION", "RESULT", "PATHS", ""), rows)] if rows else []
     parts.append(fields(_report_fields(report)))
     return "\n\n".join(part for part in parts if part)
-
-
-def without_inventory(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """For documents that show a version: the inventory has commands of its own."""
-    if report is None:
-        return None
-    return {camel(key): cased(value) for key, value in report.items() if key != "inventory"}
 
 
 def _report_fields(report: Mapping[str, Any]) -> list[tuple[str, object]]:

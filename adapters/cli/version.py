@@ -14,7 +14,7 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings, own_version, short_id
 from adapters.cli.lazy import Command, Group
-from adapters.cli.report import report_text, without_inventory
+from adapters.cli.report import report_text
 from adapters.cli.share import list_view, show_view
 from adapters.text import bytes_text, fields, printable, seconds_text, table
 from pipeline.errors import PartiallyReplicated
@@ -24,6 +24,7 @@ from pipeline.gallery.properties import as_document
 from pipeline.gallery.rules import VersionChange
 from pipeline.gallery.rules.retention import Retention
 from pipeline.gallery.validations import ValidationsProfile, ValidationStatus, validations
+from pipeline.guest.report import without_inventory
 from pipeline.model import (
     Channel,
     Deployment,

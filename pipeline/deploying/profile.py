@@ -84,6 +84,14 @@ def _computer_name(name: str, os_type: OsType) -> None:
         )
 
 
+def with_defaults(profile: OsProfile, definition: ImageDefinition, name: str) -> OsProfile | None:
+    """What was asked for with the VM's name as computer name; None of a specialized image, where
+    nothing was asked for."""
+    if definition.os_state is OsState.SPECIALIZED and profile == OsProfile(""):
+        return None
+    return replace(profile, computer_name=profile.computer_name or name)
+
+
 def named(profile: OsProfile | None, name: str) -> OsProfile | None:
     """The profile of one machine of several."""
     return None if profile is None else replace(profile, computer_name=name)
