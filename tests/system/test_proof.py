@@ -135,7 +135,7 @@ def test_a_changed_report_is_found(demonstration: Demonstration, tmp_path: Path)
         path.chmod(0o444)
     assert done.returncode == 1
     bad = [item for item in json.loads(done.stdout)["verdicts"] if not item["sound"]]
-    assert [(item["region"], item["subject"]) for item in bad] == [("us", "report")]
+    assert [(item["region"], item["subject"]) for item in bad] == [("us", "record")]
     assert verify(demonstration).returncode == 0
 
 
