@@ -64,6 +64,12 @@ def instructions(disk: Path, command: str) -> str:
 
 
 FORMATS = click.Choice(["raw", "vhd", "vhdx", "qcow2"])
+SUBFORMAT = click.option(
+    "--subformat",
+    default="",
+    help="vhd: fixed (default) or dynamic; vhdx: dynamic (default) or fixed; qcow2: zlib or zstd, "
+    "compressed (default: not).",
+)
 FILE = click.argument("file", metavar="FILE[@SNAPSHOT]")
 BACKING = click.option(
     "--backing",
@@ -200,7 +206,7 @@ def _arm(
 @click.option(
     "--to", "--format", "format_name", required=True, type=FORMATS, help="Format of the file."
 )
-@click.option("--subformat", default="", help="For vhd: fixed (default) or dynamic.")
+@SUBFORMAT
 @click.pass_obj
 def convert(
     settings: Settings,
@@ -337,7 +343,7 @@ def _examination_text(found: Inspection) -> str:
     "--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="File to create."
 )
 @click.option("--lun", type=int, metavar="N", help="A data disk. Default: the OS disk.")
-@click.option("--subformat", default="", help="For vhd: fixed (default) or dynamic.")
+@SUBFORMAT
 @click.pass_obj
 def export(
     settings: Settings,

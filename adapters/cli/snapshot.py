@@ -7,7 +7,7 @@ import click
 
 from adapters.cli import resource
 from adapters.cli.context import Settings
-from adapters.cli.file import FORMATS, OUT
+from adapters.cli.file import FORMATS, OUT, SUBFORMAT
 from adapters.cli.lazy import Group
 from adapters.text import bytes_text, printable
 from pipeline.model.clock import utc_now
@@ -119,7 +119,7 @@ def delete(settings: Settings, *, name: str) -> None:
     show_default=True,
     help="Format of the file.",
 )
-@click.option("--subformat", default="", help="For vhd: fixed (default) or dynamic.")
+@SUBFORMAT
 @click.pass_obj
 def export(settings: Settings, *, name: str, out: Path, format_name: str, subformat: str) -> None:
     """Write a snapshot as a stand-alone file."""

@@ -731,8 +731,8 @@ def apply(
 ) -> None:
     """Delete the versions of a definition that no rule keeps.
 
-    The last usable version always stays, and so do those that deployed disks or channels use, and
-    those that may not be deleted before their end of life.
+    The last usable version always stays, and so do those that deployed disks, scale
+    sets or channels use, and those that may not be deleted before their end of life.
     """
     from pipeline.jobs.delete import apply_retention
 
