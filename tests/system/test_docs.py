@@ -66,6 +66,8 @@ def files(tmp_path_factory: pytest.TempPathFactory, require: Callable[..., None]
     place = tmp_path_factory.mktemp("files")
     work = tmp_path_factory.mktemp("work")
     debian_disk(place / "web.raw", work)
+    with (place / "web.raw").open("r+b") as file:
+        file.write(b"\xeb\xfe")  # boot code: a disk of generation 1
     patched = work / "patched.raw"
     shutil.copy(place / "web.raw", patched)
     with patched.open("r+b") as file:
