@@ -17,16 +17,19 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapters.catalog import open_catalog
+from adapters.catalog import catalog_file, open_catalog
 from adapters.config import Config
 from adapters.process.owners import ProcessOwners
 from adapters.process.sandbox import Sandbox
-from pipeline.errors import GalleriaError
+from pipeline.errors import Busy, Conflict, GalleriaError, Refused
+from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.services import Services
 from pipeline.model import Architecture, ImageVersion, Region
-from pipeline.model.access import Identity
+from pipeline.model.access import ROOT, Action, Identity
+from pipeline.model.audit import Event
 from pipeline.model.spelling import EDGE
 from pipeline.ports import Pins, Progress, Zone
+from pipeline.ports.catalog import CatalogHealth
 from pipeline.storage.placement import Zones, storage_types
 
 if TYPE_CHECKING:
@@ -94,6 +97,18 @@ class Session(Services):
     @property
     def pins(self) -> Pins:
         return self._app.pins
+
+    def check_catalog(self) -> CatalogHealth:
+        """Read the whole catalog and look for damage."""
+        self.grants.check_health()
+        return self._app.catalog.check()
+
+    def back_up_catalog(self, target: Path) -> None:
+        """Write the catalog, one in SQLite, as it is at one moment to a new file."""
+        from adapters.catalog import copies
+
+        self.grants.check_backup()
+        copies.backup(self._app.catalog, target)
 
     @cached_property
     def context(self) -> "JobContext":
@@ -170,6 +185,80 @@ def _downloads(config: Config, progress: Progress) -> "Downloads":
     )
 
 
+def restore_catalog(
+    config: Config, identity: Identity, file: Path, *, force: bool = False
+) -> Path | None:
+    """Put the catalog of a backup in the place of the present one; returns where that one is kept,
+    if there was one. Raises Conflict while jobs run, unless `force`."""
+    from adapters.catalog import copies
+
+    def note(restored: "SqlCatalog") -> None:
+        event = Event(Action.CATALOG_RESTORE.value, ROOT, details=f"from {file}")
+        AuditedCatalog(restored, identity.actor).record(event)
+
+    with contextlib.ExitStack() as stack:
+        present = _readable(config.catalog)
+        if present is not None:
+            stack.callback(present.close)
+            services = Services(present, ProcessOwners(), _regions(config), identity)
+            services.grants.check_restore()
+            stack.enter_context(present.write())  # no job begins meanwhile
+            if not force and (names := services.records.worked_on()):
+                raise Conflict(
+                    f"galleria works on {', '.join(names)}: what it records would be lost",
+                    hint="wait until it is done; --force restores all the same",
+                )
+        elif identity.principal is not None:
+            raise Refused(
+                f"there is no catalog that says whether {identity.principal} may restore it",
+                hint="the local operator may: leave out --as",
+            )
+        return copies.restore(config.catalog, file, note, force=force)
+
+
+def unknown_versions(config: Config) -> list[dict[str, str]]:
+    """Versions in the zones of which the catalog does not know, as {region, zone, version}. A zone
+    that is not there or not this catalog's is passed over."""
+    from adapters.zones import layout
+    from adapters.zones.ownership import owner_of
+
+    with contextlib.closing(open_catalog(config.catalog)) as catalog:
+        services = Services(catalog, ProcessOwners(), (), Identity(local_account()))
+        known, mine = services.records.zone_keys(), catalog.identity
+    found = []
+    for region, places in config.regions.items():
+        for zone in (place.path for place in places):
+            with contextlib.suppress(GalleriaError, OSError):
+                owner = owner_of(zone)
+                if owner is not None and owner.catalog == mine:
+                    keys = {entry.name for entry in (zone / layout.VERSIONS).iterdir()}
+                    found += [
+                        {"region": region, "zone": str(zone), "version": key}
+                        for key in sorted(keys - known)
+                    ]
+    return found
+
+
+def _readable(url: str) -> "SqlCatalog | None":
+    """A catalog to be replaced; None when there is none, or it can't be read."""
+    place = catalog_file(url)
+    if place is None or not place.exists():
+        return None
+    try:
+        catalog = open_catalog(url)
+    except Busy:
+        raise
+    except GalleriaError:
+        return None
+    try:
+        with catalog.read() as reader:
+            reader.galleries()
+        return catalog
+    except GalleriaError:
+        catalog.close()
+        return None
+
+
 def create_zones(config: Config, adopted: Collection[Path] = ()) -> None:
     """Make the catalog, and the directories of all regions zones of it; those that are stay as they
     are, and keep their names. Raises Conflict when one is a zone of another region or catalog, or
@@ -177,6 +266,7 @@ def create_zones(config: Config, adopted: Collection[Path] = ()) -> None:
     are `adopted`."""
     from adapters.zones.ownership import adopt, check_there, identify
 
+    actor = Identity(local_account()).actor
     with contextlib.closing(open_catalog(config.catalog)) as registry:
         directories = _directories(config)
         for path in directories:
@@ -186,6 +276,8 @@ def create_zones(config: Config, adopted: Collection[Path] = ()) -> None:
         for path in directories:
             if path in adopted:
                 adopt(path, registry)
+                event = Event(Action.ZONE_ADOPT.value, ROOT, details=str(path))
+                AuditedCatalog(registry, actor).record(event)
             identify(path, registry, directories)
 
 
@@ -221,12 +313,13 @@ def _zones(
     config: Config, region: str, sandbox: Sandbox, registry: "Registry", progress: Progress
 ) -> tuple[Zone, ...]:
     from adapters.zones import open_zone
-    from adapters.zones.ownership import identify
+    from adapters.zones.ownership import check_there, identify
     from adapters.zones.unusable import UnusableZone
 
     zones: list[Zone] = []
     for place in config.regions[region]:
         try:
+            check_there(place.path, registry)
             zone = open_zone(
                 place.path,
                 sandbox=sandbox,

@@ -11,7 +11,7 @@ from enum import Enum
 from functools import partial
 from pathlib import Path
 
-from adapters.catalog import open_catalog
+from adapters.catalog import catalog_file, open_catalog
 from adapters.config import Config
 from adapters.filesystem import calls
 from adapters.filesystem.profile import probe
@@ -20,7 +20,7 @@ from adapters.process import command
 from adapters.process.sandbox import Sandbox
 from adapters.text import bytes_text, printable
 from adapters.zones import open_zone
-from adapters.zones.ownership import identify
+from adapters.zones.ownership import check_there, identify
 from pipeline.errors import GalleriaError
 
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -226,19 +226,19 @@ def _catalog(url: str) -> Check:
         health = catalog.check()
     found = f"{shown}: {health.engine}, {health.journal}, schema {health.schema}"
     if health.problems:
-        advice = "the database is damaged: restore it, or rebuild it from the regions' records"
+        advice = (
+            "galleria catalog check reads it again; galleria catalog restore puts a backup there"
+        )
         return Check(
             "catalog", Status.FAIL, printable(f"{found}; {'; '.join(health.problems)}"), advice
         )
-    return Check("catalog", Status.OK, found)
+    return Check("catalog", Status.OK, f"{found}, whole")
 
 
 def _missing_file(url: str) -> bool:
     """Whether a catalog in a file is not there: opening it would make it."""
-    from sqlalchemy import make_url
-
-    where = make_url(url)
-    return where.get_backend_name() == "sqlite" and not Path(where.database or "").exists()
+    place = catalog_file(url)
+    return place is not None and not place.exists()
 
 
 def _zones(config: Config) -> Iterator[Check]:
@@ -257,9 +257,12 @@ def _zones(config: Config) -> Iterator[Check]:
 def _zone(
     name: str, directory: Path, twins: list[str], config: Config, directories: list[Path]
 ) -> Check:
-    zone = open_zone(directory, sandbox=Sandbox(enabled=config.sandbox))
-    if not _missing_file(config.catalog):
+    if _missing_file(config.catalog):
+        zone = open_zone(directory, sandbox=Sandbox(enabled=config.sandbox))
+    else:
         with contextlib.closing(open_catalog(config.catalog)) as registry:
+            check_there(directory, registry)
+            zone = open_zone(directory, sandbox=Sandbox(enabled=config.sandbox))
             identify(directory, registry, directories)
     profile = probe(directory)
     free = bytes_text(calls.free_bytes(directory))

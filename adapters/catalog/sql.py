@@ -6,6 +6,7 @@ database with several writers can be corrupted (https://www.sqlite.org/changes.h
 
 import contextlib
 import functools
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +42,7 @@ _PRAGMAS = (
 
 
 class SqlCatalog:
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | URL) -> None:
         """Open, and bring the schema up to date. See `adapters.catalog.open_catalog`."""
         parsed = _dialect(url)
         self._name = parsed.render_as_string(hide_password=True)
@@ -71,6 +72,12 @@ class SqlCatalog:
             if found.problems:
                 return found
             return replace(found, problems=_check_audit(connection))
+
+    def copy_to(self, target: sqlite3.Connection) -> None:
+        """Copy a catalog in SQLite as it is at one moment; others may go on using it."""
+        with self._explained(), self._engine.connect() as connection:
+            source: Any = connection.connection.driver_connection
+            source.backup(target)
 
     @functools.cached_property
     def identity(self) -> str:
@@ -156,7 +163,7 @@ class SqlCatalog:
                 upgrade(connection, found, self._name)
 
 
-def _dialect(url: str) -> URL:
+def _dialect(url: str | URL) -> URL:
     try:
         parsed = make_url(url)
         backend = parsed.get_backend_name()

@@ -101,6 +101,10 @@ COMMANDS = {
         "Make, list and delete users, groups and service principals.",
     ),
     "role": ("adapters.cli.access:role", "Assign, list and remove roles."),
+    "catalog": (
+        "adapters.cli.catalog:catalog",
+        "Check the catalog, make a backup of it, restore one.",
+    ),
     "audit": ("adapters.cli.access:audit", "Read and verify the record of changes and refusals."),
     "inspect": (
         "adapters.cli.file:inspect",

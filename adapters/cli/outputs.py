@@ -668,6 +668,31 @@ class AuditHead(TypedDict):
     head: str
 
 
+class CatalogBackup(TypedDict):
+    file: Path
+    fileSize: int
+
+
+class CatalogChecked(TypedDict):
+    catalog: str
+    engine: str
+    schema: str
+    whole: bool
+    problems: tuple[str, ...]
+
+
+class UnknownVersion(TypedDict):
+    region: str
+    zone: str
+    version: str
+
+
+class CatalogRestored(TypedDict):
+    catalog: str
+    kept: Path | None
+    unknown: tuple[UnknownVersion, ...]
+
+
 class FileEvidence(TypedDict):
     verdict: str
     reasons: tuple[str, ...]
@@ -853,6 +878,9 @@ OUTPUTS: dict[str, Any] = {
     "role remove": RemovedAssignment,
     "audit list": AuditOutput,
     "audit verify": AuditHead,
+    "catalog backup": CatalogBackup,
+    "catalog check": CatalogChecked,
+    "catalog restore": CatalogRestored,
     "inspect": InspectOutput,
     "generalize": GeneralizeOutput,
     "convert": Written,

@@ -81,7 +81,7 @@ def init(
         write_config(config, path, force=force)  # last: what it names is there
     lines = [
         f"configuration  {path}",
-        f"catalog        {_without_password(config.catalog)}",
+        f"catalog        {without_password(config.catalog)}",
         f"work           {config.work}",
     ]
     for name, zones in config.regions.items():
@@ -155,11 +155,11 @@ def document(config: Config) -> dict[str, Any]:
     """The configuration as JSON data, without the password of a database."""
     values = {key: getattr(config, key) for key in PARSERS if key != PRINCIPAL}
     values["regions"] = {name: list(map(str, zones)) for name, zones in config.regions.items()}
-    values["catalog"] = _without_password(config.catalog)
+    values["catalog"] = without_password(config.catalog)
     return {key: str(item) if isinstance(item, Path) else item for key, item in values.items()}
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
     from sqlalchemy import make_url
 
     return make_url(url).render_as_string(hide_password=True)

@@ -74,8 +74,9 @@ class AuditedCatalog:
             yield writer, changes
             self._append(writer, changes.events)
 
-    def deny(self, event: Event) -> None:
-        """Record a refusal, in a transaction of its own: there is no change to go with."""
+    def record(self, event: Event) -> None:
+        """Record what goes with no change in the catalog (a refusal, say), in a transaction of its
+        own."""
         with self._catalog.write() as writer:
             self._append(writer, {(event.action, event.object): event})
 

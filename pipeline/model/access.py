@@ -57,6 +57,11 @@ class Action(Enum):
     PRINCIPAL_WRITE = "Microsoft.Authorization/principals/write"
     PRINCIPAL_DELETE = "Microsoft.Authorization/principals/delete"
     AUDIT_READ = "Microsoft.Insights/eventtypes/values/read"
+    # the catalog as a whole, and its zones: nothing that Azure has
+    CATALOG_BACKUP = "Galleria/catalogs/backup/action"
+    CATALOG_CHECK = "Galleria/catalogs/check/action"
+    CATALOG_RESTORE = "Galleria/catalogs/restore/action"
+    ZONE_ADOPT = "Galleria/zones/adopt/action"
 
 
 class Role(Enum):

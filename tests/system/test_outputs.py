@@ -212,6 +212,8 @@ principal delete all
 audit list
 audit list --denied
 audit verify
+catalog check
+catalog backup backup.db
 """
 END = """
 version delete corp/pet/1.0.3
@@ -229,6 +231,7 @@ definition create gone/d --os-type Linux -p C -f o -s s
 definition delete gone/d
 gallery delete gone --cascade --dry-run
 gallery delete gone --cascade --yes
+catalog restore backup.db
 """
 FAIL = """
 4 show corp/nothing

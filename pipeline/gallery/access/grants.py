@@ -158,6 +158,20 @@ class Grants:
             changes.put_sharing(new)
         return new
 
+    # --- the catalog as a whole --------------------------------------------------------------
+
+    def check_backup(self) -> None:
+        """Refuse unless the subject may have a copy of the whole catalog."""
+        self._access.require(Action.CATALOG_BACKUP, ROOT)
+
+    def check_health(self) -> None:
+        """Refuse unless the subject may know what is wrong with the catalog."""
+        self._access.require(Action.CATALOG_CHECK, ROOT)
+
+    def check_restore(self) -> None:
+        """Refuse unless the subject may put another catalog in the place of this one."""
+        self._access.require(Action.CATALOG_RESTORE, ROOT)
+
     # --- the audit record --------------------------------------------------------------------
 
     def audit(self) -> Iterator[AuditEntry]:

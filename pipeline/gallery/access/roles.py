@@ -20,7 +20,7 @@ class Permissions:
 ROLES: Mapping[Role, Permissions] = {
     Role.OWNER: Permissions(("*",)),
     # a contributor can't give rights away: neither by roles nor by sharing, nor by moving a
-    # subscription to another tenant, or making one
+    # subscription to another tenant, or making one, nor with a catalog that says otherwise
     Role.CONTRIBUTOR: Permissions(
         ("*",),
         (
@@ -29,6 +29,7 @@ ROLES: Mapping[Role, Permissions] = {
             "Microsoft.Compute/galleries/share/action",
             "Microsoft.Resources/subscriptions/write",
             "Microsoft.Resources/tenants/write",
+            "Galleria/*",
         ),
     ),
     Role.READER: Permissions(("*/read",)),

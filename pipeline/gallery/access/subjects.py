@@ -207,7 +207,7 @@ class Access:
 
     def record(self, action: Action, id: str, reason: str) -> None:
         """Record a refusal."""
-        self._catalog.deny(Event(action.value, id, allowed=False, details=reason))
+        self._catalog.record(Event(action.value, id, allowed=False, details=reason))
 
     @cached_property
     def _known(self) -> tuple[Subject, tuple[Assignment, ...]]:

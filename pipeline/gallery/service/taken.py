@@ -180,6 +180,28 @@ class JobRecords:
         )
         return sorted(usable, key=lambda item: item.time_created, reverse=True)
 
+    def zone_keys(self) -> set[str]:
+        """The versions that may have files in zones, by the names that they have there."""
+        return {version.zone_key for version in self._versions()}
+
+    def worked_on(self) -> list[str]:
+        """The versions and resources that a process works on which may still be alive."""
+        made: list[ImageVersion | Resource] = [*self._versions(), *self.resources()]
+        return [
+            str(item.name)
+            for item in made
+            if item.owner is not None and self._owners.alive(item.owner)
+        ]
+
+    def _versions(self) -> list[ImageVersion]:
+        with self._catalog.read() as catalog:
+            return [
+                version
+                for gallery in catalog.galleries()
+                for definition in catalog.definitions(gallery.name)
+                for version in catalog.versions(definition.name, deleted=None)
+            ]
+
     def _change(
         self, version: TakenVersion, change: Callable[[ImageVersion], ImageVersion]
     ) -> TakenVersion:
