@@ -19,10 +19,14 @@ GRACE_SECONDS = 5.0
 # comes too late for one that has not asked for it yet, and that is what bubblewrap's child does not
 # have for a while. So a watcher is there from the start: it reads from a pipe that only this
 # process can write to. When the pipe ends, it halts the one that it was started by ($$), that it
-# forks no more, and kills its children, with which their namespace ends, and its group.
+# forks no more, and kills its children, with which their namespace ends, and its group. It keeps no
+# other file open: who waits for the end of a socket of the program's would wait for the watcher.
 SANDBOXES = ("bwrap", "setpriv")
 LEASH = """
 (
+  for fd in /proc/self/fd/*; do
+    case ${fd##*/} in 0 | 1 | 2 | "$1") ;; *) eval "exec ${fd##*/}>&-" ;; esac
+  done
   read -r me _ </proc/self/stat
   read -r _ <"/proc/self/fd/$1"
   kill -STOP $$ && sleep 0.1
@@ -116,7 +120,7 @@ def spawn(
         watched, held = os.pipe()
         leash.callback(os.close, held)
         leash.callback(os.close, watched)
-        command = ["/bin/sh", "-c", LEASH, "sh", str(watched), *command]
+        command = ["/bin/bash", "-c", LEASH, "bash", str(watched), *command]
         pass_fds = (*pass_fds, watched)
     try:
         process = subprocess.Popen(  # noqa: S603 - argv lists only, never a shell

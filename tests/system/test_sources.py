@@ -315,8 +315,8 @@ RIGHTS = (
     (("--os-vhd-uri", "URL"), "Reader", (6, "listKeys/action"), "Storage Account Contributor"),
     (("--os-snapshot", "DISK"), "Reader", (6, "disks/write"), "Artifacts Publisher"),
     (("--os-snapshot", "kept"), "Artifacts Publisher", (6, "snapshots/write"), "Contributor"),
-    (("--managed-image", "kept"), None, (4, "images/kept.* was not found"), "Reader"),
-    (("--image-version", "lab/web/2.0.0"), None, (4, "was not found"), "Image Reader"),
+    (("--managed-image", "kept"), None, (4, "there is no managed image kept"), "Reader"),
+    (("--image-version", "lab/web/2.0.0"), None, (4, "there is no gallery lab"), "Image Reader"),
 )
 
 
@@ -381,7 +381,7 @@ def test_a_description_has_to_agree_with_the_definition(session: Session) -> Non
         done = session.run(
             *("--quiet", "publish", "corp/bios/1.0.0", option, str(at / file)), status=2
         )
-        assert "generation (V2)" in done.stderr
+        assert "they boot as generation V2, and the definition says V1" in done.stderr
     nvme = DOMAIN.replace("dev='vda' bus='virtio'", "dev='nvme0n1' bus='nvme'")
     (at / "nvme.xml").write_text(nvme)
     session.refused("--vm", str(at / "nvme.xml"), status=2, text="NVMe")
@@ -443,7 +443,7 @@ def test_sources_do_not_mix(session: Session) -> None:
     session.refused(
         *("--vm", str(at / "web.xml"), "--os-disk", str(at / "data.raw")),
         status=2,
-        text="One and only one",
+        text="sources of two kinds",
     )
     session.refused(status=2, text="a source is missing")
     session.refused("--data-disk", f"0={at}/data.raw", status=2, text="exactly one OS disk")
