@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.ports import ImageFormat, Layer
 from tests.bench.contenders import Wrong, check
+from tests.bench.subject import LOOK
 from tests.conftest import missing
 
 pytestmark = pytest.mark.system
@@ -39,7 +40,8 @@ def test_a_row_is_measured_checked_and_reported(tmp_path: Path, repository: Path
     run = cell["timings"]["galleria"][0]
     assert 0 < run["peak"] < 96 << 20
     assert {"ingest", "store", "replicate"} <= set(run["profile"]["stages"])
-    stages = sum(stage["wall"] for stage in run["profile"]["stages"].values())
+    parts = run["profile"]["stages"].items()
+    stages = sum(stage["wall"] for name, stage in parts if name != LOOK)  # what is not in `wall`
     assert stages < run["wall"] * 1.01
     # what it read is what the data has, in whole chunks at most
     assert run["profile"]["bytes"]["read"] >= cell["data"]["v1.raw"]["data"]
