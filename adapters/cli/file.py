@@ -17,7 +17,7 @@ from adapters.text import bytes_text, fields, printable
 from pipeline.data.chunks import CHUNK_SIZE, chunk_length
 from pipeline.data.manifest import Run
 from pipeline.errors import UnsafeImage
-from pipeline.guest.report import without_inventory
+from pipeline.gallery.documents import without_inventory
 from pipeline.jobs.files import (
     Inspection,
     arm_file,

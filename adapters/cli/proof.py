@@ -14,10 +14,10 @@ from adapters.cli.report import guest_text, report_text
 from adapters.cli.sources import parse_disk
 from adapters.text import bytes_text, fields, printable, seconds_text, table
 from pipeline.errors import GalleriaError, NotFound, VerificationFailed
+from pipeline.gallery.documents import cased, without_inventory
 from pipeline.guest.boot import SECONDS
 from pipeline.guest.findings import Finding, failed
 from pipeline.guest.profiles import Plan
-from pipeline.guest.report import cased, without_inventory
 from pipeline.guest.survey import Survey
 from pipeline.jobs.boot_check import boot_version, console_log
 from pipeline.jobs.diff import Difference, Names, difference

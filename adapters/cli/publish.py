@@ -19,8 +19,7 @@ from adapters.cli.version import region_table, stats_text
 from adapters.text import bytes_text, fields, printable, seconds_text, table
 from pipeline.errors import InvalidParameter
 from pipeline.gallery import rules
-from pipeline.gallery.documents import decode, encode
-from pipeline.guest.report import without_inventory
+from pipeline.gallery.documents import decode, encode, without_inventory
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.dry_run import try_publish
 from pipeline.jobs.plan import Action, Preview

@@ -11,8 +11,7 @@ from adapters.cli.sources import parse_disk
 from adapters.text import bytes_text, fields, printable, table
 from pipeline.errors import NotFound
 from pipeline.gallery import rules
-from pipeline.gallery.documents import encode
-from pipeline.guest.report import without_inventory
+from pipeline.gallery.documents import encode, without_inventory
 from pipeline.model import Architecture, HyperVGeneration, OsType
 from pipeline.model.disks import disk_name
 from pipeline.model.resource_names import ResourceKind, ResourceName, resource_of

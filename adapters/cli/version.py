@@ -19,12 +19,11 @@ from adapters.cli.share import list_view, show_view
 from adapters.text import bytes_text, fields, printable, seconds_text, table
 from pipeline.errors import PartiallyReplicated
 from pipeline.gallery.access.shared_ids import is_shared_reference
-from pipeline.gallery.documents import encode
+from pipeline.gallery.documents import encode, without_inventory
 from pipeline.gallery.properties import as_document
 from pipeline.gallery.rules import VersionChange
 from pipeline.gallery.rules.retention import Retention
 from pipeline.gallery.validations import ValidationsProfile, ValidationStatus, validations
-from pipeline.guest.report import without_inventory
 from pipeline.model import (
     Channel,
     Deployment,

@@ -185,3 +185,19 @@ def _unfit(data: object, wanted: str, path: str) -> InvalidParameter:
         f"Cannot bind parameter {path}: {data!r} is not {wanted}.",
         plain=f"{path}: {data!r} is not {wanted}",
     )
+
+
+def without_inventory(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """For documents that show a version: the inventory has commands of its own."""
+    if report is None:
+        return None
+    return {camel(key): cased(value) for key, value in report.items() if key != "inventory"}
+
+
+def cased(value: Any) -> Any:
+    """A stored report's JSON with its names spelled as in Azure's."""
+    if isinstance(value, Mapping):
+        return {camel(key): cased(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [cased(item) for item in value]
+    return value

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.data.text import printable
-from pipeline.gallery.documents import camel
 
 # Names of files and directories may be what was taken out: journal directories are named by the
 # machine's id, leases by a connection's, profiles by a network card's address.
@@ -35,19 +34,3 @@ def inherited(report: Mapping[str, Any], source: str) -> Mapping[str, Any]:
     kept = {key: item for key, item in report.items() if key not in ("boot", "validation")}
     check = {key: item for key, item in report["check"].items() if key != "forced"}
     return {**kept, "check": check, "copied_from": source}
-
-
-def without_inventory(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """For documents that show a version: the inventory has commands of its own."""
-    if report is None:
-        return None
-    return {camel(key): cased(value) for key, value in report.items() if key != "inventory"}
-
-
-def cased(value: Any) -> Any:
-    """A stored report's JSON with its names spelled as in Azure's."""
-    if isinstance(value, Mapping):
-        return {camel(key): cased(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [cased(item) for item in value]
-    return value
