@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapters.catalog import catalog_file, open_catalog
+from adapters.catalog import LateCatalog, catalog_file, open_catalog
 from adapters.config import Config
 from adapters.process.owners import ProcessOwners
 from adapters.process.sandbox import Sandbox
@@ -48,7 +48,7 @@ class App:
         self,
         config: Config,
         progress: Progress,
-        catalog: "SqlCatalog",
+        catalog: LateCatalog,
         *,
         keys: Sequence["Key"] = (),
     ) -> None:
@@ -65,7 +65,7 @@ class App:
         is warned of, and stands for itself: what is to be written to it fails."""
         config = self.config
         return {
-            region: _zones(config, region, self.sandbox, self.catalog, self.progress)
+            region: _zones(config, region, self.sandbox, self.catalog.opened, self.progress)
             for region in config.regions
         }
 
@@ -85,7 +85,8 @@ class Session(Services):
     """The application as one identity has it."""
 
     def __init__(self, app: App, identity: Identity) -> None:
-        super().__init__(app.catalog, ProcessOwners(), app.regions, identity)
+        owners, source_region = ProcessOwners(), app.config.source_region
+        super().__init__(app.catalog, owners, app.regions, identity, source_region)
         self._app = app
         self._identity = identity
         self.config = app.config
@@ -108,7 +109,7 @@ class Session(Services):
         from adapters.catalog import copies
 
         self.grants.check_backup()
-        copies.backup(self._app.catalog, target)
+        copies.backup(self._app.catalog.opened, target)
 
     @cached_property
     def context(self) -> "JobContext":
@@ -155,12 +156,9 @@ class Session(Services):
 
 @contextmanager
 def open_app(config: Config, progress: Progress, *, keys: Sequence["Key"] = ()) -> Iterator[App]:
-    """Open the catalog, for the length of a `with`."""
-    catalog = open_catalog(config.catalog)
-    try:
+    """The application for the length of a `with`, at whose end its catalog is closed."""
+    with contextlib.closing(LateCatalog(config.catalog)) as catalog:
         yield App(config, progress, catalog, keys=keys)
-    finally:
-        catalog.close()
 
 
 def local_account() -> str:
@@ -259,15 +257,16 @@ def _readable(url: str) -> "SqlCatalog | None":
         return None
 
 
-def create_zones(config: Config, adopted: Collection[Path] = ()) -> None:
+def create_zones(config: Config, identity: Identity, adopted: Collection[Path] = ()) -> None:
     """Make the catalog, and the directories of all regions zones of it; those that are stay as they
     are, and keep their names. Raises Conflict when one is a zone of another region or catalog, or
     holds something else, and EnvironmentMissing when one is not there that was: but for those that
-    are `adopted`."""
+    are `adopted`, which takes a right of its own."""
     from adapters.zones.ownership import adopt, check_there, identify
 
-    actor = Identity(local_account()).actor
     with contextlib.closing(open_catalog(config.catalog)) as registry:
+        if adopted:
+            Services(registry, ProcessOwners(), (), identity).grants.check_adoption()
         directories = _directories(config)
         for path in directories:
             if path not in adopted:
@@ -277,7 +276,7 @@ def create_zones(config: Config, adopted: Collection[Path] = ()) -> None:
             if path in adopted:
                 adopt(path, registry)
                 event = Event(Action.ZONE_ADOPT.value, ROOT, details=str(path))
-                AuditedCatalog(registry, actor).record(event)
+                AuditedCatalog(registry, identity.actor).record(event)
             identify(path, registry, directories)
 
 

@@ -59,7 +59,7 @@ def run(config: Config) -> tuple[Check, ...]:
     checks.append(_attempt("guestfs bindings", _bindings))
     checks += _appliance(config, sandbox)
     checks.append(_attempt("work directory", lambda: _work(config.work)))
-    checks.append(_attempt("catalog", lambda: _catalog(config.catalog)))
+    checks.append(_attempt("catalog", lambda: _catalog(config)))
     checks += _zones(config)
     return tuple(checks)
 
@@ -215,12 +215,16 @@ def _work(directory: Path) -> Check:
     return _space(Check("work directory", Status.OK, str(directory)), directory)
 
 
-def _catalog(url: str) -> Check:
+def _catalog(config: Config) -> Check:
     from sqlalchemy import make_url
 
+    url = config.catalog
     where = make_url(url)
     shown = printable(where.render_as_string(hide_password=True))
     if _missing_file(url):
+        if config.regions:  # what made them zones has made the catalog, too
+            advice = "galleria catalog restore puts a backup there; galleria init makes a new one"
+            return Check("catalog", Status.FAIL, f"{shown} is not there", advice)
         return Check("catalog", Status.WARN, f"{shown} is not there yet", "galleria init makes it")
     with contextlib.closing(open_catalog(url)) as catalog:
         health = catalog.check()

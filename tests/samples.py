@@ -82,6 +82,7 @@ def services(
         owners or FakeOwners(),
         regions,
         identity,
+        "eu",
         clock or FakeClock(),
         limits,
     )
@@ -94,7 +95,7 @@ def gallery(name: str = "corp", **changes: Any) -> Gallery:
 def definition(name: str = "corp/web", **changes: Any) -> ImageDefinition:
     sku = name.rsplit("/", 1)[-1]
     made = ImageDefinition(
-        parse_definition(name), "eu", NOW, OsType.LINUX, Identifier("Contoso", "web", sku)
+        parse_definition(name), "eu", OsType.LINUX, Identifier("Contoso", "web", sku), created=NOW
     )
     return replace(made, **changes)
 

@@ -26,6 +26,7 @@ from pipeline.errors import (
     EnvironmentMissing,
     GalleriaError,
     NoSpace,
+    NotFound,
     VerificationFailed,
 )
 from pipeline.gallery import audit
@@ -42,14 +43,17 @@ _PRAGMAS = (
 
 
 class SqlCatalog:
-    def __init__(self, url: str | URL) -> None:
+    def __init__(self, url: str | URL, *, make: bool = True) -> None:
         """Open, and bring the schema up to date. See `adapters.catalog.open_catalog`."""
         parsed = _dialect(url)
         self._name = parsed.render_as_string(hide_password=True)
         self._sqlite = parsed.get_backend_name() == "sqlite"
+        # to connect to a file makes it
+        if self._sqlite and not make and not Path(parsed.database or "").exists():
+            raise _missing(parsed.database)
         self._engine = _sqlite(parsed) if self._sqlite else _postgresql(parsed)
         try:
-            self._bring_up_to_date()
+            self._bring_up_to_date(make=make)
         except BaseException:
             self._engine.dispose()
             raise
@@ -149,11 +153,13 @@ class SqlCatalog:
             code="CatalogFailed",
         )
 
-    def _bring_up_to_date(self) -> None:
+    def _bring_up_to_date(self, *, make: bool) -> None:
         with self._transaction(write=False) as connection:
             found = _schema_of(connection)
         if found == SCHEMA:
             return
+        if found is None and not make:
+            raise _missing(self._name)
         # only now: alembic takes a tenth of a second to load
         from adapters.catalog.migrations import upgrade
 
@@ -161,6 +167,14 @@ class SqlCatalog:
             found = _schema_of(connection)  # another process may have been quicker
             if found != SCHEMA:
                 upgrade(connection, found, self._name)
+
+
+def _missing(name: str | None) -> NotFound:
+    return NotFound(
+        f"there is no catalog {name}",
+        hint="galleria init makes a new one; if there was one, mount its file system, or put a "
+        "backup there with galleria catalog restore",
+    )
 
 
 def _dialect(url: str | URL) -> URL:

@@ -30,7 +30,6 @@ def backup(settings: Settings, *, file: Path) -> None:
     from adapters.catalog.copies import place_of
 
     place_of(settings.load().catalog, "pg_dump")  # told first, whether the server runs or not
-    _there(settings)
     with settings.session() as session:
         session.back_up_catalog(file.absolute())
     size = file.stat().st_size
@@ -71,7 +70,6 @@ def check(context: click.Context) -> None:
     audit record.
     """
     settings = context.find_object(Settings) or Settings()
-    _there(settings)
     with settings.session() as session:
         found, where = session.check_catalog(), without_password(session.config.catalog)
     document = {
@@ -91,16 +89,3 @@ def check(context: click.Context) -> None:
     settings.emit(document, fields(lines))
     if found.problems:
         context.exit(GalleriaError.exit_status)
-
-
-def _there(settings: Settings) -> None:
-    """Raise NotFound for a catalog that is not there: a session would make an empty one."""
-    from adapters.catalog import catalog_file
-    from pipeline.errors import NotFound
-
-    place = catalog_file(settings.load().catalog)
-    if place is not None and not place.exists():
-        raise NotFound(
-            f"there is no catalog {place}",
-            hint="galleria catalog restore FILE puts a backup there; galleria init makes a new one",
-        )

@@ -121,15 +121,6 @@ class Settings:
         sys.stdout.write("\n")
 
 
-def configured_region(session: "Session", name: str) -> str:
-    """A region, or an edge zone, in the spelling of the configuration; raises InvalidParameter if
-    it is not there."""
-    from pipeline.gallery.rules import known_region
-    from pipeline.model import Region
-
-    return known_region(name, [Region(known) for known in session.zones], edge_zones=True).name
-
-
 def own_version(session: "Session", reference: str, region: str | None = None) -> "ImageVersion":
     """The version of a gallery in which the user has a role; raises InvalidParameter for a shared
     name: its users may deploy and copy it, and are told nothing else of it."""

@@ -203,7 +203,6 @@ def create_definition(
             ImageDefinition(
                 name=wanted,
                 location=location or "",
-                created=utc_now(),
                 os_type=OsType(values["os_type"]),
                 os_state=OsState(values["os_state"]),
                 identifier=Identifier(values["publisher"], values["offer"], values["sku"]),

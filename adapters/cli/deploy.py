@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from adapters.cli import arguments
-from adapters.cli.context import Settings, configured_region
+from adapters.cli.context import Settings
 from adapters.cli.lazy import Command, Group
 from adapters.text import fields, printable, table
 from pipeline.deploying.deploy import DeployRequest, deploy, vm_names
@@ -99,7 +99,7 @@ def deploy_command(
     from adapters.vms import HostVmDirectories
 
     with settings.session() as session:
-        place = configured_region(session, region)
+        place = session.gallery.region(region)
         version = session.gallery.resolve(reference, place)
         definition = session.gallery.get_definition(version.name.definition)
         profile = profile_of(values, definition, name)

@@ -99,7 +99,7 @@ def create_gallery(settings: Settings, /, *, name: str, **values: Any) -> None:
     with settings.session() as session:
         made = session.gallery.create_gallery(
             parse_gallery(name),
-            values["location"] or settings.load().source_region,
+            values["location"],
             description=values["description"],
             tags=labels,
             soft_delete_policy=None if policy == SoftDeletePolicy() else policy,

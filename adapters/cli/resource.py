@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from adapters.cli import arguments
-from adapters.cli.context import configured_region
 from adapters.cli.sources import parse_disk
 from adapters.text import bytes_text, fields, printable, table
 from pipeline.errors import NotFound
@@ -106,7 +105,7 @@ def properties_of(values: Mapping[str, Any], session: "Session") -> "Properties"
     from pipeline.resources.snapshots import Properties
 
     return Properties(
-        configured_region(session, values["location"] or session.config.source_region),
+        session.gallery.region(values["location"] or None),
         _value(OsType, values["os_type"]),
         _value(HyperVGeneration, values["hyper_v_generation"]),
         _value(Architecture, values["architecture"]),

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from adapters.cli.context import Settings, configured_region
+from adapters.cli.context import Settings
 from adapters.cli.deploy import deployment_document, image_of, profile_of, profile_options
 from adapters.cli.lazy import Group
 from adapters.text import fields, table
@@ -54,7 +54,7 @@ def create(
     from adapters.vms import HostVmDirectories
 
     with settings.session() as session:
-        place = configured_region(session, region)
+        place = session.gallery.region(region)
         version = session.gallery.resolve(image, place)
         definition = session.gallery.get_definition(version.name.definition)
         profile = profile_of(values, definition, name)

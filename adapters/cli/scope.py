@@ -136,8 +136,9 @@ def create_group(settings: Settings, /, *, name: str, **values: Any) -> None:
     """Make a resource group, or change the tags of one."""
     labels = arguments.pairs(values["tags"], "--tags")
     with settings.session() as session:
-        location = values["location"] or settings.load().source_region
-        made = session.gallery.create_resource_group(settings.subscription, name, location, labels)
+        made = session.gallery.create_resource_group(
+            settings.subscription, name, values["location"], labels
+        )
     settings.emit({"resourceGroup": encode(made)}, f"resource group {made.name} in {made.location}")
 
 

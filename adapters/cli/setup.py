@@ -67,7 +67,8 @@ def init(
     Without --region, --source-region, --catalog and --force, a configuration that exists stays as
     it is: its catalog and its zones are made where they are missing.
     """
-    from adapters.app import create_zones
+    from adapters.app import create_zones, local_account
+    from pipeline.model.access import Identity
 
     named = settings.config or os.environ.get("GALLERIA_CONFIG") or user_config(os.environ)
     path = Path(named).absolute()
@@ -76,7 +77,11 @@ def init(
     if not kept:
         refuse_existing(path, force=force)
     dropped = {} if kept else _dropped(path, config)
-    create_zones(config, [path.absolute() for path in adopted])
+    # of a configuration that is not there yet nobody is the principal
+    identity = (
+        settings.identity() if path.exists() else Identity(local_account(), settings.principal)
+    )
+    create_zones(config, identity, [path.absolute() for path in adopted])
     if not kept:
         write_config(config, path, force=force)  # last: what it names is there
     lines = [

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from adapters.cli import arguments
-from adapters.cli.context import Settings, configured_region
+from adapters.cli.context import Settings
 from adapters.cli.lazy import Command, Group
 from adapters.text import bytes_text, fields, printable, table
 from pipeline.gallery.access.shared_ids import parse_shared, unique_name
@@ -182,7 +182,7 @@ def list_shared(settings: Settings, *, location: str | None, shared_to: str | No
     """List the galleries that are shared with you directly."""
     through = None if shared_to is None else SharedTo(shared_to)
     with settings.session() as session:
-        place = location and configured_region(session, location)
+        place = location and session.gallery.region(location)
         found = session.views.galleries(SharingPermissions.GROUPS, location=place, through=through)
     settings.emit({"galleries": [_gallery(item) for item in found]}, _table(found))
 
@@ -205,7 +205,7 @@ def list_community(
 ) -> None:
     """List the community galleries."""
     with settings.session() as session:
-        place = location and configured_region(session, location)
+        place = location and session.gallery.region(location)
         found = session.views.galleries(SharingPermissions.COMMUNITY, location=place)
     rest = [item for item in found if item.reference.name.lower() > marker.lower()]
     page = rest[:limit]

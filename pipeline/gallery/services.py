@@ -21,7 +21,7 @@ from pipeline.ports.owners import Owners
 class Services:
     """For one run or one request; the catalog is shared with others. `gallery` and `resources` are
     what is there, `grants` who may do what and `views` what is shared with the identity; `records`
-    is for jobs alone."""
+    is for jobs alone. `source_region` is the home of what names none."""
 
     def __init__(
         self,
@@ -29,6 +29,7 @@ class Services:
         owners: Owners,
         regions: Iterable[Region],
         identity: Identity,
+        source_region: str = "",
         clock: Callable[[], datetime] = utc_now,
         limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
@@ -36,7 +37,9 @@ class Services:
         access = Access(audited, identity)
         regions = tuple(regions)
         self.views = SharedViews(audited, access)
-        self.gallery = GalleryService(access, self.views, owners, regions, clock, limits)
+        self.gallery = GalleryService(
+            access, self.views, owners, regions, source_region, clock, limits
+        )
         self.resources = ResourceService(access, owners, regions, clock)
         self.grants = Grants(access)
         self.records = JobRecords(audited, owners, clock)

@@ -58,9 +58,11 @@ class PurchasePlan:
 
 @dataclass(frozen=True, slots=True)
 class ImageDefinition:
+    """`location` is empty, and `created` None, of one that is asked for: the gallery says both."""
+
     name: DefinitionName
     location: str
-    created: datetime
+    created: datetime | None = field(default=None, kw_only=True)
     os_type: OsType
     identifier: Identifier
     os_state: OsState = OsState.GENERALIZED

@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Never
@@ -188,10 +187,9 @@ class Subject:
             ImageDefinition(
                 parse_definition(DEFINITION),
                 location,
-                datetime.now(UTC),
                 OsType.LINUX,
                 Identifier("Contoso", "disk", "plain"),
-                OsState.SPECIALIZED,
+                os_state=OsState.SPECIALIZED,
                 hyper_v_generation=HyperVGeneration.V1,
             )
         )
@@ -281,9 +279,10 @@ def main() -> None:
     answers = io.TextIOWrapper(os.fdopen(os.dup(1), "wb"), line_buffering=True)
     os.dup2(2, 1)
     config = load_config()
-    create_zones(config)
+    identity = Identity(local_account())
+    create_zones(config, identity)
     with open_app(config, open_progress(Mode.NONE)) as app:
-        subject = Subject(app.session(Identity(local_account())))
+        subject = Subject(app.session(identity))
         for line in sys.stdin:
             job = json.loads(line)
             result = getattr(subject, job.pop("job"))(**job)

@@ -4,7 +4,6 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from pipeline.model import (
     TargetRegion,
     VersionRequest,
 )
+from pipeline.model.access import Identity
 from pipeline.model.names import parse_definition, parse_gallery, parse_version
 from pipeline.model.sources import DiskSource
 from pipeline.publish import publish
@@ -63,17 +63,16 @@ class World:
             captures=root / "captures",
             immutable=False,
         )
-        create_zones(self.config)
+        create_zones(self.config, Identity("root@host"))
         with self.app() as app:
             app.gallery.create_gallery(parse_gallery("corp"), "eu")
             app.gallery.create_definition(
                 ImageDefinition(
                     parse_definition("corp/web"),
                     "eu",
-                    datetime.now(UTC),
                     OsType.LINUX,
                     Identifier("Contoso", "web", "front"),
-                    OsState.SPECIALIZED,
+                    os_state=OsState.SPECIALIZED,
                 )
             )
 

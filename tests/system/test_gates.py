@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +139,9 @@ def house(tmp_path: Path, require: Callable[..., None]) -> Iterator[House]:
                 ImageDefinition(
                     parse_definition(name),
                     "eu",
-                    datetime.now(UTC),
                     os_type,
                     Identifier("Contoso", "gates", str(number)),
-                    os_state,
+                    os_state=os_state,
                     hyper_v_generation=HyperVGeneration.V1,
                 )
             )

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from pipeline.model import (
     TargetRegion,
     VersionRequest,
 )
+from pipeline.model.access import Identity
 from pipeline.model.names import parse_definition, parse_gallery, parse_version
 from pipeline.model.sources import DiskSource
 from pipeline.publish import publish
@@ -59,17 +59,16 @@ class Lab:
             captures=home / "captures",
             immutable=False,
         )
-        create_zones(self.config)
+        create_zones(self.config, Identity("root@host"))
         with self.app() as app:
             app.gallery.create_gallery(parse_gallery("corp"), self.config.source_region)
             app.gallery.create_definition(
                 ImageDefinition(
                     parse_definition("corp/disk"),
                     self.config.source_region,
-                    datetime.now(UTC),
                     OsType.LINUX,
                     Identifier("Contoso", "disk", "plain"),
-                    OsState.SPECIALIZED,
+                    os_state=OsState.SPECIALIZED,
                 )
             )
 
@@ -225,7 +224,7 @@ def test_a_full_region_fails_alone_and_is_retried_from_the_source_region(
     source.unlink()  # a retry must not need it
     bigger = mount("xfs", size_mib=512) / "us"
     lab.config = replace(lab.config, regions={**lab.config.regions, "us": (ZonePlace(bigger),)})
-    create_zones(lab.config)
+    create_zones(lab.config, Identity("root@host"))
     with lab.app() as app:
         version = replicate_version(parse_version("corp/disk/1.0.0"), (), app.context)
     assert version.provisioning_state is ProvisioningState.SUCCEEDED

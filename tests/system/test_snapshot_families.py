@@ -10,6 +10,7 @@ import pytest
 from adapters.app import create_zones
 from adapters.config import Config, ZonePlace
 from pipeline.data.chunks import CHUNK_SIZE
+from pipeline.model.access import Identity
 from pipeline.model.resource_names import ResourceKind, ResourceName
 from pipeline.model.sources import DiskSource
 from pipeline.resources.snapshots import Properties, create_snapshot, delete_resource
@@ -49,7 +50,7 @@ def test_ten_snapshots_store_what_changed(
         captures=tmp_path / "captures",
         immutable=False,
     )
-    create_zones(config)
+    create_zones(config, Identity("root@host"))
     disk = tmp_path / "disk.raw"
     with disk.open("wb") as file:
         file.truncate(VIRTUAL_SIZE)

@@ -28,7 +28,7 @@ def config(tmp_path: Path) -> Config:
         sandbox=False,
         immutable=False,
     )
-    create_zones(made)
+    create_zones(made, Identity("root@host"))
     return made
 
 

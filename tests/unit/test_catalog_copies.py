@@ -245,6 +245,45 @@ def test_an_adopted_zone_is_in_the_record_and_one_not_mounted_is_told_so(home: S
     assert home.run("cost", "corp").stderr == ""
 
 
+def test_only_who_owns_everything_adopts_zones(home: Session) -> None:
+    home.run("principal", "create", "bob")
+    home.run("role", "assign", "--assignee", "bob", "--role", "Contributor")
+    home.run("--as", "bob", "init", "--adopt", "eu", status=6)
+    entry = home.json("audit", "list", "--limit", "1")["entries"][0]
+    assert (entry["actor"], entry["allowed"]) == ("bob", False)
+    assert entry["action"] == "Galleria/zones/adopt/action"
+    home.run("role", "assign", "--assignee", "bob", "--role", "Owner", "--scope", "/")
+    home.run("--as", "bob", "init", "--adopt", "eu")
+    entry = home.json("audit", "list", "--limit", "1")["entries"][0]
+    assert (entry["actor"], entry["allowed"]) == ("bob", True)
+
+
+def test_a_lost_catalog_is_made_again_by_init_alone(home: Session) -> None:
+    place = home.path / CATALOG
+    lost = place.rename(home.path / "lost.db")
+    for command in (("list",), ("gallery", "create", "new"), ("audit", "verify"), ("cost", "corp")):
+        error = home.json(*command, status=4)["error"]
+        assert error["message"] == f"there is no catalog {place}"
+        assert "galleria init" in error["hint"]
+        assert "galleria catalog restore" in error["hint"]
+        assert not place.exists()
+    checks = home.json("doctor", status=3)["checks"]
+    (check,) = (check for check in checks if check["name"] == "catalog")
+    assert check["verdict"] == "fail"
+    assert not place.exists()
+    lost.rename(place)
+    assert galleries(home) == ["corp"]
+
+
+def test_files_need_no_catalog_and_make_none(tmp_path: Path) -> None:
+    with Session.begun(tmp_path) as user:
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "a.qcow2", "1M"], check=True)
+        user.run("hash", "a.qcow2")
+        user.run("convert", "a.qcow2", "--to", "raw", "--out", "a.raw")
+        assert not (tmp_path / CATALOG).exists()
+        assert "galleria init makes a new one" in user.run("list", status=4).stderr
+
+
 def test_the_time_of_a_kept_catalog_is_in_its_name(home: Session) -> None:
     home.run("catalog", "backup", "b.db")
     for _ in range(2):

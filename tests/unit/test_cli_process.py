@@ -108,10 +108,11 @@ def test_init_makes_what_was_added_to_the_configuration(home: Home) -> None:
     assert names == ["eu", "eu-2", "asia"]
 
 
-def test_without_a_region_there_is_no_gallery(home: Home) -> None:
-    error = home.json("gallery", "create", "corp", status=2)["error"]
-    assert error["message"] == "there is no region in the configuration"
-    assert "galleria init" in error["hint"]
+def test_before_init_there_is_nothing_and_advice(home: Home) -> None:
+    for asked in (("gallery", "create", "corp"), ("list",)):
+        error = home.json(*asked, status=4)["error"]
+        assert error["message"] == f"there is no catalog {home.path}/state/galleria/catalog.db"
+        assert error["hint"].startswith("galleria init makes a new one")
 
 
 def test_choices_are_told_as_the_help_has_them(home: Home) -> None:

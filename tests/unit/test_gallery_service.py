@@ -72,6 +72,23 @@ def test_creating_again_changes_what_may_change(ask: Services) -> None:
     assert str(ask.gallery.list_definitions(CORP)[0].name) == "corp/web"
 
 
+def test_what_is_asked_for_says_neither_when_nor_has_to_say_where(owners: FakeOwners) -> None:
+    ask = services(owners, lambda: NOW)
+    gallery = ask.gallery.create_gallery(CORP)
+    group = ask.gallery.create_resource_group(CORP.subscription, "rg")
+    assert gallery.location == group.location == ask.gallery.region() == "eu"  # the source region
+    assert ask.gallery.region("US") == "us"
+    with pytest.raises(InvalidParameter) as caught:
+        ask.gallery.region("uk")
+    assert caught.value.plain == "there is no region 'uk'"
+    with pytest.raises(InvalidParameter, match="there is no region in the configuration"):
+        services(owners, regions=()).gallery.create_gallery(CORP)
+    for created in (None, NOW.max):
+        made = ask.gallery.create_definition(definition(location="", created=created))
+        assert made.location == "eu"
+        assert made.created == NOW
+
+
 def test_nothing_is_made_in_what_is_not_there(ask: Services) -> None:
     actions: list[Action] = [
         lambda: ask.gallery.create_definition(definition("none/web")),

@@ -172,6 +172,10 @@ class Grants:
         """Refuse unless the subject may put another catalog in the place of this one."""
         self._access.require(Action.CATALOG_RESTORE, ROOT)
 
+    def check_adoption(self) -> None:
+        """Refuse unless the subject may make zones of other catalogs this one's."""
+        self._access.require(Action.ZONE_ADOPT, ROOT)
+
     # --- the audit record --------------------------------------------------------------------
 
     def audit(self) -> Iterator[AuditEntry]:

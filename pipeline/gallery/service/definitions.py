@@ -19,8 +19,8 @@ class Definitions(Operations):
     def create_definition(
         self, definition: ImageDefinition, *, allow_update_image: bool = False
     ) -> ImageDefinition:
-        """Make a definition, or change what may be changed of the one that is there. `created` of
-        an existing one stays; without a location it is in its gallery's."""
+        """Make a definition, or change what may be changed of the one that is there. Without a
+        location it is in its gallery's; when it was created is told, not asked."""
         name = definition.name
         with (
             self._access.unnamed(name.gallery.arm_id),
@@ -34,9 +34,12 @@ class Definitions(Operations):
                 count = catalog.counts(name.gallery.subscription, region.name).definitions
                 subscription, limit = name.gallery.subscription, self._limits.definitions
                 rules.quota("image definitions", count, limit, subscription, region.name)
-            else:
-                definition = replace(definition, name=old.name, created=old.created)
-            definition = replace(definition, location=region.name)
+            definition = replace(
+                definition,
+                name=old.name if old else name,
+                location=region.name,
+                created=old.created if old else self._clock(),
+            )
             return self._put(
                 catalog, changes, gallery, definition, old, allow_update_image=allow_update_image
             )

@@ -16,7 +16,7 @@ class Galleries(Operations):
     def create_gallery(
         self,
         name: GalleryName,
-        location: str,
+        location: str | None = None,
         *,
         description: str = "",
         tags: Mapping[str, str] | None = None,
@@ -24,13 +24,13 @@ class Galleries(Operations):
         permissions: SharingPermissions = SharingPermissions.PRIVATE,
     ) -> Gallery:
         """Make a gallery, or change description, tags and (if given) soft delete of the one that is
-        there. `permissions` is the kind of a new one."""
+        there. Without a location a new one is in the source region; `permissions` is its kind."""
         around = f"/subscriptions/{name.subscription}"
         with (
             self._access.unnamed(around),
             self._access.write(Action.GALLERY_WRITE, name) as (catalog, changes),
         ):
-            region = rules.known_region(location, self._regions)
+            region = rules.known_region(location or self._source_region, self._regions)
             check_scope(catalog, name)
             old = catalog.gallery_in_subscription(name)
             gallery = Gallery(

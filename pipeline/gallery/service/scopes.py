@@ -97,14 +97,18 @@ class Scopes(Operations):
         self,
         subscription: str,
         name: str,
-        location: str,
+        location: str | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> ResourceGroup:
-        """Make a resource group, or change the tags of one."""
+        """Make a resource group, without a location in the source region, or change the tags of
+        one."""
         id = f"/subscriptions/{subscription}/resourceGroups/{name}"
         with self._access.write(Action.GROUP_WRITE, id) as (catalog, changes):
             region = rules.known_region(
-                location, self._regions, kind="resourceGroups", provider="Microsoft.Resources"
+                location or self._source_region,
+                self._regions,
+                kind="resourceGroups",
+                provider="Microsoft.Resources",
             )
             check_resource_group(name)
             rules.known_subscription(_subscription(catalog, subscription), subscription)
