@@ -19,7 +19,7 @@ from pipeline.model import ProvisioningState, TargetRegion
 from pipeline.model.names import parse_definition, parse_version
 from tests.crash.world import DIED, World, in_child
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.system, pytest.mark.crash, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LIMIT = 500
 V100, WEB = parse_version("corp/web/1.0.0"), parse_definition("corp/web")

@@ -19,7 +19,7 @@ from fixtures import hostile
 from pipeline.errors import CommandFailed, GalleriaError, UnsafeImage
 from pipeline.ports import ImageFormat, Layer
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.hostile]
 CANARY = b"galleria-canary-of-the-host"
 
 

@@ -12,7 +12,7 @@ import pytest
 from adapters.process import command
 from adapters.process.sandbox import Sandbox
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.hostile]
 
 ROOT = Path(__file__).parents[2]
 

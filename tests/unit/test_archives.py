@@ -23,6 +23,8 @@ from pipeline.model.sources import ArchiveForm, ArchiveSource
 from pipeline.ports import Chain
 from pipeline.ports.sources import Description
 
+pytestmark = pytest.mark.hostile
+
 # what does not pack, a run of zeros, and an odd end
 DISK = b"".join(hashlib.sha256(bytes([n])).digest() for n in range(256)) + bytes(1 << 20) + b"end."
 METADATA = b'{"provider": "libvirt", "format": "qcow2", "virtual_size": 1}'

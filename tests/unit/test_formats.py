@@ -16,6 +16,8 @@ from fixtures.hostile.vhdx import crc32c
 from pipeline.errors import UnsafeImage
 from pipeline.ports import ImageFormat
 
+pytestmark = pytest.mark.hostile
+
 FILE = 0x50000
 HEADS = {
     ImageFormat.RAW: b"",
