@@ -16,11 +16,19 @@ from pipeline.errors import Conflict
 
 DOMAIN, SCRIPT = "domain.xml", "start.sh"
 STAGING = ".galleria-staging"
+DOMAIN_LIMIT = 1 << 20  # bytes
 
 
 class HostVmDirectories:
     def exists(self, home: Path) -> bool:
-        return home.exists()
+        return os.path.lexists(home)
+
+    def holds(self, home: Path, uuid: str) -> bool:
+        try:
+            with (home / DOMAIN).open("rb") as file:
+                return f"<uuid>{uuid}</uuid>".encode() in file.read(DOMAIN_LIMIT)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     @contextlib.contextmanager
     def staging(self, out: Path) -> Iterator[Path]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from pipeline.data.digest import digest
 from pipeline.deploying import profile as profiles
 from pipeline.deploying.machine import (
     DEFAULT_MEMORY,
@@ -26,6 +27,7 @@ from pipeline.errors import (
     undone_by,
 )
 from pipeline.gallery import rules
+from pipeline.gallery.documents import encode
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.shallow import check_sources
 from pipeline.model import (
@@ -72,27 +74,58 @@ def deploy(
     """Make the VMs, all or none.
 
     They are recorded before their directories appear: a base that a disk depends on is never
-    collected, whenever this ends.
+    collected, whenever this ends. What a killed run has made of the same request is gone on with:
+    VMs that are in place stay as they are, the others are made with the identity that they had.
     """
     definition = context.gallery.get_definition(version.name.definition)
     profiles.check(definition, request.profile)
+    for name in request.names:
+        check_name(name)
+    homes = [request.out.absolute() / name for name in request.names]
+    places = [(home.name, str(home)) for home in homes]
+    key = identity_of(version, request)
+    begun = context.gallery.take_deployments(version.name, places, key)
+    with undone_by(partial(context.gallery.leave_deployments, version.name, begun)):
+        return go_on(version, definition, request, homes, begun, key, machines, context)
+
+
+def go_on(
+    version: ImageVersion,
+    definition: ImageDefinition,
+    request: DeployRequest,
+    homes: Sequence[Path],
+    begun: Sequence[Deployment],
+    key: str,
+    machines: VmDirectories,
+    context: JobContext,
+) -> list[Deployment]:
+    """Make those of the VMs that are not in place."""
+    known = {Path(item.directory): item for item in begun}
+    there = {home for home, item in known.items() if machines.holds(home, item.uuid)}
+    homes = [home for home in homes if home not in there]
+    placed = [item for home, item in known.items() if home in there]
+    if not homes:
+        with machines.staging(request.out):  # what the killed run left there goes
+            pass
+        return context.gallery.finish_deployments(version.name, placed)
+    for home in homes:
+        check_free(home, machines)
     here = context.zones.get(request.region, ())
     sources = find_replicas(version, request.region, here, request.image)
     sources = sound_replicas(sources, request.image, context)
     check_sources(version, context.pins, request.image)
     warn(version, definition, request.image or str(version.name), context)
-    homes = [free_home(request.out, name, machines) for name in request.names]
     first = taken(version, request.region, context)
     with ExitStack() as stack:
         for zone in {zone.path: zone for zone, _ in sources}.values():
             stack.enter_context(zone.hold())
         private = stack.enter_context(machines.staging(request.out))
-        staged = [private / name for name in request.names]
+        staged = [private / home.name for home in homes]
         chosen = [sources[(first + index) % len(sources)] for index in range(len(homes))]
         disks = make_disks(chosen, staged)
-        nvram = chosen[0][0].find_nvram(version.zone_key)
+        nvram = sources[0][0].find_nvram(version.zone_key)
         made = [
-            describe(definition, version, request, home, items, nvram)
+            describe(definition, version, request, home, items, nvram, known.get(home))
             for home, items in zip(homes, disks, strict=True)
         ]
         machines.describe(made, staged)
@@ -100,10 +133,26 @@ def deploy(
             recorded(version, request, machine, *source)
             for machine, source in zip(made, chosen, strict=True)
         ]
-        deployments = context.gallery.record_deployments(version.name, deployments)
-        with undone_by(partial(context.gallery.forget_deployments, deployments)):
+        deployments = context.gallery.record_deployments(version.name, deployments, key)
+        new = [item for item in deployments if Path(item.directory) not in known]
+        with undone_by(partial(context.gallery.forget_deployments, new)):
             machines.place(staged, homes)
-    return deployments
+        return context.gallery.finish_deployments(version.name, [*placed, *deployments])
+
+
+def identity_of(version: ImageVersion, request: DeployRequest) -> str:
+    """What tells a request from any other; the same when it is asked for again."""
+    return digest(
+        {
+            "version": version.uid,
+            "names": request.names,
+            "out": str(request.out.absolute()),
+            "region": request.region,
+            "profile": encode(request.profile),
+            "scaleSet": request.scale_set,
+            "image": request.image,
+        }
+    )
 
 
 def find_replicas(
@@ -162,14 +211,11 @@ def taken(version: ImageVersion, region: str, context: JobContext) -> int:
     )
 
 
-def free_home(out: Path, name: str, machines: VmDirectories) -> Path:
-    check_name(name)
-    home = out.absolute() / name
+def check_free(home: Path, machines: VmDirectories) -> None:
     if machines.exists(home):
         raise Conflict(
             f"{home} exists already", hint="choose another --name, or remove the directory"
         )
-    return home
 
 
 def make_disks(
@@ -194,8 +240,10 @@ def describe(
     home: Path,
     disks: Sequence[ReplicaDisk],
     nvram: bytes | None,
+    begun: Deployment | None,
 ) -> Machine:
-    """A machine with an identity of its own, of the size that its definition recommends."""
+    """A machine with the identity that it was begun with, else one of its own, of the size that its
+    definition recommends."""
     profile = request.profile
     if len(request.names) > 1 or request.scale_set:
         profile = profiles.named(profile, home.name)
@@ -204,8 +252,8 @@ def describe(
     return Machine(
         name=home.name,
         home=home,
-        uuid=new_uuid(),
-        mac_address=new_mac_address(),
+        uuid=begun.uuid if begun else new_uuid(),
+        mac_address=begun.mac_address if begun else new_mac_address(),
         os_type=definition.os_type,
         generation=definition.hyper_v_generation,
         architecture=definition.architecture,

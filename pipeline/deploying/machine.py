@@ -60,6 +60,10 @@ class VmDirectories(Protocol):
         """Whether there is something in the place of a machine's directory."""
         ...
 
+    def holds(self, home: Path, uuid: str) -> bool:
+        """Whether the machine of that UUID is in its directory."""
+        ...
+
     def staging(self, out: Path) -> AbstractContextManager[Path]:
         """A private directory on the file system of `out` (made if absent); what is left in it at
         the end goes, also after a crash, with the next run."""

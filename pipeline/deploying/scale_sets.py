@@ -50,16 +50,31 @@ def scale(
     scale_set: ScaleSet, count: int, machines: VmDirectories, context: JobContext
 ) -> list[Deployment]:
     """Bring it to `count` VMs: new ones from what its image means now, or the last ones released.
-    Returns those that the caller may see."""
+    What a killed run began is finished first. Returns those that the caller may see."""
     if not 0 <= count <= MAX_COUNT:
         raise InvalidParameter(f"A scale set has between 0 and {MAX_COUNT} VMs: {count}.")
-    context.gallery.check_scale_set_writable(scale_set)
-    present = members(scale_set, context.records.deployments())
-    if count < len(present):
-        release(present[count:], machines, context, keep_disks=False)
-    elif count > len(present):
-        _scale_out(scale_set, present, count - len(present), machines, context)
+    with context.gallery.scaling(scale_set) as (found, members_now):
+        present = sorted(members_now, key=number)
+        if count < len(present):
+            release(present[count:], machines, context, keep_disks=False)
+            present = present[:count]
+        present = _finish(present, machines, context)
+        if count > len(present):
+            _scale_out(found, present, count - len(present), machines, context)
     return members(scale_set, context.gallery.list_deployments())
+
+
+def _finish(
+    present: Sequence[Deployment], machines: VmDirectories, context: JobContext
+) -> list[Deployment]:
+    """Those VMs that are in place: what a killed run has begun and not placed is forgotten."""
+    begun = [item for item in present if item.making is not None]
+    absent = [i for i in begun if not machines.holds(Path(i.directory), i.uuid)]
+    for name in {item.version for item in begun}:
+        placed = [item for item in begun if item.version == name and item not in absent]
+        context.gallery.finish_deployments(name, placed)
+    context.gallery.forget_deployments(absent)
+    return [item for item in present if item not in absent]
 
 
 def _scale_out(
@@ -80,16 +95,20 @@ def _scale_out(
         image=shared_name(scale_set.image, version.number),
     )
     deploy(version, request, machines, context)
-    changed = replace(scale_set, version=version.name)
-    context.gallery.update_scale_set(changed)
+
+    def change(now: ScaleSet) -> ScaleSet:
+        """Another image that it was given meanwhile stays."""
+        return replace(now, version=version.name) if now.image == scale_set.image else now
+
+    context.gallery.change_scale_set(scale_set, change)
 
 
 def change_image(scale_set: ScaleSet, image: str, context: JobContext) -> ScaleSet:
     """Make new VMs from another image from now on; the present ones stay as they are."""
     version = image_version(scale_set, image, context)
-    changed = replace(scale_set, image=image, version=version.name)
-    context.gallery.update_scale_set(changed)
-    return changed
+    return context.gallery.change_scale_set(
+        scale_set, lambda now: replace(now, image=image, version=version.name)
+    )
 
 
 def image_version(scale_set: ScaleSet, image: str, context: JobContext) -> ImageVersion:

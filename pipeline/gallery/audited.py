@@ -172,6 +172,10 @@ class Changes:
         self._writer.put_deployment(deployment)
         self._note(Action.DISK_WRITE, _deployment_id(deployment), _from(deployment))
 
+    def own_deployment(self, deployment: Deployment) -> None:
+        """Who makes it is another one; nothing else of it changes, so that is not noted."""
+        self._writer.put_deployment(deployment)
+
     def delete_deployment(self, deployment: Deployment) -> None:
         self._writer.delete_deployment(deployment)
         self._note(Action.DISK_DELETE, _deployment_id(deployment), _from(deployment))
@@ -179,6 +183,10 @@ class Changes:
     def put_scale_set(self, scale_set: ScaleSet) -> None:
         self._writer.put_scale_set(scale_set)
         self._note(Action.SCALE_SET_WRITE, _scale_set_id(scale_set), f"of {scale_set.image}")
+
+    def own_scale_set(self, scale_set: ScaleSet) -> None:
+        """Who scales it is another one; nothing else of it changes, so that is not noted."""
+        self._writer.put_scale_set(scale_set)
 
     def delete_scale_set(self, scale_set: ScaleSet) -> None:
         self._writer.delete_scale_set(scale_set)

@@ -13,7 +13,14 @@ from pipeline.model.definitions import (
     Recommended,
     ResourceRange,
 )
-from pipeline.model.deployments import DeployedDisk, Deployment, ImageShape, OsProfile, ScaleSet
+from pipeline.model.deployments import (
+    DeployedDisk,
+    Deployment,
+    ImageShape,
+    Making,
+    OsProfile,
+    ScaleSet,
+)
 from pipeline.model.disks import DiskProvenance, ImageDisk, Origin, SourceFile
 from pipeline.model.galleries import (
     Gallery,
@@ -72,6 +79,7 @@ __all__ = [
     "ImageDisk",
     "ImageShape",
     "ImageVersion",
+    "Making",
     "Origin",
     "OsProfile",
     "OsState",

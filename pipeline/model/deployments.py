@@ -5,6 +5,7 @@ from datetime import datetime
 
 from pipeline.model.kinds import HyperVGeneration, OsState, OsType
 from pipeline.model.names import VersionName
+from pipeline.model.versions import OwnerToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +20,22 @@ class DeployedDisk:
 
 
 @dataclass(frozen=True, slots=True)
+class Making:
+    """VMs that are not all in place yet: `request` is the digest of what was asked for, which goes
+    on when it is asked again; `owner` works on it, None when that one gave up."""
+
+    request: str
+    owner: OwnerToken | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """Disks that were made for a VM from a version; they outlive the version.
 
     `zone` and `replica` say which of the region's replicas they were made from; `scale_set` names
     the set that the VM belongs to; `deployed_by` the principal that made it, empty for the local
     operator. `image` is the shared name that the version had for it, and is all that it is told.
+    `making` is there until all VMs that were asked for with it have their directories.
     """
 
     name: str
@@ -41,6 +52,7 @@ class Deployment:
     scale_set: str = ""
     deployed_by: str = ""
     image: str = ""
+    making: Making | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +80,8 @@ class ImageShape:
 class ScaleSet:
     """A named group of like VMs. `image` is what new ones are made from, a version or `latest` or a
     channel; `version` is what it last meant. Of the OS profile the computer name is a prefix.
-    `created_by` is the principal that made it, empty for the local operator."""
+    `created_by` is the principal that made it, empty for the local operator; `owner` is who scales
+    it just now."""
 
     name: str
     image: str
@@ -79,3 +92,4 @@ class ScaleSet:
     shape: ImageShape
     profile: OsProfile | None = None
     created_by: str = ""
+    owner: OwnerToken | None = None

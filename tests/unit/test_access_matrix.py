@@ -385,6 +385,15 @@ CALLS: dict[str, Callable[[Services, Names], object]] = {
     "GalleryService.record_deployments": lambda ask, at: ask.gallery.record_deployments(
         at.version, []
     ),
+    "GalleryService.take_deployments": lambda ask, at: ask.gallery.take_deployments(
+        at.version, [], "request"
+    ),
+    "GalleryService.finish_deployments": lambda ask, at: ask.gallery.finish_deployments(
+        at.version, []
+    ),
+    "GalleryService.leave_deployments": lambda ask, at: ask.gallery.leave_deployments(
+        at.version, []
+    ),
     "GalleryService.create_scale_set": lambda ask, at: ask.gallery.create_scale_set(
         scale_set(at.version, "another")
     ),

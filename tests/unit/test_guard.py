@@ -597,19 +597,23 @@ def scale_set(name: str = "set") -> ScaleSet:
     return ScaleSet(name, "corp/web", "eu", "/out", NOW, V100, shape)
 
 
+def same(scale_set: ScaleSet) -> ScaleSet:
+    return scale_set
+
+
 def test_a_scale_set_is_of_who_made_it(world: World) -> None:
     bob = world.give(Role.READER, "corp", "bob")
     bob.gallery.create_scale_set(scale_set())
     assert [item.created_by for item in bob.gallery.list_scale_sets()] == ["bob"]
     alice = world.give(Role.READER, "corp")
     acts: list[Callable[[], object]] = [
-        lambda: alice.gallery.update_scale_set(scale_set()),
+        lambda: alice.gallery.change_scale_set(scale_set(), same),
         lambda: alice.gallery.delete_scale_set(scale_set()),
     ]
     for act in acts:
         with pytest.raises(AuthorizationFailed, match="virtualMachineScaleSets/"):
             act()
-    world.give(Role.CONTRIBUTOR, "corp").gallery.update_scale_set(scale_set())
+    world.give(Role.CONTRIBUTOR, "corp").gallery.change_scale_set(scale_set(), same)
     assert [item.created_by for item in bob.gallery.list_scale_sets()] == ["bob"]
     bob.gallery.delete_scale_set(scale_set())
     assert world.owner.gallery.list_scale_sets() == []
@@ -645,8 +649,9 @@ def test_nothing_goes_of_a_vm_that_one_may_not_release(world: World) -> None:
 
 def test_nothing_is_made_or_removed_in_somebody_else_s_scale_set(world: World) -> None:
     made = world.owner.gallery.create_scale_set(scale_set())
-    vm = replace(deployment("set-1"), scale_set=made.name)
-    world.owner.gallery.record_deployments(V100, [vm])
+    with world.owner.gallery.scaling(made):
+        vm = replace(deployment("set-1"), scale_set=made.name)
+        world.owner.gallery.record_deployments(V100, [vm])
     alice = job_context(world.give(Role.READER, "corp"))
     seen, machines = alice.gallery.get_scale_set(made.name), cast(Any, Untouchable())
     for count in (0, 1, 2):
@@ -688,9 +693,13 @@ def test_the_name_of_an_unseen_set_is_told_to_nobody(world: World) -> None:
     with pytest.raises(NotFound) as nowhere:
         alice.get_scale_set("other")
     assert there.value.message.replace("'set'", "'other'") == nowhere.value.message
-    for act in (alice.update_scale_set, alice.delete_scale_set):
+    acts: list[Callable[[], object]] = [
+        lambda: alice.change_scale_set(made, same),
+        lambda: alice.delete_scale_set(made),
+    ]
+    for act in acts:
         with pytest.raises(NotFound, match="There is no scale set 'set'"):
-            act(made)
+            act()
     assert world.owner.gallery.get_scale_set(made.name) == made
 
 

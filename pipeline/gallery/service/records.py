@@ -1,38 +1,93 @@
 """VMs and scale sets that were made from versions. They are of who made them, and shown to who may
 read the version."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
-from pipeline.errors import Conflict, NotFound
+from pipeline.errors import Busy, Conflict, NotFound
 from pipeline.gallery.access.subjects import Made
 from pipeline.gallery.service.base import Operations
-from pipeline.model import Deployment, ScaleSet
+from pipeline.model import Deployment, Making, ScaleSet
 from pipeline.model.access import Action
 from pipeline.model.names import VersionName
+from pipeline.ports.catalog import CatalogReader
 
 
 class Records(Operations):
-    def record_deployments(
-        self, version: VersionName, deployments: Sequence[Deployment]
+    def take_deployments(
+        self, version: VersionName, places: Sequence[tuple[str, str]], request: str
     ) -> list[Deployment]:
-        """VMs that the caller makes from a version: all of them, or none. Refuses names that other
-        VMs have in the same directory."""
-        made = [replace(item, deployed_by=self._access.principal) for item in deployments]
+        """VMs of these names and directories that an interrupted run of the same request has
+        recorded: they are the caller's to finish. Empty when nobody has; raises Conflict when other
+        VMs are there, and Busy while somebody else makes them."""
         with self._access.write(Action.VERSION_READ, version) as (catalog, changes):
-            known = {(item.name, item.directory) for item in catalog.deployments()}
+            wanted = set(places)
+            found = [i for i in catalog.deployments() if (i.name, i.directory) in wanted]
+            for item in found:
+                making, who = item.making, self._access.principal
+                if making is None or (making.request, item.deployed_by) != (request, who):
+                    raise _deployed(item)
+                self._refuse_making(item)
+            taken = [replace(i, making=Making(request, self._owners.current())) for i in found]
+            for item in taken:
+                changes.own_deployment(item)
+        return taken
+
+    def record_deployments(
+        self, version: VersionName, deployments: Sequence[Deployment], request: str = ""
+    ) -> list[Deployment]:
+        """VMs that the caller makes from a version: all of them, or none. Those that it has taken
+        are recorded anew; names that other VMs have in the same directory are refused. With a
+        `request` they are unfinished until `finish_deployments`."""
+        owner = self._owners.current()
+        making = Making(request, owner) if request else None
+        who = self._access.principal
+        made = [replace(item, deployed_by=who, making=making) for item in deployments]
+        with self._access.write(Action.VERSION_READ, version) as (catalog, changes):
+            known = {(item.name, item.directory): item for item in catalog.deployments()}
+            for name in {item.scale_set for item in made if item.scale_set}:
+                self._check_mine(catalog, name)
             for item in made:
-                if (item.name, item.directory) in known:
-                    raise Conflict(
-                        f"The VM '{item.name}' in {item.directory} is deployed already.",
-                        hint="galleria deployed release gives it up",
-                    )
+                old = known.get((item.name, item.directory))
+                if old is not None and (old.making is None or old.making != making):
+                    raise _deployed(item)
                 changes.put_deployment(item)
         return made
 
+    def finish_deployments(
+        self, version: VersionName, deployments: Sequence[Deployment]
+    ) -> list[Deployment]:
+        """The directories of VMs that the caller has taken or recorded are in place."""
+        with self._access.write(Action.VERSION_READ, version) as (catalog, changes):
+            known = {(item.name, item.directory): item for item in catalog.deployments()}
+            for item in deployments:
+                if known.get((item.name, item.directory)) != item:
+                    raise Conflict(
+                        f"The VM '{item.name}' in {item.directory} was given up while it was made.",
+                        hint="give the same command again",
+                    )
+            finished = [replace(item, making=None) for item in deployments]
+            for item in finished:
+                changes.put_deployment(item)
+        return finished
+
+    def leave_deployments(self, version: VersionName, deployments: Sequence[Deployment]) -> None:
+        """VMs that the caller has taken, and can't finish now."""
+        with self._access.write(Action.VERSION_READ, version) as (_, changes):
+            for item in deployments:
+                if item.making is not None:
+                    making = replace(item.making, owner=None)
+                    changes.own_deployment(replace(item, making=making))
+
     def check_releasable(self, deployments: Sequence[Deployment]) -> None:
-        """Refuse unless the caller may give up these VMs: to be asked before their disks go."""
-        self._access.require(Action.DISK_DELETE, *map(_vm, deployments))
+        """Refuse unless the caller may give up these VMs, and nobody makes them just now: to be
+        asked before their disks go."""
+        with self._access.read(Action.DISK_DELETE, *map(_vm, deployments)) as catalog:
+            places = {(item.name, item.directory) for item in deployments}
+            for item in catalog.deployments():
+                if (item.name, item.directory) in places:
+                    self._refuse_making(item)
 
     def forget_deployments(self, deployments: Sequence[Deployment]) -> None:
         """VMs that are gone."""
@@ -57,16 +112,42 @@ class Records(Operations):
             changes.put_scale_set(made)
         return made
 
-    def check_scale_set_writable(self, scale_set: ScaleSet) -> None:
-        """Refuse unless the caller may change it: to be asked before VMs come or go."""
-        self._access.require(Action.SCALE_SET_WRITE, _set(scale_set))
+    @contextmanager
+    def scaling(self, scale_set: ScaleSet) -> Iterator[tuple[ScaleSet, list[Deployment]]]:
+        """The scale set and its VMs as they are now, whoever may see them: for the length of a
+        `with` nobody else brings VMs into it or out of it. Raises Busy while somebody does."""
+        name = scale_set.name
+        with self._access.write(Action.SCALE_SET_WRITE, _set(scale_set)) as (catalog, changes):
+            found = _existing(catalog, name)
+            if found.owner is not None and self._owners.alive(found.owner):
+                raise Busy(
+                    f"The scale set '{name}' is being scaled by another process.",
+                    hint="try again when that has ended",
+                )
+            mine = replace(found, owner=self._owners.current())
+            changes.own_scale_set(mine)
+            members = [item for item in catalog.deployments() if item.scale_set == name]
+        try:
+            yield mine, members
+        finally:
+            with self._access.write(Action.SCALE_SET_WRITE, _set(mine)) as (catalog, changes):
+                now = next((item for item in catalog.scale_sets() if item.name == name), None)
+                if now is not None and now.owner == mine.owner:
+                    changes.own_scale_set(replace(now, owner=None))
 
-    def update_scale_set(self, scale_set: ScaleSet) -> None:
-        """Change the one that is there; the caller may read the version that its image means."""
+    def change_scale_set(
+        self, scale_set: ScaleSet, change: Callable[[ScaleSet], ScaleSet]
+    ) -> ScaleSet:
+        """Change the one that is there, as it is now; the caller may read the version that its
+        image means."""
         old = self.get_scale_set(scale_set.name)
-        self._access.require(Action.VERSION_READ, scale_set.version)
-        with self._access.write(Action.SCALE_SET_WRITE, _set(old)) as (_, changes):
-            changes.put_scale_set(replace(scale_set, created_by=old.created_by))
+        with self._access.write(Action.SCALE_SET_WRITE, _set(old)) as (catalog, changes):
+            now = _existing(catalog, scale_set.name)
+            changed = replace(change(now), created_by=now.created_by)
+            if changed.version != now.version:
+                self._access.require(Action.VERSION_READ, changed.version)
+            changes.put_scale_set(changed)
+        return changed
 
     def get_scale_set(self, name: str) -> ScaleSet:
         """One that the caller made, or whose version it may read."""
@@ -76,7 +157,7 @@ class Records(Operations):
             _set,
         )
         if found is None:
-            raise NotFound(f"There is no scale set '{name}'.", hint="galleria scale-set list")
+            raise _no_scale_set(name)
         return found
 
     def list_scale_sets(self) -> list[ScaleSet]:
@@ -97,6 +178,40 @@ class Records(Operations):
             if any(item.scale_set == old.name for item in catalog.deployments()):
                 raise Conflict(f"The scale set '{old.name}' has VMs.")
             changes.delete_scale_set(old)
+
+    def _refuse_making(self, item: Deployment) -> None:
+        owner = item.making.owner if item.making is not None else None
+        if owner is not None and owner != self._owners.current() and self._owners.alive(owner):
+            raise Busy(
+                f"The VM '{item.name}' in {item.directory} is being made by another process.",
+                hint="try again when that has ended",
+            )
+
+    def _check_mine(self, catalog: CatalogReader, name: str) -> None:
+        if _existing(catalog, name).owner != self._owners.current():
+            raise Conflict(f"The scale set '{name}' was taken over by another process.")
+
+
+def _existing(catalog: CatalogReader, name: str) -> ScaleSet:
+    found = next((item for item in catalog.scale_sets() if item.name == name), None)
+    if found is None:
+        raise _no_scale_set(name)
+    return found
+
+
+def _no_scale_set(name: str) -> NotFound:
+    return NotFound(f"There is no scale set '{name}'.", hint="galleria scale-set list")
+
+
+def _deployed(item: Deployment) -> Conflict:
+    unfinished = item.making is not None
+    return Conflict(
+        f"The VM '{item.name}' in {item.directory} is deployed already."
+        if not unfinished
+        else f"The VM '{item.name}' in {item.directory} is one of an unfinished deployment.",
+        hint="galleria deployed release gives it up"
+        + ("; the command that began it goes on with it" if unfinished else ""),
+    )
 
 
 def _vm(item: Deployment) -> Made:
