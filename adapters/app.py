@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from adapters.qemu.emulator import Firmware
     from adapters.sources.download import Downloads
     from adapters.zones.ownership import Registry
+    from pipeline.deploying.machine import VmDirectories
     from pipeline.jobs.context import JobContext
 
 
@@ -112,6 +113,13 @@ class Session(Services):
         copies.backup(self._app.catalog.opened, target)
 
     @cached_property
+    def vm_directories(self) -> "VmDirectories":
+        """Where VMs are put together."""
+        from adapters.vms import HostVmDirectories
+
+        return HostVmDirectories(self.config.group_id)
+
+    @cached_property
     def context(self) -> "JobContext":
         """What the jobs take."""
         from adapters.filesystem.disks import HostDiskDirectories
@@ -140,7 +148,7 @@ class Session(Services):
             images=QemuImages(sandbox, Policy(virtual_size=config.max_virtual_size)),
             pins=pins,
             files=HostFiles(),
-            disks=HostDiskDirectories(),
+            disks=HostDiskDirectories(config.group_id),
             guests=guests,
             boots=QemuBoots(sandbox, lambda: guests.accelerator().kind, _firmware),
             zones=zones,
@@ -293,7 +301,9 @@ def _create_zones(config: Config) -> None:
                 choices = [plain] if len(places) == 1 else (f"{plain}-{n}" for n in count(index))
                 name = next(choice for choice in choices if choice not in named.values())
                 named[place.path] = name
-            create_zone(place.path, name=name, region=region, sandbox=sandbox)
+            create_zone(
+                place.path, name=name, region=region, sandbox=sandbox, group=config.group_id
+            )
 
 
 def _regions(config: Config) -> list[Region]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from adapters.catalog import catalog_file, open_catalog
 from adapters.config import Config
-from adapters.filesystem import calls
+from adapters.filesystem import calls, modes
 from adapters.filesystem.profile import probe
 from adapters.guestfs import accelerator, fixed
 from adapters.process import command
@@ -280,6 +280,10 @@ def _zone(
         some = ", ".join(printable(str(path)) for path in foreign[:SHOWN])
         advice = "they are left alone"
         return Check(name, Status.WARN, f"{found}; not galleria's: {some}", advice)
+    if advice := _modes(zone.path, config):
+        return Check(
+            name, Status.WARN, f"{found}; mode {zone.path.stat().st_mode & 0o7777:04o}", advice
+        )
     if twins:
         advice = f"on one file system with a zone of {', '.join(twins)}: they will fail together"
         return _space(Check(name, Status.WARN, found, advice), directory)
@@ -287,6 +291,22 @@ def _zone(
         advice = "replicas are qcow2 overlays and versions are deltas; XFS or btrfs would clone"
         return _space(Check(name, Status.OK, found, advice), directory)
     return _space(Check(name, Status.OK, found), directory)
+
+
+def _modes(zone: Path, config: Config) -> str:
+    """What to do where others than the user and the configured group can look into a zone."""
+    group, facts = config.group_id, zone.stat()
+    if group is None and facts.st_mode & modes.OTHERS:
+        advice = f"others can read the images in it: chmod {modes.DIRECTORY:04o} {zone}"
+    elif group is not None and (facts.st_mode & modes.OTHERS or modes.group_of(zone) != group):
+        advice = (
+            f"it is not for the group {config.group} alone: chgrp {config.group} {zone} && "
+            f"chmod {modes.GROUPS_DIRECTORY:o} {zone}; what is in it already: see galleria guide"
+            " operations"
+        )
+    else:
+        return ""
+    return printable(advice)
 
 
 def _space(check: Check, directory: Path) -> Check:

@@ -21,6 +21,7 @@ import click
 from adapters.cli.commands import cli
 from adapters.cli.context import Settings
 from adapters.cli.lazy import PipeBroken
+from adapters.filesystem import modes
 from adapters.filesystem.full import is_full
 from adapters.text import printable
 from pipeline.errors import EnvironmentMissing, GalleriaError, InvalidParameter, NoSpace
@@ -93,7 +94,8 @@ def run(args: Sequence[str]) -> int:
     # known before parsing, as parsing may be what fails
     settings = Settings(json="--json" in args, verbose="--verbose" in args)
     try:
-        status = cli.main(list(args), prog_name="galleria", standalone_mode=False, obj=settings)
+        with modes.private():
+            status = cli.main(list(args), prog_name="galleria", standalone_mode=False, obj=settings)
         sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
         return _stopped("interrupted", INTERRUPTED)

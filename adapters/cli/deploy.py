@@ -96,8 +96,6 @@ def deploy_command(
     **values: Any,
 ) -> None:
     """Make VMs: copy-on-write disks, a libvirt domain and a qemu command line."""
-    from adapters.vms import HostVmDirectories
-
     with settings.session() as session:
         place = session.gallery.region(region)
         version = session.gallery.resolve(reference, place)
@@ -105,7 +103,7 @@ def deploy_command(
         profile = profile_of(values, definition, name)
         image = shared_name(reference, version.number)
         request = DeployRequest(vm_names(name, count), out, place, profile, image=image)
-        made = deploy(version, request, HostVmDirectories(), session.context)
+        made = deploy(version, request, session.vm_directories, session.context)
     document: dict[str, Any] = {"deployments": [deployment_document(item) for item in made]}
     if count is None:
         document["deployment"] = deployment_document(made[0])
@@ -188,12 +186,10 @@ def release_command(
     settings: Settings, *, names: tuple[str, ...], out: str | None, keep_disks: bool
 ) -> None:
     """Remove VMs with their disks; bases that nothing else needs go too."""
-    from adapters.vms import HostVmDirectories
-
     place = None if out is None else str(Path(out).absolute())
     with settings.session() as session:
         known = session.gallery.list_deployments()
         found = [find(name, place, known) for name in names]
-        release(found, HostVmDirectories(), session.context, keep_disks=keep_disks)
+        release(found, session.vm_directories, session.context, keep_disks=keep_disks)
     gone = [deployment_document(item) for item in found]
     settings.emit({"released": gone}, "\n".join(f"released {item.name}" for item in found))

@@ -51,15 +51,13 @@ def create(
     **values: Any,
 ) -> None:
     """Make a scale set, and its first VMs."""
-    from adapters.vms import HostVmDirectories
-
     with settings.session() as session:
         place = session.gallery.region(region)
         version = session.gallery.resolve(image, place)
         definition = session.gallery.get_definition(version.name.definition)
         profile = profile_of(values, definition, name)
         made = jobs.create(name, image, place, out, profile, session.context)
-        members = jobs.scale(made, count, HostVmDirectories(), session.context)
+        members = jobs.scale(made, count, session.vm_directories, session.context)
     _emit(settings, made, members)
 
 
@@ -69,11 +67,9 @@ def create(
 @click.pass_obj
 def scale(settings: Settings, *, name: str, count: int) -> None:
     """Make more VMs from the current image, or release the last ones."""
-    from adapters.vms import HostVmDirectories
-
     with settings.session() as session:
         found = session.gallery.get_scale_set(name)
-        members = jobs.scale(found, count, HostVmDirectories(), session.context)
+        members = jobs.scale(found, count, session.vm_directories, session.context)
         found = session.gallery.get_scale_set(name)
     _emit(settings, found, members)
 
@@ -126,10 +122,8 @@ def list_sets(settings: Settings) -> None:
 @click.pass_obj
 def delete(settings: Settings, *, name: str) -> None:
     """Release all VMs of a scale set, and forget it."""
-    from adapters.vms import HostVmDirectories
-
     with settings.session() as session:
-        jobs.delete(session.gallery.get_scale_set(name), HostVmDirectories(), session.context)
+        jobs.delete(session.gallery.get_scale_set(name), session.vm_directories, session.context)
     settings.emit({"deleted": name}, f"deleted {name}")
 
 

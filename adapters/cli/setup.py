@@ -42,6 +42,11 @@ from pipeline.errors import EnvironmentMissing, GalleriaError
 @click.option(
     "--catalog", metavar="URL", help="URL of the database. Default: SQLite in the state directory."
 )
+@click.option(
+    "--group",
+    metavar="NAME",
+    help="The host's group that may read the zones and use VMs, as QEMU's. Default: none.",
+)
 @click.option("--force", is_flag=True, help="Replace the existing configuration.")
 @click.option(
     "--adopt",
@@ -59,21 +64,24 @@ def init(
     regions: tuple[str, ...],
     source_region: str | None,
     catalog: str | None,
+    group: str | None,
     force: bool,
     adopted: tuple[Path, ...],
 ) -> None:
     """Write the configuration and make the catalog and zones.
 
-    Without --region, --source-region, --catalog and --force, a configuration that exists stays as
-    it is: its catalog and its zones are made where they are missing.
+    Without --region, --source-region, --catalog, --group and --force, a configuration that exists
+    stays as it is: its catalog and its zones are made where they are missing.
     """
     from adapters.app import create_zones, local_account
     from pipeline.model.access import Identity
 
     named = settings.config or os.environ.get("GALLERIA_CONFIG") or user_config(os.environ)
     path = Path(named).absolute()
-    kept = path.exists() and not (regions or source_region or catalog or force)
-    config = load_config(path, os.environ) if kept else describe(regions, source_region, catalog)
+    kept = path.exists() and not (regions or source_region or catalog or group or force)
+    config = (
+        load_config(path, os.environ) if kept else describe(regions, source_region, catalog, group)
+    )
     if not kept:
         refuse_existing(path, force=force)
     dropped = {} if kept else _dropped(path, config)
@@ -119,7 +127,9 @@ def _dropped(path: Path, config: Config) -> dict[str, list[str]]:
     }
 
 
-def describe(regions: tuple[str, ...], source_region: str | None, catalog: str | None) -> Config:
+def describe(
+    regions: tuple[str, ...], source_region: str | None, catalog: str | None, group: str | None
+) -> Config:
     """The configuration that the arguments of `init` ask for."""
     local = f"local={state_directory(os.environ) / 'regions' / 'local'}"
     values: dict[str, Any] = {
@@ -129,6 +139,8 @@ def describe(regions: tuple[str, ...], source_region: str | None, catalog: str |
         values["source_region"] = source_region
     if catalog:
         values["catalog"] = PARSERS["catalog"](catalog, "--catalog", Path.cwd())
+    if group:
+        values["group"] = PARSERS["group"](group, "--group", Path.cwd())
     origins = {key: f"--{key.replace('_', '-')}" for key in values}
     return complete(values, origins, os.environ)
 

@@ -14,6 +14,7 @@ Three zones make Standard_ZRS possible, a premium one Premium_LRS. The environme
 file: GALLERIA_SANDBOX=false, GALLERIA_REGIONS="eu=/a us=/b,/c,/d,/e:premium".
 """
 
+import grp
 import json
 import os
 import tomllib
@@ -31,7 +32,7 @@ from adapters.config.values import (
     parse_regions,
     parse_value,
 )
-from adapters.filesystem import durable
+from adapters.filesystem import durable, modes
 from pipeline.errors import Conflict, NotFound
 from pipeline.model.spelling import EDGE, region_key
 
@@ -67,6 +68,7 @@ class Config:
     captures: Path  # the files of captures of running machines, while they are made
     sandbox: bool = True
     immutable: bool = True
+    group: str = ""  # who may read zones and use VMs beside the user: a hypervisor's
     zrs_same_filesystem: bool = False  # zones of one file system as if each had its own
     max_virtual_size: int = 32 << 40
     # networks that downloads may reach beside the public ones, separated by commas
@@ -75,6 +77,11 @@ class Config:
     file: Path | None = field(default=None, compare=False)  # what was read
     # by key, what set it: a file or a variable; what is not in it has its default
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def group_id(self) -> int | None:
+        """The number of `group`."""
+        return grp.getgrnam(self.group).gr_gid if self.group else None
 
 
 def load_config(path: Path | None = None, env: Mapping[str, str] | None = None) -> Config:
@@ -171,7 +178,9 @@ def write_config(config: Config, path: Path, *, force: bool = False) -> None:
     """
     refuse_existing(path, force=force)
     path.parent.mkdir(parents=True, exist_ok=True)
-    durable.write_file(path, render(config).encode(), overwrite=force)
+    # the catalog's URL may hold a password
+    mode = 0o600 if "@" in config.catalog else modes.outgoing(os.getegid(), ())
+    durable.write_file(path, render(config).encode(), mode=mode, overwrite=force)
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:

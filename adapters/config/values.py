@@ -1,5 +1,7 @@
 """The keys of the configuration: how each value is read, and what it must be."""
 
+import contextlib
+import grp
 import ipaddress
 import os
 import re
@@ -197,6 +199,14 @@ def _networks(value: object, where: str, base: Path) -> str:
         raise _expected(where, 'networks such as ["10.1.0.0/16"]', value) from None
 
 
+def _group(value: object, where: str, base: Path) -> str:
+    """The name of one of the host's groups, or nothing."""
+    if isinstance(value, str):
+        with contextlib.suppress(KeyError, ValueError):
+            return value and grp.getgrnam(value).gr_name
+    raise _expected(where, 'a group of this host, such as "kvm"', value)
+
+
 def _libvirt(value: object, where: str, base: Path) -> str:
     """A connection URI of libvirt's, to this host: what another one names is not here."""
     text = value if isinstance(value, str) else ""
@@ -215,6 +225,7 @@ PARSERS: Mapping[str, Callable[[object, str, Path], object]] = {
     "captures": _path,
     "sandbox": _boolean,
     "immutable": _boolean,
+    "group": _group,
     "principal": _text,
     "zrs_same_filesystem": _boolean,
     "max_virtual_size": _bytes,
@@ -238,5 +249,6 @@ MEANINGS: Mapping[str, str] = {
     "libvirt": "Which libvirt of this host knows the machines of `--vm NAME`.",
     "sandbox": "Run qemu and libguestfs confined.",
     "immutable": "`chattr +i` on bases, where rights allow.",
+    "group": "The group that may read zones and use VMs: QEMU's. Default: none.",
     "max_virtual_size": "Larger images are refused.",
 }

@@ -202,7 +202,7 @@ def same_device(one: Path, other: Path) -> bool:
 @contextlib.contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
     """A descriptor for the length of a `with`; never follows a link."""
-    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         yield fd
     finally:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from adapters.filesystem import durable
+from adapters.filesystem import durable, modes
 from pipeline.errors import Conflict
 from pipeline.model.resources import Disk
 from pipeline.ports import Zone
@@ -22,22 +22,30 @@ DISKS = "disks"  # the directory beside a zone's own
 
 
 class HostDiskDirectories:
+    """`group`: who may use the disks beside the user; None: whoever the directory is for."""
+
+    def __init__(self, group: int | None = None) -> None:
+        self._group = group
+
     def begin(self, disk: Disk, zone: Zone) -> Path:
         target = _beside(disk) if disk.directory else _in_zone(disk, zone)
         _remove_directory(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        group = self._group if disk.directory else modes.group_of(zone.path)
+        modes.make_directories(target.parent, group)
         return target
 
     def create_empty(self, directory: Path, length: int) -> Path:
-        directory.mkdir()
+        directory.mkdir(mode=modes.DIRECTORY)
         path = directory / "os.raw"
         with path.open("xb") as file:
             file.truncate(length)
         return path
 
     def commit(self, file: Path, disk: Disk) -> Path:
-        durable.sync_file(file)
         directory = file.parent
+        group = self._group if disk.directory else None
+        modes.give(directory, modes.group_of(directory.parent) if group is None else group)
+        durable.sync_file(file)
         if disk.directory:
             (directory / _mark(disk).name).touch()
             durable.sync_directory(directory)

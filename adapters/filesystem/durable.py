@@ -21,6 +21,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from adapters.filesystem import modes
 from pipeline.errors import Refused
 
 _AT_FDCWD = -100
@@ -124,14 +125,16 @@ def remove_tree(path: Path) -> None:
 # --- files -------------------------------------------------------------------------------------
 
 
-def write_file(path: Path, content: bytes, *, mode: int = 0o644, overwrite: bool = False) -> None:
-    """Make a file with this content, complete and durable, or leave things as they were.
+def write_file(path: Path, content: bytes, *, mode: int = 0o600, overwrite: bool = False) -> None:
+    """Make a file with this content, complete and durable, or leave things as they were. In a
+    group's directory it is the group's too.
 
     Raises FileExistsError when it exists, unless `overwrite`.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         fill(temporary, content, mode=mode)
+        modes.give(temporary, modes.group_of(path.parent))
         (replace if overwrite else rename_new)(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -139,7 +142,7 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o644, overwrite: bool
     sync_directory(path.parent)
 
 
-def fill(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def fill(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Make a new file in a directory that is not public yet; its content is durable on return."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(path, flags, 0o600)
@@ -204,16 +207,18 @@ class Staging:
         self._lock: int | None = fd
         try:
             os.write(fd, MARKER)
-            self._path.mkdir()
+            self._path.mkdir(mode=modes.DIRECTORY)
         except BaseException:
             self.close()
             raise
 
     def commit(self, target: Path) -> None:
-        """Make the directory durable and public as `target` (a new name), then let it go.
+        """Make the directory durable and public as `target` (a new name), then let it go. In a
+        group's directory it is the group's too.
 
         Raises FileExistsError when the name is taken: the caller decides what that means.
         """
+        modes.give(self.path, modes.group_of(target.parent))
         sync_tree(self.path)
         rename_new(self.path, target)
         try:
@@ -227,8 +232,9 @@ class Staging:
     def commit_over(self, target: Path, replaced: Path) -> None:
         """Make the directory durable and public in place of `target`, which is at `replaced` (a new
         name) from then on."""
+        modes.give(self.path, modes.group_of(target.parent))
         sync_tree(self.path)
-        replaced.parent.mkdir(exist_ok=True)
+        replaced.parent.mkdir(mode=modes.DIRECTORY, exist_ok=True)
         exchange(self.path, target)
         rename_new(self.path, replaced)
         for directory in (target.parent, replaced.parent, self._root):

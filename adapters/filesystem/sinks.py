@@ -29,7 +29,7 @@ class RawSink:
     def __init__(self, path: Path, virtual_size: int, writing: Writing = Writing.BEHIND) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._path = path
-        self._fd = os.open(path, flags, 0o644)
+        self._fd = os.open(path, flags, 0o600)
         self._direct = -1
         self._virtual_size = virtual_size
         self._writing = writing

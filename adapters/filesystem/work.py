@@ -19,7 +19,6 @@ class WorkDirectory:
     def directory(self) -> Iterator[Path]:
         durable.sweep(self._root)
         with durable.Staging(self._root) as staging:
-            staging.path.chmod(0o700)
             yield staging.path
 
     def free_bytes(self) -> int:

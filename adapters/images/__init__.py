@@ -84,7 +84,7 @@ class QemuImages:
         if not source.is_ours(chain):
             return chain
         with self.open(chain) as disk:
-            export.write_plain(disk, path, footer=False)
+            export.write_plain(disk, chain, path, footer=False)
         return (Layer(path, ImageFormat.RAW),)
 
     @contextlib.contextmanager
@@ -116,7 +116,7 @@ class QemuImages:
             if subformat not in ("", "fixed"):
                 export.unknown_subformat(format, subformat)
             with self.open(chain, free=free) as disk:
-                export.write_plain(disk, path, footer=format is ImageFormat.VHD)
+                export.write_plain(disk, chain, path, footer=format is ImageFormat.VHD)
             return
         if free or source.is_ours(chain):
             with self._masked(chain, path, free) as chain:

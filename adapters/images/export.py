@@ -7,11 +7,11 @@ our own parser, synced, and renamed to a name that must be new.
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from adapters.filesystem import durable, rawfile
+from adapters.filesystem import durable, modes, rawfile
 from adapters.filesystem.full import is_full
 from adapters.formats import vhd_footer
 from adapters.images import gpt, inspect, source
@@ -72,14 +72,16 @@ def check_target(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def committed(path: Path) -> Iterator[Path]:
-    """A private path to write to; on leaving without an error it is durable and named `path`."""
+def committed(path: Path, sources: Iterable[Path]) -> Iterator[Path]:
+    """A private path to write to; on leaving without an error it is durable and named `path`, for
+    nobody who may not read the `sources`."""
     check_target(path)
     with tempfile.TemporaryDirectory(prefix=".galleria-", dir=path.parent) as name:
         temporary = Path(name) / path.name
         try:
             yield temporary
-            temporary.chmod(0o644)
+            group = temporary.stat().st_gid
+            temporary.chmod(modes.outgoing(group, [source.stat() for source in sources]))
             durable.sync_file(temporary)
         except (OSError, CommandFailed) as error:
             if is_full(error):
@@ -111,7 +113,7 @@ def convert(
         # what was inspected bounds what may be written: a bomb ends here
         file_size=size + size // OVERHEAD_SHARE + OVERHEAD_FIXED,
     )
-    with committed(path) as temporary:
+    with committed(path, [layer.path for layer in chain]) as temporary:
         img.convert(
             sandbox,
             chain,
@@ -138,11 +140,12 @@ def _verify(path: Path, format: ImageFormat, size: int, policy: Policy) -> None:
         raise VerificationFailed(f"the {format.value} that was written is wrong: {problems[0]}")
 
 
-def write_plain(disk: Source, path: Path, *, footer: bool) -> None:
-    """Write a raw file, or with `footer` a fixed VHD, sparsely; one read of the disk."""
+def write_plain(disk: Source, chain: Chain, path: Path, *, footer: bool) -> None:
+    """Write the disk that a chain is, as a raw file or with `footer` as a fixed VHD, sparsely; one
+    read of it."""
     size = disk.virtual_size
     length = -(-size // vhd_footer.MIB) * vhd_footer.MIB if footer else size
-    with committed(path) as temporary:
+    with committed(path, [layer.path for layer in chain]) as temporary:
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(fd, length)

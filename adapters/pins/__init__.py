@@ -17,7 +17,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from adapters.filesystem import calls
+from adapters.filesystem import calls, modes
 from adapters.pins.leases import Leases, WriterPresent, open_noatime
 from adapters.pins.writers import qemu_lock, writers
 from pipeline.errors import Conflict, InvalidParameter, NotFound, SourceChanged
@@ -238,7 +238,7 @@ def _clone(paths: Sequence[Path], work: Path, stack: contextlib.ExitStack) -> di
         target = work / f"pin-{number}"
         stack.callback(target.unlink, missing_ok=True)
         if calls.clone(path, target):
-            target.chmod(0o400)
+            target.chmod(modes.outgoing(os.getegid(), [path.stat()]) & ~0o222)
             clones[path] = target
     return clones
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from adapters.filesystem import durable, full
+from adapters.filesystem import durable, full, modes
 from adapters.filesystem.calls import clone
 from adapters.pins.writers import qemu_lock, writers
 from adapters.vms import domain, line, parts
@@ -20,6 +20,11 @@ DOMAIN_LIMIT = 1 << 20  # bytes
 
 
 class HostVmDirectories:
+    """`group`: who may use the VMs beside the user; None: whoever the directory is for."""
+
+    def __init__(self, group: int | None = None) -> None:
+        self._group = group
+
     def exists(self, home: Path) -> bool:
         return os.path.lexists(home)
 
@@ -35,7 +40,7 @@ class HostVmDirectories:
         root = out.absolute() / STAGING
         try:
             with full.room(str(out), "make room there, or choose another --out"):
-                out.mkdir(parents=True, exist_ok=True)
+                modes.make_directories(out.absolute(), self._group)
                 durable.sweep(root)
                 with durable.Staging(root) as staging:
                     yield staging.path
@@ -61,10 +66,13 @@ class HostVmDirectories:
         (directory / DOMAIN).write_bytes(domain.domain(machine, start))
         script = directory / SCRIPT
         script.write_bytes(os.fsencode(line.script(machine, start)))
-        script.chmod(0o755)
+        script.chmod(0o700)
 
     def place(self, staged: Sequence[Path], homes: Sequence[Path]) -> None:
         placed: list[tuple[Path, Path]] = []
+        group = modes.group_of(homes[0].parent) if self._group is None else self._group
+        for path in staged:
+            modes.give(path, group)
         durable.sync_trees(staged)
         try:
             for path, home in zip(staged, homes, strict=True):

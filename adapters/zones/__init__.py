@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adapters.filesystem import calls, durable, fiemap
+from adapters.filesystem import calls, durable, fiemap, modes
 from adapters.filesystem.profile import Writing, ZoneProfile, probe
 from adapters.process.sandbox import Sandbox
 from adapters.zones import bases, children, deployed, layout, versions
@@ -31,9 +31,16 @@ def zone_name(path: Path) -> str | None:
 
 
 def create_zone(
-    path: Path, *, name: str, region: str, sandbox: Sandbox, immutable: bool = True
+    path: Path,
+    *,
+    name: str,
+    region: str,
+    sandbox: Sandbox,
+    immutable: bool = True,
+    group: int | None = None,
 ) -> "DirectoryZone":
-    """Make a directory a zone; one that is this zone already is opened.
+    """Make a directory a zone, for this user alone or for a group; one that is this zone already
+    is opened, and for whom it is stays.
 
     Raises Conflict when it is another zone, or holds something else.
     """
@@ -52,8 +59,11 @@ def create_zone(
             "file_system_id": os.statvfs(path).f_fsid,
             "profile": dataclasses.asdict(probe(path)),
         }
+        modes.make_root(path, group)
         for directory in (layout.BASES, layout.VERSIONS, layout.STAGING):
-            (path / directory).mkdir(exist_ok=True)
+            (path / directory).mkdir(mode=modes.DIRECTORY, exist_ok=True)
+        for directory in (layout.BASES, layout.VERSIONS):
+            modes.give(path / directory, modes.group_of(path))
         # a second process that makes the same zone: the check below says whether it agrees
         with contextlib.suppress(FileExistsError):
             durable.write_file(path / layout.ZONE_FILE, layout.encode(record))

@@ -115,7 +115,7 @@ def remember(base: StoredBase, problem: str = "") -> None:
         record = {**_fingerprint(layer.path), "problem": problem}
         with contextlib.suppress(OSError):
             path = layer.path.parent / layout.FINGERPRINT
-            durable.write_file(path, layout.encode(record), mode=0o444, overwrite=True)
+            durable.write_file(path, layout.encode(record), mode=0o400, overwrite=True)
 
 
 def _fingerprint(path: Path) -> dict[str, object]:
@@ -330,7 +330,7 @@ class StagedBase:
         }
         durable.fill(path / layout.BASE_FILE, layout.encode(record))
         for file_path in path.iterdir():
-            file_path.chmod(0o444)
+            file_path.chmod(0o400)
 
     def abort(self) -> None:
         opened, self._opened = self._opened, None

@@ -22,7 +22,7 @@ def deploy(
     try:
         for target in targets:
             try:
-                target.mkdir()
+                target.mkdir(mode=0o700)
             except FileExistsError:
                 raise Conflict(
                     f"{target} exists already", hint="deploy into a directory of its own"
@@ -42,7 +42,7 @@ def _disks(
     if disk.method == children.SHALLOW:
         copies = [children.again(disk, target) for target in targets]
         for copy in copies:
-            copy.path.chmod(0o644)  # a copied replica is read-only
+            copy.path.chmod(0o600)  # a copied replica is read-only
         return copies
     base = children.find_base(zone, disk.digest)
     return children.make(sandbox, base, targets, disk.lun, f"{base.chain[0].path.parent}/")

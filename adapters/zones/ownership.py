@@ -126,4 +126,4 @@ def _claim(path: Path, registry: Registry) -> Owner | None:
 
 def _write(path: Path, owner: Owner, *, overwrite: bool) -> None:
     content = layout.encode({"zone_id": owner.zone, "catalog_id": owner.catalog})
-    durable.write_file(path / OWNER_FILE, content, mode=0o444, overwrite=overwrite)
+    durable.write_file(path / OWNER_FILE, content, mode=0o400, overwrite=overwrite)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from adapters.filesystem import durable
+from adapters.filesystem import durable, modes
 from adapters.process.sandbox import Sandbox
 from adapters.zones import children, layout, schema
 from pipeline.errors import Conflict, GalleriaError, NotFound, VerificationFailed
@@ -150,7 +150,7 @@ def publish_shallow(
     sources = tuple(layer.path.absolute() for disk in disks for layer in disk.chain)
     with layout.room(zone), durable.Staging(zone / layout.STAGING) as staging:
         place = staging.path / "replica-0"
-        place.mkdir()
+        place.mkdir(mode=modes.DIRECTORY)
         made = []
         for disk in disks:
             path = place / f"{layout.disk_name(disk.lun)}.qcow2"
@@ -183,6 +183,7 @@ def set_replicas(zone: Path, sandbox: Sandbox, key: str, count: int) -> tuple[Re
             free = [index for index in range(count + len(used)) if index not in used]
             wanted = free[: count - len(kept)]
             made = _make(zone, sandbox, found.bases, staging.path, wanted)
+            modes.give(staging.path, modes.group_of(directory))
             durable.sync_tree(staging.path)
             for replica in made:
                 name = _name(replica.index)
@@ -191,7 +192,7 @@ def set_replicas(zone: Path, sandbox: Sandbox, key: str, count: int) -> tuple[Re
             added = tuple(_moved(replica, staging.path, directory) for replica in made)
             changed = Found(found.record, kept + added, found.bases, found.sources)
             content = _content(changed, directory)
-            durable.write_file(directory / layout.VERSION_FILE, content, mode=0o444, overwrite=True)
+            durable.write_file(directory / layout.VERSION_FILE, content, mode=0o400, overwrite=True)
             _discard(directory, {replica.index for replica in changed.replicas}, staging.path)
     return changed.replicas
 
@@ -219,7 +220,7 @@ def _make(
     """Replicas of these numbers in a private directory, their files read-only."""
     places = [directory / _name(index) for index in indices]
     for place in places:
-        place.mkdir()
+        place.mkdir(mode=modes.DIRECTORY)
     made: list[list[ReplicaDisk]] = []
     for lun, digest in disks.items():
         base = children.find_base(zone, digest)
@@ -228,7 +229,7 @@ def _make(
             [children.digested(d) for d in children.make(sandbox, base, places, lun, backing)]
         )
         for disk in made[-1]:
-            disk.path.chmod(0o444)
+            disk.path.chmod(0o400)
     return tuple(
         Replica(index, tuple(disk[position] for disk in made))
         for position, index in enumerate(indices)
@@ -243,7 +244,7 @@ def _commit(zone: Path, staging: durable.Staging, version: Found) -> None:
     durable.fill(staging.path / layout.VERSION_FILE, _content(version, staging.path))
     for path in staging.path.rglob("*"):
         if path.is_file():
-            path.chmod(0o444)
+            path.chmod(0o400)
     with contextlib.suppress(FileExistsError):
         staging.commit(layout.version_directory(zone, version.record.key))
 

@@ -63,7 +63,7 @@ def test_a_base_holds_the_content(zone: DirectoryZone, tmp_path: Path) -> None:
 def test_a_base_is_read_only(zone: DirectoryZone, tmp_path: Path) -> None:
     base, _ = store(zone, CONTENT, tmp_path)
     for path in base.chain[0].path.parent.iterdir():
-        assert path.stat().st_mode & 0o777 == 0o444
+        assert path.stat().st_mode & 0o777 == 0o400
 
 
 def test_the_same_content_is_stored_once(zone: DirectoryZone, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_replicas_are_children_that_read_as_the_base(zone: DirectoryZone, tmp_pa
         for disk, content in zip(replica.disks, (CONTENT, changed(CONTENT, 0)), strict=True):
             assert (disk.method, disk.virtual_size) == ("overlay", len(CONTENT))
             assert flat(disk.path, disk.format.value, tmp_path) == content
-            assert disk.path.stat().st_mode & 0o777 == 0o444
+            assert disk.path.stat().st_mode & 0o777 == 0o400
     assert zone.find_version(RECORD.key) == replicas
     assert list(zone.records()) == [(RECORD, replicas)]
     assert files(zone.path / "staging") == []

@@ -1,5 +1,8 @@
 """What doctor says when something is missing; that it is right on this host is a system test."""
 
+import grp
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +75,23 @@ def test_zones(bare_host: Path) -> None:
     assert "zone of eu" in together.advice
     assert "free" in found(checks, f"zone eu: {one}").found
     assert sorted(one.rglob("*")) == before
+
+
+def test_a_zone_that_others_can_read_is_told_and_left(bare_host: Path) -> None:
+    zone, group = bare_host / "eu", grp.getgrgid(os.getegid()).gr_name
+    create_zone(zone, name="eu", region="eu", sandbox=Sandbox())
+    settings = config(bare_host, regions={"eu": (ZonePlace(zone),)})
+    name = f"zone eu: {zone}"
+    assert "mode" not in found(doctor.run(settings), name).found
+    zone.chmod(0o755)
+    check = found(doctor.run(settings), name)
+    assert check.verdict is Status.WARN
+    assert f"chmod 0700 {zone}" in check.advice
+    check = found(doctor.run(replace(settings, group=group)), name)
+    assert f"chgrp {group} {zone} && chmod 2750 {zone}" in check.advice
+    assert zone.stat().st_mode & 0o7777 == 0o755
+    zone.chmod(0o2750)
+    assert "mode" not in found(doctor.run(replace(settings, group=group)), name).found
 
 
 def test_a_directory_that_is_no_zone_is_a_failure(bare_host: Path) -> None:

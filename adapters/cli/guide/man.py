@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode as Node
 
 from adapters.cli.guide import Guide
+from adapters.filesystem import modes
 
 COMMANDS = "commands"  # the guide that is cut into one page a command
 # what troff would read as something else; a bare - is a hyphen, which can't be pasted
@@ -22,12 +23,13 @@ _FONTS = {"code_inline": "B", "strong": "B", "em": "I"}
 def write_pages(guides: Iterable[Guide], directory: Path) -> list[Path]:
     """Write guides as man pages below `directory`; returns the files."""
     written = []
-    for guide in guides:
-        for name, section, text in pages(guide):
-            path = directory / f"man{section}" / f"{name}.{section}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="ascii")
-            written.append(path)
+    with modes.callers():
+        for guide in guides:
+            for name, section, text in pages(guide):
+                path = directory / f"man{section}" / f"{name}.{section}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="ascii")
+                written.append(path)
     return written
 
 
