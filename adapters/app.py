@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from adapters.catalog import LateCatalog, catalog_file, open_catalog
 from adapters.config import Config
 from adapters.process.owners import ProcessOwners
+from adapters.process.runs import ProcessRunHost
 from adapters.process.sandbox import Sandbox
 from pipeline.errors import Busy, Conflict, GalleriaError, Refused
 from pipeline.gallery.audited import AuditedCatalog
@@ -87,7 +88,8 @@ class Session(Services):
 
     def __init__(self, app: App, identity: Identity) -> None:
         owners, source_region = ProcessOwners(), app.config.source_region
-        super().__init__(app.catalog, owners, app.regions, identity, source_region)
+        host = ProcessRunHost(app.config.logs)
+        super().__init__(app.catalog, owners, app.regions, identity, host, source_region)
         self._app = app
         self._identity = identity
         self.config = app.config
@@ -143,6 +145,7 @@ class Session(Services):
             gallery=gallery,
             resources=resources,
             records=self.records,
+            runs=self.job_runs,
             machines=machines,
             sources=StoredSources(files, gallery, resources, machines, zones, pins, progress),
             images=QemuImages(sandbox, Policy(virtual_size=config.max_virtual_size)),
@@ -206,7 +209,8 @@ def restore_catalog(
         present = _readable(config.catalog)
         if present is not None:
             stack.callback(present.close)
-            services = Services(present, ProcessOwners(), _regions(config), identity)
+            host = ProcessRunHost(config.logs)
+            services = Services(present, ProcessOwners(), _regions(config), identity, host)
             services.grants.check_restore()
             stack.enter_context(present.write())  # no job begins meanwhile
             if not force and (names := services.records.worked_on()):
@@ -229,7 +233,8 @@ def unknown_versions(config: Config) -> list[dict[str, str]]:
     from adapters.zones.ownership import owner_of
 
     with contextlib.closing(open_catalog(config.catalog)) as catalog:
-        services = Services(catalog, ProcessOwners(), (), Identity(local_account()))
+        host = ProcessRunHost(config.logs)
+        services = Services(catalog, ProcessOwners(), (), Identity(local_account()), host)
         known, mine = services.records.zone_keys(), catalog.identity
     found = []
     for region, places in config.regions.items():

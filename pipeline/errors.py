@@ -103,6 +103,19 @@ class Busy(Conflict):
     code = "Busy"
 
 
+class LeaseLost(Conflict):
+    """Another process has taken over what this one worked on, as it was not heard of for so long
+    that it counted as dead."""
+
+    code = "LeaseLost"
+
+
+class RunCancelled(GalleriaError):
+    """Somebody cancelled the run: galleria runs cancel."""
+
+    code = "Cancelled"
+
+
 class TooManyRequests(Busy):
     """A source wants to be asked less often."""
 

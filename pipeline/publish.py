@@ -28,8 +28,10 @@ from pipeline.jobs.replicate import (
     require_some,
     zone_record,
 )
+from pipeline.jobs.running import running
 from pipeline.jobs.shallow import is_shallow, publish_shallow
 from pipeline.model import ImageVersion
+from pipeline.model.runs import RunKind
 from pipeline.sources.supply import supplied
 from pipeline.storage.commit import replicate
 from pipeline.storage.store import store
@@ -39,8 +41,12 @@ def publish(request: PublishRequest, context: JobContext) -> ImageVersion:
     """Publish a version. Every rule is checked before a byte is read; the source is never written;
     a region is Completed or not there. Raises PartiallyReplicated when only some regions are."""
     context, record = recorded(context)
-    with context.work.directory() as work:
-        version = context.gallery.begin_version(described(request, context.sources))
+    asked = described(request, context.sources)
+    with (
+        running(context, RunKind.PUBLISH, asked.name.arm_id, digest=asked.fingerprint) as context,
+        context.work.directory() as work,
+    ):
+        version = context.gallery.begin_version(asked)
         with given_back(version, context):
             context.begun(version)
             if version.completed_regions:  # an earlier run ended after that: no source needed

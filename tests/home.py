@@ -29,7 +29,7 @@ DEFINE = (
 
 
 # Members that hold data under names of their own: tags, settings, regions, paths, ids.
-DATA = {"tags", "config", "origins", "allocatedBytes", "sourceChanges", "kept", "schema"}
+DATA = {"tags", "config", "origins", "allocatedBytes", "sourceChanges", "kept", "schema", "request"}
 NAME = re.compile(r"[a-z][A-Za-z0-9]*")
 
 

@@ -26,10 +26,11 @@ from pipeline.model.spelling import region_key
 from pipeline.ports.catalog import Catalog, CatalogHealth, CatalogReader, CatalogWriter, Counts
 from tests.memory_access import AccessState, AccessView
 from tests.memory_resources import ResourceState, ResourceView
+from tests.memory_runs import RunRecords, RunView
 
 
 @dataclass
-class _State(AccessState, ResourceState):
+class _State(AccessState, ResourceState, RunRecords):
     definitions: dict[DefinitionName, ImageDefinition] = field(default_factory=dict)
     versions: dict[VersionName, ImageVersion] = field(default_factory=dict)
     reports: dict[VersionName, Mapping[str, Any]] = field(default_factory=dict)
@@ -41,11 +42,12 @@ class _State(AccessState, ResourceState):
     group_map: dict[tuple[str, str], ResourceGroup] = field(default_factory=dict)
 
 
-class _View(AccessView, ResourceView):
+class _View(AccessView, ResourceView, RunView):
     def __init__(self, state: _State) -> None:
         self._state = state
         self._access = state
         self._resources = state
+        self._runs = state
 
     def gallery(self, name: GalleryName) -> Gallery | None:
         return self._state.galleries.get(name)

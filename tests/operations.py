@@ -12,9 +12,10 @@ from pipeline.gallery.access.views import SharedViews
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.service import resources as resource_service
 from pipeline.gallery.service.resources import ResourceService
+from pipeline.gallery.service.runs import RunService
 from pipeline.model.access import Action
 
-SERVICES = (GalleryService, ResourceService, Grants, SharedViews)
+SERVICES = (GalleryService, ResourceService, RunService, Grants, SharedViews)
 
 # What decides, by name: the first argument of each is the action.
 GUARDS = {"read", "write", "visible", "one", "require", "_require", "_require_host", "decide"}

@@ -1,9 +1,11 @@
 """Galleries, definitions and versions for tests; a clock and owners that do as they are told."""
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from pipeline.gallery.rules import Limits
@@ -29,6 +31,7 @@ from pipeline.model.access import Identity
 from pipeline.model.names import parse_definition, parse_gallery, parse_version
 from pipeline.ports.catalog import Catalog
 from pipeline.ports.owners import Owners
+from pipeline.ports.runs import RunHost
 from tests.memory_catalog import MemoryCatalog
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -66,6 +69,47 @@ class FakeOwners:
 _: type[Owners] = FakeOwners
 
 
+class FakeRunHost:
+    """A host whose heart beats when `beat` is called."""
+
+    name, boot_id, pid = "build1", "boot", 1234
+
+    def __init__(self) -> None:
+        self.acts: list[Callable[[], None]] = []
+        self.interrupted = 0
+        self.lines: list[str] = []
+
+    def beat(self) -> None:
+        for act in list(self.acts):
+            act()
+
+    @contextmanager
+    def every(self, seconds: float, act: Callable[[], None]) -> Iterator[None]:
+        self.acts.append(act)
+        try:
+            yield
+        finally:
+            self.acts.remove(act)
+
+    def interrupt(self) -> None:
+        self.interrupted += 1
+
+    def log(self, id: str) -> "FakeRunLog":
+        return FakeRunLog(Path(f"/logs/{id}.log"), self.lines)
+
+
+class FakeRunLog:
+    def __init__(self, path: Path, lines: list[str]) -> None:
+        self.path = path
+        self._lines = lines
+
+    def write(self, line: str) -> None:
+        self._lines.append(line)
+
+
+_host: type[RunHost] = FakeRunHost
+
+
 def services(
     owners: FakeOwners | None = None,
     clock: Callable[[], datetime] | None = None,
@@ -82,6 +126,7 @@ def services(
         owners or FakeOwners(),
         regions,
         identity,
+        FakeRunHost(),
         "eu",
         clock or FakeClock(),
         limits,

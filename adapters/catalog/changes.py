@@ -11,6 +11,7 @@ from adapters.catalog.access import AccessChanges
 from adapters.catalog.conditions import IS_GALLERY, gallery_keys
 from adapters.catalog.queries import Reader
 from adapters.catalog.resources import ResourceChanges
+from adapters.catalog.runs import RunChanges
 from adapters.catalog.versions import VersionChanges
 from pipeline.gallery import rules
 from pipeline.gallery.documents import encode
@@ -31,7 +32,7 @@ from pipeline.ports.catalog import CatalogWriter
 _GALLERY_ID = select(t.galleries.c.id).where(IS_GALLERY)
 
 
-class Writer(Reader, VersionChanges, AccessChanges, ResourceChanges):
+class Writer(Reader, VersionChanges, AccessChanges, ResourceChanges, RunChanges):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self._known = {}

@@ -17,6 +17,7 @@ from adapters.catalog.conditions import (
     gallery_keys,
 )
 from adapters.catalog.resources import ResourceQueries
+from adapters.catalog.runs import RunQueries
 from adapters.catalog.versions import VersionQueries
 from pipeline.gallery.documents import decode
 from pipeline.model import (
@@ -68,7 +69,7 @@ _CHANNELS = (
 )
 
 
-class Reader(VersionQueries, AccessQueries, ResourceQueries):
+class Reader(VersionQueries, AccessQueries, ResourceQueries, RunQueries):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 

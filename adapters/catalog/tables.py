@@ -20,7 +20,7 @@ from sqlalchemy import (
     false,
 )
 
-SCHEMA = "0008"  # the newest migration
+SCHEMA = "0009"  # the newest migration
 
 metadata = MetaData(
     naming_convention={

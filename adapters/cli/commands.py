@@ -105,6 +105,7 @@ COMMANDS = {
         "adapters.cli.catalog:catalog",
         "Check the catalog, make a backup of it, restore one.",
     ),
+    "runs": ("adapters.cli.runs:runs", "List jobs, follow one, cancel it, or read its log."),
     "audit": ("adapters.cli.access:audit", "Read and verify the record of changes and refusals."),
     "inspect": (
         "adapters.cli.file:inspect",

@@ -30,6 +30,7 @@ from pipeline.model import (
 )
 from pipeline.model.access import Assignment, Principal
 from pipeline.model.resources import Disk, DiskState, ManagedImage, Snapshot
+from pipeline.model.runs import Run
 from pipeline.model.versions import RegionResult
 from pipeline.ports import GuestFacts, ImageFacts, ImageFormat
 from pipeline.sources.partitions import PartitionTable
@@ -800,6 +801,19 @@ class OperationsOutput(TypedDict, total=False):
     profiles: tuple[ProfileDocument, ...]
 
 
+class Runs(TypedDict):
+    runs: tuple[Run, ...]
+
+
+class OneRun(TypedDict):
+    run: Run
+
+
+class RunLogOutput(TypedDict):
+    run: Run
+    lines: tuple[str, ...]
+
+
 class ErrorDocument(TypedDict):
     """`message` is Azure's, where Azure has one; `plain` is what people are told."""
 
@@ -881,6 +895,10 @@ OUTPUTS: dict[str, Any] = {
     "catalog backup": CatalogBackup,
     "catalog check": CatalogChecked,
     "catalog restore": CatalogRestored,
+    "runs list": Runs,
+    "runs show": OneRun,
+    "runs logs": RunLogOutput,
+    "runs cancel": OneRun,
     "inspect": InspectOutput,
     "generalize": GeneralizeOutput,
     "convert": Written,

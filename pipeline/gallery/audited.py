@@ -32,6 +32,7 @@ from pipeline.model.names import (
 )
 from pipeline.model.resource_names import ResourceKind, ResourceName
 from pipeline.model.resources import Resource
+from pipeline.model.runs import Run
 from pipeline.model.sharing import Sharing
 from pipeline.ports.catalog import Catalog, CatalogReader, CatalogWriter
 
@@ -62,13 +63,25 @@ class AuditedCatalog:
         self._catalog = catalog
         self._actor = actor
         self._clock = clock
+        # asked in each transaction, before anything is changed: raises when the run that it is for
+        # is another process's by now
+        self.guard: Callable[[CatalogReader], None] | None = None
 
     def read(self) -> contextlib.AbstractContextManager[CatalogReader]:
         return self._catalog.read()
 
     @contextlib.contextmanager
     def write(self) -> Iterator[tuple[CatalogReader, "Changes"]]:
-        """A transaction: the catalog as it is in it, and what changes it."""
+        """A transaction: the catalog as it is in it, and what changes it. One of a run that was
+        taken over changes nothing: see `pipeline.gallery.service.running`."""
+        with self.unguarded() as (catalog, changes):
+            if self.guard is not None:
+                self.guard(catalog)
+            yield catalog, changes
+
+    @contextlib.contextmanager
+    def unguarded(self) -> Iterator[tuple[CatalogReader, "Changes"]]:
+        """For the records of runs themselves."""
         with self._catalog.write() as writer:
             changes = Changes(writer)
             yield writer, changes
@@ -199,6 +212,13 @@ class Changes:
     def delete_resource(self, name: ResourceName) -> None:
         self._writer.delete_resource(name)
         self._note(RESOURCE_DELETE[name.kind], name.arm_id)
+
+    def put_run(self, run: Run) -> None:
+        """Not noted: a run changes all the time, and what it does is noted by itself."""
+        self._writer.put_run(run)
+
+    def delete_run(self, id: str) -> None:
+        self._writer.delete_run(id)
 
     def put_principal(self, principal: Principal) -> None:
         self._writer.put_principal(principal)

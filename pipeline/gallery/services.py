@@ -10,18 +10,21 @@ from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.rules import Limits
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.service.resources import ResourceService
+from pipeline.gallery.service.running import JobRuns, RunTerms
+from pipeline.gallery.service.runs import RunService
 from pipeline.gallery.service.taken import JobRecords
 from pipeline.model import Region
 from pipeline.model.access import Identity
 from pipeline.model.clock import utc_now
 from pipeline.ports.catalog import Catalog
 from pipeline.ports.owners import Owners
+from pipeline.ports.runs import RunHost
 
 
 class Services:
     """For one run or one request; the catalog is shared with others. `gallery` and `resources` are
     what is there, `grants` who may do what and `views` what is shared with the identity; `records`
-    is for jobs alone. `source_region` is the home of what names none."""
+    and `job_runs` are for jobs alone. `source_region` is the home of what names none."""
 
     def __init__(
         self,
@@ -29,9 +32,11 @@ class Services:
         owners: Owners,
         regions: Iterable[Region],
         identity: Identity,
+        host: RunHost,
         source_region: str = "",
         clock: Callable[[], datetime] = utc_now,
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        terms: RunTerms = RunTerms(),  # noqa: B008 - frozen
     ) -> None:
         audited = AuditedCatalog(catalog, identity.actor, clock)
         access = Access(audited, identity)
@@ -43,3 +48,5 @@ class Services:
         self.resources = ResourceService(access, owners, regions, clock)
         self.grants = Grants(access)
         self.records = JobRecords(audited, owners, clock)
+        self.runs = RunService(access)
+        self.job_runs = JobRuns(audited, identity, host, terms)

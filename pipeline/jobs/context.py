@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.service.resources import ResourceService
+from pipeline.gallery.service.running import JobRuns
 from pipeline.gallery.service.taken import JobRecords
 from pipeline.jobs.timing import Record
 from pipeline.model import ImageVersion
@@ -23,15 +24,16 @@ from pipeline.storage.placement import Zones
 @dataclass(frozen=True, slots=True)
 class JobContext:
     """Everything that the jobs need from outside. `gallery` and `resources` act for who asked for
-    the job; `records` takes down what was made. `logs` is where what background processes and
-    booted machines say is kept. `cpu` says what CPU seconds this process and what it started have
-    used; `sleep` lets seconds pass. `later` replicates a version in the background; `begun` is told
-    of a version when its rules have passed and its number is taken; `timed` and `moved` measure a
-    stage that is no progress to see, and take its bytes."""
+    the job; `records` takes down what was made, and `runs` the job itself. `logs` is where what
+    background processes and booted machines say is kept. `cpu` says what CPU seconds this process
+    and what it started have used; `sleep` lets seconds pass. `later` replicates a version in the
+    background; `begun` is told of a version when its rules have passed and its number is taken;
+    `timed` and `moved` measure a stage that is no progress to see, and take its bytes."""
 
     gallery: GalleryService
     resources: ResourceService
     records: JobRecords
+    runs: JobRuns
     sources: Sources
     machines: RunningMachines
     images: Images

@@ -62,6 +62,8 @@ class Action(Enum):
     CATALOG_CHECK = "Galleria/catalogs/check/action"
     CATALOG_RESTORE = "Galleria/catalogs/restore/action"
     ZONE_ADOPT = "Galleria/zones/adopt/action"
+    RUN_READ = "Galleria/runs/read"
+    RUN_WRITE = "Galleria/runs/write"
 
 
 class Role(Enum):

@@ -23,6 +23,7 @@ from pipeline.model import (
 from pipeline.model.names import DefinitionName, GalleryName, VersionName, VersionNumber
 from pipeline.ports.access_catalog import AccessReader, AccessWriter
 from pipeline.ports.resource_catalog import ResourceReader, ResourceWriter
+from pipeline.ports.run_catalog import RunReader, RunWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Counts:
     versions: int
 
 
-class CatalogReader(AccessReader, ResourceReader, Protocol):
+class CatalogReader(AccessReader, ResourceReader, RunReader, Protocol):
     """One consistent view of the catalog. Names are found without regard to case; lists are in the
     order of names, versions newest first by number."""
 
@@ -90,7 +91,7 @@ class CatalogReader(AccessReader, ResourceReader, Protocol):
     def scale_sets(self) -> list[ScaleSet]: ...
 
 
-class CatalogWriter(CatalogReader, AccessWriter, ResourceWriter, Protocol):
+class CatalogWriter(CatalogReader, AccessWriter, ResourceWriter, RunWriter, Protocol):
     """A view that changes too. `put` makes the thing or replaces the one of the same name; a parent
     must exist. Deleting what is absent does nothing; deleting a parent of something is an error."""
 

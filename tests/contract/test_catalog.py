@@ -50,7 +50,17 @@ from pipeline.model.names import (
     parse_version,
 )
 from pipeline.ports.catalog import Catalog
-from tests.samples import NOW, OWNER, REGIONS, definition, disk, gallery, request, version
+from tests.samples import (
+    NOW,
+    OWNER,
+    REGIONS,
+    FakeRunHost,
+    definition,
+    disk,
+    gallery,
+    request,
+    version,
+)
 
 CORP, WEB = parse_gallery("corp"), parse_definition("corp/web")
 V100 = parse_version("corp/web/1.0.0")
@@ -359,9 +369,10 @@ from adapters.process.owners import ProcessOwners
 from pipeline.errors import Conflict
 from pipeline.gallery.services import Services
 from pipeline.model.access import Identity
-from tests.samples import REGIONS, request
+from tests.samples import FakeRunHost, REGIONS, request
 identity = Identity("root@host")
-service = Services(open_catalog(sys.argv[1]), ProcessOwners(), REGIONS, identity).gallery
+catalog = open_catalog(sys.argv[1])
+service = Services(catalog, ProcessOwners(), REGIONS, identity, FakeRunHost()).gallery
 print("ready", flush=True)
 sys.stdin.readline()
 for patch in range(int(sys.argv[2])):
@@ -430,7 +441,9 @@ def test_of_two_processes_that_publish_one_number_one_wins(url: str) -> None:
 def test_a_killed_publisher_leaves_its_number_to_the_next(url: str) -> None:
     with contextlib.closing(open_catalog(url)) as catalog:
         fill(catalog)
-        service = Services(catalog, ProcessOwners(), REGIONS, Identity("root@host")).gallery
+        service = Services(
+            catalog, ProcessOwners(), REGIONS, Identity("root@host"), FakeRunHost()
+        ).gallery
         with processes(RACE, url, "1", count=1) as (publisher,):
             lines(publisher, "ready")
             go(publisher)

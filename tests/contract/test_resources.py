@@ -25,6 +25,7 @@ from pipeline.model.resources import (
 )
 from pipeline.ports.catalog import Catalog
 from tests.memory_catalog import MemoryCatalog
+from tests.samples import FakeRunHost
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 DIGEST = "ab" * 32
@@ -116,7 +117,9 @@ def test_lists_are_in_the_order_of_names(catalog: Catalog) -> None:
 
 
 def service(catalog: Catalog, owners: Owners, principal: str | None = None) -> Services:
-    return Services(catalog, owners, [Region("EU West")], Identity("root@host", principal))
+    return Services(
+        catalog, owners, [Region("EU West")], Identity("root@host", principal), FakeRunHost()
+    )
 
 
 def test_a_resource_is_made_once(catalog: Catalog) -> None:

@@ -1,6 +1,7 @@
 """What every command prints with --json is what its schema says: each is run here once or more,
 and `Home.json` holds what it prints against the schema that is shipped."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,11 +11,13 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from adapters import doctor
+from adapters.catalog import open_catalog
 from adapters.cli import proof
 from adapters.cli.commands import cli
 from adapters.cli.outputs import FOREIGN, OUTPUTS
 from adapters.cli.schema import FILE
 from pipeline.guest.boot import Booted
+from pipeline.model.runs import Run, RunKind, RunState
 from tests.contract.storing import pattern
 from tests.docs import schemas
 from tests.home import VALIDATED, Session, validator
@@ -82,11 +85,22 @@ def test_every_command_prints_what_its_schema_says(
     for lines in (PREPARE, PUBLISH, RESOURCES, DEPLOY, SHARING, ACCESS, END):
         for line in lines.strip().splitlines():
             home.json(*line.split())
+    follow_runs(home)
     for line in FAIL.strip().splitlines():
         status, *args = line.split()
         home.json(*args, status=int(status))
     home.run("schema")
     assert set(OUTPUTS) - VALIDATED == SLOW
+
+
+def follow_runs(home: Session) -> None:
+    newest = home.json("runs", "list", "--all")["runs"][0]["id"]
+    home.json("runs", "show", newest)
+    home.json("runs", "logs", newest)
+    catalog = open_catalog(f"sqlite:///{home.path}/state/galleria/catalog.db")
+    with contextlib.closing(catalog), catalog.write() as writer:
+        writer.put_run(Run("abc", RunKind.GC, "/", writer.now(), RunState.WAITING))
+    assert home.json("runs", "cancel", "abc")["run"]["state"] == "Cancelled"
 
 
 PREPARE = f"""
@@ -214,6 +228,8 @@ audit list --denied
 audit verify
 catalog check
 catalog backup backup.db
+runs list
+runs list --all
 """
 END = """
 version delete corp/pet/1.0.3

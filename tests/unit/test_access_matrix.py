@@ -38,6 +38,7 @@ from pipeline.model.names import (
 )
 from pipeline.model.resource_names import ResourceKind, ResourceName
 from pipeline.model.resources import Disk, ManagedImage, Snapshot
+from pipeline.model.runs import Run, RunKind
 from pipeline.model.sharing import Community, Sharing
 from pipeline.resources.lineage import Family, of_version
 from tests import samples
@@ -88,6 +89,8 @@ Galleria/catalogs/backup/action                                 O - - - - - -
 Galleria/catalogs/check/action                                  O - - - - - -
 Galleria/catalogs/restore/action                                O - - - - - -
 Galleria/zones/adopt/action                                     O - - - - - -
+Galleria/runs/read                                              O C R - - - -
+Galleria/runs/write                                             O C - - - - -
 """
 COLUMNS = {
     "Owner": 0,
@@ -251,7 +254,7 @@ def test_every_cell(role: Role) -> None:
                 cells += 1
                 if found.allowed is not expected or bool(found.code) is found.allowed:
                     wrong.append((scope, share, who, target, name, found))
-    assert cells == 13 * 12 * 4 * 3 * 47
+    assert cells == 13 * 12 * 4 * 3 * 49
     assert wrong[:5] == []
 
 
@@ -420,12 +423,14 @@ LISTS: dict[str, Callable[[Services], Iterable[object]]] = {
     "ResourceService.of_kind": lambda ask: [
         item for kind in ResourceKind for item in ask.resources.of_kind(kind)
     ],
+    "RunService.list_runs": lambda ask: ask.runs.list_runs(),
     "Grants.assignments": lambda ask: ask.grants.assignments(),
     "Grants.audit": lambda ask: (str(item.content["object"]) for item in ask.grants.audit()),
     "SharedViews.galleries": lambda ask: ask.views.galleries(GROUPS),
 }
 # Everybody knows that there is something of the kind; who may not read it is told so.
 REFUSED: dict[str, Callable[[Services], object]] = {
+    "RunService.get_run": lambda ask: ask.runs.get_run("aaa"),
     "Grants.principals": lambda ask: ask.grants.principals(),
     "Grants.verify_audit": lambda ask: ask.grants.verify_audit(),
 }
@@ -459,6 +464,8 @@ def full() -> MemoryCatalog:
         version = ask.records.set_regions(version, done)
     ask.records.finish_version(version)
     ask.gallery.promote(version.name, "prod")
+    with catalog.write() as writer:
+        writer.put_run(Run("aaa", RunKind.PUBLISH, version.name.arm_id, samples.NOW))
     vm = Deployment("vm", "/out/vm", version.name, version.uid, "eu", samples.NOW)
     ask.gallery.record_deployments(version.name, [vm])
     ask.gallery.create_scale_set(scale_set(version.name, "corp"))

@@ -34,12 +34,12 @@ _VIEWED = frozenset({Action.DEFINITION_READ, Action.VERSION_READ})
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """Something that its maker may handle as it likes, and others who may do that to `version`.
-    `name` is what it is called; `by` is empty for the local operator."""
+    """Something that its maker may handle as it likes, and others who may do that to what has the
+    ARM id `id`. `name` is what it is called; `by` is empty for the local operator."""
 
     name: str
     by: str
-    version: VersionName
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,7 @@ def _id(target: Object) -> str:
         case OfTenant():
             return f"/tenants/{target.tenant}"
         case Made():
-            return target.version.arm_id
+            return target.id
         case _:
             return target.arm_id
 

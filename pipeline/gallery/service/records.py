@@ -215,8 +215,8 @@ def _deployed(item: Deployment) -> Conflict:
 
 
 def _vm(item: Deployment) -> Made:
-    return Made(item.name, item.deployed_by, item.version)
+    return Made(item.name, item.deployed_by, item.version.arm_id)
 
 
 def _set(item: ScaleSet) -> Made:
-    return Made(item.name, item.created_by, item.version)
+    return Made(item.name, item.created_by, item.version.arm_id)

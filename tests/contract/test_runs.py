@@ -1,0 +1,194 @@
+"""Runs in the catalog, over the in-memory double, SQLite and PostgreSQL."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pipeline.errors import Conflict, LeaseLost, NotFound, RunCancelled
+from pipeline.gallery.service.running import OwnRun
+from pipeline.gallery.services import Services
+from pipeline.model import Region
+from pipeline.model.access import Identity
+from pipeline.model.runs import Run, RunError, RunKind, RunState
+from pipeline.ports.catalog import Catalog
+from tests.samples import NOW, FakeOwners, FakeRunHost
+
+ANY = "/subscriptions/x"
+
+
+def service(catalog: Catalog, host: FakeRunHost | None = None) -> Services:
+    identity = Identity("root@host")
+    return Services(catalog, FakeOwners(), [Region("eu")], identity, host or FakeRunHost())
+
+
+def run(id: str = "a1", **changes: object) -> Run:
+    return replace(Run(id, RunKind.PUBLISH, ANY, NOW), **changes)  # type: ignore[arg-type]
+
+
+def stored(catalog: Catalog, id: str) -> Run:
+    with catalog.read() as reader:
+        found = reader.run(id)
+    assert found is not None
+    return found
+
+
+def test_a_run_comes_back_as_it_was_put(catalog: Catalog) -> None:
+    whole = run(
+        request={"name": "corp/web/1.0.0", "regions": ["eu"]},
+        digest="d",
+        lease=NOW + timedelta(seconds=30),
+        step="store",
+        done=1 << 40,
+        total=1 << 41,
+        error=RunError("NoSpace", "the file system of /a is full", "free some"),
+    )
+    with catalog.write() as writer:
+        writer.put_run(run())
+        writer.put_run(whole)
+        assert writer.run("a1") == whole
+    with catalog.read() as reader:
+        assert (reader.run("a1"), reader.run("a")) == (whole, None)
+
+
+def test_lists_are_newest_first_and_leave_out_what_has_ended(catalog: Catalog) -> None:
+    later = NOW + timedelta(seconds=1)
+    with catalog.write() as writer:
+        writer.put_run(run("a", state=RunState.WAITING))
+        writer.put_run(run("b", started=later))
+        writer.put_run(run("c", started=later + timedelta(1), state=RunState.FAILED))
+        writer.put_run(run("d", state=RunState.SUCCEEDED))
+        writer.delete_run("d")
+        writer.delete_run("d")
+    with catalog.read() as reader:
+        assert [item.id for item in reader.runs()] == ["b", "a"]
+        assert [item.id for item in reader.runs(ended=True)] == ["c", "b", "a"]
+
+
+def test_the_clock_is_the_catalogs_own(catalog: Catalog) -> None:
+    with catalog.read() as reader:
+        now = reader.now()
+    assert abs(now - datetime.now(UTC)) < timedelta(seconds=10)
+
+
+def test_a_run_is_recorded_while_it_lasts_and_when_it_has_ended(catalog: Catalog) -> None:
+    host = FakeRunHost()
+    ask = service(catalog, host)
+    with ask.job_runs.opened(RunKind.REPLICATE, ANY, {"to": "eu"}, "d") as own:
+        begun = stored(catalog, own.record.id)
+        assert begun.state is RunState.RUNNING
+        assert (begun.kind, begun.object, begun.request) == (RunKind.REPLICATE, ANY, {"to": "eu"})
+        assert (begun.host, begun.boot_id, begun.pid, begun.actor) == (
+            *("build1", "boot", 1234),
+            "root@host",
+        )
+        assert begun.heartbeat is not None
+        assert begun.lease == begun.heartbeat + timedelta(seconds=30)
+        own.tell("store", 100)
+        own.done += 40
+        host.beat()
+        beaten = stored(catalog, own.record.id)
+        assert (beaten.step, beaten.done, beaten.total) == ("store", 40, 100)
+        assert beaten.lease is not None
+        assert beaten.lease > begun.lease
+    ended = stored(catalog, own.record.id)
+    assert (ended.state, ended.lease, ended.error) == (RunState.SUCCEEDED, None, None)
+    assert ended.finished is not None
+    assert host.acts == []
+
+
+def test_a_run_inside_another_is_a_part_of_it(catalog: Catalog) -> None:
+    ask = service(catalog)
+    with ask.job_runs.opened(RunKind.PUBLISH, ANY) as outer:
+        with ask.job_runs.opened(RunKind.DELETE, ANY) as inner:
+            assert inner is outer
+        assert stored(catalog, outer.record.id).state is RunState.RUNNING
+    with catalog.read() as reader:
+        assert len(reader.runs(ended=True)) == 1
+
+
+def test_how_a_run_failed_is_recorded(catalog: Catalog) -> None:
+    ask = service(catalog)
+    with (
+        pytest.raises(NotFound),
+        ask.job_runs.opened(RunKind.PUBLISH, ANY) as own,
+    ):
+        raise NotFound("no such file: x", hint="look")
+    failed = stored(catalog, own.record.id)
+    assert failed.state is RunState.FAILED
+    assert failed.error == RunError("NotFound", "no such file: x", "look")
+
+
+def test_an_interrupted_run_is_cancelled(catalog: Catalog) -> None:
+    ask = service(catalog)
+    with pytest.raises(KeyboardInterrupt), ask.job_runs.opened(RunKind.PUBLISH, ANY) as own:
+        raise KeyboardInterrupt
+    assert stored(catalog, own.record.id).state is RunState.CANCELLED
+
+
+def test_what_was_taken_over_changes_nothing_any_more(catalog: Catalog) -> None:
+    host = FakeRunHost()
+    ask = service(catalog, host)
+
+    def overtaken(own: OwnRun) -> None:
+        with catalog.write() as writer:
+            writer.put_run(replace(stored(catalog, own.record.id), token=2))
+        with pytest.raises(LeaseLost):
+            ask.gallery.create_tenant("44444444-4444-4444-4444-444444444444")
+        with pytest.raises(LeaseLost):
+            own.check()
+        host.beat()
+        host.beat()
+        assert host.interrupted == 1
+        raise KeyboardInterrupt  # what the signal does
+
+    with pytest.raises(LeaseLost) as caught, ask.job_runs.opened(RunKind.PUBLISH, ANY) as own:
+        overtaken(own)
+    assert "another process has taken it over" in caught.value.message
+    assert caught.value.exit_status == 5
+    kept = stored(catalog, own.record.id)
+    assert (kept.token, kept.state) == (2, RunState.RUNNING)
+
+
+def test_a_lease_that_ran_out_and_was_taken_by_nobody_is_prolonged(catalog: Catalog) -> None:
+    ask = service(catalog)
+    with ask.job_runs.opened(RunKind.PUBLISH, ANY) as own:
+        with catalog.write() as writer:
+            past = writer.now() - timedelta(hours=1)
+            writer.put_run(replace(own.record, lease=past, heartbeat=past))
+        own.check()
+        lease = stored(catalog, own.record.id).lease
+        assert lease is not None
+        assert lease > past
+
+
+def test_a_cancelled_run_ends(catalog: Catalog) -> None:
+    host = FakeRunHost()
+    ask = service(catalog, host)
+
+    def told_to_end(own: OwnRun) -> None:
+        assert service(catalog).runs.cancel_run(own.record.id[:6]).cancelling
+        host.beat()
+        assert host.interrupted == 1
+        own.check()
+
+    with pytest.raises(RunCancelled), ask.job_runs.opened(RunKind.PUBLISH, ANY) as own:
+        told_to_end(own)
+    assert stored(catalog, own.record.id).state is RunState.CANCELLED
+    with pytest.raises(Conflict, match="has ended: Cancelled"):
+        ask.runs.cancel_run(own.record.id)
+
+
+def test_a_run_is_named_by_the_beginning_of_its_id(catalog: Catalog) -> None:
+    with catalog.write() as writer:
+        for id in ("abc1", "abd1", "abd"):
+            writer.put_run(run(id))
+    ask: Callable[[str], Run] = service(catalog).runs.get_run
+    assert ask("ABC").id == "abc1"
+    assert ask("abd").id == "abd"
+    with pytest.raises(Conflict, match="3 runs begin with 'ab'"):
+        ask("ab")
+    for unknown in ("x", ""):
+        with pytest.raises(NotFound, match="there is no run"):
+            ask(unknown)
