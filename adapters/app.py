@@ -209,8 +209,7 @@ def restore_catalog(
         present = _readable(config.catalog)
         if present is not None:
             stack.callback(present.close)
-            host = ProcessRunHost(config.logs)
-            services = Services(present, ProcessOwners(), _regions(config), identity, host)
+            services = _services(present, config, identity)
             services.grants.check_restore()
             stack.enter_context(present.write())  # no job begins meanwhile
             if not force and (names := services.records.worked_on()):
@@ -233,8 +232,7 @@ def unknown_versions(config: Config) -> list[dict[str, str]]:
     from adapters.zones.ownership import owner_of
 
     with contextlib.closing(open_catalog(config.catalog)) as catalog:
-        host = ProcessRunHost(config.logs)
-        services = Services(catalog, ProcessOwners(), (), Identity(local_account()), host)
+        services = _services(catalog, config, Identity(local_account()))
         known, mine = services.records.zone_keys(), catalog.identity
     found = []
     for region, places in config.regions.items():
@@ -248,6 +246,12 @@ def unknown_versions(config: Config) -> list[dict[str, str]]:
                         for key in sorted(keys - known)
                     ]
     return found
+
+
+def _services(catalog: "SqlCatalog", config: Config, identity: Identity) -> Services:
+    """The operations on a catalog that no session is for."""
+    host = ProcessRunHost(config.logs)
+    return Services(catalog, ProcessOwners(), _regions(config), identity, host)
 
 
 def _readable(url: str) -> "SqlCatalog | None":
@@ -279,7 +283,7 @@ def create_zones(config: Config, identity: Identity, adopted: Collection[Path] =
 
     with contextlib.closing(open_catalog(config.catalog)) as registry:
         if adopted:
-            Services(registry, ProcessOwners(), (), identity).grants.check_adoption()
+            _services(registry, config, identity).grants.check_adoption()
         directories = _directories(config)
         for path in directories:
             if path not in adopted:
