@@ -38,7 +38,7 @@ from pipeline.model import (
     UefiSettings,
     VersionRequest,
 )
-from pipeline.model.names import VersionName, parse_version
+from pipeline.model.names import parse_version
 from pipeline.model.spelling import region_key
 from pipeline.publish import publish
 
@@ -211,18 +211,14 @@ declared_options = arguments.options(
 )
 
 
-def version_request(
-    name: VersionName, targets: tuple[TargetRegion, ...], values: Mapping[str, Any]
-) -> VersionRequest:
-    """What the options of `publish` ask for, read already; a build spec gives the same values by
-    the same names."""
+def _version(name: str, values: Mapping[str, Any], regions: Iterable[str]) -> VersionRequest:
+    """What the options of `publish` say of the version; a build spec has a key for each."""
     kind, strategy = values["storage_account_type"], values["storage_account_strategy"]
-    signatures = decode(UefiKeySignatures, values["signatures"])
     return VersionRequest(
-        name,
+        parse_version(name),
         fingerprint="",
         location=values["location"],
-        target_regions=targets,
+        target_regions=_target_regions(values, regions),
         replica_count=values["replica_count"],
         replication_mode=ReplicationMode(values["replication_mode"]),
         storage_account_type=kind and StorageAccountType(kind),
@@ -230,27 +226,23 @@ def version_request(
         generalize=values["generalize"],
         exclude_from_latest=values["exclude_from_latest"],
         end_of_life_date=values["end_of_life_date"],
-        tags=values["tags"],
+        tags=arguments.pairs(values["tags"], "--tags"),
         safety_profile=SafetyProfile(
             values["allow"], block_deletion_before_end_of_life=values["block"]
         ),
-        source=SourceProperties(values["controller"], values["accelerated"], values["plan"]),
-        security_profile=SecurityProfile(
-            UefiSettings(tuple(map(SignatureTemplate, values["templates"])), signatures)
+        source=SourceProperties(
+            values["controller"],
+            values["accelerated"],
+            arguments.plan(values["plan"], "--source-plan"),
         ),
-        host_caching=values["caching"],
+        security_profile=SecurityProfile(
+            UefiSettings(
+                tuple(map(SignatureTemplate, values["templates"])),
+                _signatures(values["signatures"]),
+            )
+        ),
+        host_caching=arguments.caching(values["caching"], "--host-caching"),
     )
-
-
-def _read(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of the options, those that hold several things read."""
-    return {
-        **values,
-        "tags": arguments.pairs(values["tags"], "--tags"),
-        "plan": arguments.plan(values["plan"], "--source-plan"),
-        "signatures": _signatures(values["signatures"]),
-        "caching": arguments.caching(values["caching"], "--host-caching"),
-    }
 
 
 def _target_regions(values: Mapping[str, Any], regions: Iterable[str]) -> tuple[TargetRegion, ...]:
@@ -269,13 +261,12 @@ def _target_regions(values: Mapping[str, Any], regions: Iterable[str]) -> tuple[
     return arguments.with_additional((*excluding, *edges), values["additional"], regions)
 
 
-def _signatures(file: Path | None) -> Any:
-    if file is None:
-        return {}
+def _signatures(file: Path | None) -> UefiKeySignatures:
     try:
-        return json.loads(file.read_bytes())
+        document = {} if file is None else json.loads(file.read_bytes())
     except ValueError as error:
         raise InvalidParameter(f"--uefi-additional-signatures: no JSON: {error}") from None
+    return decode(UefiKeySignatures, document)
 
 
 @click.command("publish", cls=Command)
@@ -329,7 +320,7 @@ def publish_command(settings: Settings, /, *, name: str, **values: Any) -> None:
 def request_of(name: str, values: Mapping[str, Any], regions: Iterable[str]) -> PublishRequest:
     """What the options ask for. `regions` are the configured ones."""
     return PublishRequest(
-        version_request(parse_version(name), _target_regions(values, regions), _read(values)),
+        _version(name, values, regions),
         sources=sources_of(values),
         plan=None if values["generalize"] is False else plan_of(values),
         wait=Wait(values["wait"]),

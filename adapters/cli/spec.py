@@ -3,8 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,21 +19,25 @@ from adapters.cli.publish import (
     plan_document,
     plan_text,
     published_text,
-    version_request,
 )
 from adapters.cli.sources import spec_sources
 from adapters.text import printable
 from pipeline.errors import GalleriaError
-from pipeline.gallery.documents import encode, parse_date
+from pipeline.gallery.documents import decode, encode, parse_date
 from pipeline.guest.profiles import Plan, select
+from pipeline.jobs.batch import Wanted, already_there, numbered, series
 from pipeline.jobs.context import JobContext
-from pipeline.jobs.plan import Action, find_version, judge, next_patch, preview
-from pipeline.jobs.prepare import PublishRequest, Wait, described
+from pipeline.jobs.plan import preview
+from pipeline.jobs.prepare import PublishRequest, Wait
 from pipeline.model import (
     AdditionalReplicaSet,
-    ImageVersion,
     PurchasePlan,
+    SafetyProfile,
+    SecurityProfile,
+    SourceProperties,
     TargetRegion,
+    UefiKeySignatures,
+    UefiSettings,
     VersionRequest,
 )
 from pipeline.model.names import DefinitionName, VersionName, parse_gallery, parse_number
@@ -42,7 +45,6 @@ from pipeline.model.spelling import EDGE
 from pipeline.publish import publish
 
 if TYPE_CHECKING:
-    from adapters.app import Session
     from adapters.spec import Generalize, Spec, SpecRegion
 
 
@@ -63,39 +65,48 @@ def spec_request(spec: "Spec") -> PublishRequest:
 def _version(spec: "Spec") -> VersionRequest:
     from adapters.spec import NEXT_PATCH
 
-    image, end = spec.image, spec.image.end_of_life_date
+    image, end, machine = spec.image, spec.image.end_of_life_date, spec.source.machine
     number = "0.0.0" if image.version == NEXT_PATCH else image.version
     definition = DefinitionName(parse_gallery(image.gallery), image.definition)
-    safety = image.safety_profile
     edges = (
         TargetRegion(f"{item.region}{EDGE}{item.zone}", item.replicas, item.storage_account_type)
         for item in spec.target_edge_zones
     )
-    plan, settings = spec.source.machine.purchase_plan, image.security_profile.uefi_settings
-    values = {
-        "location": image.location,
-        "replica_count": spec.replica_count,
-        "replication_mode": spec.replication_mode,
-        "storage_account_type": spec.storage_account_type,
-        "storage_account_strategy": spec.storage_account_strategy,
-        "generalize": None if spec.generalize is None else spec.generalize is not False,
-        "exclude_from_latest": image.exclude_from_latest,
-        "end_of_life_date": None if end is None else parse_date(end, "endOfLifeDate"),
-        "tags": image.tags,
-        "allow": safety.allow_deletion_of_replicated_locations,
-        "block": safety.block_deletion_before_end_of_life,
-        "controller": spec.source.machine.disk_controller_type,
-        "accelerated": spec.source.machine.accelerated_network,
-        "plan": None if plan is None else PurchasePlan(plan.name, plan.publisher, plan.product),
-        "templates": settings.signature_template_names,
-        "signatures": settings.additional_signatures,
-        "caching": {
+    plan, safety = machine.purchase_plan, image.safety_profile
+    settings = image.security_profile.uefi_settings
+    return VersionRequest(
+        VersionName(definition, parse_number(number)),
+        fingerprint="",
+        location=image.location,
+        target_regions=(*map(_region, spec.target_regions), *edges),
+        replica_count=spec.replica_count,
+        replication_mode=spec.replication_mode,
+        storage_account_type=spec.storage_account_type,
+        storage_account_strategy=spec.storage_account_strategy,
+        generalize=None if spec.generalize is None else spec.generalize is not False,
+        exclude_from_latest=image.exclude_from_latest,
+        end_of_life_date=None if end is None else parse_date(end, "endOfLifeDate"),
+        tags=image.tags,
+        safety_profile=SafetyProfile(
+            safety.allow_deletion_of_replicated_locations,
+            block_deletion_before_end_of_life=safety.block_deletion_before_end_of_life,
+        ),
+        source=SourceProperties(
+            machine.disk_controller_type,
+            machine.accelerated_network,
+            None if plan is None else PurchasePlan(plan.name, plan.publisher, plan.product),
+        ),
+        security_profile=SecurityProfile(
+            UefiSettings(
+                settings.signature_template_names,
+                decode(UefiKeySignatures, settings.additional_signatures),
+            )
+        ),
+        host_caching={
             None if disk == "os" else int(disk): caching
             for disk, caching in spec.host_caching.items()
         },
-    }
-    targets = (*map(_region, spec.target_regions), *edges)
-    return version_request(VersionName(definition, parse_number(number)), targets, values)
+    )
 
 
 def _region(region: "SpecRegion") -> TargetRegion:
@@ -134,7 +145,6 @@ def _plan(wanted: "Generalize | bool | None", *, force: bool) -> Plan | None:
 SPECS = click.argument(
     "specs", nargs=-1, required=True, metavar="SPEC...", type=click.Path(path_type=Path)
 )
-Maker = Callable[[JobContext], PublishRequest]
 JOBS = 4  # the most at once unless told: an appliance may take a core and 1.3 GiB
 Built = tuple[dict[str, Any], str]  # for machines, and for people
 
@@ -151,35 +161,39 @@ Built = tuple[dict[str, Any], str]  # for machines, and for people
 @click.pass_obj
 def build(settings: Settings, *, specs: tuple[Path, ...], jobs: int | None) -> None:
     """Publish versions from build specs; versions that exist already are left alone."""
-    plans = [_from_spec(path) for path in specs]  # every mistake before the first byte
+    batch = [_wanted(path) for path in specs]  # every mistake before the first byte
     # before a catalog is open: other processes can't take that over
     results: dict[int, Built] = {
-        index: _start(settings, plan.make) for index, plan in enumerate(plans) if not plan.waited
+        index: _start(settings, wanted)
+        for index, wanted in enumerate(batch)
+        if wanted.request.wait is Wait.NONE
     }
-    rest = [index for index in range(len(plans)) if index not in results]
-    groups: dict[DefinitionName, list[int]] = {}
-    for index in rest:  # versions of one image in their order: each may start from the one before
-        groups.setdefault(plans[index].definition, []).append(index)
+    rest = [index for index in range(len(batch)) if index not in results]
+    groups = series(batch, rest)
     limit = jobs or min(os.cpu_count() or 1, JOBS)
     if min(limit, len(groups)) > 1:
-        results |= _at_once(settings, plans, list(groups.values()), limit)
+        results |= _at_once(settings, specs, batch, groups, limit)
     else:
-        results |= _in_turn(settings, plans, rest)
+        results |= _in_turn(settings, batch, rest)
     settings.emit(
-        {"versions": [results[index][0] for index in range(len(plans))]},
-        "\n\n".join(results[index][1] for index in range(len(plans))),
+        {"versions": [results[index][0] for index in range(len(batch))]},
+        "\n\n".join(results[index][1] for index in range(len(batch))),
     )
 
 
 def _in_turn(
-    settings: Settings, plans: Sequence["_Plan"], indexes: Iterable[int]
+    settings: Settings, batch: Sequence[Wanted], indexes: Iterable[int]
 ) -> dict[int, Built]:
     with settings.session() as session:
-        return {index: _build(plans[index].make, session) for index in indexes}
+        return {index: _build(batch[index], session.context) for index in indexes}
 
 
 def _at_once(
-    settings: Settings, plans: Sequence["_Plan"], groups: Sequence[list[int]], jobs: int
+    settings: Settings,
+    specs: Sequence[Path],
+    batch: Sequence[Wanted],
+    groups: Sequence[list[int]],
+    jobs: int,
 ) -> dict[int, Built]:
     """Each group in a process of its own, with appliances of its own: a hostile file system that
     took one over would reach no other guest's disk. Raises the first error when all have ended."""
@@ -187,8 +201,8 @@ def _at_once(
     from adapters.process.batch import together
 
     def task(indexes: Sequence[int]) -> dict[int, Built]:
-        names = ", ".join(str(plans[index].path) for index in indexes)
-        return _in_turn(settings.labelled(names), plans, indexes)
+        names = ", ".join(str(specs[index]) for index in indexes)
+        return _in_turn(settings.labelled(names), batch, indexes)
 
     found = together(jobs, [partial(task, indexes) for indexes in groups], explain)
     errors = [item for item in found if isinstance(item, GalleriaError)]
@@ -199,11 +213,11 @@ def _at_once(
     }
 
 
-def _build(make: Maker, session: "Session") -> Built:
+def _build(wanted: Wanted, context: JobContext) -> Built:
     started = time.monotonic()
-    request = make(session.context)
-    there = _there(request, session.context)
-    version = there or publish(request, session.context)
+    request = numbered(wanted, context)
+    there = already_there(request, context)
+    version = there or publish(request, context)
     seconds = time.monotonic() - started
     document = {
         "version": encode(version),
@@ -215,21 +229,14 @@ def _build(make: Maker, session: "Session") -> Built:
     return document, published_text(version, seconds)
 
 
-def _start(settings: Settings, make: Maker) -> Built:
+def _start(settings: Settings, wanted: Wanted) -> Built:
     """Build one in the background, unless it is there already."""
     with settings.session() as session:
-        request = make(session.context)
-        if _there(request, session.context) is not None:
-            return _build(make, session)
+        request = numbered(wanted, session.context)
+        if already_there(request, session.context) is not None:
+            return _build(wanted, session.context)
     told = in_background(settings, lambda context: publish(request, context))
     return {**told, "published": True}, background_text(told)
-
-
-def _there(request: PublishRequest, context: JobContext) -> ImageVersion | None:
-    """The version, if it is there already, from the same sources."""
-    old = find_version(request.version.name, context.gallery)
-    fingerprint = described(request, context.sources).fingerprint
-    return old if judge(old, fingerprint, context.gallery) is Action.NOTHING else None
 
 
 @click.command(cls=Command)
@@ -238,9 +245,9 @@ def _there(request: PublishRequest, context: JobContext) -> ImageVersion | None:
 @click.pass_obj
 def plan(settings: Settings, *, specs: tuple[Path, ...]) -> None:
     """Show what build would do, and what exists already; change nothing."""
-    plans = [_from_spec(path) for path in specs]
+    batch = [_wanted(path) for path in specs]
     with settings.session() as session:
-        requests = [plan.make(session.context) for plan in plans]
+        requests = [numbered(wanted, session.context) for wanted in batch]
         previews = [preview(request, session.context) for request in requests]
     settings.emit(
         {"plans": [plan_document(item) for item in previews]},
@@ -248,33 +255,11 @@ def plan(settings: Settings, *, specs: tuple[Path, ...]) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A checked spec. `make` gives the request, once the catalog can say what the next version is;
-    `waited`: its end is."""
-
-    path: Path
-    definition: DefinitionName
-    make: Maker
-    waited: bool
-
-
-def _from_spec(path: Path) -> _Plan:
+def _wanted(path: Path) -> Wanted:
     from adapters.spec import NEXT_PATCH, load_spec
 
     spec = load_spec(path)
-    request = spec_request(spec)
-
-    def make(context: JobContext) -> PublishRequest:
-        if spec.image.version != NEXT_PATCH:
-            return request
-        definition = request.version.name.definition
-        versions = context.gallery.list_versions(definition)
-        number = next_patch(definition, described(request, context.sources).fingerprint, versions)
-        return replace(request, version=replace(request.version, name=number))
-
-    definition = request.version.name.definition
-    return _Plan(path, definition, make, request.wait is not Wait.NONE)
+    return Wanted(spec_request(spec), next_patch=spec.image.version == NEXT_PATCH)
 
 
 @click.group(cls=Group)

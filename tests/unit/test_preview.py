@@ -1,13 +1,20 @@
 """What a publish would be: new, the rest of an interrupted one, nothing, or a conflict; and which
 number is next."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from pipeline.errors import Conflict, InvalidParameter
 from pipeline.gallery.services import Services
+from pipeline.jobs.batch import Wanted, already_there, numbered, series
 from pipeline.jobs.plan import Action, find_version, judge, next_patch
+from pipeline.jobs.prepare import PublishRequest, described
 from pipeline.model import RegionStatus, ReplicationState
 from pipeline.model.names import MAX_NUMBER, parse_definition, parse_gallery, parse_version
+from pipeline.model.sources import DiskSource
 from tests.samples import FakeOwners, definition, disk, request, services
 
 WEB = parse_definition("corp/web")
@@ -26,9 +33,10 @@ def ask(owners: FakeOwners) -> Services:
     return made
 
 
-def publish(ask: Services, name: str) -> str:
+def publish(ask: Services, name: str, **asked: Any) -> str:
     """A whole version; returns its fingerprint."""
-    version = ask.records.record_contents(ask.gallery.begin_version(request(name)), [disk()], {})
+    begun = ask.gallery.begin_version(request(name, **asked))
+    version = ask.records.record_contents(begun, [disk()], {})
     for target in version.target_regions:
         status = RegionStatus(target.name, ReplicationState.COMPLETED, 100)
         version = ask.records.set_regions(version, status)
@@ -77,3 +85,31 @@ def test_what_a_publish_would_be(ask: Services, owners: FakeOwners) -> None:
     assert judge(made, mark, ask.gallery) is Action.NOTHING
     with pytest.raises(Conflict, match="immutable"):
         judge(made, "another request", ask.gallery)
+
+
+def wanted(name: str, *, next_patch: bool = False) -> Wanted:
+    source = DiskSource(None, Path("/d/web.raw"))
+    return Wanted(PublishRequest(request(name), (source,), None), next_patch=next_patch)
+
+
+def test_a_batch_asks_for_numbers_and_skips_what_is_there(ask: Services) -> None:
+    sources: Any = SimpleNamespace(identity=lambda source: source)
+    context: Any = SimpleNamespace(gallery=ask.gallery, sources=sources)
+    fixed, following = wanted("corp/web/2.0.0"), wanted("corp/web/0.0.0", next_patch=True)
+    assert numbered(fixed, context) is fixed.request
+    assert already_there(fixed.request, context) is None
+    publish(ask, "corp/web/1.4.7")
+    assert str(numbered(following, context).version.name) == "corp/web/1.4.8"
+    with pytest.raises(Conflict):  # from other sources
+        already_there(wanted("corp/web/1.4.7").request, context)
+    mark = described(fixed.request, sources).fingerprint
+    made = publish(ask, "corp/web/2.0.0", fingerprint=mark)
+    there = already_there(fixed.request, context)
+    assert there is not None
+    assert there.fingerprint == made == mark
+
+
+def test_versions_of_one_definition_run_in_their_order() -> None:
+    batch = [wanted(f"corp/{name}") for name in ("a/1.0.0", "b/1.0.0", "a/1.0.1", "c/1.0.0")]
+    assert series(batch, range(4)) == [[0, 2], [1], [3]]
+    assert series(batch, [3, 2]) == [[3], [2]]
