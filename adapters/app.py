@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from adapters.qemu.emulator import Firmware
     from adapters.sources.download import Downloads
     from adapters.zones.ownership import Registry
-    from pipeline.deploying.machine import VmDirectories
     from pipeline.jobs.context import JobContext
+    from pipeline.ports.vms import VmDirectories
 
 
 class App:

@@ -1,8 +1,6 @@
 """`galleria principal`, `role` and `audit`: who there is, who may do what, and what was done."""
 
-from collections.abc import Mapping
 from itertools import islice
-from typing import Any
 
 import click
 
@@ -14,7 +12,8 @@ from pipeline.gallery.access.grants import parse_scope
 from pipeline.gallery.access.roles import ROLES
 from pipeline.gallery.audit import parse_head
 from pipeline.gallery.documents import encode
-from pipeline.model.access import Assignment, Principal, PrincipalKind, Role
+from pipeline.model.access import Principal, PrincipalKind, Role
+from pipeline.model.audit import AuditFilter
 from pipeline.model.names import DEFAULT_TENANT
 
 NAME = click.argument("name", metavar="PRINCIPAL")
@@ -155,7 +154,7 @@ def list_roles(settings: Settings, *, assignee: str | None, scope: str | None) -
     """List who has which role, and where."""
     wanted = None if scope is None else _scope(settings, scope)
     with settings.session() as session:
-        found = [item for item in session.grants.assignments(wanted) if _is_of(item, assignee)]
+        found = session.grants.assignments(wanted, assignee)
     rows = [(item.principal, item.role.value, item.scope) for item in found]
     text = table(("PRINCIPAL", "ROLE", "SCOPE"), rows) if rows else "there are no roles"
     settings.emit({"roleAssignments": encode(found)}, text)
@@ -202,10 +201,6 @@ def _scope(settings: Settings, text: str | None) -> str:
     return parse_scope(text, settings.subscription, settings.resource_group)
 
 
-def _is_of(item: Assignment, assignee: str | None) -> bool:
-    return assignee is None or item.principal.lower() == assignee.lower()
-
-
 @click.group(cls=Group)
 def audit() -> None:
     """Read and verify the record of changes and refusals."""
@@ -230,17 +225,9 @@ def list_audit(
     settings: Settings, *, limit: int, actor: str | None, id: str | None, denied: bool
 ) -> None:
     """List the record, newest first."""
-
-    def wanted(entry: Mapping[str, Any]) -> bool:
-        return (
-            (actor is None or entry["actor"].lower() == actor.lower())
-            and (id is None or f"{entry['object'].lower()}/".startswith(f"{id.lower()}/"))
-            and not (denied and entry["allowed"])
-        )
-
     with settings.session() as session:
-        contents = ({**entry.content, "hash": entry.hash} for entry in session.grants.audit())
-        found = list(islice(filter(wanted, contents), limit))
+        entries = islice(session.grants.audit(AuditFilter(actor, id, denied)), limit)
+        found = [{**entry.content, "hash": entry.hash} for entry in entries]
     rows = [
         (
             entry["seq"],

@@ -97,7 +97,7 @@ def deploy_command(
 ) -> None:
     """Make VMs: copy-on-write disks, a libvirt domain and a qemu command line."""
     with settings.session() as session:
-        place = session.gallery.region(region)
+        place = session.region(region)
         version = session.gallery.resolve(reference, place)
         definition = session.gallery.get_definition(version.name.definition)
         profile = profile_of(values, definition, name)

@@ -168,7 +168,7 @@ def _name_rows(names: Names) -> list[tuple[str, str]]:
 def boot_check(settings: Settings, *, reference: str, region: str | None, seconds: float) -> None:
     """Boot a temporary clone of a version, without network, and show its identity."""
     with settings.session() as session:
-        place = None if region is None else session.gallery.region(region)
+        place = None if region is None else session.region(region)
         version = own_version(session, reference, place)
         booted = boot_version(version, place, session.context, seconds=seconds)
         log = console_log(version, session.context)
@@ -239,7 +239,7 @@ def verify(context: click.Context, *, reference: str, region: str | None, scrub:
     """Read a version's bases and replicas again and compare every chunk."""
     settings = context.ensure_object(Settings)
     with settings.session() as session:
-        place = None if region is None else session.gallery.region(region)
+        place = None if region is None else session.region(region)
         version = own_version(session, reference, place)
         found = verify_all(version, place, session.context, scrub=scrub)
     rows = [(item.region, item.subject, _verdict(item)) for item in found.results]

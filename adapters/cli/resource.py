@@ -105,7 +105,7 @@ def properties_of(values: Mapping[str, Any], session: "Session") -> "Properties"
     from pipeline.resources.snapshots import Properties
 
     return Properties(
-        session.gallery.region(values["location"] or None),
+        session.region(values["location"] or None),
         _value(OsType, values["os_type"]),
         _value(HyperVGeneration, values["hyper_v_generation"]),
         _value(Architecture, values["architecture"]),

@@ -52,7 +52,7 @@ def create(
 ) -> None:
     """Make a scale set, and its first VMs."""
     with settings.session() as session:
-        place = session.gallery.region(region)
+        place = session.region(region)
         version = session.gallery.resolve(image, place)
         definition = session.gallery.get_definition(version.name.definition)
         profile = profile_of(values, definition, name)

@@ -182,7 +182,7 @@ def list_shared(settings: Settings, *, location: str | None, shared_to: str | No
     """List the galleries that are shared with you directly."""
     through = None if shared_to is None else SharedTo(shared_to)
     with settings.session() as session:
-        place = location and session.gallery.region(location)
+        place = location and session.region(location)
         found = session.views.galleries(SharingPermissions.GROUPS, location=place, through=through)
     settings.emit({"galleries": [_gallery(item) for item in found]}, _table(found))
 
@@ -205,16 +205,16 @@ def list_community(
 ) -> None:
     """List the community galleries."""
     with settings.session() as session:
-        place = location and session.gallery.region(location)
-        found = session.views.galleries(SharingPermissions.COMMUNITY, location=place)
-    rest = [item for item in found if item.reference.name.lower() > marker.lower()]
-    page = rest[:limit]
-    following = page[-1].reference.name if len(rest) > limit else None
-    document: dict[str, Any] = {"galleries": [_gallery(item) for item in page]}
-    text = _table(page)
-    if following is not None:
-        text += f"\n{len(page)} of {len(rest)}: --marker {following} shows the next"
-    settings.emit(document | ({"nextMarker": following} if show_next_marker else {}), text)
+        place = location and session.region(location)
+        page = session.views.page(
+            SharingPermissions.COMMUNITY, limit=limit, after=marker, location=place
+        )
+    document: dict[str, Any] = {"galleries": [_gallery(item) for item in page.galleries]}
+    text = _table(page.galleries)
+    if page.following is not None:
+        shown = len(page.galleries)
+        text += f"\n{shown} of {page.total}: --marker {page.following} shows the next"
+    settings.emit(document | ({"nextMarker": page.following} if show_next_marker else {}), text)
 
 
 def _table(found: Sequence[SharedGallery]) -> str:

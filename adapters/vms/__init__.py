@@ -11,8 +11,8 @@ from adapters.filesystem.calls import clone
 from adapters.pins.writers import qemu_lock, writers
 from adapters.vms import domain, line, parts
 from adapters.vms.parts import Start
-from pipeline.deploying.machine import Machine, VmDirectories
 from pipeline.errors import Conflict
+from pipeline.ports.vms import Machine, VmDirectories
 
 DOMAIN, SCRIPT = "domain.xml", "start.sh"
 STAGING = ".galleria-staging"

@@ -3,8 +3,8 @@
 from xml.etree import ElementTree as ET
 
 from adapters.vms.parts import Disk, Start
-from pipeline.deploying.machine import Machine
 from pipeline.model import Architecture, HostCaching
+from pipeline.ports.vms import Machine
 
 # Azure's host caching in libvirt's words: by the host not at all; reads; reads and writes
 CACHE = {

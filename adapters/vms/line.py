@@ -5,8 +5,8 @@ import shlex
 from typing import Any
 
 from adapters.vms.parts import Disk, Start
-from pipeline.deploying.machine import Machine
 from pipeline.model import HostCaching
+from pipeline.ports.vms import Machine
 
 _HEAD = """#!/bin/sh
 # Starts {name}, from {title}: its console is this terminal; more arguments go to qemu. ACCEL=tcg

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.vms import firmware
-from pipeline.deploying.machine import Machine
 from pipeline.model import Architecture, HostCaching, HyperVGeneration, OsType
 from pipeline.ports import ImageFormat
+from pipeline.ports.vms import Machine
 
 SATA_PORTS = 6  # of one controller (ICH9)
 SEED = "seed.iso"

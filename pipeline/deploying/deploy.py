@@ -11,8 +11,6 @@ from pipeline.deploying import profile as profiles
 from pipeline.deploying.machine import (
     DEFAULT_MEMORY,
     DEFAULT_VCPUS,
-    Machine,
-    VmDirectories,
     check_name,
     enrolled_keys,
     new_mac_address,
@@ -40,6 +38,7 @@ from pipeline.model import (
 )
 from pipeline.model.clock import utc_now
 from pipeline.ports import Replica, ReplicaDisk, Zone
+from pipeline.ports.vms import Machine, VmDirectories
 from pipeline.storage.soundness import check_base
 
 MAX_COUNT = 1000

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipeline.deploying.machine import VmDirectories
 from pipeline.errors import Conflict, NotFound, Refused
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.replicate import garbage_collect
 from pipeline.jobs.shallow import refuse_needed
 from pipeline.model import Deployment
 from pipeline.ports import ImageFormat
+from pipeline.ports.vms import VmDirectories
 
 
 def find(name: str, directory: str | None, deployments: Iterable[Deployment]) -> Deployment:

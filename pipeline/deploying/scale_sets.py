@@ -6,13 +6,14 @@ from pathlib import Path
 
 from pipeline.deploying import profile as profiles
 from pipeline.deploying.deploy import MAX_COUNT, DeployRequest, deploy
-from pipeline.deploying.machine import VmDirectories, check_name
+from pipeline.deploying.machine import check_name
 from pipeline.deploying.release import release
 from pipeline.errors import InvalidParameter, NotFound
 from pipeline.gallery.access.shared_ids import shared_name
 from pipeline.jobs.context import JobContext
 from pipeline.model import Deployment, ImageShape, ImageVersion, OsProfile, ScaleSet
 from pipeline.model.clock import utc_now
+from pipeline.ports.vms import VmDirectories
 
 
 def create(

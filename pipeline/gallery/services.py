@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
+from pipeline.gallery import rules
 from pipeline.gallery.access.grants import Grants
 from pipeline.gallery.access.subjects import Access
 from pipeline.gallery.access.views import SharedViews
@@ -40,7 +41,8 @@ class Services:
     ) -> None:
         audited = AuditedCatalog(catalog, identity.actor, clock)
         access = Access(audited, identity)
-        regions = tuple(regions)
+        self._regions = regions = tuple(regions)
+        self._source_region = source_region
         self.views = SharedViews(audited, access)
         self.gallery = GalleryService(
             access, self.views, owners, regions, source_region, clock, limits
@@ -50,3 +52,10 @@ class Services:
         self.records = JobRecords(audited, owners, clock)
         self.runs = RunService(access)
         self.job_runs = JobRuns(audited, identity, host, terms)
+
+    def region(self, name: str | None = None) -> str:
+        """A region or an edge zone as the configuration spells it; without a name the source
+        region, where things are made unless it is said. Raises InvalidParameter for one that is not
+        there."""
+        wanted = self._source_region if name is None else name
+        return rules.known_region(wanted, self._regions, edge_zones=True).name

@@ -29,6 +29,28 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which entries are asked for: what one actor did, or what was done to an object and to what is
+    in it, or refusals alone."""
+
+    actor: str | None = None
+    object: str | None = None
+    denied: bool = False
+
+    def takes(self, content: Mapping[str, Any]) -> bool:
+        """Whether an entry of this content is among them; names compare without regard to case."""
+        return (
+            (self.actor is None or content["actor"].lower() == self.actor.lower())
+            and (self.object is None or _within(content["object"], self.object))
+            and not (self.denied and content["allowed"])
+        )
+
+
+def _within(id: str, outer: str) -> bool:
+    return f"{id.lower()}/".startswith(f"{outer.lower()}/")
+
+
+@dataclass(frozen=True, slots=True)
 class AuditHead:
     """The end of the chain: the number of entries and the hash of the last."""
 

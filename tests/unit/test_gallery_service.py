@@ -76,10 +76,10 @@ def test_what_is_asked_for_says_neither_when_nor_has_to_say_where(owners: FakeOw
     ask = services(owners, lambda: NOW)
     gallery = ask.gallery.create_gallery(CORP)
     group = ask.gallery.create_resource_group(CORP.subscription, "rg")
-    assert gallery.location == group.location == ask.gallery.region() == "eu"  # the source region
-    assert ask.gallery.region("US") == "us"
+    assert gallery.location == group.location == ask.region() == "eu"  # the source region
+    assert ask.region("US") == "us"
     with pytest.raises(InvalidParameter) as caught:
-        ask.gallery.region("uk")
+        ask.region("uk")
     assert caught.value.plain == "there is no region 'uk'"
     with pytest.raises(InvalidParameter, match="there is no region in the configuration"):
         services(owners, regions=()).gallery.create_gallery(CORP)

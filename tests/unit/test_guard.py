@@ -40,6 +40,7 @@ from pipeline.model import (
     SharingPermissions,
 )
 from pipeline.model.access import Identity, Principal, PrincipalKind, Role
+from pipeline.model.audit import AuditFilter
 from pipeline.model.names import (
     DEFAULT_SUBSCRIPTION,
     DEFAULT_TENANT,
@@ -239,6 +240,12 @@ def test_deployments_of_what_is_not_seen_are_hidden_but_not_from_the_jobs(world:
     alice = world.give(Role.READER, "corp")
     assert [item.name for item in alice.gallery.list_deployments()] == ["vm1"]
     assert len(alice.records.deployments()) == 2  # else their bases would be collected
+    owner, vault = world.owner.gallery, parse_version("secret/vault/1.0.0")
+    assert [i.name for i in owner.list_deployments(definition=vault.definition)] == ["vm2"]
+    uid = deployment("vm1").version_uid
+    assert [item.name for item in alice.gallery.list_deployments(version_uid=uid)] == ["vm1"]
+    assert alice.gallery.list_deployments(definition=vault.definition) == []
+    assert alice.gallery.list_deployments(version_uid="another life") == []
 
 
 def test_a_vm_is_given_up_by_who_made_it(world: World) -> None:
@@ -337,6 +344,8 @@ def test_an_owner_gives_roles_in_what_it_owns_alone(world: World) -> None:
     alice = world.give(Role.OWNER, "corp")
     alice.grants.assign("bob", Role.READER, "corp/web")
     assert [item.principal for item in alice.grants.assignments("corp/web")] == ["alice", "bob"]
+    assert [item.scope for item in alice.grants.assignments(principal="BOB")] == [WEB.arm_id]
+    assert alice.grants.assignments("corp", "bob") == []
     with pytest.raises(NotFound):  # what it may not see
         alice.grants.assign("alice", Role.OWNER, "secret")
     for scope in ("/", DEFAULT_SUBSCRIPTION):
@@ -478,6 +487,16 @@ def test_everyone_uses_a_community_gallery_and_sees_the_latest(world: World) -> 
     bob = world.be("bob")
     (seen,) = bob.views.galleries(SharingPermissions.COMMUNITY)
     assert seen.reference.id == id
+    page = bob.views.page(SharingPermissions.COMMUNITY, limit=1)
+    assert (page.galleries, page.total, page.following) == ((seen,), 1, None)
+    last = seen.reference.name.upper()
+    assert bob.views.page(SharingPermissions.COMMUNITY, limit=1, after=last).galleries == ()
+    grants.set_permissions(parse_gallery("secret"), SharingPermissions.COMMUNITY)
+    grants.enable_community(parse_gallery("secret"), replace(ABOUT, public_name_prefix="zzz"))
+    page = bob.views.page(SharingPermissions.COMMUNITY, limit=1)
+    assert (page.galleries, page.total, page.following) == ((seen,), 2, seen.reference.name)
+    rest = bob.views.page(SharingPermissions.COMMUNITY, limit=1, after=seen.reference.name)
+    assert [item.reference.name[:4] for item in rest.galleries] == ["zzz-"]
     assert [str(item.number) for item in bob.views.versions(f"{id}/Images/web")] == ["1.1.0"]
     assert bob.gallery.resolve(f"{id}/Images/web").number == VersionNumber(1, 1, 0)
     assert bob.gallery.resolve(f"{id.upper()}/images/WEB/versions/1.0.0").name == V100
@@ -542,6 +561,25 @@ def test_who_reads_the_record(world: World) -> None:
     assert all(id.startswith(CORP.arm_id) for id in seen)
     with pytest.raises(AuthorizationFailed):
         reader.grants.verify_audit()
+
+
+def test_the_record_is_asked_by_who_what_and_refusals(world: World) -> None:
+    alice = world.give(Role.READER, "corp")
+    with pytest.raises(AuthorizationFailed):
+        alice.gallery.delete_gallery(CORP)
+
+    def told(wanted: AuditFilter) -> list[tuple[str, str, bool]]:
+        found = (entry.content for entry in world.owner.grants.audit(wanted))
+        return [(item["actor"], item["object"], item["allowed"]) for item in found]
+
+    refusal = ("alice", CORP.arm_id, False)
+    assert told(AuditFilter(actor="ALICE")) == told(AuditFilter(denied=True)) == [refusal]
+    inside = told(AuditFilter(object=CORP.arm_id.upper()))
+    assert inside[0] == refusal
+    assert len(inside) > 1
+    assert all(f"{id}/".startswith(f"{CORP.arm_id}/") for _, id, _ in inside)
+    assert told(AuditFilter(object=f"{CORP.arm_id}x")) == []
+    assert told(AuditFilter("alice", CORP.arm_id, denied=True)) == [refusal]
 
 
 def test_each_change_and_each_refusal_has_one_entry(world: World) -> None:

@@ -12,11 +12,12 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from adapters.vms import domain, firmware, line, parts, seed
-from pipeline.deploying.machine import Machine, check_name
+from pipeline.deploying.machine import check_name
 from pipeline.deploying.profile import check
 from pipeline.errors import EnvironmentMissing, InvalidParameter
 from pipeline.model import Architecture, HostCaching, HyperVGeneration, OsProfile, OsState, OsType
 from pipeline.ports import ImageFormat, ReplicaDisk
+from pipeline.ports.vms import Machine
 from tests import samples
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGd1ZXN0IGtleSBvZiBhIGJvb3QgdGVzdCBvbmx5ISEh ada"

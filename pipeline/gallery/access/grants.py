@@ -15,7 +15,7 @@ from pipeline.gallery.audit import verify
 from pipeline.gallery.audited import principal_id
 from pipeline.model import Gallery, SharingPermissions, SharingProfile
 from pipeline.model.access import ROOT, Action, Assignment, Principal, PrincipalKind, Role
-from pipeline.model.audit import AuditEntry, AuditHead
+from pipeline.model.audit import AuditEntry, AuditFilter, AuditHead
 from pipeline.model.names import (
     DEFAULT_RESOURCE_GROUP,
     DEFAULT_SUBSCRIPTION,
@@ -99,13 +99,21 @@ class Grants:
             changes.delete_assignment(wanted)
         return wanted
 
-    def assignments(self, scope: str | None = None) -> list[Assignment]:
-        """The roles that the subject may know of; with a scope, those that hold there."""
+    def assignments(
+        self, scope: str | None = None, principal: str | None = None
+    ) -> list[Assignment]:
+        """The roles that the subject may know of; with a scope, those that hold there; with a
+        principal, those that it has."""
         id = None if scope is None else parse_scope(scope)
         visible = self._access.visible(
             Action.ASSIGNMENT_READ, lambda catalog: catalog.assignments(), lambda item: item.scope
         )
-        return [item for item in visible if id is None or covers(item.scope, id)]
+        return [
+            item
+            for item in visible
+            if (id is None or covers(item.scope, id))
+            and (principal is None or item.principal.lower() == principal.lower())
+        ]
 
     # --- shares ------------------------------------------------------------------------------
 
@@ -178,11 +186,15 @@ class Grants:
 
     # --- the audit record --------------------------------------------------------------------
 
-    def audit(self) -> Iterator[AuditEntry]:
+    def audit(
+        self,
+        wanted: AuditFilter = AuditFilter(),  # noqa: B008 - frozen
+    ) -> Iterator[AuditEntry]:
         """Newest first, those on objects whose record the subject may read."""
-        return self._access.visible(
+        found = self._access.visible(
             Action.AUDIT_READ, lambda catalog: catalog.audit(newest_first=True), _recorded
         )
+        return (entry for entry in found if wanted.takes(entry.content))
 
     def verify_audit(self, expected: AuditHead | None = None) -> AuditHead:
         """Walk the whole chain. Raises VerificationFailed."""

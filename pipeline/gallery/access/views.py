@@ -55,6 +55,16 @@ class SharedGallery:
     sharing: Sharing
 
 
+@dataclass(frozen=True, slots=True)
+class SharedPage:
+    """Some of many galleries. `total` counts these and all that come after them; `following` is the
+    name after which the next page begins, None of the last one."""
+
+    galleries: tuple[SharedGallery, ...]
+    total: int
+    following: str | None
+
+
 class SharedViews:
     """What is shared with one subject."""
 
@@ -85,6 +95,21 @@ class SharedViews:
                 ):
                     found.append(SharedGallery(_reference(sharing, kind), gallery, sharing))
         return sorted(found, key=lambda item: item.reference.name.lower())
+
+    def page(
+        self,
+        kind: SharingPermissions,
+        *,
+        limit: int,
+        after: str = "",
+        location: str | None = None,
+    ) -> SharedPage:
+        """At most `limit` of those galleries, whose shared names come after a name."""
+        found = self.galleries(kind, location=location)
+        rest = [item for item in found if item.reference.name.lower() > after.lower()]
+        more = len(rest) > limit
+        page = tuple(rest[:limit])
+        return SharedPage(page, len(rest), page[-1].reference.name if more else None)
 
     def _reached(self, sharing: Sharing, through: SharedTo) -> bool:
         subject = self._access.subject

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from pipeline.gallery import rules
 from pipeline.gallery.access.subjects import Access
 from pipeline.gallery.access.views import SharedViews
 from pipeline.gallery.rules import Limits
@@ -33,13 +32,6 @@ class Operations:
         self._source_region = source_region
         self._clock = clock
         self._limits = limits
-
-    def region(self, name: str | None = None) -> str:
-        """A region or an edge zone as the configuration spells it; without a name the source
-        region, where things are made unless it is said. Raises InvalidParameter for one that is not
-        there."""
-        wanted = self._source_region if name is None else name
-        return rules.known_region(wanted, self._regions, edge_zones=True).name
 
     def _busy(self, version: ImageVersion | None) -> bool:
         return (

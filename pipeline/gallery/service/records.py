@@ -10,7 +10,7 @@ from pipeline.gallery.access.subjects import Made
 from pipeline.gallery.service.base import Operations
 from pipeline.model import Deployment, Making, ScaleSet
 from pipeline.model.access import Action
-from pipeline.model.names import VersionName
+from pipeline.model.names import DefinitionName, VersionName
 from pipeline.ports.catalog import CatalogReader
 
 
@@ -96,12 +96,20 @@ class Records(Operations):
             for item in deployments:
                 changes.delete_deployment(item)
 
-    def list_deployments(self) -> list[Deployment]:
-        """Those that the caller made, or whose version it may read."""
+    def list_deployments(
+        self, *, definition: DefinitionName | None = None, version_uid: str | None = None
+    ) -> list[Deployment]:
+        """Those that the caller made, or whose version it may read: all, those of a definition's
+        versions, or those of a version, by its `uid`."""
         found = self._access.visible(
             Action.VERSION_READ, lambda catalog: catalog.deployments(), _vm
         )
-        return list(found)
+        return [
+            item
+            for item in found
+            if (definition is None or item.version.definition == definition)
+            and (version_uid is None or item.version_uid == version_uid)
+        ]
 
     def create_scale_set(self, scale_set: ScaleSet) -> ScaleSet:
         """Make a scale set of a version that the caller may read."""
