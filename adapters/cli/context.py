@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from adapters.app import Session
     from adapters.config import Config
     from adapters.guestfs.luks import Key
-    from pipeline.model import ImageVersion
     from pipeline.model.access import Identity
     from pipeline.ports import Progress
 
@@ -119,20 +118,6 @@ class Settings:
         """Print a JSON object of somebody else's schema, as it is."""
         json.dump(document, sys.stdout, indent=2, default=plain)
         sys.stdout.write("\n")
-
-
-def own_version(session: "Session", reference: str, region: str | None = None) -> "ImageVersion":
-    """The version of a gallery in which the user has a role; raises InvalidParameter for a shared
-    name: its users may deploy and copy it, and are told nothing else of it."""
-    from pipeline.errors import InvalidParameter
-    from pipeline.gallery.access.shared_ids import is_shared_reference
-
-    if is_shared_reference(reference):
-        raise InvalidParameter(
-            f"'{reference}' is shared with you: this takes a version of a gallery of your own.",
-            hint="galleria show, deploy, disk create and publish --image-version take shared names",
-        )
-    return session.gallery.resolve(reference, region)
 
 
 def short_id(id: str) -> str:

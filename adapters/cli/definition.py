@@ -13,8 +13,8 @@ from adapters.cli.context import Settings
 from adapters.cli.lazy import Group
 from adapters.text import bytes_text, fields, printable, table
 from pipeline.errors import Refused
+from pipeline.gallery.answers import settled
 from pipeline.gallery.documents import encode
-from pipeline.gallery.properties import as_document
 from pipeline.jobs.delete import Cascade, delete_cascade, plan_cascade
 from pipeline.model import (
     Architecture,
@@ -227,7 +227,7 @@ def create_definition(
     text = f"definition {made.name}: {made.os_type.value}, {made.os_state.value}, " + (
         f"{made.hyper_v_generation.value}, {made.architecture.value}"
     )
-    settings.emit({"definition": as_document(made)}, text)
+    settings.emit({"definition": settled(made)}, text)
 
 
 @definition.command("update")
@@ -277,7 +277,7 @@ def update_definition(settings: Settings, /, *, name: str, **values: Any) -> Non
         made = session.gallery.update_definition(
             parse_definition(name), change, allow_update_image=values["allow_update_image"]
         )
-    settings.emit({"definition": as_document(made)}, _about(made))
+    settings.emit({"definition": settled(made)}, _about(made))
 
 
 @definition.command("list")
@@ -288,7 +288,7 @@ def list_definitions(settings: Settings, *, name: str) -> None:
     with settings.session() as session:
         found = session.gallery.list_definitions(parse_gallery(name))
     text = definition_table(found) if found else f"there are no definitions in {printable(name)}"
-    settings.emit({"definitions": list(map(as_document, found))}, text)
+    settings.emit({"definitions": list(map(settled, found))}, text)
 
 
 @definition.command("show")
@@ -305,7 +305,7 @@ def show_definition(settings: Settings, *, name: str) -> None:
         rows = [(f"@{item.name}", item.version, _day(item.promoted)) for item in channels]
         text += "\n\n" + table(("CHANNEL", "VERSION", "PROMOTED"), rows)
     settings.emit(
-        {"definition": as_document(found), "channels": encode(channels), "versionCount": count},
+        {"definition": settled(found), "channels": encode(channels), "versionCount": count},
         text,
     )
 

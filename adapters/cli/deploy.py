@@ -13,11 +13,11 @@ from pipeline.deploying.deploy import DeployRequest, deploy, vm_names
 from pipeline.deploying.profile import with_defaults
 from pipeline.deploying.release import find, release
 from pipeline.errors import InvalidParameter
+from pipeline.gallery import answers
 from pipeline.gallery.access.shared_ids import shared_name
-from pipeline.gallery.documents import encode
+from pipeline.jobs.show import deployments_of
 from pipeline.model import Deployment, ImageDefinition, OsProfile
 from pipeline.model.disks import disk_name
-from pipeline.model.names import names_definition, parse_definition
 
 profile_options = arguments.options(
     click.option("--hostname", metavar="NAME", help="Computer name. Default: the VM's name."),
@@ -104,20 +104,12 @@ def deploy_command(
         image = shared_name(reference, version.number)
         request = DeployRequest(vm_names(name, count), out, place, profile, image=image)
         made = deploy(version, request, session.vm_directories, session.context)
-    document: dict[str, Any] = {"deployments": [deployment_document(item) for item in made]}
+    document: dict[str, Any] = {"deployments": [answers.deployment(item) for item in made]}
     if count is None:
-        document["deployment"] = deployment_document(made[0])
+        document["deployment"] = answers.deployment(made[0])
     settings.emit(
         document, f"from {image or version.name} in {place}\n{_disks(made)}\n\n{_next(made[0])}"
     )
-
-
-def deployment_document(item: Deployment) -> dict[str, Any]:
-    """A deployment; one of a shared version says of it what whoever made it knows."""
-    document: dict[str, Any] = encode(item)
-    if item.image:
-        del document["version"], document["versionUid"]
-    return document
 
 
 def image_of(item: Deployment) -> object:
@@ -150,13 +142,7 @@ def deployed() -> None:
 def list_deployed(settings: Settings, *, reference: str | None) -> None:
     """List the VMs that were made: all, those of a definition's versions, or those of a version."""
     with settings.session() as session:
-        found = session.gallery.list_deployments()
-        if reference is not None and names_definition(reference):
-            definition = session.gallery.get_definition(parse_definition(reference)).name
-            found = [item for item in found if item.version.definition == definition]
-        elif reference is not None:
-            uid = session.gallery.resolve(reference).uid
-            found = [item for item in found if item.version_uid == uid]
+        found = deployments_of(reference, session.gallery)
     rows = [
         (
             item.name,
@@ -170,7 +156,7 @@ def list_deployed(settings: Settings, *, reference: str | None) -> None:
     ]
     header = ("VM", "VERSION", "REGION", "REPLICA", "CREATED", "DIRECTORY")
     text = table(header, rows) if rows else "no VM is deployed"
-    settings.emit({"deployments": [deployment_document(item) for item in found]}, text)
+    settings.emit({"deployments": [answers.deployment(item) for item in found]}, text)
 
 
 @deployed.command("release")
@@ -191,5 +177,5 @@ def release_command(
         known = session.gallery.list_deployments()
         found = [find(name, place, known) for name in names]
         release(found, session.vm_directories, session.context, keep_disks=keep_disks)
-    gone = [deployment_document(item) for item in found]
+    gone = [answers.deployment(item) for item in found]
     settings.emit({"released": gone}, "\n".join(f"released {item.name}" for item in found))

@@ -8,6 +8,7 @@ import click
 from adapters.cli import resource
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Group
+from pipeline.gallery import answers
 from pipeline.model.resource_names import ResourceKind, parse_resource
 
 NAME = click.argument("name", metavar="NAME|ID")
@@ -71,7 +72,7 @@ def create(
             virtual_size=(size_gb or 0) << 30,
             directory=out,
         )
-    settings.emit(resource.document(made), resource.text(made))
+    settings.emit(answers.resource(made), resource.text(made))
 
 
 @disk.command("list")
@@ -81,7 +82,7 @@ def list_command(settings: Settings) -> None:
     with settings.session() as session:
         found = session.resources.of_kind(DISK)
     settings.emit(
-        {"disks": [resource.document(item) for item in found]},
+        {"disks": [answers.resource(item) for item in found]},
         resource.listing(found, "disk"),
     )
 

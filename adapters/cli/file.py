@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from adapters.cli import arguments
-from adapters.cli.context import Settings, own_version
+from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
 from adapters.cli.operation import plan_of, plan_options
 from adapters.cli.proof import check_guest, try_guest
@@ -356,7 +356,7 @@ def export(
 ) -> None:
     """Write one disk of a version as a stand-alone file."""
     with settings.session() as session:
-        version = own_version(session, reference)
+        version = session.gallery.own_version(reference)
         for caution in session.gallery.cautions(version):
             session.context.progress.warn(caution)
         export_version(version, lun, out, ImageFormat(format_name), subformat, session.context)

@@ -13,7 +13,7 @@ from adapters.cli.lazy import Command, Group
 from adapters.text import bytes_text, fields, table
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.access.shared_ids import unique_name
-from pipeline.gallery.properties import as_document
+from pipeline.gallery.answers import settled
 from pipeline.jobs.cost import gallery_cost
 from pipeline.model import Gallery, SharingPermissions, SoftDeletePolicy
 from pipeline.model.names import parse_gallery
@@ -105,7 +105,7 @@ def create_gallery(settings: Settings, /, *, name: str, **values: Any) -> None:
             soft_delete_policy=None if policy == SoftDeletePolicy() else policy,
             permissions=SharingPermissions(values["permissions"]),
         )
-    settings.emit({"gallery": as_document(made)}, f"gallery {made.name} in {made.location}")
+    settings.emit({"gallery": settled(made)}, f"gallery {made.name} in {made.location}")
 
 
 @gallery.command("update")
@@ -130,7 +130,7 @@ def update_gallery(settings: Settings, /, *, name: str, **values: Any) -> None:
 
     with settings.session() as session:
         made = session.gallery.update_gallery(parse_gallery(name), change)
-    settings.emit({"gallery": as_document(made)}, _about(made))
+    settings.emit({"gallery": settled(made)}, _about(made))
 
 
 @gallery.command("list")
@@ -143,7 +143,7 @@ def list_galleries(settings: Settings, *, all_subscriptions: bool) -> None:
     rows = [(item.name, item.location, _day(item.created), item.description) for item in found]
     text = table(("GALLERY", "LOCATION", "CREATED", "DESCRIPTION"), rows)
     settings.emit(
-        {"galleries": list(map(as_document, found))}, text if found else "there are no galleries"
+        {"galleries": list(map(settled, found))}, text if found else "there are no galleries"
     )
 
 
@@ -160,9 +160,9 @@ def show_gallery(settings: Settings, *, name: str) -> None:
     if definitions:
         text += "\n\n" + definition_table(definitions)
     document = {
-        "gallery": as_document(found),
+        "gallery": settled(found),
         "identifier": {"uniqueName": unique_name(found.name)},
-        "definitions": list(map(as_document, definitions)),
+        "definitions": list(map(settled, definitions)),
     }
     settings.emit(document, text)
 

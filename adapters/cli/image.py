@@ -10,6 +10,7 @@ from adapters.cli.context import Settings
 from adapters.cli.lazy import Group
 from adapters.cli.operation import plan_of, plan_options
 from adapters.cli.sources import source_options, sources_of
+from pipeline.gallery import answers
 from pipeline.model import HostCaching, StorageAccountType
 from pipeline.model.resource_names import ResourceKind, parse_resource
 
@@ -73,7 +74,7 @@ def create(settings: Settings, /, *, name: str, generalize: bool, **values: Any)
     with settings.session() as session:
         properties = resource.properties_of(values, session)
         made = create_image(target, sources, plan, properties, session.context, storage)
-    settings.emit(resource.document(made), resource.text(made))
+    settings.emit(answers.resource(made), resource.text(made))
 
 
 def _storage(values: Mapping[str, Any]) -> "Storage":
@@ -97,7 +98,7 @@ def list_command(settings: Settings) -> None:
     with settings.session() as session:
         found = session.resources.of_kind(IMAGE)
     settings.emit(
-        {"images": [resource.document(item) for item in found]},
+        {"images": [answers.resource(item) for item in found]},
         resource.listing(found, "managed image"),
     )
 

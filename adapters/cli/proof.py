@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adapters.cli import arguments
-from adapters.cli.context import Settings, own_version
+from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
 from adapters.cli.report import guest_text, report_text
 from adapters.cli.sources import parse_disk
 from adapters.text import bytes_text, fields, printable, seconds_text, table
-from pipeline.errors import GalleriaError, NotFound, VerificationFailed
+from pipeline.errors import GalleriaError, VerificationFailed
 from pipeline.gallery.documents import cased, without_inventory
 from pipeline.guest.boot import SECONDS
 from pipeline.guest.findings import Finding, failed
@@ -29,6 +29,7 @@ from pipeline.jobs.dry_run import (
     validate_version,
     version_disks,
 )
+from pipeline.jobs.show import bill_of_materials
 from pipeline.jobs.verify import VerifyResult, verify_all
 from pipeline.model import ImageVersion
 from pipeline.model.disks import disk_name
@@ -91,7 +92,7 @@ def try_guest(settings: Settings, target: str, plan: Plan) -> None:
 def diff(settings: Settings, *, old: str, new: str) -> None:
     """Show what changed between two versions: packages, configuration, users, blocks."""
     with settings.session() as session:
-        before, after = own_version(session, old), own_version(session, new)
+        before, after = session.gallery.own_version(old), session.gallery.own_version(new)
         old_report, new_report = (session.gallery.report(item.name) for item in (before, after))
         found = difference(before, after, old_report, new_report, session.context)
     document = {"from": before.name.arm_id, "to": after.name.arm_id, "difference": found}
@@ -104,14 +105,8 @@ def diff(settings: Settings, *, old: str, new: str) -> None:
 def sbom(settings: Settings, *, reference: str) -> None:
     """Print a version's packages as a CycloneDX bill of materials (JSON)."""
     with settings.session() as session:
-        version = own_version(session, reference)
-        report = session.gallery.report(version.name) or {}
-    document = report.get("inventory", {}).get("sbom")
-    if document is None:
-        raise NotFound(
-            f"{version.name} has no bill of materials",
-            hint="galleria show --report says why its guest could not be looked into",
-        )
+        version = session.gallery.own_version(reference)
+        document = bill_of_materials(version, session.gallery)
     settings.emit_document(document)
 
 
@@ -169,7 +164,7 @@ def boot_check(settings: Settings, *, reference: str, region: str | None, second
     """Boot a temporary clone of a version, without network, and show its identity."""
     with settings.session() as session:
         place = None if region is None else session.region(region)
-        version = own_version(session, reference, place)
+        version = session.gallery.own_version(reference, place)
         booted = boot_version(version, place, session.context, seconds=seconds)
         log = console_log(version, session.context)
     document = booted.document()
@@ -240,7 +235,7 @@ def verify(context: click.Context, *, reference: str, region: str | None, scrub:
     settings = context.ensure_object(Settings)
     with settings.session() as session:
         place = None if region is None else session.region(region)
-        version = own_version(session, reference, place)
+        version = session.gallery.own_version(reference, place)
         found = verify_all(version, place, session.context, scrub=scrub)
     rows = [(item.region, item.subject, _verdict(item)) for item in found.results]
     rows += [(name, "", "no zone here holds the version") for name in found.missing]

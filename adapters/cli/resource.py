@@ -9,13 +9,12 @@ from adapters.cli import arguments
 from adapters.cli.sources import parse_disk
 from adapters.text import bytes_text, fields, printable, table
 from pipeline.errors import NotFound
-from pipeline.gallery import rules
-from pipeline.gallery.documents import encode, without_inventory
+from pipeline.gallery import answers
 from pipeline.model import Architecture, HyperVGeneration, OsType
 from pipeline.model.disks import disk_name
-from pipeline.model.resource_names import ResourceKind, ResourceName, resource_of
+from pipeline.model.resource_names import resource_of
 from pipeline.model.resources import Disk, DiskControllerTypes, ManagedImage, Resource, Snapshot
-from pipeline.model.sources import AnySource, DiskKinds, SnapshotSource, StoredDiskSource, VmSource
+from pipeline.model.sources import AnySource, DiskKinds, VmSource
 from pipeline.resources.lineage import Family, Lineage, Step, Thing
 from pipeline.resources.lineage import document as lineage_document
 
@@ -128,29 +127,19 @@ def one_source(text: str, session: "Session") -> AnySource:
 
     Raises NotFound.
     """
-    found = resource_of(text)
-    if found is not None:
-        return stored_source(found)
-    disk = parse_disk(text)
-    if disk.path.exists():
-        return VmSource(text) if disk.path.suffix == ".xml" else disk
-    if "/" not in text:
-        for kind in (ResourceKind.DISK, ResourceKind.SNAPSHOT):
-            name = ResourceName(kind, text)
-            if any(item.name == name for item in session.resources.of_kind(kind)):
-                return stored_source(name)
-    raise NotFound(
-        f"{text!r} is neither a file nor a disk or snapshot",
-        hint="galleria disk list and galleria snapshot list show what there is",
-    )
+    from pipeline.resources.opening import named_source
 
-
-def stored_source(name: ResourceName, lun: int | None = None) -> AnySource:
-    if name.kind is ResourceKind.SNAPSHOT:
-        return SnapshotSource(lun, name.arm_id)
-    if name.kind is ResourceKind.DISK:
-        return StoredDiskSource(lun, name.arm_id)
-    raise rules.wrong_source(name.arm_id, single=True)
+    if resource_of(text) is None:
+        disk = parse_disk(text)
+        if disk.path.exists():
+            return VmSource(text) if disk.path.suffix == ".xml" else disk
+    found = named_source(text, session.resources)
+    if found is None:
+        raise NotFound(
+            f"{text!r} is neither a file nor a disk or snapshot",
+            hint="galleria disk list and galleria snapshot list show what there is",
+        )
+    return found
 
 
 def one_disk(text: str, session: "Session") -> DiskKinds:
@@ -159,42 +148,6 @@ def one_disk(text: str, session: "Session") -> DiskKinds:
     if isinstance(found, DiskKinds):
         return found
     raise click.UsageError(f"{text!r} is a VM: name one of its disks")
-
-
-def document(resource: Resource) -> dict[str, Any]:
-    """As JSON, with what follows from its properties; a managed image's inventory is left out."""
-    encoded = encode(resource)
-    if "report" in encoded:
-        encoded["report"] = without_inventory(encoded["report"])
-    profile = (
-        {"storageProfile": storage_profile(resource)} if isinstance(resource, ManagedImage) else {}
-    )
-    return {
-        "name": resource.name.name,
-        **encoded,
-        **profile,
-        "diskSizeBytes": resource.disk_size_bytes,
-    }
-
-
-def storage_profile(image: ManagedImage) -> dict[str, Any]:
-    """A managed image's disks as Azure shows them."""
-    os_disk: dict[str, Any] = {"osState": image.os_state.value}
-    if image.os_type is not None:
-        os_disk["osType"] = image.os_type.value
-    data_disks = []
-    for content in image.contents:
-        disk = {
-            "diskSizeGB": -(-content.virtual_size >> 30),
-            "storageAccountType": image.storage.value,
-        }
-        if content.caching is not None:
-            disk["caching"] = content.caching.value
-        if content.lun is None:
-            os_disk |= disk
-        else:
-            data_disks.append({"lun": content.lun, **disk})
-    return {"osDisk": os_disk, "dataDisks": data_disks, "zoneResilient": image.zone_resilient}
 
 
 def text(resource: Resource, state: str = "") -> str:
@@ -244,9 +197,9 @@ def shown(
     from pipeline.resources.lineage import of_resource
 
     if not lineage:
-        return document(resource), text(resource, state)
+        return answers.resource(resource), text(resource, state)
     entries, tree = lineage_of(of_resource(resource), session)
-    return {**document(resource), "lineage": entries}, f"{text(resource, state)}\n\n{tree}"
+    return {**answers.resource(resource), "lineage": entries}, f"{text(resource, state)}\n\n{tree}"
 
 
 def listing(found: Sequence[Resource], noun: str) -> str:

@@ -6,12 +6,11 @@ from typing import Any
 import click
 
 from adapters.cli.context import Settings
-from adapters.cli.deploy import deployment_document, image_of, profile_of, profile_options
+from adapters.cli.deploy import image_of, profile_of, profile_options
 from adapters.cli.lazy import Group
 from adapters.text import fields, table
 from pipeline.deploying import scale_sets as jobs
-from pipeline.gallery.access.shared_ids import is_shared_reference, shared_name
-from pipeline.gallery.documents import encode
+from pipeline.gallery import answers
 from pipeline.model import Deployment, ScaleSet
 
 COUNT = click.option("--count", required=True, type=int, metavar="N", help="Number of VMs.")
@@ -107,12 +106,12 @@ def list_sets(settings: Settings) -> None:
             (item, jobs.members(item, deployments)) for item in session.gallery.list_scale_sets()
         ]
     rows = [
-        (item.name, len(members), item.image, _last(item), item.region, item.directory)
+        (item.name, len(members), item.image, answers.last_image(item), item.region, item.directory)
         for item, members in found
     ]
     header = ("SCALE SET", "VMS", "IMAGE", "VERSION", "REGION", "DIRECTORY")
     settings.emit(
-        {"scaleSets": [_document(item, members) for item, members in found]},
+        {"scaleSets": [answers.scale_set(item, len(members)) for item, members in found]},
         table(header, rows) if rows else "there are no scale sets",
     )
 
@@ -127,23 +126,11 @@ def delete(settings: Settings, *, name: str) -> None:
     settings.emit({"deleted": name}, f"deleted {name}")
 
 
-def _last(item: ScaleSet) -> str:
-    """What its image last meant, by the name that its maker uses."""
-    return shared_name(item.image, item.version.number) or str(item.version)
-
-
-def _document(item: ScaleSet, members: list[Deployment]) -> dict[str, Any]:
-    document: dict[str, Any] = {**encode(item), "capacity": len(members)}
-    if is_shared_reference(item.image):
-        document["version"] = _last(item)
-    return document
-
-
 def _emit(settings: Settings, item: ScaleSet, members: list[Deployment]) -> None:
     about = fields(
         [
             ("scale set", item.name),
-            ("image", f"{item.image}, last {_last(item)}"),
+            ("image", f"{item.image}, last {answers.last_image(item)}"),
             ("region", item.region),
             ("directory", item.directory),
             ("VMs", str(len(members))),
@@ -155,7 +142,7 @@ def _emit(settings: Settings, item: ScaleSet, members: list[Deployment]) -> None
     ]
     parts = [about, table(("VM", "VERSION", ""), rows)] if rows else [about]
     document = {
-        "scaleSet": _document(item, members),
-        "deployments": list(map(deployment_document, members)),
+        "scaleSet": answers.scale_set(item, len(members)),
+        "deployments": list(map(answers.deployment, members)),
     }
     settings.emit(document, "\n\n".join(parts))

@@ -9,9 +9,9 @@ from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command, Group
 from adapters.text import bytes_text, fields, printable, table
-from pipeline.gallery.access.shared_ids import parse_shared, unique_name
+from pipeline.gallery import answers
+from pipeline.gallery.access.shared_ids import parse_shared
 from pipeline.gallery.access.views import SharedGallery, SharedTo, SharedViews
-from pipeline.gallery.documents import encode
 from pipeline.model import ImageDefinition, ImageVersion, SharingPermissions
 from pipeline.model.names import parse_gallery
 from pipeline.model.sharing import Community, Sharing
@@ -125,45 +125,23 @@ def show(settings: Settings, *, name: str) -> None:
 
 
 def _emit(settings: Settings, item: Sharing) -> None:
-    groups = [
-        {"type": kind, "ids": ids}
-        for kind, ids in (("Subscriptions", item.subscriptions), ("AADTenants", item.tenants))
-        if ids
-    ]
     community = item.community
-    shared_id = f"/SharedGalleries/{unique_name(item.gallery)}" if groups else ""
-    public_id = f"/CommunityGalleries/{item.public_name}" if item.is_public else ""
-    document: dict[str, Any] = {"permissions": item.permissions.value, "groups": groups}
-    if community is not None:
-        document["communityGalleryInfo"] = {
-            "publisherUri": community.publisher_uri,
-            "publisherContact": community.publisher_contact,
-            "eula": community.eula,
-            "publicNamePrefix": community.public_name_prefix,
-            "communityGalleryEnabled": item.is_public,
-            "publicNames": [item.public_name] if item.is_public else [],
-        }
+    direct, public = answers.shared_ids(item)
     text = fields(
         [
             ("gallery", item.gallery),
             ("permissions", item.permissions.value),
             ("subscriptions", " ".join(item.subscriptions)),
             ("tenants", " ".join(item.tenants)),
-            ("shared id", shared_id),
-            ("public id", public_id),
+            ("shared id", direct),
+            ("public id", public),
             ("publisher", f"{community.publisher_contact} {community.publisher_uri}")
             if community
             else ("", ""),
             ("eula", community.eula if community else ""),
         ]
     )
-    ids = {"uniqueId": shared_id or public_id} if shared_id or public_id else {}
-    # a profile is one record that every region reads: it is in force when the command ends
-    status = {"sharingStatus": {"aggregatedState": "Succeeded"}} if item.is_shared else {}
-    settings.emit(
-        {"gallery": item.gallery.arm_id, "sharingProfile": document, "identifier": ids, **status},
-        text,
-    )
+    settings.emit(answers.sharing(item), text)
 
 
 PAGE = 100  # galleries
@@ -184,7 +162,7 @@ def list_shared(settings: Settings, *, location: str | None, shared_to: str | No
     with settings.session() as session:
         place = location and session.region(location)
         found = session.views.galleries(SharingPermissions.GROUPS, location=place, through=through)
-    settings.emit({"galleries": [_gallery(item) for item in found]}, _table(found))
+    settings.emit({"galleries": [answers.shared_gallery(item) for item in found]}, _table(found))
 
 
 @click.command("list-community", cls=Command)
@@ -209,7 +187,9 @@ def list_community(
         page = session.views.page(
             SharingPermissions.COMMUNITY, limit=limit, after=marker, location=place
         )
-    document: dict[str, Any] = {"galleries": [_gallery(item) for item in page.galleries]}
+    document: dict[str, Any] = {
+        "galleries": [answers.shared_gallery(item) for item in page.galleries]
+    }
     text = _table(page.galleries)
     if page.following is not None:
         shown = len(page.galleries)
@@ -229,7 +209,7 @@ def list_view(settings: Settings, views: SharedViews, text: str) -> None:
         definitions = views.definitions(text)
         rows = [(f"{wanted.id}/Images/{item.name.name}", *_kind(item)) for item in definitions]
         columns = ("DEFINITION", "OS", "STATE", "GEN", "PUBLISHER/OFFER/SKU")
-        documents = [_definition(item, wanted.id) for item in definitions]
+        documents = [answers.shared_definition(item, wanted.id) for item in definitions]
         settings.emit(
             {"definitions": documents}, table(columns, rows) if rows else "there are no definitions"
         )
@@ -246,7 +226,7 @@ def list_view(settings: Settings, views: SharedViews, text: str) -> None:
     ]
     header = ("VERSION", "VIRTUAL SIZE", "REGIONS")
     settings.emit(
-        {"versions": [_version(item, id) for item in versions]},
+        {"versions": [answers.shared_version(item, id) for item in versions]},
         table(header, lines) if lines else "there are no versions",
     )
 
@@ -275,36 +255,19 @@ def show_view(settings: Settings, views: SharedViews, version: ImageVersion, tex
         ],
     )
     settings.emit(
-        {"version": _version(version, id), "definition": _definition(definition, wanted.id)},
+        {
+            "version": answers.shared_version(version, id),
+            "definition": answers.shared_definition(definition, wanted.id),
+        },
         f"{about}\n\n{disks}",
     )
-
-
-def _is_public(item: SharedGallery) -> bool:
-    return item.reference.kind is SharingPermissions.COMMUNITY
 
 
 def _contact(item: SharedGallery) -> str:
     """Whom to ask; direct shares do not say."""
     community = item.sharing.community
-    return community.publisher_contact if community and _is_public(item) else ""
-
-
-def _gallery(item: SharedGallery) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "name": item.reference.name,
-        "location": item.gallery.location,
-        "uniqueId": item.reference.id,
-    }
-    if _is_public(item) and item.sharing.community is not None:
-        community = item.sharing.community
-        document["communityMetadata"] = {
-            "publisherUri": community.publisher_uri,
-            "publisherContact": community.publisher_contact,
-            "eula": community.eula,
-            "publicNames": [community.public_name],
-        }
-    return document
+    public = item.reference.kind is SharingPermissions.COMMUNITY
+    return community.publisher_contact if community and public else ""
 
 
 def _kind(item: ImageDefinition) -> tuple[str, str, str, str]:
@@ -315,30 +278,3 @@ def _kind(item: ImageDefinition) -> tuple[str, str, str, str]:
         item.hyper_v_generation.value,
         printable(f"{identifier.publisher}/{identifier.offer}/{identifier.sku}"),
     )
-
-
-def _definition(item: ImageDefinition, gallery_id: str) -> dict[str, Any]:
-    """Azure's SharedGalleryImage: what a definition says, without its own id."""
-    document: dict[str, Any] = encode(item)
-    for hidden in ("tags", "created", "description"):
-        document.pop(hidden, None)
-    return {**document, "name": item.name.name, "uniqueId": f"{gallery_id}/Images/{item.name.name}"}
-
-
-def _version(item: ImageVersion, definition_id: str) -> dict[str, Any]:
-    return {
-        "name": str(item.number),
-        "uniqueId": f"{definition_id}/Versions/{item.number}",
-        "publishedDate": encode(item.published_date),
-        "endOfLifeDate": encode(item.end_of_life_date),
-        "excludeFromLatest": item.exclude_from_latest,
-        "regions": item.completed_regions,
-        "disks": [
-            {
-                "lun": disk.lun,
-                "diskSizeBytes": disk.virtual_size,
-                "hostCaching": encode(disk.host_caching),
-            }
-            for disk in item.disks
-        ],
-    }

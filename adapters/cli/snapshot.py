@@ -10,6 +10,7 @@ from adapters.cli.context import Settings
 from adapters.cli.file import FORMATS, OUT, SUBFORMAT
 from adapters.cli.lazy import Group
 from adapters.text import bytes_text, printable
+from pipeline.gallery import answers
 from pipeline.model.clock import utc_now
 from pipeline.model.resource_names import ResourceKind, ResourceName, parse_resource
 from pipeline.model.sources import QemuSource
@@ -65,7 +66,7 @@ def create(
         found = resource.one_source(wanted or "", session) if qmp is None else QemuSource(qmp, qga)
         made = create_snapshots(target, found, properties, session.context, incremental=incremental)
     settings.emit(
-        {"snapshots": [resource.document(item) for item in made]},
+        {"snapshots": [answers.resource(item) for item in made]},
         "\n\n".join(resource.text(item) for item in made),
     )
 
@@ -77,7 +78,7 @@ def list_command(settings: Settings) -> None:
     with settings.session() as session:
         found = session.resources.of_kind(SNAPSHOT)
     settings.emit(
-        {"snapshots": [resource.document(item) for item in found]},
+        {"snapshots": [answers.resource(item) for item in found]},
         resource.listing(found, "snapshot"),
     )
 

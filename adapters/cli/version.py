@@ -4,7 +4,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adapters.cli import arguments
-from adapters.cli.context import Settings, own_version, short_id
+from adapters.cli.context import Settings, short_id
 from adapters.cli.lazy import Command, Group
 from adapters.cli.report import report_text
 from adapters.cli.share import list_view, show_view
 from adapters.text import bytes_text, fields, printable, seconds_text, table
 from pipeline.errors import PartiallyReplicated
 from pipeline.gallery.access.shared_ids import is_shared_reference
-from pipeline.gallery.documents import encode, without_inventory
-from pipeline.gallery.properties import as_document
+from pipeline.gallery.documents import encode
 from pipeline.gallery.rules import VersionChange
 from pipeline.gallery.rules.retention import Retention
-from pipeline.gallery.validations import ValidationsProfile, ValidationStatus, validations
+from pipeline.gallery.validations import ValidationsProfile, ValidationStatus
+from pipeline.jobs import show as jobs
+from pipeline.jobs.show import ListedVersion
 from pipeline.model import (
-    Channel,
     Deployment,
     DiskProvenance,
     ImageVersion,
@@ -34,21 +34,16 @@ from pipeline.model import (
     ReplicationMode,
     ReplicationState,
     StorageAccountType,
-    TargetRegion,
 )
 from pipeline.model.clock import utc_now
 from pipeline.model.disks import disk_name
 from pipeline.model.names import (
-    DefinitionName,
-    is_definition,
     names_definition,
     parse_definition,
-    parse_gallery,
     parse_number,
     parse_reference,
     parse_version,
 )
-from pipeline.model.spelling import EDGE
 
 if TYPE_CHECKING:
     from adapters.app import Session
@@ -103,61 +98,40 @@ def list_versions(
     all_subscriptions: bool,
 ) -> None:
     """List image versions, newest first."""
-    start = None if before is None else parse_number(before)
     subscription = None if all_subscriptions else settings.subscription
-    rows: list[tuple[object, ...]] = []
-    documents = []
-    total = shown = 0
     with settings.session() as session:
         if name is not None and is_shared_reference(name):
             list_view(settings, session.views, name)
             return
-        for wanted in _definitions(session, name, subscription):
-            found = session.gallery.list_versions(
-                wanted, limit=limit or None, before=start, deleted=deleted
-            )
-            count = session.gallery.count_versions(wanted, deleted=deleted)
-            newest = None if deleted or not found else session.gallery.latest_version(wanted)
-            channels = session.gallery.list_channels(wanted) if found else []
-            for version in found:
-                told = marks(version, newest, channels)
-                rows.append(_row(version, told))
-                documents.append({**encode(version), "isLatest": "latest" in told})
-            total += count
-            shown += len(found)
+        found = jobs.list_versions(
+            name,
+            session.gallery,
+            subscription=subscription,
+            limit=limit or None,
+            before=None if before is None else parse_number(before),
+            deleted=deleted,
+        )
     header = ("VERSION", "STATE", "REGIONS", "VIRTUAL SIZE", "PUBLISHED", "END OF LIFE", "")
+    rows = [_row(item) for item in found.versions]
     text = table(header, rows) if rows else "there are no versions"
-    if total > shown:
-        text += f"\n{shown} of {total}: --before VERSION shows the next, --limit 0 all"
-    settings.emit({"versions": documents, "total": total}, text)
+    if found.total > len(rows):
+        text += f"\n{len(rows)} of {found.total}: --before VERSION shows the next, --limit 0 all"
+    documents = [item.document() for item in found.versions]
+    settings.emit({"versions": documents, "total": found.total}, text)
 
 
-def _definitions(
-    session: "Session", name: str | None, subscription: str | None
-) -> list[DefinitionName]:
-    """What is named; without a name all of a subscription, or (None) of all."""
-    if name is not None and is_definition(name):
-        return [parse_definition(name)]
-    listed = [] if name else session.gallery.list_galleries(subscription)
-    galleries = [parse_gallery(name)] if name else [gallery.name for gallery in listed]
-    return [
-        item.name for gallery in galleries for item in session.gallery.list_definitions(gallery)
-    ]
-
-
-def marks(
-    version: ImageVersion, newest: ImageVersion | None, channels: Iterable[Channel]
-) -> list[str]:
+def marks(version: ImageVersion, channels: Iterable[str], *, is_latest: bool = False) -> str:
     """What points at a version, and when it goes if it is deleted."""
-    found = ["latest"] if newest is not None and newest.number == version.number else []
-    found += [f"@{item.name}" for item in channels if item.version == version.number]
+    found = ["latest"] if is_latest else []
+    found += [f"@{name}" for name in channels]
     deletion = version.soft_deleted
     if deletion is not None:
         found.append(f"kept until {minute(deletion.hard_deletion_target_time)}")
-    return found
+    return " ".join(found)
 
 
-def _row(version: ImageVersion, told: Iterable[str]) -> tuple[object, ...]:
+def _row(item: ListedVersion) -> tuple[object, ...]:
+    version = item.version
     return (
         version.name,
         version.provisioning_state.value,
@@ -165,7 +139,7 @@ def _row(version: ImageVersion, told: Iterable[str]) -> tuple[object, ...]:
         bytes_text(sum(disk.virtual_size for disk in version.disks)) if version.disks else "",
         minute(version.published_date),
         end_of_life(version),
-        " ".join(told),
+        marks(version, item.channels, is_latest=item.is_latest),
     )
 
 
@@ -225,7 +199,7 @@ def watch(settings: Settings, reference: str) -> int:
     """Show how far each region is until nobody works on the version any more: redrawn on a
     terminal, else a line for every change. Returns the exit status that the version deserves."""
     with settings.session() as session:
-        version = own_version(session, reference)
+        version = session.gallery.own_version(reference)
         shown: list[str] = []
         idle = 0.0
         while True:
@@ -320,62 +294,36 @@ def show(
         if is_shared_reference(reference):
             show_view(settings, session.views, version, reference)
             return
-        shallow = version.replication_mode is ReplicationMode.SHALLOW
-        report = session.gallery.report(version.name)
-        definition = session.gallery.get_definition(version.name.definition)
-        interrupted = session.gallery.is_interrupted(version)
-        channels = session.gallery.list_channels(version.name.definition)
-        cautions = session.gallery.cautions(version)
+        found = jobs.show_version(version, session.gallery, session.zones, session.pins)
         lineage = _lineage(session, version) if with_lineage else ([], "")
-        changed = _source_changes(session, version) if shallow else {}
-        allocated = {
-            status.region: _allocated(session, version, status) for status in version.regions
-        }
-        deployments = [
-            item for item in session.gallery.list_deployments() if item.version_uid == version.uid
-        ]
-    profile = validations(version, definition, report)
-    document = {
-        "version": encode(version),
-        "definition": as_document(definition),
-        "aggregatedState": version.aggregated_state.value,
-        "interrupted": interrupted,
-        "channels": [item.name for item in channels if item.version == version.number],
-        "cautions": cautions,
-        "allocatedBytes": allocated,
-        "deployments": encode(deployments),
-        "sourceChanges": changed,
-        "targetExtendedLocations": [_edge_document(version, item) for item in version.edge_zones],
-        "validationsProfile": encode(profile),
-        "generalizeReport": without_inventory(report),
-    }
+    document, definition = found.document(), found.definition
     kind = f"{definition.os_type.value} {definition.os_state.value}"
     about = fields(
         [
             ("version", version.name),
             ("id", version.name.arm_id),
-            ("state", _state(version, interrupted=interrupted)),
+            ("state", _state(version, interrupted=found.interrupted)),
             (
                 "image",
                 f"{kind} {definition.hyper_v_generation.value} {definition.architecture.value}",
             ),
-            ("generalized", _generalized(version, report)),
-            ("validated", _validated(profile)),
+            ("generalized", _generalized(version, found.report)),
+            ("validated", _validated(found.validations)),
             ("published", minute(version.published_date)),
             ("end of life", end_of_life(version)),
             ("latest", _exclusions(version)),
-            ("channels", " ".join(marks(version, None, channels))),
-            *(("note", caution) for caution in cautions),
+            ("channels", marks(version, found.channels)),
+            *(("note", caution) for caution in found.cautions),
             ("tags", " ".join(f"{key}={value}" for key, value in version.tags.items())),
             ("storage", _storage(version)),
-            ("mode", version.replication_mode.value if shallow else ""),
-            *(("source", text) for text in _sources(version, changed)),
-            ("used by", _users(deployments)),
+            ("mode", _mode(version)),
+            *(("source", text) for text in _sources(version, found.source_changes)),
+            ("used by", _users(found.deployments)),
         ]
     )
-    parts = [about, *_disks(version), region_table(version, allocated), *_replicas(version)]
+    parts = [about, *_disks(version), region_table(version, found.allocated), *_replicas(version)]
     if with_report:
-        parts += [report_text(report), stats_text(version.stats)]
+        parts += [report_text(found.report), stats_text(version.stats)]
     if with_lineage:
         document["lineage"], tree = lineage
         parts.append(tree)
@@ -389,10 +337,9 @@ def _lineage(session: "Session", version: ImageVersion) -> tuple[list[dict[str, 
     return lineage_of(of_version(version), session)
 
 
-def _source_changes(session: "Session", version: ImageVersion) -> Mapping[str, list[str]]:
-    from pipeline.jobs.shallow import source_changes
-
-    return source_changes(version, session.pins)
+def _mode(version: ImageVersion) -> str:
+    full = version.replication_mode is ReplicationMode.FULL
+    return "" if full else version.replication_mode.value
 
 
 def _sources(version: ImageVersion, changed: Mapping[str, list[str]]) -> Iterable[str]:
@@ -403,7 +350,7 @@ def _sources(version: ImageVersion, changed: Mapping[str, list[str]]) -> Iterabl
             yield f"{file.path}: {f'CHANGED: {what}' if what else 'unchanged'}"
 
 
-def _users(deployments: list[Deployment]) -> str:
+def _users(deployments: Sequence[Deployment]) -> str:
     """The VMs that were made from a version: the first few by name."""
     if not deployments:
         return ""
@@ -417,12 +364,6 @@ def _exclusions(version: ImageVersion) -> str:
         return "excluded"
     names = [target.name for target in version.target_regions if target.exclude_from_latest]
     return f"excluded in {', '.join(names)}" if names else ""
-
-
-def _allocated(session: "Session", version: ImageVersion, status: RegionStatus) -> int:
-    """What the version's files in a region occupy: shared blocks once, parents of a delta too."""
-    zones = session.zones.get(status.region, ())
-    return sum(zone.allocated_bytes([version.zone_key]) for zone in zones)
 
 
 def _disks(version: ImageVersion) -> Iterable[str]:
@@ -451,17 +392,6 @@ def _source(source: DiskProvenance) -> str:
     named = origin.id if origin is not None and origin.kind == "vhd" else source.path
     machine = f" of {Path(origin.id).name}" if origin is not None and origin.id != named else ""
     return printable(f"{Path(named).name} ({source.format}){machine}")
-
-
-def _edge_document(version: ImageVersion, target: TargetRegion) -> dict[str, Any]:
-    """An edge zone as Azure's JSON has it; the version's own has it among the target regions."""
-    region, _, zone = target.name.partition(EDGE)
-    return {
-        "name": region,
-        "extendedLocation": {"name": zone, "type": "EdgeZone"},
-        "extendedLocationReplicaCount": target.own_count(version.replica_count),
-        "storageAccountType": encode(target.storage_account_type),
-    }
 
 
 def _storage(version: ImageVersion) -> str:
@@ -704,7 +634,7 @@ def promote(settings: Settings, *, reference: str, channel: str, remove: bool) -
             definition = parse_reference(reference).definition
             session.gallery.remove_channel(definition, channel)
             return settings.emit({"removed": channel}, f"removed {definition}@{channel}")
-        version = own_version(session, reference)
+        version = session.gallery.own_version(reference)
         made = session.gallery.promote(version.name, channel)
     text = f"{made.definition}@{made.name} is {made.version}"
     return settings.emit({"channel": encode(made)}, text)
@@ -787,6 +717,6 @@ def replicate(settings: Settings, *, reference: str, regions: tuple[str, ...], r
 
     targets = arguments.target_regions(regions, settings.load().regions)
     with settings.session() as session:
-        version = own_version(session, reference)
+        version = session.gallery.own_version(reference)
         version = replicate_version(version.name, targets, session.context, retry=retry)
     settings.emit({"version": encode(version)}, f"{version.name}\n{region_table(version)}")

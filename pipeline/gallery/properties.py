@@ -1,4 +1,4 @@
-"""Galleries and definitions as Azure's properties: shown, and changed by name."""
+"""Properties of galleries and definitions, changed by the names that Azure has for them."""
 
 import copy
 import json
@@ -7,15 +7,8 @@ from typing import Any, TypeVar
 
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.documents import decode, encode
-from pipeline.model import Gallery, ImageDefinition, ProvisioningState
 
 T = TypeVar("T")
-
-
-def as_document(value: Gallery | ImageDefinition) -> dict[str, Any]:
-    """A gallery or a definition as JSON. It is made and changed in one transaction: what can be
-    seen of it is done."""
-    return {**encode(value), "provisioningState": ProvisioningState.SUCCEEDED.value}
 
 
 def with_property(value: T, name: str, text: str) -> T:

@@ -20,7 +20,12 @@ from pipeline.guest.report import inherited
 from pipeline.jobs.replicate import find_donor
 from pipeline.jobs.shallow import check_sources, is_shallow, replica_chain
 from pipeline.model import ImageDisk, ImageVersion, Origin, OsState
-from pipeline.model.resource_names import ResourceKind, parse_resource, resource_of
+from pipeline.model.resource_names import (
+    ResourceKind,
+    ResourceName,
+    parse_resource,
+    resource_of,
+)
 from pipeline.model.resources import Disk, ManagedImage, Resource
 from pipeline.model.sources import (
     AnySource,
@@ -41,6 +46,29 @@ from pipeline.ports.machines import CaptureRequest, MachineFacts, RunningMachine
 from pipeline.ports.sources import Description, Sources, Supply
 from pipeline.sources.supply import public_url
 from pipeline.storage.placement import Zones, every_zone, usable_base, usable_version
+
+
+def named_source(text: str, resources: ResourceService) -> AnySource | None:
+    """The disk or snapshot of an ARM id, or of a short name; None when there is none. Raises
+    InvalidParameter for an id of something else."""
+    found = resource_of(text)
+    if found is not None:
+        return stored_source(found)
+    if "/" not in text:
+        for kind in (ResourceKind.DISK, ResourceKind.SNAPSHOT):
+            name = ResourceName(kind, text)
+            if any(item.name == name for item in resources.of_kind(kind)):
+                return stored_source(name)
+    return None
+
+
+def stored_source(name: ResourceName, lun: int | None = None) -> AnySource:
+    """A disk or a snapshot as a source; raises InvalidParameter for a managed image."""
+    if name.kind is ResourceKind.SNAPSHOT:
+        return SnapshotSource(lun, name.arm_id)
+    if name.kind is ResourceKind.DISK:
+        return StoredDiskSource(lun, name.arm_id)
+    raise rules.wrong_source(name.arm_id, single=True)
 
 
 class StoredSources:

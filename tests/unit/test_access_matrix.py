@@ -379,6 +379,9 @@ CALLS: dict[str, Callable[[Services, Names], object]] = {
         at.record, SourceFacts(), SourceProperties()
     ),
     "GalleryService.resolve": lambda ask, at: ask.gallery.resolve(f"{at.gallery}/web/1.0.0"),
+    "GalleryService.own_version": lambda ask, at: ask.gallery.own_version(
+        f"{at.gallery}/web/1.0.0"
+    ),
     "GalleryService.resolve latest": lambda ask, at: ask.gallery.resolve(f"{at.gallery}/web", "eu"),
     "GalleryService.resolve channel": lambda ask, at: ask.gallery.resolve(f"{at.gallery}/web@prod"),
     "GalleryService.resolve shared": lambda ask, at: ask.gallery.resolve(

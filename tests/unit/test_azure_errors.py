@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from adapters.cli.resource import stored_source
 from pipeline.deploying import profile
 from pipeline.deploying.scale_sets import check_shape
 from pipeline.errors import (
@@ -47,6 +46,7 @@ from pipeline.model import (
 from pipeline.model.names import GalleryName, parse_definition, parse_gallery, parse_number
 from pipeline.model.resource_names import ResourceKind, parse_resource
 from pipeline.model.sources import DiskSource, VmSource
+from pipeline.resources.opening import stored_source
 from pipeline.sources.supply import check_combination
 from tests.samples import NOW, REGIONS, definition, gallery, request, version
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.cli.resource import document
 from pipeline.errors import InvalidParameter, Refused
-from pipeline.gallery import rules
+from pipeline.gallery import answers, rules
 from pipeline.gallery.documents import decode, encode
 from pipeline.model import HostCaching, OsType, Region, StorageAccountType
 from pipeline.model import Origin as From
@@ -88,7 +87,7 @@ def test_a_version_of_an_image_is_cached_as_the_image() -> None:
 
 def test_an_image_is_shown_as_azure_shows_it() -> None:
     assert decode(ManagedImage, encode(IMAGE)) == IMAGE
-    assert document(IMAGE)["storageProfile"] == {
+    assert answers.resource(IMAGE)["storageProfile"] == {
         "osDisk": {
             "osType": "Linux",
             "osState": "Generalized",

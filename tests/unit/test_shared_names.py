@@ -1,19 +1,18 @@
 """Whoever knows an image by its shared name is told no other, in errors either."""
 
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
-from adapters.cli.context import own_version
 from pipeline.deploying import profile
 from pipeline.deploying.deploy import find_replicas
 from pipeline.errors import GalleriaError, InvalidParameter
 from pipeline.jobs.shallow import check_sources
 from pipeline.model import OsProfile, OsState, SourceFile
 from pipeline.ports import Pins
-from tests.samples import definition, disk, version
+from tests.memory_catalog import MemoryCatalog
+from tests.samples import definition, disk, gallery, services, version
 
 SHARED = (
     "/CommunityGalleries/contoso-4979811e-1652-49de-962c-cc1797647534/Images/web/Versions/1.0.0"
@@ -55,7 +54,12 @@ def test_a_wrong_profile_names_no_definition(state: OsState, given: OsProfile | 
 
 
 def test_what_is_for_owners_takes_no_shared_name() -> None:
-    app: Any = SimpleNamespace(gallery=SimpleNamespace(resolve=lambda *_: SHALLOW))
-    assert own_version(app, "corp/web") is SHALLOW
+    catalog = MemoryCatalog()
+    with catalog.write() as writer:
+        writer.put_gallery(gallery())
+        writer.put_definition(definition())
+        writer.put_version(SHALLOW)
+    ask = services(catalog=catalog)
+    assert ask.gallery.own_version("corp/web") == SHALLOW
     with pytest.raises(InvalidParameter, match="is shared with you"):
-        own_version(app, SHARED)
+        ask.gallery.own_version(SHARED)

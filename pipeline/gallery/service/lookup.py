@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+from pipeline.errors import InvalidParameter
 from pipeline.gallery import rules
 from pipeline.gallery.access.shared_ids import is_shared_reference
 from pipeline.gallery.latest import latest, usable
@@ -73,6 +74,17 @@ class Lookup(Operations):
         wanted = parse_reference(reference) if isinstance(reference, str) else reference
         with self._access.read(Action.VERSION_READ, wanted.version or wanted.definition) as catalog:
             return self._find(catalog, wanted, region)
+
+    def own_version(self, reference: str, region: str | None = None) -> ImageVersion:
+        """As `resolve`, of galleries in which the caller has a role. Raises InvalidParameter for a
+        shared name: its users may deploy and copy the version, and are told nothing else of it."""
+        if is_shared_reference(reference):
+            raise InvalidParameter(
+                f"'{reference}' is shared with you: this takes a version of a gallery of your own.",
+                hint="galleria show, deploy, disk create and publish --image-version take shared"
+                " names",
+            )
+        return self.resolve(reference, region)
 
     def _find(self, catalog: CatalogReader, wanted: Reference, region: str | None) -> ImageVersion:
         if region is not None:
