@@ -8,6 +8,7 @@ to load all takes longer than most commands run.
 import contextlib
 import os
 import pwd
+import re
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -28,6 +29,7 @@ from pipeline.gallery.services import Services
 from pipeline.model import Architecture, ImageVersion, Region
 from pipeline.model.access import ROOT, Action, Identity
 from pipeline.model.audit import Event
+from pipeline.model.garbage import Collected, Garbage, Keep
 from pipeline.model.spelling import EDGE
 from pipeline.ports import Pins, Progress, Zone
 from pipeline.ports.catalog import CatalogHealth
@@ -39,8 +41,16 @@ if TYPE_CHECKING:
     from adapters.qemu.emulator import Firmware
     from adapters.sources.download import Downloads
     from adapters.zones.ownership import Registry
+    from pipeline.gallery.service.taken import JobRecords
     from pipeline.jobs.context import JobContext
     from pipeline.ports.vms import VmDirectories
+
+
+# What galleria names so, and nobody else, in the directories of its cache and logs.
+_FIXTURES = re.compile(r"(guest-v[12]|windows)-[0-9a-f]{16}")
+_TREES = re.compile(r"tree-[0-9a-f]{16}\.tar")
+_LOGS = re.compile(r"(boot|publish|replicate)-[^/]*[0-9a-f]{32}\.log")
+_RUN_LOGS = re.compile(r"[0-9a-f-]{8,36}\.log")
 
 
 class App:
@@ -114,6 +124,13 @@ class Session(Services):
         self.grants.check_backup()
         copies.backup(self._app.catalog.opened, target)
 
+    def collect_garbage(self, keep: Keep) -> list[Collected]:
+        """Remove whatever nobody needs, in the zones and on this host."""
+        from pipeline.jobs.garbage import collect_all
+
+        self.grants.check_collect()
+        return collect_all(self.context, keep)
+
     @cached_property
     def vm_directories(self) -> "VmDirectories":
         """Where VMs are put together."""
@@ -159,6 +176,8 @@ class Session(Services):
             logs=config.logs,
             progress=progress,
             later=partial(_replicate_later, config, self._identity.principal),
+            leftovers=partial(_leftovers, config, self.records),
+            keep=config.keep,
             cpu=cpu_seconds,
             sleep=time.sleep,
             zrs_same_filesystem=config.zrs_same_filesystem,
@@ -191,7 +210,31 @@ def _downloads(config: Config, progress: Progress) -> "Downloads":
         progress,
         Reach(networks(config.allow_private_sources)),
         Bounds(length=config.max_virtual_size),
+        config.keep,
     )
+
+
+def _leftovers(config: Config, records: "JobRecords", keep: Keep) -> list[Collected]:
+    """Remove what is old, or too much, in the directories of this host that are galleria's own."""
+    from adapters.filesystem import leftovers
+    from adapters.guestfs.fixed import collect_appliances
+    from adapters.sources.download import collect_downloads
+    from adapters.vms import STAGING
+
+    places = [config.work / "galleria"]
+    places += sorted({Path(i.directory).parent / STAGING for i in records.deployments()})
+    found = [leftovers.stale(place, Garbage.WORK, keep) for place in places]
+    found.append(collect_downloads(config.cache / "downloads", keep))
+    found.append(collect_appliances(config.cache, keep))
+    for place, kind, pattern, trees, age, size in (
+        (config.cache / "fixtures", Garbage.FIXTURE, _FIXTURES, True, keep.cache, None),
+        (config.cache / "fixtures", Garbage.FIXTURE, _TREES, False, keep.cache, None),
+        (config.logs, Garbage.LOG, _LOGS, False, keep.logs, keep.logs_size),
+        (config.logs / "runs", Garbage.LOG, _RUN_LOGS, False, keep.logs, keep.logs_size),
+    ):
+        with leftovers.named(place, pattern, trees=trees) as entries:
+            found.append(leftovers.collect(str(place), kind, entries, age, size, keep))
+    return found
 
 
 def restore_catalog(

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,6 +104,13 @@ class _View(AccessView, ResourceView, RunView):
         for version in found:
             if start is None or (version.number > start if ascending else version.number < start):
                 yield version
+
+    def versions_with(self, digests: Sequence[str]) -> list[ImageVersion]:
+        return [
+            item
+            for item in self._state.versions.values()
+            if any(disk.digest in digests for disk in item.disks)
+        ]
 
     def count_versions(self, definition: DefinitionName, *, deleted: bool | None = None) -> int:
         return len(list(self.versions(definition, deleted=deleted)))

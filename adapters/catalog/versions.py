@@ -52,6 +52,11 @@ _REPORT = (
     .select_from(t.version_reports.join(VERSIONS))
     .where(IS_VERSION)
 )
+_WITH_DIGESTS = (
+    select(_c.id, _c.document)
+    .select_from(t.versions.join(t.version_disks))
+    .where(t.version_disks.c.digest.in_(bindparam("digests", expanding=True)))
+)
 _OF_VERSION: BindParameter[int] = bindparam("of_version")
 _MAKE = insert(t.versions).returning(_c.id)
 _CHANGE = update(t.versions).where(_c.id == _OF_VERSION)
@@ -107,6 +112,14 @@ class VersionQueries:
             if len(rows) < size:
                 return
             last = (rows[-1].major, rows[-1].minor, rows[-1].patch)
+
+    def versions_with(self, digests: Sequence[str]) -> list[ImageVersion]:
+        found: dict[int, ImageVersion] = {}
+        for start in range(0, len(digests), PAGE):
+            keys = {"digests": digests[start : start + PAGE]}
+            rows = self._connection.execute(_WITH_DIGESTS, keys).all()
+            found |= {stored.id: stored.version for stored in self._assemble(rows)}
+        return list(found.values())
 
     def count_versions(self, definition: DefinitionName, *, deleted: bool | None = None) -> int:
         query = _COUNT if deleted is None else _COUNT.where(_c.soft_deleted == deleted)

@@ -106,6 +106,10 @@ COMMANDS = {
         "Check the catalog, make a backup of it, restore one.",
     ),
     "runs": ("adapters.cli.runs:runs", "List jobs, follow one, cancel it, or read its log."),
+    "gc": (
+        "adapters.cli.gc:gc_command",
+        "Remove what nobody needs: bases, remains of killed runs, old downloads and logs.",
+    ),
     "audit": ("adapters.cli.access:audit", "Read and verify the record of changes and refusals."),
     "inspect": (
         "adapters.cli.file:inspect",

@@ -29,6 +29,7 @@ from pipeline.model import (
     Tenant,
 )
 from pipeline.model.access import Assignment, Principal
+from pipeline.model.garbage import Garbage
 from pipeline.model.resources import Disk, DiskState, ManagedImage, Snapshot
 from pipeline.model.runs import Run
 from pipeline.model.versions import RegionResult
@@ -674,6 +675,32 @@ class CatalogBackup(TypedDict):
     fileSize: int
 
 
+class FreedDocument(TypedDict):
+    kind: Garbage
+    name: str
+    allocatedBytes: int
+
+
+class KeptDocument(TypedDict):
+    kind: Garbage
+    name: str
+    reason: str
+
+
+class CollectedDocument(TypedDict):
+    place: str
+    region: str | None
+    freedBytes: int
+    freed: tuple[FreedDocument, ...]
+    kept: tuple[KeptDocument, ...]
+
+
+class GarbageOutput(TypedDict):
+    dryRun: bool
+    freedBytes: int
+    places: tuple[CollectedDocument, ...]
+
+
 class CatalogChecked(TypedDict):
     catalog: str
     engine: str
@@ -894,6 +921,7 @@ OUTPUTS: dict[str, Any] = {
     "audit verify": AuditHead,
     "catalog backup": CatalogBackup,
     "catalog check": CatalogChecked,
+    "gc": GarbageOutput,
     "catalog restore": CatalogRestored,
     "runs list": Runs,
     "runs show": OneRun,

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.config.values import (
+    FOREVER,
     PARSERS,
     ConfigurationInvalid,
     Regions,
@@ -34,6 +35,7 @@ from adapters.config.values import (
 )
 from adapters.filesystem import durable, modes
 from pipeline.errors import Conflict, NotFound
+from pipeline.model.garbage import DAY, HOUR, Keep
 from pipeline.model.spelling import EDGE, region_key
 
 __all__ = [
@@ -74,6 +76,16 @@ class Config:
     # networks that downloads may reach beside the public ones, separated by commas
     allow_private_sources: str = ""
     libvirt: str = "qemu:///system"  # which libvirt knows the machines that are named
+    # seconds and bytes of what nobody needs any more (`Keep`); None: for ever
+    keep_unused: int | None = HOUR
+    keep_downloads: int | None = 7 * DAY
+    keep_cache: int | None = 30 * DAY
+    keep_logs: int | None = 90 * DAY
+    keep_quarantine: int | None = 30 * DAY
+    keep_audit: int | None = None
+    max_downloads: int = 64 << 30
+    max_logs: int = 1 << 30
+    max_quarantine: int = 64 << 30
     file: Path | None = field(default=None, compare=False)  # what was read
     # by key, what set it: a file or a variable; what is not in it has its default
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -82,6 +94,21 @@ class Config:
     def group_id(self) -> int | None:
         """The number of `group`."""
         return grp.getgrnam(self.group).gr_gid if self.group else None
+
+    @property
+    def keep(self) -> Keep:
+        """What `galleria gc` leaves."""
+        return Keep(
+            self.keep_unused,
+            self.keep_downloads,
+            self.keep_cache,
+            self.keep_logs,
+            self.keep_quarantine,
+            self.keep_audit,
+            self.max_downloads,
+            self.max_logs,
+            self.max_quarantine,
+        )
 
 
 def load_config(path: Path | None = None, env: Mapping[str, str] | None = None) -> Config:
@@ -216,6 +243,8 @@ def _zone(zone: ZonePlace) -> str:
 
 def _toml(value: object) -> str:
     """A TOML scalar. JSON's strings are TOML's, but for DEL, which TOML wants escaped."""
+    if value is None:
+        return json.dumps(FOREVER)
     if isinstance(value, bool | int):
         return json.dumps(value)
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -12,10 +12,15 @@ from pathlib import Path
 
 from adapters.filesystem.profile import Writing
 from pipeline.errors import InvalidParameter
+from pipeline.model.garbage import DAY, HOUR
 from pipeline.model.spelling import EDGE, check_place, region_key
 
 UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE = re.compile(rf"(\d+)\s*({'|'.join(UNITS)})")
+
+DURATIONS = {"s": 1, "min": 60, "h": HOUR, "d": DAY}
+_DURATION = re.compile(rf"(\d{{1,9}})\s*({'|'.join(DURATIONS)})")
+FOREVER = "forever"
 
 _LIBVIRT = re.compile(r"[a-z]+(?:\+unix)?:///[ -~]*")
 
@@ -71,6 +76,12 @@ def parse_size(value: object) -> int | None:
         return value
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     return int(match[1]) * UNITS[match[2]] if match else None
+
+
+def parse_duration(value: object) -> int | None:
+    """Seconds from a text such as "30 d"; None when it is none."""
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    return int(match[1]) * DURATIONS[match[2]] if match else None
 
 
 def parse_value(key: str, value: object, where: str, base: Path) -> object:
@@ -187,6 +198,13 @@ def _bytes(value: object, where: str, base: Path) -> int:
     return parsed
 
 
+def _duration(value: object, where: str, base: Path) -> int | None:
+    parsed = parse_duration(value)
+    if parsed is None and value != FOREVER and type(value) is not int:
+        raise _expected(where, f'a time such as "30 d" or "12 h", or "{FOREVER}"', value)
+    return value if type(value) is int else parsed
+
+
 def _networks(value: object, where: str, base: Path) -> str:
     """A list of networks, or a text of them with commas; the same in its normal spelling."""
     listed = value.split(",") if isinstance(value, str) else value
@@ -231,6 +249,15 @@ PARSERS: Mapping[str, Callable[[object, str, Path], object]] = {
     "max_virtual_size": _bytes,
     "allow_private_sources": _networks,
     "libvirt": _libvirt,
+    "keep_unused": _duration,
+    "keep_downloads": _duration,
+    "keep_cache": _duration,
+    "keep_logs": _duration,
+    "keep_quarantine": _duration,
+    "keep_audit": _duration,
+    "max_downloads": _bytes,
+    "max_logs": _bytes,
+    "max_quarantine": _bytes,
 }
 
 # What each key means: the guide's table.
@@ -251,4 +278,14 @@ MEANINGS: Mapping[str, str] = {
     "immutable": "`chattr +i` on bases, where rights allow.",
     "group": "The group that may read zones and use VMs: QEMU's. Default: none.",
     "max_virtual_size": "Larger images are refused.",
+    "keep_unused": "`galleria gc` leaves bases that are younger. Default: `1 h`.",
+    "keep_downloads": "Downloads that nobody asked for since then go. Default: `7 d`.",
+    "keep_cache": "Unused appliances and fixtures. Default: `30 d`.",
+    "keep_logs": "Logs that nobody wrote to since then go. Default: `90 d`.",
+    "keep_quarantine": "Damaged bases that were replaced. Default: `30 d`.",
+    "keep_audit": "Entries of the audit record that are older go with `galleria gc`. Default:"
+    " `forever`.",
+    "max_downloads": "Of all downloads the oldest go first. Default: `64 GiB`.",
+    "max_logs": "Of all logs the oldest go first. Default: `1 GiB`.",
+    "max_quarantine": "Of each zone's quarantine the oldest go first. Default: `64 GiB`.",
 }

@@ -197,7 +197,7 @@ class Staging:
             token = secrets.token_hex(16)
             with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
                 # an empty root goes with its last user
-                self._held, _ = _open_root(root)
+                self._held, _ = open_root(root)
                 stack.callback(os.close, self._held)
                 self._path, self._lock_path = _names(self._held, token)
                 fd = lock(self._lock_path, create=True)
@@ -260,15 +260,15 @@ class Staging:
         self.close()
 
 
-def sweep(root: Path) -> list[Path]:
-    """Remove the staging directories whose owners are dead; returns them.
+def sweep(root: Path, *, dry_run: bool = False) -> list[Path]:
+    """Remove the staging directories whose owners are dead; returns them. `dry_run` removes none.
 
     Only what `Staging` has made goes: a directory with its kind of name, beside a lock that is
     marked as galleria's. What can't be removed, and all in a root that is not trusted, stays.
     """
     removed: list[Path] = []
     try:
-        held, trusted = _open_root(root)
+        held, trusted = open_root(root)
     except (OSError, Refused):  # who writes there is told
         return removed
     try:
@@ -278,14 +278,14 @@ def sweep(root: Path) -> list[Path]:
                 continue
             # another user's, or a file system that is read-only or broken: theirs to sweep
             with contextlib.suppress(OSError, RecursionError):
-                if _sweep_one(held, token, trusted):
+                if _sweep_one(held, token, trusted, dry_run=dry_run):
                     removed.append(root / token)
     finally:
         os.close(held)
     return removed
 
 
-def _sweep_one(held: int, token: str, trusted: set[int]) -> bool:
+def _sweep_one(held: int, token: str, trusted: set[int], *, dry_run: bool) -> bool:
     """Remove one staging directory with its lock, if its owner is dead; whether there was one."""
     directory, lock_path = _names(held, token)
     fd = lock(lock_path)
@@ -298,11 +298,14 @@ def _sweep_one(held: int, token: str, trusted: set[int]) -> bool:
         try:
             found = directory.lstat()
         except FileNotFoundError:  # it was committed, or never made
-            lock_path.unlink()
+            if not dry_run:
+                lock_path.unlink()
             return False
         ours = stat.S_ISDIR(found.st_mode) and found.st_uid in trusted
         if not ours or not marker or found.st_dev != os.fstat(held).st_dev:
             return False
+        if dry_run:
+            return True
         remove_tree(directory)
         lock_path.unlink(missing_ok=True)
         return True
@@ -310,7 +313,7 @@ def _sweep_one(held: int, token: str, trusted: set[int]) -> bool:
         os.close(fd)
 
 
-def _open_root(root: Path) -> tuple[int, set[int]]:
+def open_root(root: Path) -> tuple[int, set[int]]:
     """A descriptor of a staging root, and the users whose entries in it are trusted."""
     try:
         fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

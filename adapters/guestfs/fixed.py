@@ -16,10 +16,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from adapters.filesystem import leftovers
 from adapters.guestfs import quick
 from adapters.guestfs.process import printable
 from adapters.process import command
 from pipeline.errors import CommandFailed, EnvironmentMissing
+from pipeline.model.garbage import Collected, Freed, Garbage, Keep, Kept
 
 PROGRAM = "libguestfs-make-fixed-appliance"
 FILES = ("kernel", "initrd", "root")
@@ -27,6 +29,7 @@ SLOW = "slow"  # says why the appliance is as libguestfs made it
 QEMU = "qemu"  # what libguestfs found out about qemu: each launch would ask it again, for 0.3 s
 BUILD_SECONDS = 600.0
 _KEY = re.compile(r"[0-9a-f]{16}")
+_BUILD = re.compile(r"build-[a-z0-9_]{8}")
 HINT = (
     "install libguestfs-tools and a kernel package (linux-image-cloud-amd64 will do; a kernel "
     "must be readable for the user: Ubuntu's are not until dpkg-statoverride makes them so)"
@@ -132,17 +135,47 @@ def provide(appliance: Path, cache: Path) -> None:
         shutil.copy(file, home)
 
 
-def _remove_others(home: Path, current: Path) -> None:
-    """Appliances of older kernels and libguestfs versions that no session uses. Nothing else in the
-    directory is touched: the user may have named one that others use too."""
-    for other in home.iterdir():
-        appliance = _KEY.fullmatch(other.name) and all((other / name).is_file() for name in FILES)
-        if appliance and not other.is_symlink() and other != current:
-            with (
-                contextlib.suppress(BlockingIOError),
-                _locked(other, fcntl.LOCK_EX | fcntl.LOCK_NB),
-            ):
-                shutil.rmtree(other)
+def _remove_others(home: Path, current: Path) -> list[Freed]:
+    """Remove the appliances of older kernels and libguestfs versions that no session uses. Nothing
+    else in the directory is touched: the user may have named one that others use too."""
+    freed = []
+    for other in _others(home, current):
+        size = leftovers.size_of(other)
+        with contextlib.suppress(BlockingIOError), _locked(other, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            shutil.rmtree(other)
+            freed.append(Freed(Garbage.APPLIANCE, other.name, size))
+    return freed
+
+
+def _others(home: Path, current: Path) -> list[Path]:
+    return [
+        other
+        for other in sorted(home.iterdir())
+        if _KEY.fullmatch(other.name)
+        and not other.is_symlink()
+        and other != current
+        and all((other / name).is_file() for name in FILES)
+    ]
+
+
+def collect_appliances(cache_dir: Path, keep: Keep) -> Collected:
+    """Remove what is of no use any more: appliances of other kernels, and halves of builds that
+    were killed."""
+    home = cache_dir / "appliance"
+    if not (home / "lock").is_file():
+        return Collected(str(home))
+    try:
+        with _locked(home / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+            if keep.dry_run:
+                found = _others(home, home / key())
+                freed = [Freed(Garbage.APPLIANCE, p.name, leftovers.size_of(p)) for p in found]
+            else:
+                freed = _remove_others(home, home / key())
+            with leftovers.named(home, _BUILD, trees=True) as halves:  # who builds has the lock
+                rest = leftovers.collect(str(home), Garbage.APPLIANCE, halves, 0, None, keep)
+    except BlockingIOError:
+        return Collected(str(home), kept=(Kept(Garbage.APPLIANCE, "all", "one is being built"),))
+    return Collected(str(home), (*freed, *rest.freed), rest.kept)
 
 
 @contextlib.contextmanager

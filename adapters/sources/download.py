@@ -7,7 +7,6 @@ is the one that the user gave. qemu never sees a URL.
                                                   .image     all of it, verified
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -18,18 +17,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.filesystem import durable
+from adapters.filesystem import durable, leftovers
 from adapters.sources.http import Answer, DownloadFailed, Reach, get, split
 from pipeline.errors import Conflict, InvalidParameter, NoSpace, NotFound, Refused, UnsafeImage
 from pipeline.gallery import rules
+from pipeline.model.garbage import AT_ONCE, Collected, Garbage, Keep
 from pipeline.model.sources import UrlSource
 from pipeline.ports import Meter, Progress
 from pipeline.sources.supply import public_url
 
 ATTEMPTS = 4  # a connection that breaks off is taken up again at once, so often
 SPARE = 64 << 20
-KEEP_SECONDS = 7 * 24 * 3600  # a downloaded image that nobody asked for again
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_LOCK = re.compile(r"[0-9a-f]{64}\.lock")
 _RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
 
@@ -58,12 +58,18 @@ class Downloads:
     """The cache of downloaded images."""
 
     def __init__(
-        self, directory: Path, progress: Progress, reach: Reach, bounds: Bounds | None = None
+        self,
+        directory: Path,
+        progress: Progress,
+        reach: Reach,
+        bounds: Bounds | None = None,
+        keep: Keep = AT_ONCE,
     ) -> None:
         self._directory = directory
         self._progress = progress
         self._reach = reach
         self._bounds = bounds or Bounds()
+        self._keep = keep
 
     @contextmanager
     def open(self, source: UrlSource) -> Iterator[Path]:
@@ -74,7 +80,7 @@ class Downloads:
         """
         split(source.url)
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._sweep()
+        collect_downloads(self._directory, self._keep)
         name = hashlib.sha256(f"{source.sha256} {source.url}".encode()).hexdigest()
         with _locked(self._directory / f"{name}.lock", public_url(source.url)):
             yield self._fetched(source, self._directory / name)
@@ -170,19 +176,36 @@ class Downloads:
                 hint="make room there, or set another cache in the configuration",
             )
 
-    def _sweep(self) -> None:
-        """Remove what has not been used for a week, and is not used now."""
-        for lock in self._directory.glob("*.lock"):
-            if not _SHA256.fullmatch(lock.stem):
-                continue  # not of our naming
-            with contextlib.suppress(Conflict, OSError):
-                if time.time() - lock.stat().st_mtime > KEEP_SECONDS:
-                    self._forget(lock)
 
-    def _forget(self, lock: Path) -> None:
-        with _locked(lock, lock.name):
-            for suffix in (".partial", ".json", ".image", ".lock"):
-                lock.with_suffix(suffix).unlink(missing_ok=True)
+def collect_downloads(directory: Path, keep: Keep) -> Collected:
+    """Remove downloads that nobody has asked for in a long time, or that are too much together."""
+    with leftovers.named(directory, _LOCK) as locks:
+        found = [_Download(directory, lock).entry for lock in locks]
+        return leftovers.collect(
+            str(directory), Garbage.DOWNLOAD, found, keep.downloads, keep.downloads_size, keep
+        )
+
+
+class _Download:
+    """The files of one download, by its lock."""
+
+    def __init__(self, directory: Path, lock: leftovers.Entry) -> None:
+        self._lock = directory / lock.name
+        size = sum(leftovers.size_of(path) for path in self._files)
+        self.entry = leftovers.Entry(lock.name, size, lock.used, self._forget)
+
+    @property
+    def _files(self) -> list[Path]:
+        return [self._lock.with_suffix(f".{kind}") for kind in ("partial", "json", "image", "lock")]
+
+    def _forget(self) -> str:
+        try:
+            with _locked(self._lock, self._lock.name, touch=False):
+                for path in self._files:
+                    path.unlink(missing_ok=True)
+        except Conflict:
+            return "it is in use"
+        return ""
 
 
 class _Part:
@@ -282,12 +305,13 @@ def _digest(path: Path) -> str:
 
 
 @contextmanager
-def _locked(path: Path, what: str) -> Iterator[None]:
+def _locked(path: Path, what: str, *, touch: bool = True) -> Iterator[None]:
     fd = durable.lock(path, create=True)
     if fd is None:
         raise Conflict(f"{what[:200]!a} is being downloaded by another process")
     try:
-        os.utime(fd)
+        if touch:
+            os.utime(fd)
         yield
     finally:
         os.close(fd)

@@ -12,10 +12,12 @@ from typing import Any
 from adapters.filesystem import calls, durable, fiemap, modes
 from adapters.filesystem.profile import Writing, ZoneProfile, probe
 from adapters.process.sandbox import Sandbox
-from adapters.zones import bases, children, deployed, layout, versions
+from adapters.zones import bases, children, deployed, garbage, layout, versions
 from adapters.zones.ownership import OWNER_FILE
 from pipeline.errors import Busy, Conflict, GalleriaError, NotFound, VerificationFailed
+from pipeline.model.garbage import AT_ONCE, Collected, Keep
 from pipeline.ports import Replica, ReplicaDisk, ShallowDisk, StoredBase, VersionRecord, Zone
+from pipeline.ports.zones import Needed
 
 DISKS = "disks"  # what pipeline.resources keeps here
 
@@ -313,26 +315,14 @@ class DirectoryZone:
     def hold(self) -> contextlib.AbstractContextManager[None]:
         return self._locked(fcntl.LOCK_SH)
 
-    def garbage_collect(self, keep: Iterable[str], files: Iterable[Path] = ()) -> list[str]:
-        """Remove the bases that are neither in `keep`, nor hold one of `files`, nor are used by a
-        version here, nor the parent of a delta that stays; returns their digests.
-
-        `keep` must name the bases of deployed disks and of versions that are being made. Raises
-        Conflict while another process writes to the zone, and what is wrong with a record that
-        can't be read: what that needs is not known, so all stay.
-        """
+    def garbage_collect(
+        self, needed: Needed, files: Iterable[Path] = (), keep: Keep = AT_ONCE
+    ) -> Collected:
         with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
-            listing = versions.every(self._path)
-            for problem in listing.problems.values():
-                raise problem  # nobody knows what it needs
-            used = {digest for found in listing.found for digest in found.bases.values()}
-            place = self._path / layout.BASES
-            used |= {path.relative_to(place).parts[0] for path in files if place in path.parents}
-            stay = bases.needed(self._path, used | set(keep))
-            removed = [digest for digest in self.digests() if digest not in stay]
-            for digest in self._children_first(removed):
-                self._remove_base(digest)
-        return removed
+            return garbage.collect_bases(self._path, self.digests(), needed, files, keep)
+
+    def collect_rest(self, keep: Keep) -> Collected:
+        return garbage.collect_rest(self._path, keep)
 
     def foreign(self) -> list[Path]:
         """What is in the zone and is not galleria's; it is left alone."""
@@ -354,26 +344,6 @@ class DirectoryZone:
             except (OSError, GalleriaError) as error:
                 problems.append(error)
         return problems
-
-    def _children_first(self, digests: Sequence[str]) -> list[str]:
-        """Deepest deltas first: after a crash no delta is left without its parent."""
-
-        def depth(digest: str) -> int:
-            try:
-                base = self.find_base(digest)
-            except VerificationFailed:  # it can't be read, with or without its parent
-                return bases.MAX_DEPTH + 1
-            return 0 if base is None else len(base.chain)
-
-        return sorted(digests, key=depth, reverse=True)
-
-    def _remove_base(self, digest: str) -> None:
-        directory = layout.base_directory(self._path, digest)
-        if layout.is_directory(directory):
-            bases.freeze(directory, on=False)
-        with layout.room(self._path), durable.Staging(self._path / layout.STAGING) as staging:
-            durable.rename_new(directory, staging.path / "removed")
-            durable.sync_directory(directory.parent)
 
     def _lock(self, operation: int) -> Callable[[], None]:
         """Lock the zone against `garbage_collect`, or `garbage_collect` against all; returns what

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipeline.errors import EnvironmentMissing
+from pipeline.model.garbage import AT_ONCE, Collected, Keep
 from pipeline.ports import (
     BaseStaging,
     Replica,
@@ -15,6 +16,7 @@ from pipeline.ports import (
     VersionRecord,
     Zone,
 )
+from pipeline.ports.zones import Needed
 
 
 class UnusableZone:
@@ -101,8 +103,13 @@ class UnusableZone:
     def hold(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def garbage_collect(self, keep: Iterable[str], files: Iterable[Path] = ()) -> list[str]:
-        return []
+    def garbage_collect(
+        self, needed: Needed, files: Iterable[Path] = (), keep: Keep = AT_ONCE
+    ) -> Collected:
+        return Collected(str(self._path))
+
+    def collect_rest(self, keep: Keep) -> Collected:
+        return Collected(str(self._path))
 
     # --- what it refuses -------------------------------------------------------------------------
 

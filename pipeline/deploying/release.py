@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.errors import Conflict, NotFound, Refused
 from pipeline.jobs.context import JobContext
-from pipeline.jobs.replicate import garbage_collect
+from pipeline.jobs.garbage import collect_removed
 from pipeline.jobs.shallow import refuse_needed
 from pipeline.model import Deployment
 from pipeline.ports import ImageFormat
@@ -52,7 +52,7 @@ def release(
         # after its files: a base is needed as long as one of them is there
         context.gallery.forget_deployments([item])
     regions = {item.region for item in deployments}
-    garbage_collect(
+    collect_removed(
         {str(z.path): z for name in regions for z in context.zones.get(name, ())}, context
     )
 

@@ -1,6 +1,6 @@
 """What every job is given: the gallery, and all that it needs from outside."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +12,7 @@ from pipeline.gallery.service.running import JobRuns
 from pipeline.gallery.service.taken import JobRecords
 from pipeline.jobs.timing import Record
 from pipeline.model import ImageVersion
+from pipeline.model.garbage import AT_ONCE, Collected, Keep
 from pipeline.ports import Files, GuestHost, Images, Pins, Progress, TransferStats, Work
 from pipeline.ports.boots import Boots
 from pipeline.ports.disks import DiskDirectories
@@ -26,7 +27,8 @@ class JobContext:
     """Everything that the jobs need from outside. `gallery` and `resources` act for who asked for
     the job; `records` takes down what was made, and `runs` the job itself. `logs` is where what
     background processes and booted machines say is kept. `cpu` says what CPU seconds this process
-    and what it started have used; `sleep` lets seconds pass. `later` replicates a version in the
+    and what it started have used; `sleep` lets seconds pass. `leftovers` removes what is old on
+    this host, by a rule such as `keep`, the configured one. `later` replicates a version in the
     background; `begun` is told of a version when its rules have passed and its number is taken;
     `timed` and `moved` measure a stage that is no progress to see, and take its bytes."""
 
@@ -49,6 +51,8 @@ class JobContext:
     cpu: Callable[[], float]
     sleep: Callable[[float], None]
     later: Callable[[ImageVersion], None]
+    leftovers: Callable[[Keep], Sequence[Collected]]
+    keep: Keep = AT_ONCE
     begun: Callable[[ImageVersion], None] = lambda _: None
     zrs_same_filesystem: bool = False
     timed: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.errors import (
-    Conflict,
     GalleriaError,
     NotFound,
     PartiallyReplicated,
@@ -17,8 +16,8 @@ from pipeline.errors import (
 from pipeline.gallery.documents import encode
 from pipeline.gallery.service.taken import TakenVersion
 from pipeline.jobs.context import JobContext
+from pipeline.jobs.garbage import collect_removed, garbage_collect
 from pipeline.jobs.retry import DELAYS, pause, transient
-from pipeline.jobs.shallow import needed_files
 from pipeline.jobs.timing import Record
 from pipeline.model import ImageVersion, ReplicationState, TargetRegion
 from pipeline.model.names import VersionName
@@ -227,28 +226,6 @@ def held(
     garbage_collect(zones, context, quiet=True)
 
 
-def garbage_collect(
-    zones: Mapping[str, Zone],
-    context: JobContext,
-    also: Iterable[str] = (),
-    *,
-    quiet: bool = False,
-) -> None:
-    """Remove the bases that nobody needs; those of deployed disks stay, and those in `also`. Where
-    it can't be told what is needed, all stay, and unless `quiet` that is said."""
-    deployed = (disk for item in context.records.deployments() for disk in item.disks)
-    keep = {disk.digest for disk in deployed if disk.digest}  # a shallow one depends on no base
-    keep.update(also)
-    for zone in zones.values():
-        try:
-            zone.garbage_collect(keep, needed_files(context.zones, strict=True))
-        except Conflict:  # another job writes to the zone: the next run collects
-            continue
-        except (OSError, GalleriaError) as error:
-            if not quiet:
-                context.progress.warn(f"{zone.path}: bases that nobody needs stay: {error}")
-
-
 def remove_stored(
     key: str, zones: Mapping[str, Zone], regions: Collection[str], context: JobContext
 ) -> None:
@@ -261,7 +238,7 @@ def remove_stored(
             zone.remove_version(key)
         except (OSError, GalleriaError) as error:
             errors += [error] * (zone.region in regions)
-    garbage_collect(zones, context)
+    collect_removed(zones, context)
     if errors:
         raise errors[0]
 

@@ -3,7 +3,7 @@
 `tests/contract/test_catalog.py` is the contract in full.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -68,6 +68,10 @@ class CatalogReader(AccessReader, ResourceReader, RunReader, Protocol):
         """Newest first, or (ascending) oldest first, beginning after number `start`; those that are
         not soft-deleted, those that are, or (None) both. Read piece by piece: stop early, and the
         rest is never read. Valid inside the `with`."""
+        ...
+
+    def versions_with(self, digests: Sequence[str]) -> list[ImageVersion]:
+        """Those that have a disk with one of these digests."""
         ...
 
     def count_versions(self, definition: DefinitionName, *, deleted: bool | None = None) -> int: ...

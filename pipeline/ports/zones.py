@@ -1,13 +1,17 @@
 """Zones: where bases, replicas and their records are."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.model.garbage import AT_ONCE, Collected, Keep
 from pipeline.model.images import ImageFormat
 from pipeline.ports.images import Chain, Sink
+
+# Who needs which of these bases, for people: it is asked for those that nothing in a zone uses.
+Needed = Callable[[Sequence[str]], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +193,17 @@ class Zone(Protocol):
         """Keep `garbage_collect` out while bases are stored and not yet used by a version."""
         ...
 
-    def garbage_collect(self, keep: Iterable[str], files: Iterable[Path] = ()) -> list[str]:
-        """Remove the bases that nobody needs: not in `keep`, without any of `files`, not used by a
-        version here, not the parent of one that stays. Raises Busy while another job holds the
-        zone."""
+    def garbage_collect(
+        self, needed: Needed, files: Iterable[Path] = (), keep: Keep = AT_ONCE
+    ) -> Collected:
+        """Remove the bases that nobody needs: without any of `files`, not used by a version here,
+        not the parent of one that stays, and not `needed`, which is asked while nobody writes to
+        the zone. Raises Busy while another job holds it, and what is wrong with a record that can't
+        be read: what that needs is not known, so all stay."""
+        ...
+
+    def collect_rest(self, keep: Keep) -> Collected:
+        """Remove what killed runs left unfinished, and what is old or too much in quarantine."""
         ...
 
     def allocated_bytes(self, keys: Iterable[str] | None = None) -> int:

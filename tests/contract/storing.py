@@ -66,3 +66,9 @@ def store(
 def files(directory: Path) -> list[str]:
     """Every name below a directory, relative."""
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+
+
+def collect(zone: Zone, *needed: str) -> list[str]:
+    """Remove the bases that nobody needs, but for these; returns the others' digests."""
+    found = zone.garbage_collect(lambda _: dict.fromkeys(needed, "somebody"))
+    return [item.name for item in found.freed]

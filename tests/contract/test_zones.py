@@ -24,7 +24,7 @@ from pipeline.errors import (
 )
 from pipeline.ports import ImageFormat, Layer, ShallowDisk, VersionRecord
 from tests.contract.memory import MemorySource
-from tests.contract.storing import changed, files, pattern, staged, store
+from tests.contract.storing import changed, collect, files, pattern, staged, store
 from tests.faults import Faulty
 
 pytestmark = pytest.mark.system
@@ -99,7 +99,7 @@ def test_a_damaged_parent_decides_nothing(zone: DirectoryZone, tmp_path: Path) -
     assert staging.parent is None  # it costs a copy, and ends nothing
     staging.abort()
     assert files(zone.path / "staging") == []
-    assert zone.garbage_collect([]) == [base.digest]  # nothing is held
+    assert collect(zone) == [base.digest]  # nothing is held
 
 
 def test_an_unknown_base_is_none(zone: DirectoryZone) -> None:
@@ -291,7 +291,7 @@ def test_a_zone_without_replicas_keeps_the_bases(zone: DirectoryZone, tmp_path: 
     base, _ = store(zone, CONTENT, tmp_path)
     assert zone.publish(RECORD, {None: base.digest}, 0) == ()
     assert zone.find_version(RECORD.key) == ()
-    assert zone.garbage_collect([]) == []
+    assert collect(zone) == []
     assert len(zone.publish(RECORD, {None: base.digest}, 2)) == 2  # asked for again, with more
 
 
@@ -352,11 +352,11 @@ def test_collect_removes_only_what_nobody_needs(zone: DirectoryZone, tmp_path: P
     alone, _ = store(zone, contents[4], tmp_path)
     zone.publish(RECORD, {None: digests[1]}, 1)
     # 0 <- 1 <- 2 <- 3: a version uses 1, somebody keeps 2; 3 and the stand-alone one go
-    assert sorted(zone.garbage_collect([digests[2]])) == sorted([digests[3], alone.digest])
+    assert sorted(collect(zone, digests[2])) == sorted([digests[3], alone.digest])
     assert zone.digests() == sorted(digests[:3])
-    assert sorted(zone.garbage_collect([])) == [digests[2]]
+    assert sorted(collect(zone)) == [digests[2]]
     zone.remove_version(RECORD.key)
-    assert sorted(zone.garbage_collect([])) == sorted(digests[:2])
+    assert sorted(collect(zone)) == sorted(digests[:2])
     assert files(zone.path / "bases") == []
     assert files(zone.path / "staging") == []
 
@@ -365,9 +365,9 @@ def test_nothing_is_collected_while_somebody_writes(zone: DirectoryZone, tmp_pat
     base, _ = store(zone, CONTENT, tmp_path)
     staging = zone.stage_base(CHUNK_SIZE, [base.digest])
     with pytest.raises(Conflict, match="another job"):
-        zone.garbage_collect([])
+        collect(zone)
     staging.abort()
-    assert zone.garbage_collect([]) == [base.digest]
+    assert collect(zone) == [base.digest]
 
 
 def test_what_the_dead_left_is_swept_and_the_living_are_left(zone: DirectoryZone) -> None:
@@ -593,11 +593,11 @@ def test_what_is_no_record_is_not_read(zone: DirectoryZone, tmp_path: Path, kind
     assert zone.publish(other, {None: base.digest}, 1)
     assert [record.key for record, _ in zone.records()] == [other.key]
     with pytest.raises((VerificationFailed, OSError)):
-        zone.garbage_collect([])  # nobody knows what it needs: all stay
+        collect(zone)  # nobody knows what it needs: all stay
     assert zone.digests() == [base.digest]
     zone.remove_version(RECORD.key)
     zone.remove_version(other.key)
-    assert zone.garbage_collect([]) == [base.digest]
+    assert collect(zone) == [base.digest]
 
 
 @pytest.mark.parametrize("name", ["base.raw", "manifest", "base.json"])
@@ -625,7 +625,7 @@ def test_a_link_in_place_of_a_base_or_version_leads_nowhere(
         zone.find_base(base.digest)
     assert zone.find_version(RECORD.key) is None
     before = files(tmp_path / "bases"), files(tmp_path / "versions")
-    assert zone.garbage_collect([]) == [base.digest]  # the link
+    assert collect(zone) == [base.digest]  # the link
     assert (files(tmp_path / "bases"), files(tmp_path / "versions")) == before
 
 
@@ -642,7 +642,7 @@ def test_what_others_put_into_a_zone_is_named_and_left(zone: DirectoryZone, tmp_
     assert zone.damaged() == []
     assert [record for record, _ in zone.records()] == [RECORD]
     zone.remove_version(RECORD.key)
-    assert zone.garbage_collect([]) == [base.digest]
+    assert collect(zone) == [base.digest]
     assert [str(path.relative_to(zone.path)) for path in zone.foreign()] == sorted(places)
 
 

@@ -15,7 +15,7 @@ from adapters.zones import DirectoryZone, create_zone, open_zone
 from pipeline.data.chunks import CHUNK_SIZE
 from pipeline.data.manifest import ManifestReader
 from pipeline.ports import VersionRecord
-from tests.contract.storing import changed, files, pattern, store
+from tests.contract.storing import changed, collect, files, pattern, store
 from tests.crash.world import DURABLE
 from tests.system.conftest import mounted
 
@@ -76,7 +76,7 @@ def retire(path: Path) -> None:
         zone.set_replicas(RECORD.key, 3)
         zone.set_replicas(RECORD.key, 1)
     zone.remove_version(RECORD.key)
-    zone.garbage_collect([])
+    collect(zone)
 
 
 def examine(zone: DirectoryZone) -> None:

@@ -227,6 +227,8 @@ audit list
 audit list --denied
 audit verify
 catalog check
+gc --dry-run
+gc --grace 0s
 catalog backup backup.db
 runs list
 runs list --all

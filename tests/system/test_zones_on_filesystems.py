@@ -21,7 +21,7 @@ from pipeline.data.chunks import CHUNK_SIZE
 from pipeline.errors import NoSpace
 from pipeline.ports import Chain, ImageFormat, Layer, VersionRecord
 from pipeline.ports.extents import Range
-from tests.contract.storing import changed, files, pattern, store
+from tests.contract.storing import changed, collect, files, pattern, store
 from tests.system.conftest import REFLINK, Mount, used
 
 pytestmark = pytest.mark.system
@@ -109,7 +109,7 @@ def test_replicas_and_deployed_disks_add_next_to_nothing(
     for disk in (*inside, *outside):
         assert same(disk.path, disk.format, CONTENT, tmp_path)
     zone.remove_version(RECORD.key)
-    assert zone.garbage_collect([base.digest]) == []
+    assert collect(zone, base.digest) == []
     for disk in (*inside, *outside):
         assert same(disk.path, disk.format, CONTENT, tmp_path)
 
@@ -127,9 +127,9 @@ def test_bases_are_immutable_and_can_be_collected(filesystem: Make, tmp_path: Pa
     (disks,) = zone.deploy(replica, [zone.path.parent / "vm"])
     with disks[0].path.open("r+b") as file:  # a child of an immutable file is not immutable
         file.write(b"\0")
-    assert zone.garbage_collect([]) == ([base.digest] if zone.reflink else [])
+    assert collect(zone) == ([base.digest] if zone.reflink else [])
     zone.remove_version(RECORD.key)
-    assert len(zone.garbage_collect([])) == (1 if zone.reflink else 2)
+    assert len(collect(zone)) == (1 if zone.reflink else 2)
     assert files(zone.path) == ["bases", "galleria-zone.json", "staging", "versions"]
 
 
@@ -192,14 +192,14 @@ def test_a_zone_takes_over_a_base_of_its_neighbour(
     far = create_zone(tmp_path / "far", name="f", region="us", sandbox=Sandbox())
     assert far.clone_base_from(base) is None
     assert files(far.path) == ["bases", "galleria-zone.json", "staging", "versions"]
-    donor.garbage_collect([])
+    collect(donor)
     assert donor.find_base(base.digest) is None
     if made is not None:
         assert (made.method, made.parent) == ("reflink", None)
         assert same(made.chain[0].path, made.chain[0].format, CONTENT, tmp_path)
         with pytest.raises(PermissionError):
             made.chain[0].path.open("r+b").close()
-        zone.garbage_collect([])
+        collect(zone)
 
 
 WRITER = """

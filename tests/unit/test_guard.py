@@ -41,6 +41,7 @@ from pipeline.model import (
 )
 from pipeline.model.access import Identity, Principal, PrincipalKind, Role
 from pipeline.model.audit import AuditFilter
+from pipeline.model.garbage import AT_ONCE
 from pipeline.model.names import (
     DEFAULT_SUBSCRIPTION,
     DEFAULT_TENANT,
@@ -671,7 +672,13 @@ class Untouchable:
 
 def job_context(ask: Services) -> Any:
     zones: dict[str, Any] = {}
-    return SimpleNamespace(gallery=ask.gallery, records=ask.records, zones=zones)
+    return SimpleNamespace(
+        gallery=ask.gallery,
+        records=ask.records,
+        zones=zones,
+        leftovers=lambda _: [],
+        keep=AT_ONCE,
+    )
 
 
 def test_nothing_goes_of_a_vm_that_one_may_not_release(world: World) -> None:

@@ -10,6 +10,7 @@ import pytest
 from pipeline.errors import Conflict, undone_by
 from pipeline.jobs.replicate import held
 from pipeline.model import Region, StorageAccountType
+from pipeline.model.garbage import AT_ONCE, Collected
 from pipeline.model.resource_names import ResourceKind, parse_resource
 from pipeline.model.resources import Snapshot
 from pipeline.model.sources import QemuSource
@@ -40,6 +41,8 @@ def context() -> Any:
         resources=made.resources,
         records=made.records,
         machines=SimpleNamespace(facts=lambda _: MachineFacts("u", "web", True, DISKS)),
+        leftovers=lambda _: [],
+        keep=AT_ONCE,
     )
 
 
@@ -62,7 +65,7 @@ def test_the_first_error_counts(context: Any) -> None:
     zone = SimpleNamespace(
         path=Path("eu"), region="eu", remove_version=fails, backing_files=lambda *, strict: set()
     )
-    zone.garbage_collect = lambda _keep, _files: []
+    zone.garbage_collect = lambda _needed, _files, _keep: Collected("eu")
     context.zones = {"eu": (zone,)}
     begun = context.resources.begin(
         blank(Snapshot, parse_resource("web", ResourceKind.SNAPSHOT), Properties("eu"))
@@ -76,8 +79,8 @@ def test_the_first_error_counts(context: Any) -> None:
 def test_zones_are_held_until_the_first_error(context: Any) -> None:
     collected: list[object] = []
 
-    def garbage_collect(keep: object, _files: object) -> None:
-        collected.append(keep)
+    def garbage_collect(needed: object, _files: object, _keep: object) -> None:
+        collected.append(needed)
         if len(collected) > 1:
             raise OSError("the zone can't be written any more")
 

@@ -9,13 +9,12 @@ import pytest
 
 from adapters.filesystem import durable
 from adapters.guestfs import fixed
-from adapters.progress import Mode, open_progress
 from adapters.qmp import state as captures
 from adapters.qmp.state import CaptureState, Phase
-from adapters.sources.download import KEEP_SECONDS, Downloads
-from adapters.sources.http import Reach
+from adapters.sources.download import collect_downloads
 from adapters.vms import STAGING, HostVmDirectories
 from pipeline.errors import Refused
+from pipeline.model.garbage import AT_ONCE, DAY
 
 TOKEN, MARK, KEY = "d" * 32, "a" * 32, "0123456789abcdef"
 
@@ -85,10 +84,10 @@ def test_only_appliances_make_room_for_a_new_one(tmp_path: Path) -> None:
 
 
 def test_only_downloads_grow_old(tmp_path: Path) -> None:
-    old = time.time() - KEEP_SECONDS - 60
+    old = time.time() - 7 * DAY - 60
     mine = "f" * 64
     for name in (f"{mine}.lock", f"{mine}.image", f"{mine}.txt", "notes.lock", "notes.image"):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (old, old))
-    Downloads(tmp_path, open_progress(Mode.NONE), Reach(()))._sweep()
+    collect_downloads(tmp_path, AT_ONCE)
     assert listing(tmp_path) == [f"{mine}.txt", "notes.image", "notes.lock"]

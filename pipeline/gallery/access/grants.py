@@ -176,6 +176,10 @@ class Grants:
         """Refuse unless the subject may know what is wrong with the catalog."""
         self._access.require(Action.CATALOG_CHECK, ROOT)
 
+    def check_collect(self) -> None:
+        """Refuse unless the subject may remove what nobody needs, whoever made it."""
+        self._access.require(Action.GARBAGE_COLLECT, ROOT)
+
     def check_restore(self) -> None:
         """Refuse unless the subject may put another catalog in the place of this one."""
         self._access.require(Action.CATALOG_RESTORE, ROOT)

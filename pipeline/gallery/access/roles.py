@@ -30,6 +30,7 @@ ROLES: Mapping[Role, Permissions] = {
             "Microsoft.Resources/subscriptions/write",
             "Microsoft.Resources/tenants/write",
             "Galleria/catalogs/*",
+            "Galleria/garbage/*",
             "Galleria/zones/*",
         ),
     ),

@@ -24,6 +24,7 @@ from pipeline.model import (
 from pipeline.model.clock import utc_now
 from pipeline.model.resource_names import ResourceKind
 from pipeline.model.resources import Resource, Snapshot
+from pipeline.model.spelling import region_key
 from pipeline.ports.catalog import CatalogReader
 from pipeline.ports.owners import Owners
 
@@ -165,6 +166,38 @@ class JobRecords:
         """All, to know which bases are in use."""
         with self._catalog.read() as catalog:
             return catalog.deployments()
+
+    def base_users(
+        self, region: str, digests: Sequence[str], *, unfinished: bool = False
+    ) -> dict[str, str]:
+        """Which of these bases in a region somebody needs, and who: deployed disks, versions that
+        are there, disks, snapshots and images. With `unfinished`, versions as well that were begun
+        and may be gone on with."""
+        if not digests:
+            return {}
+        with self._catalog.read() as catalog:
+            found = {
+                content.digest: f"the {item.name.kind.noun} {item.name}"
+                for kind in ResourceKind
+                for item in catalog.resources(kind)
+                if item.provisioning_state is not ProvisioningState.DELETING
+                and region_key(item.location) == region_key(region)
+                for content in item.contents
+            }
+            found |= {
+                disk.digest: str(item.name)
+                for item in catalog.versions_with(digests)
+                if item.provisioning_state is not ProvisioningState.DELETING
+                and item.target(region) is not None
+                and (item.is_completed_in(region) or unfinished)
+                for disk in item.disks
+            }
+            found |= {
+                disk.digest: f"the VM {item.name}"
+                for item in catalog.deployments()
+                for disk in item.disks
+            }
+        return {digest: found[digest] for digest in digests if digest in found}
 
     def resources(self) -> list[Resource]:
         """All, to know what a killed process left."""
