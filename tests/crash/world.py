@@ -145,12 +145,17 @@ def die_at(k: int) -> Step:
 def in_child(job: Callable[[], object], k: int) -> int:
     """Do a job in a forked process that dies at its k-th step; its exit status: DIED, or 0 if it
     came to its end."""
+    return in_child_with(job, die_at(k))
+
+
+def in_child_with(job: Callable[[], object], step: Step) -> int:
+    """Do a job in a forked process that calls `step` at each durable step; its exit status."""
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
             with pytest.MonkeyPatch.context() as patch:
-                interpose(patch, die_at(k))
+                interpose(patch, step)
                 job()
             status = 0
         finally:
