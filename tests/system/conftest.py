@@ -3,6 +3,7 @@
 import contextlib
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ MAKE = {
     "ext4": ["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"],
 }
 XFS_MINIMUM = 300  # MiB; mkfs.xfs refuses less
+BUSY = 10.0  # seconds
 
 Mount = Callable[..., Path]
 
@@ -43,9 +45,18 @@ def loop_mounted(image: Path, options: str = "loop", *, at: Path | None = None) 
     try:
         yield directory
     finally:
-        if subprocess.run(["umount", str(directory)]).returncode:
-            subprocess.run(["umount", "--lazy", str(directory)], check=True)
+        unmount(directory)
         directory.rmdir()
+
+
+def unmount(directory: Path) -> None:
+    """Unmount, when the tools of a process that was killed have ended; at last without waiting."""
+    deadline = time.monotonic() + BUSY
+    while subprocess.run(["umount", str(directory)], stderr=subprocess.DEVNULL).returncode:
+        if time.monotonic() > deadline:
+            subprocess.run(["umount", "--lazy", str(directory)], check=True)
+            return
+        time.sleep(0.1)
 
 
 def settle(directory: Path) -> None:
