@@ -2,10 +2,11 @@
 
 import contextlib
 import importlib
+import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -16,7 +17,7 @@ from adapters.config import Config
 from adapters.filesystem import calls, modes
 from adapters.filesystem.profile import probe
 from adapters.guestfs import accelerator, fixed
-from adapters.process import command
+from adapters.process import cgroup, command, escape
 from adapters.process.sandbox import Sandbox
 from adapters.text import bytes_text, printable
 from adapters.zones import open_zone
@@ -110,9 +111,14 @@ def _sandbox(sandbox: Sandbox) -> Check:
         )
 
     def trial() -> Check:
-        command.run(sandbox.wrap(["true"]), timeout=TRIAL_SECONDS)
+        found = escapes(sandbox)
         version = command.run(["bwrap", "--version"], timeout=TRIAL_SECONDS).stdout.decode()
-        return Check(name, Status.OK, version.strip())
+        said = f"{version.strip()}; as user {found.user}, {len(found.shut)} ways out are shut"
+        said += "" if cgroup.places() else "; memory is limited by process, without control groups"
+        if found.open:
+            advice = "what parses untrusted images could do this; a newer kernel or bubblewrap?"
+            return Check(name, Status.WARN, f"{said}, open are: {', '.join(found.open)}", advice)
+        return Check(name, Status.OK, said)
 
     found = _attempt(name, trial)
     if found.verdict is Status.FAIL and not found.advice:
@@ -124,6 +130,25 @@ def _sandbox(sandbox: Sandbox) -> Check:
             " AppArmor profile for bwrap); or set sandbox = false, at your own risk",
         )
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Escapes:
+    """What became of the ways out of the sandbox, and who tried them, as the sandbox sees it."""
+
+    shut: Mapping[str, str]
+    open: Sequence[str]
+    user: int
+    capabilities: int
+
+
+def escapes(sandbox: Sandbox, *host: str) -> Escapes:
+    """Try them (`adapters.process.escape`, which says what `host` is)."""
+    script = Path(escape.__file__)
+    argv = ["python3", "-I", "-S", sandbox.name(script), *host]
+    wrapped = sandbox.wrap(argv, read=[script], limits=command.INSPECTION)
+    told = json.loads(command.run(wrapped, timeout=TRIAL_SECONDS).stdout)
+    return Escapes(told["shut"], told["open"], *told["user"])
 
 
 def _program(name: str, why: str) -> Check:

@@ -108,7 +108,7 @@ def _try_kvm(
     wrapped = sandbox.wrap(argv, read=[kernel, initrd], devices=[str(kvm)])
     deadline = time.monotonic() + seconds
     said = b""
-    with command.spawn(wrapped) as process:
+    with command.spawn(wrapped, grouped=True) as process:
         assert process.stdout is not None  # noqa: S101 - a pipe by construction
         assert process.stderr is not None  # noqa: S101
         while ALIVE not in said:

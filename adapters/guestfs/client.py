@@ -136,7 +136,7 @@ def _started(argv: list[str]) -> Iterator[Helper]:
     """A helper for the length of a `with`; killed with everything below it if still there."""
     helper = None
     try:
-        with command.spawn(argv, stdin=-1) as process:
+        with command.spawn(argv, stdin=-1, grouped=True) as process:
             helper = Helper(process)
             yield helper
     finally:

@@ -10,14 +10,16 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from adapters.process import command
+from adapters.process import cgroup, command
 from pipeline.errors import EnvironmentMissing
 
 # What programs from the distribution need to start: their own files and the loader's cache.
 SYSTEM = ("/etc/ld.so.cache", "/etc/alternatives")
+# What no program in here comes near; of a core the host would be told
+EVERY: Mapping[str, int] = {"open_files": 4096, "processes": cgroup.PROCESSES, "core_size": 0}
 USR_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 
@@ -55,7 +57,10 @@ class Sandbox:
         `read` files (or directories) are seen read-only and `edit` files writable, under their
         `name`; `scratch` is a writable directory at /tmp and /var/tmp (else they are empty).
         """
-        inner = [*(limits.prefix() if limits else []), *argv]
+        limits = limits or command.Limits()
+        if self.enabled:
+            limits = replace(limits, **EVERY)
+        inner = [*limits.prefix(), *argv]
         if not self.enabled:
             variables = [f"{key}={value}" for key, value in (env or {}).items()]
             # without bubblewrap a killed galleria would leave its children behind
@@ -77,16 +82,12 @@ class Sandbox:
                 "the sandbox program bwrap is not installed: images are not opened outside of it",
                 hint="install the package bubblewrap, or set sandbox = false in the configuration",
             )
+        # of users: adapters.process.confinement
         argv = [program, "--new-session", "--clearenv"]
         argv += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
         argv += ["--unshare-cgroup-try"]
-        if os.geteuid() == 0:
-            # no user namespace: files of other users must stay readable;
-            # everything else that root may do is dropped
-            argv += ["--cap-drop", "ALL", "--cap-add", "CAP_DAC_OVERRIDE"]
-        else:
-            argv += ["--unshare-user"]
-        argv += ["--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev"]
+        # no /proc: nothing in here needs it, and it tells of the host (paths in mountinfo)
+        argv += ["--ro-bind", "/usr", "/usr", "--dev", "/dev"]
         for link in USR_LINKS:
             if Path("/", link).is_symlink():
                 argv += ["--symlink", f"usr/{link}", f"/{link}"]

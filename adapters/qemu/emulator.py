@@ -148,7 +148,7 @@ class QemuBoots:
         errors = work / "emulator.err"
         with (
             errors.open("wb") as sink,
-            command.spawn(wrapped, stdout=sink, stderr=sink) as process,
+            command.spawn(wrapped, stdout=sink, stderr=sink, grouped=True) as process,
             QemuRunning(process, work, errors) as running,
         ):
             yield running

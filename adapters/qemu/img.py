@@ -7,6 +7,7 @@ no file but the chain's.
 """
 
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -116,9 +117,16 @@ def create_qcow2(
             )
         argv += ["-u", "-F", backing_format, "-b", backing]
     argv += [sandbox.out(path.parent, path.name), str(virtual_size)]
+    _own(path)
     command.run(
         sandbox.wrap(argv, out=path.parent, env=ENVIRONMENT, limits=command.INSPECTION), timeout=60
     )
+
+
+def _own(path: Path) -> None:
+    """Make the file that qemu-img is going to write: what the sandbox itself makes is not the
+    caller's, but its own user's."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
 def rebase(sandbox: Sandbox, path: Path, *, backing: str, backing_format: str) -> None:
@@ -247,7 +255,9 @@ def convert(
     if chain[0].internal_snapshot is not None:
         argv += ["-l", snapshot_option(chain[0].internal_snapshot)]
     argv += [json_name(node(chain, sandbox)), sandbox.out(path.parent, path.name)]
+    _own(path)
     command.run(
         sandbox.wrap(argv, read=paths(chain), out=path.parent, env=ENVIRONMENT, limits=limits),
         timeout=timeout,
+        grouped=True,
     )

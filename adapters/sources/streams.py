@@ -89,6 +89,6 @@ def decompressed(path: Path, compression: str, sandbox: Sandbox) -> Iterator[Str
     with (
         path.open("rb") as packed,
         tempfile.TemporaryFile() as errors,
-        command.spawn(argv, stdin=packed, stderr=errors) as process,
+        command.spawn(argv, stdin=packed, stderr=errors, grouped=True) as process,
     ):
         yield Stream(process, errors)
