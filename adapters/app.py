@@ -150,13 +150,19 @@ class Session(Services):
         from adapters.qemu.emulator import QemuBoots
         from adapters.qmp.machine import QemuMachines
         from adapters.sources import HostSources
+        from adapters.sources.own import OwnPlaces
+        from pipeline.deploying.release import bases_in_use
         from pipeline.jobs.context import JobContext
         from pipeline.resources.opening import StoredSources
 
         config, sandbox, progress = self.config, self._app.sandbox, self._app.progress
         gallery, resources, zones, pins = self.gallery, self.resources, self.zones, self.pins
         machines = QemuMachines(config.captures, sandbox)
-        files = HostSources(pins, partial(_downloads, config, progress), config.libvirt, sandbox)
+        own = OwnPlaces(
+            _own_places(config), lambda: bases_in_use(gallery.list_deployments(), zones)
+        )
+        downloads = partial(_downloads, config, progress)
+        files = HostSources(pins, downloads, config.libvirt, sandbox, own)
         guests = GuestfsHost(sandbox, config.cache, keys=tuple(self._app.keys))
         return JobContext(
             gallery=gallery,
@@ -368,6 +374,14 @@ def _regions(config: Config) -> list[Region]:
 
 def _directories(config: Config) -> list[Path]:
     return [place.path for places in config.regions.values() for place in places]
+
+
+def _own_places(config: Config) -> list[Path]:
+    """Where galleria keeps what nobody may name as a source."""
+    places = [*_directories(config), config.work / "galleria", config.captures]
+    if (file := catalog_file(config.catalog)) is not None:
+        places += [file, *(file.with_name(file.name + suffix) for suffix in ("-wal", "-journal"))]
+    return places
 
 
 def _zones(

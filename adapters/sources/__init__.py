@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from adapters.filesystem.identity import disk_identity, file_identity
 from adapters.process.sandbox import Sandbox
 from adapters.sources import archive, devices, libvirt, machines, wrapped
+from adapters.sources.own import OwnPlaces
 from adapters.sources.parts import Described, files_of
 from pipeline.errors import GalleriaError, InvalidParameter
 from pipeline.model.sources import (
@@ -39,11 +40,13 @@ class HostSources:
         downloads: Callable[[], "Downloads"],
         libvirt_uri: str,
         sandbox: Sandbox,
+        own: OwnPlaces = OwnPlaces(),  # noqa: B008 - it is frozen
     ) -> None:
         self._pins = pins
         self._downloads = downloads
         self._libvirt_uri = libvirt_uri
         self._sandbox = sandbox
+        self._own = own
 
     def identity(self, source: AnySource) -> tuple[object, ...]:
         match source:
@@ -95,6 +98,7 @@ class HostSources:
 
     @contextmanager
     def unwrapped(self, source: DiskSource, work: Path) -> Iterator[DiskSource]:
+        self._own.check(source.path, (layer.path for layer in source.backing))
         if source.path.is_block_device():
             make = self._copied
         elif not source.path.is_file():  # inspection says what it is
@@ -127,6 +131,8 @@ class HostSources:
             raise InvalidParameter(f"{source.shown} is a VMDK in parts: it has no snapshots inside")
         described = _described(source)
         files = files_of(described)
+        for path in files:
+            self._own.check(path)
         with self._pins.pin([_pinnable(path) for path in files], into) as pin:
             held = {path: chain[0].path for path, chain in zip(files, pin.chains, strict=True)}
             path = wrapped.put_together(described, held, into)
@@ -135,6 +141,7 @@ class HostSources:
 
     @contextmanager
     def _unpacked(self, source: ArchiveSource, work: Path) -> Iterator[Supply]:
+        self._own.check(source.path)
         into = archive.private_directory(work)
         try:
             with self._pins.pin([_pinnable(source.path)], into) as pin:
@@ -147,6 +154,7 @@ class HostSources:
 
     def _nvram(self, path: Path, work: Path) -> bytes | None:
         """The variables of a machine's firmware; a machine that never ran has none."""
+        self._own.check(path)
         if not path.exists():
             return None
         if path.stat().st_size > libvirt.NVRAM_LIMIT:

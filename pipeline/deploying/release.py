@@ -10,6 +10,7 @@ from pipeline.jobs.shallow import refuse_needed
 from pipeline.model import Deployment
 from pipeline.ports import ImageFormat
 from pipeline.ports.vms import VmDirectories
+from pipeline.storage.placement import Zones, usable_base
 
 
 def find(name: str, directory: str | None, deployments: Iterable[Deployment]) -> Deployment:
@@ -55,6 +56,18 @@ def release(
     collect_removed(
         {str(z.path): z for name in regions for z in context.zones.get(name, ())}, context
     )
+
+
+def bases_in_use(deployments: Iterable[Deployment], zones: Zones) -> set[Path]:
+    """The files of bases that the disks of these VMs may have below them."""
+    return {
+        layer.path
+        for item in deployments
+        for digest in {disk.digest for disk in item.disks if disk.digest}
+        for zone in zones.get(item.region, ())
+        if (base := usable_base(zone, digest)) is not None
+        for layer in base.chain
+    }
 
 
 def check_idle(deployment: Deployment, machines: VmDirectories) -> None:

@@ -116,6 +116,7 @@ class StoredSources:
         return self._machines.facts(source.socket)
 
     def unwrapped(self, source: DiskSource, work: Path) -> AbstractContextManager[DiskSource]:
+        self._permit(source)
         return self._inner.unwrapped(source, work)
 
     @contextmanager
