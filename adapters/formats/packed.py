@@ -57,7 +57,7 @@ def layout(window: Window, format: ImageFormat) -> PackedLayout:
         return Qcow2Clusters(window)
     if format is ImageFormat.VMDK:
         return VmdkGrains(window)
-    raise UnsafeImage(f"the map of a disk has data in no place in its {format.value} layer")
+    raise UnsafeImage(f"the map of the disk gives no place for data of its {format.value} layer")
 
 
 class Qcow2Clusters:
@@ -163,7 +163,9 @@ class VmdkGrains:
         marker = self._window.read(place, self.MARKER.size, "a compressed grain")
         sector, length = self.MARKER.unpack(marker)
         if sector * SECTOR != position:
-            raise UnsafeImage(f"the grain of byte {position} says that it is another one's")
+            raise UnsafeImage(
+                f"the grain of byte {position} is marked as that of another byte: it is damaged"
+            )
         offset = place + self.MARKER.size
         # as qemu has it: deflate makes nothing twice as long
         if not 0 < length <= 2 * self.unit or not self._window.holds(offset, length):
@@ -172,15 +174,17 @@ class VmdkGrains:
 
 
 def _changed() -> UnsafeImage:
-    return UnsafeImage("its header is not what it was when it was inspected")
+    return UnsafeImage("its header changed since it was inspected")
 
 
 def _elsewhere(position: int) -> UnsafeImage:
-    return UnsafeImage(f"the map of a disk and its tables disagree on the data at byte {position}")
+    return UnsafeImage(
+        f"the map of the disk and its tables disagree on the data at byte {position}"
+    )
 
 
 def _outside(position: int) -> UnsafeImage:
     return UnsafeImage(
-        f"the compressed data of byte {position} does not lie in the file: it is truncated or "
+        f"the compressed data of byte {position} lies outside of the file: it is truncated or "
         "damaged"
     )

@@ -35,10 +35,10 @@ def parse(window: Window, findings: Findings) -> None:
     head = window.read(0, V2_HEADER, "the qcow2 header")
     version = be32(head, 4)
     if version not in (2, 3):
-        raise UnsafeImage(f"it is a qcow image of version {version}: only qcow2 2 and 3 are known")
+        raise UnsafeImage(f"it is a qcow image of version {version}: galleria reads 2 and 3")
     cluster_bits = be32(head, 20)
     if not 9 <= cluster_bits <= 21:
-        raise UnsafeImage(f"its cluster size of 2^{cluster_bits} bytes is not what qcow2 allows")
+        raise UnsafeImage(f"its cluster size of 2^{cluster_bits} bytes is not allowed in qcow2")
     cluster = 1 << cluster_bits
     findings.virtual_size = be64(head, 24)
     incompatible, length, words = _version3(window, findings, version, cluster)
@@ -79,7 +79,7 @@ def _version3(
         refcount_order <= 6, f"its reference counts of 2^{refcount_order} bits are not allowed"
     )
     if not V3_HEADER <= length <= cluster or length % 8:
-        raise UnsafeImage(f"its header length of {length} bytes is not what qcow2 allows")
+        raise UnsafeImage(f"its header length of {length} bytes is not allowed in qcow2")
     kind = window.read(0, length, "the qcow2 header")[104] if length > V3_HEADER else 0
     findings.refuse_unless(kind in COMPRESSIONS, f"it has an unknown compression type {kind}")
     findings.refuse_unless(
@@ -98,7 +98,7 @@ def _references(window: Window, findings: Findings, head: bytes, cluster: int) -
     if not offset and not length:
         return
     if not 0 < length <= 1023 or offset + length > cluster:
-        raise UnsafeImage("its backing file name does not lie in its first cluster")
+        raise UnsafeImage("the name of its backing file lies outside of the first cluster")
     name = window.read(offset, length, "the backing file name")
     findings.references.append(f"it has a backing file, {quoted(name)}")
     findings.parent = Parent((name.decode("utf-8", "surrogateescape"),))
@@ -117,7 +117,7 @@ def _extensions(window: Window, findings: Findings, position: int, end: int) -> 
             return
         position += 8
         if position + length > end:
-            raise UnsafeImage("a header extension does not lie in its first cluster")
+            raise UnsafeImage("a header extension lies outside of the first cluster")
         findings.refuse_unless(kind != ENCRYPTION, "it is encrypted (header extension)")
         if kind == BACKING_FORMAT:
             _backing_format(findings, window.read(position, length, "the backing format"))
@@ -151,10 +151,10 @@ def _tables(
     _check_l1(window, findings, l1_offset, l1_entries, cluster, "the cluster table (L1)")
     offset, clusters = be64(head, 48), be32(head, 56)
     if clusters * cluster > REFTABLE_LIMIT:
-        raise UnsafeImage("its reference count table has an absurd length")
+        raise UnsafeImage("its reference count table is too long")
     findings.refuse_unless(
         clusters > 0 and offset % cluster == 0 and offset >= cluster,
-        "its reference count table is not where one can be",
+        "its reference count table is misaligned, or lies in the header",
     )
     window.read(offset, clusters * cluster, "the reference count table")
 
@@ -163,7 +163,7 @@ def _check_l1(
     window: Window, findings: Findings, offset: int, entries: int, cluster: int, what: str
 ) -> None:
     if entries * 8 > L1_LIMIT:
-        raise UnsafeImage(f"{what} has an absurd length")
+        raise UnsafeImage(f"{what} has {entries} entries: too many")
     findings.refuse_unless(offset % cluster == 0, f"{what} is not aligned")
     findings.refuse_unless(not entries or offset >= cluster, f"{what} lies in the header")
     table = array("Q", window.read(offset, entries * 8, what))
@@ -181,17 +181,17 @@ def _snapshots(window: Window, findings: Findings, head: bytes, cluster: int) ->
     if not count:
         return
     if count > SNAPSHOT_LIMIT:
-        raise UnsafeImage(f"it has an absurd number of snapshots, {count}")
+        raise UnsafeImage(f"it has {count} snapshots: too many")
     findings.refuse_unless(offset % cluster == 0, "its snapshot table is not aligned")
     start = offset
     for _ in range(count):
         if offset - start > SNAPSHOT_TABLE_LIMIT:
-            raise UnsafeImage("its snapshot table has an absurd length")
+            raise UnsafeImage("its snapshot table is too long")
         fixed = window.read(offset, 40, "the snapshot table")
         id_length, name_length = struct.unpack_from(">HH", fixed, 12)
         extra_length = be32(fixed, 36)
         if extra_length > 1024:
-            raise UnsafeImage("a snapshot has an absurd length of extra data")
+            raise UnsafeImage("the extra data of a snapshot is too long")
         variable = window.read(
             offset + 40, extra_length + id_length + name_length, "the snapshot table"
         )

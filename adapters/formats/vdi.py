@@ -17,13 +17,13 @@ def parse(window: Window, findings: Findings) -> None:
     head = window.read(0, HEADER_SIZE, "the VDI header")
     version, kind = le32(head, 68), le32(head, 76)
     if version != VERSION:
-        raise UnsafeImage(f"it is a VDI of version {version:#x}: only 1.1 is known")
+        raise UnsafeImage(f"it is a VDI of version {version:#x}: galleria reads 1.1")
     findings.variant = TYPES.get(kind, "unknown")
     findings.virtual_size = le64(head, 368)
     if kind == 4 or any(head[424:440]) or any(head[440:456]):
         findings.references.append("it is a differencing VDI: it depends on a parent disk")
     elif kind not in (1, 2):
-        raise UnsafeImage(f"its VDI type is {kind} ({findings.variant}): only 1 and 2 are known")
+        raise UnsafeImage(f"its VDI type is {kind} ({findings.variant}): galleria reads 1 and 2")
     findings.refuse_unless(le32(head, 360) == SECTOR, "its sectors do not have 512 bytes")
     findings.refuse_unless(
         findings.virtual_size % SECTOR == 0,
@@ -32,7 +32,7 @@ def parse(window: Window, findings: Findings) -> None:
     block, extra, blocks = le32(head, 376), le32(head, 380), le32(head, 384)
     if not power_of_two(block, 1 << 20, 1 << 20):
         raise UnsafeImage(f"its block size of {block} bytes is not the 1 MiB that VDI has")
-    findings.refuse_unless(extra == 0, "its blocks have extra data, which is not known")
+    findings.refuse_unless(extra == 0, "its blocks have extra data, which galleria does not read")
     findings.refuse_unless(
         blocks * block >= findings.virtual_size, "its block map is too short for its size"
     )
@@ -42,10 +42,10 @@ def parse(window: Window, findings: Findings) -> None:
 def _check_blocks(window: Window, findings: Findings, head: bytes, blocks: int, block: int) -> None:
     map_offset, data_offset, allocated = le32(head, 340), le32(head, 344), le32(head, 388)
     if blocks * 4 > TABLE_LIMIT:
-        raise UnsafeImage(f"its block map of {blocks} entries is absurd")
+        raise UnsafeImage(f"its block map has {blocks} entries: too many")
     findings.refuse_unless(
         map_offset % SECTOR == 0 and data_offset % SECTOR == 0 and map_offset >= HEADER_SIZE,
-        "its block map or its data is not where it can be",
+        "its block map or its data is misaligned, or lies in the header",
     )
     entries = array("I", window.read(map_offset, blocks * 4, "the block map"))
     findings.refuse_unless(

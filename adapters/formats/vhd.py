@@ -144,10 +144,12 @@ def _dynamic(window: Window, findings: Findings, footer: vhd_footer.Footer, tail
     if differencing:
         findings.parent = _parent(window, header, locators)
     elif any(header[40:56]) or any(locators):
-        findings.refusals.append("it is dynamic, but names a parent disk")
+        findings.refusals.append(
+            "it is a dynamic VHD, but names a parent disk as a differencing one does"
+        )
     table, entries, block = be64(header, 16), be32(header, 28), be32(header, 32)
     if not power_of_two(block, SECTOR, 256 << 20):
-        raise UnsafeImage(f"its block size of {block} bytes is not what VHD allows")
+        raise UnsafeImage(f"its block size of {block} bytes is not allowed in VHD")
     findings.refuse_unless(
         entries * block >= footer.current_size, "its block table is too short for its size"
     )
@@ -177,7 +179,7 @@ def _check_blocks(
     window: Window, findings: Findings, table: int, entries: int, block: int
 ) -> "array[int]":
     if entries * 4 > TABLE_LIMIT:
-        raise UnsafeImage(f"its block table of {entries} entries is absurd")
+        raise UnsafeImage(f"its block table has {entries} entries: too many")
     blocks = array("I", window.read(table, entries * 4, "the block table"))
     blocks.byteswap()
     used = [entry for entry in blocks if entry != UNUSED]

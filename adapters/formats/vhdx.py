@@ -95,16 +95,16 @@ def layout(window: Window, findings: Findings) -> Layout:
     size, sector = le64(items[VIRTUAL_SIZE], 0), le32(items[LOGICAL_SECTOR], 0)
     findings.virtual_size, findings.logical_sector_size = size, sector
     if sector not in (512, 4096):
-        raise UnsafeImage(f"its logical sectors have {sector} bytes: only 512 and 4096 are known")
+        raise UnsafeImage(f"its logical sectors have {sector} bytes: VHDX allows 512 and 4096")
     findings.refuse_unless(
         sector == SECTOR,
         "its logical sectors have 4096 bytes (4Kn), which qemu can't open as VHDX; convert it to "
         "512e where it comes from",
     )
     if not power_of_two(block_size, MIB, 256 * MIB):
-        raise UnsafeImage(f"its block size of {block_size} bytes is not what VHDX allows")
+        raise UnsafeImage(f"its block size of {block_size} bytes is not allowed in VHDX")
     if size % sector or size > 64 << 40:
-        raise UnsafeImage(f"its virtual size of {size} bytes is not what VHDX allows")
+        raise UnsafeImage(f"its virtual size of {size} bytes is not allowed in VHDX")
     return _blocks(window, findings, regions[BAT], size, block_size, sector)
 
 
@@ -115,7 +115,7 @@ def _parent(item: bytes) -> Parent:
         raise UnsafeImage("its parent locator is of an unknown type")
     count = le16(item, 18)
     if count > LOCATOR_LIMIT or 20 + 12 * count > len(item):
-        raise UnsafeImage("its parent locator has an absurd number of entries")
+        raise UnsafeImage("its parent locator has too many entries")
     found: dict[str, str] = {}
     for index in range(count):
         places = struct.unpack_from("<IIHH", item, 20 + 12 * index)
@@ -170,7 +170,7 @@ def _regions(window: Window) -> dict[uuid.UUID, tuple[int, int]]:
         raise UnsafeImage("its two region tables differ")
     table, regions = tables[0], {}
     if le32(table, 8) > ENTRY_LIMIT:
-        raise UnsafeImage("its region table has an absurd number of entries")
+        raise UnsafeImage("its region table has too many entries")
     for index in range(le32(table, 8)):
         raw, offset, length, required = struct.unpack_from("<16sQII", table, 16 + 32 * index)
         kind = uuid.UUID(bytes_le=raw)
@@ -178,7 +178,7 @@ def _regions(window: Window) -> dict[uuid.UUID, tuple[int, int]]:
             raise UnsafeImage("its region table has a region twice")
         if kind not in (BAT, METADATA):
             if required & 1:
-                raise UnsafeImage(f"it has an unknown region {kind} that has to be understood")
+                raise UnsafeImage(f"it has a required region of an unknown kind, {kind}")
             continue
         if offset < MIB or offset % MIB or not length or not window.holds(offset, length):
             raise UnsafeImage("one of its regions lies outside of the file: it is truncated")
@@ -204,10 +204,10 @@ def _metadata(window: Window, offset: int, length: int) -> dict[uuid.UUID, bytes
             raise UnsafeImage("its metadata has an item twice")
         if kind not in KNOWN_ITEMS:
             if flags & ITEM_REQUIRED:
-                raise UnsafeImage(f"it has unknown metadata {kind} that has to be understood")
+                raise UnsafeImage(f"it has required metadata of an unknown kind, {kind}")
             continue
         if start < TABLE_SIZE or start + size > length or not 4 <= size <= MIB:
-            raise UnsafeImage("a metadata item does not lie in its region")
+            raise UnsafeImage("a metadata item lies outside of the metadata region")
         items[kind] = window.read(offset + start, size, "a metadata item")
     for kind, size in ((FILE_PARAMETERS, 8), (VIRTUAL_SIZE, 8), (LOGICAL_SECTOR, 4)):
         if len(items.get(kind, b"")) < size:
@@ -232,7 +232,7 @@ def _blocks(
     else:
         entries = count + max(0, count - 1) // ratio
     if entries * 8 > TABLE_LIMIT:
-        raise UnsafeImage(f"its block table of {entries} entries is absurd")
+        raise UnsafeImage(f"its block table has {entries} entries: too many")
     if entries * 8 > region[1]:
         raise UnsafeImage("its block table is too short for its size")
     table = array("Q", window.read(region[0], entries * 8, "the block table"))

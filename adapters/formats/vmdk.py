@@ -153,7 +153,7 @@ def _footer(window: Window, header: Header) -> Header:
     at = window.size - 3 * SECTOR
     sectors, size, kind = FOOTER_MARKER.unpack_from(window.read(at, SECTOR, "the VMDK footer"))
     if (sectors, size, kind) != (1, 0, 3) or any(window.read(at + 2 * SECTOR, SECTOR, "the end")):
-        raise UnsafeImage("its footer is not where a stream has it: it is truncated or damaged")
+        raise UnsafeImage("its footer is not at its end: it is truncated or damaged")
     footer = _header(window, at + SECTOR)
     same = ("version", "flags", "capacity", "grain", "entries", "compression")
     if any(getattr(footer, name) != getattr(header, name) for name in same):
@@ -164,7 +164,7 @@ def _footer(window: Window, header: Header) -> Header:
 def _descriptor(window: Window, findings: Findings, header: Header) -> str:
     length = header.descriptor_sectors * SECTOR
     if header.descriptor and not 0 < length <= DESCRIPTOR_LIMIT:
-        raise UnsafeImage("it has no descriptor of a sane length inside")
+        raise UnsafeImage("its header names no descriptor of a possible length")
     place = header.descriptor * SECTOR
     data = descriptor_text(window, place, length) if place else b""
     if not data.strip():
@@ -284,13 +284,13 @@ def _tables(window: Window, findings: Findings, header: Header, *, overlap_matte
     """Grain directory and tables; a compressed grain's length is known only to its reader."""
     if not sane(header):
         raise UnsafeImage(
-            f"its grains of {header.grain} sectors and tables of {header.entries} entries are not "
-            "what VMDK allows"
+            f"its grains of {header.grain} sectors or tables of {header.entries} entries are not "
+            "allowed in VMDK"
         )
     span = header.grain * header.entries
     count = -(-header.capacity // span)
     if count * 4 > TABLE_LIMIT:
-        raise UnsafeImage("its virtual size needs an absurd grain directory")
+        raise UnsafeImage("its virtual size needs a grain directory that is too large")
     place = header.directory * SECTOR
     directory = array("I", window.read(place, count * 4, "the grain directory"))
     if count * header.entries * 4 > GRAIN_TABLES_LIMIT:

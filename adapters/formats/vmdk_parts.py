@@ -74,8 +74,8 @@ def read_parts(data: bytes) -> Parts:
         raise UnsafeImage("; ".join(findings.refusals))
     if found.createtype.lower() not in TYPES:
         raise UnsafeImage(
-            f"its subformat {quoted(found.createtype.encode())} is none of a disk in parts that "
-            "is known"
+            f"its subformat {quoted(found.createtype.encode())} is none that galleria knows of a "
+            "disk in several files"
         )
     if not 0 < len(found.extents) <= EXTENTS:
         raise UnsafeImage(f"its descriptor has {len(found.extents)} extents")
@@ -85,7 +85,7 @@ def read_parts(data: bytes) -> Parts:
             raise UnsafeImage(f"it has an extent of the kind {extent.kind}: a device of its host?")
         name = _name(extent.name, found.settings.get("encoding", ""))
         if (extent.kind == "ZERO") == bool(name) or extent.sectors <= 0:
-            raise UnsafeImage(f"its extent {quoted(name.encode())} is not what VMDK allows")
+            raise UnsafeImage(f"its extent {quoted(name.encode())} is not allowed in VMDK")
         length = extent.sectors * SECTOR
         parts.append(Part(start, length, extent.kind, name, extent.offset * SECTOR))
         start += length
@@ -178,7 +178,7 @@ class _Grains:
         self._window = window
         self.per_table = per_table
         if count * per_table * self.unit < self.capacity or count > 1 << 20:
-            raise UnsafeImage("its grain directory is not of its size")
+            raise UnsafeImage("its grain directory does not fit its virtual size")
         self._directory = window.read(directory * SECTOR, count * 4, "the grain directory")
 
     def entries(self, first: int) -> Iterator[tuple[Allocation, int]]:
@@ -202,7 +202,7 @@ class _Hosted(_Grains):
         if header.flags & (vmdk.COMPRESSED | vmdk.MARKERS) or header.flags & ~vmdk.KNOWN_FLAGS:
             raise UnsafeImage("it is compressed, or has unknown feature flags")
         if not vmdk.sane(header) or not 1 <= header.version <= 3:
-            raise UnsafeImage("its grains and tables are not what VMDK allows")
+            raise UnsafeImage("the sizes of its grains and tables are not allowed in VMDK")
         self.unit, self.capacity = header.grain * SECTOR, header.capacity * SECTOR
         self.zeros = (1,)
         span = header.grain * header.entries
@@ -245,7 +245,7 @@ class _SeSparse:
         self._tables, self._grains = fields[18], fields[24]
         count = -(-capacity // (grain * self.per_table))
         if count * 8 > fields[17] * SECTOR:
-            raise UnsafeImage("its grain directory is not of its size")
+            raise UnsafeImage("its grain directory does not fit its virtual size")
         self._directory = window.read(fields[16] * SECTOR, count * 8, "the grain directory")
 
     def entries(self, first: int) -> Iterator[tuple[Allocation, int]]:
@@ -254,7 +254,7 @@ class _SeSparse:
                 yield from ((Allocation.UNALLOCATED, 0) for _ in range(self.per_table))
                 continue
             if table >> 32 != 0x10000000:
-                raise UnsafeImage("its grain directory has an entry that is not known")
+                raise UnsafeImage("its grain directory has an entry of an unknown kind")
             place = (self._tables + (table & 0xFFFFFFFF) * self.TABLE) * SECTOR
             data = self._window.read(place, self.TABLE * SECTOR, "a grain table")
             for (entry,) in struct.iter_unpack("<Q", data):
@@ -267,6 +267,6 @@ class _SeSparse:
         if kind in (1, 2):  # given back by the guest, or zeros
             return Allocation.ZERO, 0
         if kind != 3:
-            raise UnsafeImage("its grain tables have an entry that is not known")
+            raise UnsafeImage("its grain tables have an entry of an unknown kind")
         number = (entry & 0x0FFF000000000000) >> 48 | (entry & 0x0000FFFFFFFFFFFF) << 12
         return Allocation.ALLOCATED, (self._grains + number * self.GRAIN) * SECTOR

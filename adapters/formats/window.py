@@ -23,7 +23,7 @@ class Window:
     def read(self, offset: int, length: int, what: str) -> bytes:
         """Exactly `length` bytes. Raises UnsafeImage, naming `what`, when they are not there."""
         if length > TABLE_LIMIT:
-            raise UnsafeImage(f"{what} has an absurd length of {length} bytes")
+            raise UnsafeImage(f"{what} has {length} bytes: too many")
         if not self.holds(offset, length):
             raise UnsafeImage(
                 f"{what} (bytes {offset} to {offset + length}) lies outside of the file of "

@@ -18,7 +18,7 @@ from adapters.guestfs import accelerator, ext, fixed, free, leftover, luks, rpm,
 from adapters.guestfs import helper as helper_module
 from adapters.guestfs.changes import SYSROOT
 from adapters.guestfs.devices import Devices, survey
-from adapters.guestfs.facts import System, examine, mountable
+from adapters.guestfs.facts import System, find_system, mountable
 from adapters.guestfs.guest import GuestfsGuest
 from adapters.guestfs.mounts import device_name
 from adapters.guestfs.process import CallFailed, Helper, printable
@@ -190,7 +190,7 @@ class GuestfsSession:
         return shared
 
     def inspect(self) -> GuestFacts:
-        return self._examined().facts
+        return self._found_system().facts
 
     def mount(self, *, writable: bool = True, without: Collection[str] = ()) -> Guest:
         """Raises StageFailed when no operating system, or more than one, is on the first disk that
@@ -208,7 +208,7 @@ class GuestfsSession:
             covered += [point] * (point != "/" and self._lies_in(point))
             self._mount(points[point], point, writable=writable)
             mounted[point] = points[point]
-        for point, source in self._examined().binds.items():
+        for point, source in self._found_system().binds.items():
             if point not in without and self._is_plain(source) and self._is_plain(point):
                 covered += [point] * self._lies_in(point)
                 run_script(self._helper, f"mount --bind {_rooted(source)} {_rooted(point)}")
@@ -262,7 +262,7 @@ class GuestfsSession:
         present = self._surveyed().kinds()
         return {
             point: name
-            for point, name in mountable(self._examined()).items()
+            for point, name in mountable(self._found_system()).items()
             if device_name(name) in present
         }
 
@@ -296,9 +296,9 @@ class GuestfsSession:
             self._helper.call("is_dir", path) and self._helper.call("realpath", path) == path
         )
 
-    def _examined(self) -> System:
+    def _found_system(self) -> System:
         if self._system is None:
-            self._system = examine(
+            self._system = find_system(
                 self._helper, self._surveyed(), lambda: GuestfsGuest(self._helper)
             )
         return self._system

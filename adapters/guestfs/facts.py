@@ -25,9 +25,9 @@ class System:
     binds: Mapping[str, str] = field(default_factory=dict)
 
 
-def examine(helper: Helper, devices: Devices, look: Callable[[], Guest]) -> System:
-    """`look` gives a view of what is mounted, for galleria's own inspection."""
-    found = roots.inspect(helper, devices, look)
+def find_system(helper: Helper, devices: Devices, view: Callable[[], Guest]) -> System:
+    """Which system is on the disks; `view` gives a guest of what is mounted."""
+    found = roots.inspect(helper, devices, view)
     if found.sure and len(found.roots) == 1 and not found.images:
         return _own(found.roots[0], devices)
     if found.images:

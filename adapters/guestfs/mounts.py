@@ -76,11 +76,11 @@ class Mounts:
     of_machine_id: str = ""
 
 
-def read(look: Editor, root: str, found: Devices) -> Mounts:
+def read(reader: Editor, root: str, found: Devices) -> Mounts:
     """The mounts of the guest whose root is mounted."""
-    lines = [*fstab(look.text("/etc/fstab")), *units(look)]
-    mounts = place(lines, root, found, encrypted(look.text("/etc/crypttab"), found))
-    _discover(look, root, found, mounts)
+    lines = [*fstab(reader.text("/etc/fstab")), *units(reader)]
+    mounts = place(lines, root, found, encrypted(reader.text("/etc/crypttab"), found))
+    _discover(reader, root, found, mounts)
     return mounts
 
 
@@ -94,15 +94,15 @@ def fstab(text: str) -> Iterator[Line]:
             yield Line(fields[0], fields[1], kind.strip(","), options, "/etc/fstab")
 
 
-def units(look: Editor) -> Iterator[Line]:
+def units(reader: Editor) -> Iterator[Line]:
     """systemd.mount(5): of two units of one name the one of the machine's owner counts."""
     seen = set()
     for directory in UNITS:
-        for path in look.guest.glob(f"{directory}/*.mount"):
+        for path in reader.guest.glob(f"{directory}/*.mount"):
             name = path.rpartition("/")[2]
             if name not in seen:
                 seen.add(name)
-                yield from _unit(look.text(path), path)
+                yield from _unit(reader.text(path), path)
 
 
 def _unit(text: str, path: str) -> Iterator[Line]:
@@ -271,7 +271,7 @@ def _visible(name: str) -> str:
     return shown
 
 
-def _discover(look: Editor, root: str, found: Devices, mounts: Mounts) -> None:
+def _discover(reader: Editor, root: str, found: Devices, mounts: Mounts) -> None:
     """Partitions that their types place, as far as no line places something else there."""
     disk = device_name(root).rstrip("0123456789")
     taken = {device_name(name) for name in mounts.points.values()}
@@ -280,20 +280,20 @@ def _discover(look: Editor, root: str, found: Devices, mounts: Mounts) -> None:
         own_disk = device.name.rstrip("0123456789") == disk
         if kind not in TYPES or not own_disk or device.name in taken:
             continue
-        free = [point for point in TYPES[kind] if _is_free(look, point, mounts)]
+        free = [point for point in TYPES[kind] if _is_free(reader, point, mounts)]
         if not free or device.kind not in MOUNTABLE:
             continue
         number = device.tags.get("PART_ENTRY_UUID", "").lower()
         if free[0] == "/var":
-            if number != var_partition(look.text("/etc/machine-id")):
+            if number != var_partition(reader.text("/etc/machine-id")):
                 continue  # another system's /var
             mounts.of_machine_id = number
         mounts.points[free[0]] = device.name
         taken.add(device.name)
 
 
-def _is_free(look: Editor, point: str, mounts: Mounts) -> bool:
-    return point not in mounts.points and point not in mounts.binds and look.is_directory(point)
+def _is_free(reader: Editor, point: str, mounts: Mounts) -> bool:
+    return point not in mounts.points and point not in mounts.binds and reader.is_directory(point)
 
 
 def var_partition(machine_id: str) -> str:

@@ -60,21 +60,21 @@ class Found:
     sure: bool = True
 
 
-def inspect(helper: Helper, devices: Devices, look: Callable[[], Guest]) -> Found:
-    """`look` gives a view of what is mounted. Nothing is mounted afterwards."""
+def inspect(helper: Helper, devices: Devices, view: Callable[[], Guest]) -> Found:
+    """`view` gives a guest of what is mounted. Nothing is mounted afterwards."""
     found = Found()
     for device in devices.devices:
         found.sure &= device.kind not in WINDOWS
         try:
-            names = _candidates(helper, device, look)
+            names = _candidates(helper, device, view)
             for name in names:
-                found.sure &= _looked_at(helper, name, devices, look, found) or name == device.name
+                found.sure &= _looked_at(helper, name, devices, view, found) or name == device.name
         except (CallFailed, StageFailed):
             found.sure = False
     return found
 
 
-def _candidates(helper: Helper, device: Device, look: Callable[[], Guest]) -> list[str]:
+def _candidates(helper: Helper, device: Device, view: Callable[[], Guest]) -> list[str]:
     """libguestfs's names of what on a device may be a root: itself, or subvolumes of a btrfs."""
     if device.kind not in ROOTS:
         return []
@@ -85,7 +85,7 @@ def _candidates(helper: Helper, device: Device, look: Callable[[], Guest]) -> li
         return [device.name]
     helper.call("mount_options", f"ro,subvolid={btrfs.TOP_LEVEL}", device.name, "/")
     try:
-        top = Editor(look(), "inspect")
+        top = Editor(view(), "inspect")
         paths = [item.path for item in known.subvolumes if _is_root(top, item.path, known.default)]
         whole = [device.name] if not known.default and _is_root(top, "", "") else []
         return [*whole, *(f"btrfsvol:{device.name}/{path}" for path in paths)]
@@ -105,12 +105,12 @@ def _is_root(top: Editor, path: str, default: str) -> bool:
 
 
 def _looked_at(
-    helper: Helper, name: str, devices: Devices, look: Callable[[], Guest], found: Found
+    helper: Helper, name: str, devices: Devices, view: Callable[[], Guest], found: Found
 ) -> bool:
     """Whether a root was found in a device or subvolume."""
     helper.call("mount_ro", name, "/")
     try:
-        guest = look()
+        guest = view()
         if any(guest.stat(path) is not None for path in OSTREE):
             found.images.append(name)
             return True
@@ -118,7 +118,7 @@ def _looked_at(
         usr = None if root is None else root.mounts.points.get("/usr")
         if root is not None and usr is not None:  # what a system is may be said there alone
             helper.call("mount_ro", usr, "/usr")
-            root = describe(look(), name, devices, root.mounts)
+            root = describe(view(), name, devices, root.mounts)
         if root is not None:
             found.roots.append(root)
             found.sure &= root.distribution != UNNAMED
@@ -132,22 +132,22 @@ def describe(
 ) -> Root | None:
     """None: it is no root. `name` is a device, or a subvolume; `known` is what it mounts, if that
     was read before."""
-    look = Editor(guest, "inspect")
-    if not look.exists("/etc") or not (look.exists("/bin") or look.exists("/usr")):
+    reader = Editor(guest, "inspect")
+    if not reader.exists("/etc") or not (reader.exists("/bin") or reader.exists("/usr")):
         return None
-    release = look.text("/etc/os-release") or look.text("/usr/lib/os-release")
-    if not release and not look.exists("/etc/fstab"):
+    release = reader.text("/etc/os-release") or reader.text("/usr/lib/os-release")
+    if not release and not reader.exists("/etc/fstab"):
         return None
     values = _values(release)
     ident = values.get("ID", "unknown") if release else UNNAMED
     return Root(
         name,
         DISTRIBUTIONS.get(ident, ident),
-        _version(values.get("VERSION_ID", ""), look.text("/etc/debian_version"), ident),
+        _version(values.get("VERSION_ID", ""), reader.text("/etc/debian_version"), ident),
         values.get("PRETTY_NAME", ""),
-        _architecture(look),
-        _hostname(look),
-        known or mounts.read(look, name, found),
+        _architecture(reader),
+        _hostname(reader),
+        known or mounts.read(reader, name, found),
     )
 
 
@@ -171,11 +171,11 @@ def _version(ident: str, debian: str, distribution: str) -> str:
     return full if distribution == "debian" and re.fullmatch(r"\d+\.\d+", full) else ident
 
 
-def _architecture(look: Editor) -> str:
+def _architecture(reader: Editor) -> str:
     for program in PROGRAMS:
-        real = look.follow(program)
-        if look.is_file(real):
-            head = look.guest.read(real, 20)
+        real = reader.follow(program)
+        if reader.is_file(real):
+            head = reader.guest.read(real, 20)
             if len(head) == 20 and head[:4] == b"\x7fELF":
                 (machine,) = struct.unpack("<H" if head[5] == 1 else ">H", head[18:20])
                 name = MACHINES.get(machine, "unknown")
@@ -183,13 +183,13 @@ def _architecture(look: Editor) -> str:
     return "unknown"
 
 
-def _hostname(look: Editor) -> str:
+def _hostname(reader: Editor) -> str:
     for path in ("/etc/hostname", "/etc/HOSTNAME"):
-        lines = [line.strip() for line in look.text(path).splitlines()]
+        lines = [line.strip() for line in reader.text(path).splitlines()]
         name = next((line for line in lines if line and not line.startswith("#")), "")
         if name:
             return name
-    for line in look.text("/etc/sysconfig/network").splitlines():
+    for line in reader.text("/etc/sysconfig/network").splitlines():
         if line.startswith("HOSTNAME="):
             return line.partition("=")[2].strip("\"' ")
     return "unknown"

@@ -132,7 +132,7 @@ def _checked(findings: Findings, chain: Chain, depth: int) -> int:
     if depth == len(chain) - 1:
         refusals += findings.references
     elif not findings.references:
-        refusals.append("it has no backing file, but a layer was declared below it")
+        refusals.append("it has no backing file, but one was given for it")
     if layer.internal_snapshot is not None and layer.internal_snapshot not in findings.snapshots:
         refusals.append(f"it has no snapshot {layer.internal_snapshot!a} that can be selected")
     if refusals:
@@ -245,7 +245,7 @@ def _validate(extents: Iterable[Extent], fds: Sequence[int], size: int) -> set[i
     position, indirect = 0, set()
     for extent in extents:
         if extent.start != position:
-            raise UnsafeImage(f"the map of a disk has a gap at byte {position}")
+            raise UnsafeImage(f"the map of the disk has a gap at byte {position}")
         position = extent.end
         if extent.kind is not Kind.DATA:
             continue
@@ -256,5 +256,5 @@ def _validate(extents: Iterable[Extent], fds: Sequence[int], size: int) -> set[i
         elif extent.offset < 0 or extent.offset + extent.length > lengths[extent.layer]:
             raise UnsafeImage(f"data at byte {extent.start} lies outside of its file")
     if position != size:
-        raise UnsafeImage(f"the map of a disk ends at {position} of {size} bytes")
+        raise UnsafeImage(f"the map of the disk ends at byte {position} of {size}")
     return indirect

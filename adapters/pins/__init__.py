@@ -53,7 +53,7 @@ class Fingerprint:
 
 
 class _File:
-    """One source file, held open from before it was examined."""
+    """One source file, held open from before it was inspected."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -21,10 +21,14 @@ UNVERSIONED = {"vmlinuz-linux": "initramfs-linux.img", "vmlinuz-lts": "initramfs
 UNWANTED = ("rhgb", "quiet", "crashkernel=auto")
 
 
-def driver_findings(look: Editor) -> Iterator[Finding]:
+def driver_findings(reader: Editor) -> Iterator[Finding]:
     """Drivers of Hyper-V, of the newest kernel that the guest has."""
     kernels = sorted(
-        (name for name in look.guest.names(look.follow("/boot")) if name.startswith("vmlinuz-")),
+        (
+            name
+            for name in reader.guest.names(reader.follow("/boot"))
+            if name.startswith("vmlinuz-")
+        ),
         key=_by_number,
     )
     kernels = [name for name in kernels if "rescue" not in name]
@@ -34,20 +38,20 @@ def driver_findings(look: Editor) -> Iterator[Finding]:
         return
     kernel = kernels[-1]
     version = kernel.removeprefix("vmlinuz-")
-    built_in, modules = _modules(look, version)
-    yield _at_boot(look, kernel, version, built_in)
-    blocked = _blacklisted(look)
+    built_in, modules = _modules(reader, version)
+    yield _at_boot(reader, kernel, version, built_in)
+    blocked = _blacklisted(reader)
     for name, (option, severity) in LATER.items():
-        there = _configured(look, version, option) in ("y", "m") or name in built_in | modules
+        there = _configured(reader, version, option) in ("y", "m") or name in built_in | modules
         problems = [] if there else [f"kernel {printable(version)} has no {name}"]
         problems += [f"{path} forbids {name}" for path in blocked.get(name, ())]
         yield verdict(f"driver {name}", severity, problems, "install or allow it", "there")
 
 
-def boot_arguments(look: Editor) -> Iterator[Finding]:
+def boot_arguments(reader: Editor) -> Iterator[Finding]:
     """What boot entries give the kernel: GRUB's and the boot loader specification's, not only what
     /etc/default/grub would make of them."""
-    lines = list(_entries(look))
+    lines = list(_entries(reader))
     if not lines:
         yield Finding("kernel arguments", Severity.WARN, None, "no boot entries were found")
         return
@@ -83,23 +87,23 @@ def boot_arguments(look: Editor) -> Iterator[Finding]:
     )
 
 
-def _at_boot(look: Editor, kernel: str, version: str, built_in: set[str]) -> Finding:
+def _at_boot(reader: Editor, kernel: str, version: str, built_in: set[str]) -> Finding:
     title, fix = "Hyper-V drivers at boot", "add hv_vmbus and hv_storvsc to the initramfs"
     wanted = {
         name
         for name, option in AT_BOOT.items()
-        if name not in built_in and _configured(look, version, option) != "y"
+        if name not in built_in and _configured(reader, version, option) != "y"
     }
     if not wanted:
         return Finding(title, Severity.FAIL, True, f"built into kernel {printable(version)}")
     names = [name.format(version) for name in INITRAMFS]
     names += [UNVERSIONED[kernel]] if kernel in UNVERSIONED else []
-    path = next((p for name in names if look.is_file(p := look.follow(f"/boot/{name}"))), None)
+    path = next((p for name in names if reader.is_file(p := reader.follow(f"/boot/{name}"))), None)
     if path is None:
         return Finding(
             title, Severity.FAIL, False, "there is no initramfs, and no driver built in", fix
         )
-    inside = {_module(name) for name in look.guest.initramfs(path)}
+    inside = {_module(name) for name in reader.guest.initramfs(path)}
     if not inside:
         said = f"{printable(path)} could not be listed (packed with lz4?)"
         return Finding(title, Severity.FAIL, None, said)
@@ -108,15 +112,15 @@ def _at_boot(look: Editor, kernel: str, version: str, built_in: set[str]) -> Fin
     return Finding(title, Severity.FAIL, not missing, found, fix if missing else "")
 
 
-def _modules(look: Editor, version: str) -> tuple[set[str], set[str]]:
+def _modules(reader: Editor, version: str) -> tuple[set[str], set[str]]:
     """Names of what is built in, and of modules, as depmod(8) lists them."""
     directory = f"/lib/modules/{version}"
 
     def listed(name: str) -> set[str]:
-        real = look.follow(f"{directory}/{name}")
-        if not look.is_file(real):
+        real = reader.follow(f"{directory}/{name}")
+        if not reader.is_file(real):
             return set()
-        text = look.guest.read(real, 4 * CONFIG_LIMIT).decode(errors="replace")
+        text = reader.guest.read(real, 4 * CONFIG_LIMIT).decode(errors="replace")
         return {_module(line.split(":")[0]) for line in text.splitlines()}
 
     return listed("modules.builtin"), listed("modules.dep")
@@ -127,37 +131,37 @@ def _module(path: str) -> str:
     return path.rsplit("/", 1)[-1].split(".ko")[0].replace("-", "_")
 
 
-def _configured(look: Editor, version: str, option: str) -> str:
-    text = look.text(f"/boot/config-{version}") or look.text(f"/lib/modules/{version}/config")
+def _configured(reader: Editor, version: str, option: str) -> str:
+    text = reader.text(f"/boot/config-{version}") or reader.text(f"/lib/modules/{version}/config")
     found = re.search(rf"(?m)^{option}=([ym])$", text)
     return found.group(1) if found else ""
 
 
-def _blacklisted(look: Editor) -> dict[str, list[str]]:
+def _blacklisted(reader: Editor) -> dict[str, list[str]]:
     rule = re.compile(
         r"(?m)^[ \t]*(?:blacklist[ \t]+(\S+)"
         r"|install[ \t]+(\S+)[ \t]+/(?:usr/)?s?bin/(?:true|false))"
     )
     found: dict[str, list[str]] = {}
     for directory in ("/etc/modprobe.d", "/lib/modprobe.d", "/usr/lib/modprobe.d"):
-        for path in look.guest.glob(f"{directory}/*.conf"):
-            for names in rule.findall(look.text(path)):
+        for path in reader.guest.glob(f"{directory}/*.conf"):
+            for names in rule.findall(reader.text(path)):
                 name = "".join(names).replace("-", "_")
                 found.setdefault(name, []).append(printable(path))
     return found
 
 
-def _entries(look: Editor) -> Iterator[list[str]]:
+def _entries(reader: Editor) -> Iterator[list[str]]:
     for path in ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/efi/EFI/*/grub.cfg"):
-        for real in look.guest.glob(path) if "*" in path else [path]:
-            for line in look.text(real).splitlines():
+        for real in reader.guest.glob(path) if "*" in path else [path]:
+            for line in reader.text(real).splitlines():
                 words = line.split()
                 if words[:1] and words[0] in ("linux", "linux16", "linuxefi"):
                     yield words[1:]
-    variables = look.text("/boot/grub2/grubenv")
+    variables = reader.text("/boot/grub2/grubenv")
     default = re.search(r"(?m)^kernelopts=(.*)$", variables)
-    for path in look.guest.glob("/boot/loader/entries/*.conf"):
-        options = re.search(r"(?m)^options\s+(.*)$", look.text(path))
+    for path in reader.guest.glob("/boot/loader/entries/*.conf"):
+        options = re.search(r"(?m)^options\s+(.*)$", reader.text(path))
         if options:
             text = options.group(1).replace("$kernelopts", default.group(1) if default else "")
             yield text.split()

@@ -35,18 +35,18 @@ TARGETS = ("multi-user.target", "sockets.target", "cloud-init.target", "default.
 
 
 def linux_findings(guest: Guest, facts: GuestFacts) -> Iterator[Finding]:
-    look = Editor(guest, "validate")  # used for its reading half
-    yield from _storage(look, facts)
-    yield from _loader(look, facts)
-    yield from driver_findings(look)
-    yield from boot_arguments(look)
-    yield from _provisioning(look)
-    yield _ssh(look)
-    yield from _network(look)
+    reader = Editor(guest, "validate")  # used for its reading half
+    yield from _storage(reader, facts)
+    yield from _loader(reader, facts)
+    yield from driver_findings(reader)
+    yield from boot_arguments(reader)
+    yield from _provisioning(reader)
+    yield _ssh(reader)
+    yield from _network(reader)
 
 
-def _storage(look: Editor, facts: GuestFacts) -> Iterator[Finding]:
-    lines = [line.split("#")[0].split() for line in look.text("/etc/fstab").splitlines()]
+def _storage(reader: Editor, facts: GuestFacts) -> Iterator[Finding]:
+    lines = [line.split("#")[0].split() for line in reader.text("/etc/fstab").splitlines()]
     entries = [fields for fields in lines if len(fields) >= 3]
     yield verdict(
         "fstab by UUID or label",
@@ -85,15 +85,15 @@ def _storage(look: Editor, facts: GuestFacts) -> Iterator[Finding]:
     )
 
 
-def _loader(look: Editor, facts: GuestFacts) -> Iterator[Finding]:
+def _loader(reader: Editor, facts: GuestFacts) -> Iterator[Finding]:
     if facts.generation != "V2":
         return
     places = [point for point, _ in facts.mountpoints if point in ("/boot/efi", "/efi", "/boot")]
     loaders = [
         f"{printable(directory)}/{printable(name)}"
         for point in places
-        for directory in look.guest.glob(f"{point}/[Ee][Ff][Ii]/*")
-        for name in look.guest.names(directory)
+        for directory in reader.guest.glob(f"{point}/[Ee][Ff][Ii]/*")
+        for name in reader.guest.names(directory)
         if name.lower().endswith(".efi")
     ]
     if not loaders and "/boot/efi" not in places:
@@ -107,10 +107,12 @@ def _loader(look: Editor, facts: GuestFacts) -> Iterator[Finding]:
     yield Finding("UEFI boot loader", severity, fallback, found, "" if fallback else fix)
 
 
-def _provisioning(look: Editor) -> Iterator[Finding]:
-    agent = any(look.exists(path) for path in ("/usr/sbin/waagent", "/usr/bin/waagent"))
-    agent_on = agent and _enabled(look, "waagent.service", "walinuxagent.service")
-    init = look.exists("/usr/bin/cloud-init") and not look.exists("/etc/cloud/cloud-init.disabled")
+def _provisioning(reader: Editor) -> Iterator[Finding]:
+    agent = any(reader.exists(path) for path in ("/usr/sbin/waagent", "/usr/bin/waagent"))
+    agent_on = agent and _enabled(reader, "waagent.service", "walinuxagent.service")
+    init = reader.exists("/usr/bin/cloud-init") and not reader.exists(
+        "/etc/cloud/cloud-init.disabled"
+    )
     names = [name for name, there in (("waagent", agent_on), ("cloud-init", init)) if there]
     yield Finding(
         "provisioning agent",
@@ -128,7 +130,7 @@ def _provisioning(look: Editor) -> Iterator[Finding]:
     )
     conf = dict(
         line.split("=", 1)
-        for line in look.text("/etc/waagent.conf").replace(" ", "").splitlines()
+        for line in reader.text("/etc/waagent.conf").replace(" ", "").splitlines()
         if "=" in line and not line.startswith("#")
     )
     wanted = conf.get("Provisioning.Agent", "auto").split("#")[0].lower()
@@ -148,13 +150,13 @@ def _provisioning(look: Editor) -> Iterator[Finding]:
         "ResourceDisk.Format=n in /etc/waagent.conf",
     )
     if init:
-        yield from _cloud_init(look)
+        yield from _cloud_init(reader)
 
 
-def _cloud_init(look: Editor) -> Iterator[Finding]:
+def _cloud_init(reader: Editor) -> Iterator[Finding]:
     sources, problems = "", []
-    for path in ("/etc/cloud/cloud.cfg", *look.guest.glob("/etc/cloud/cloud.cfg.d/*.cfg")):
-        text = look.text(path)
+    for path in ("/etc/cloud/cloud.cfg", *reader.guest.glob("/etc/cloud/cloud.cfg.d/*.cfg")):
+        text = reader.text(path)
         listed = re.search(r"(?m)^datasource_list\s*:\s*\[?([^\]\n]*(?:\n\s*-[^\n]*)*)", text)
         sources = listed.group(1) if listed else sources
         if re.search(r"(?m)^network\s*:\s*\{?\s*config\s*:\s*disabled", text):
@@ -170,40 +172,40 @@ def _cloud_init(look: Editor) -> Iterator[Finding]:
     )
 
 
-def _ssh(look: Editor) -> Finding:
-    there = any(look.exists(path) for path in ("/usr/sbin/sshd", "/usr/bin/sshd"))
-    on = there and _enabled(look, *SSH_UNITS)
+def _ssh(reader: Editor) -> Finding:
+    there = any(reader.exists(path) for path in ("/usr/sbin/sshd", "/usr/bin/sshd"))
+    on = there and _enabled(reader, *SSH_UNITS)
     found = "enabled" if on else "not enabled" if there else "not installed"
     return Finding("ssh server", Severity.FAIL, on, found, "" if on else "install and enable sshd")
 
 
-def _enabled(look: Editor, *units: str) -> bool:
+def _enabled(reader: Editor, *units: str) -> bool:
     wanted = (WANTS.format(target, unit) for target in TARGETS for unit in units)
     openrc = (f"/etc/runlevels/default/{unit.split('.')[0]}" for unit in units)
-    return any(look.exists(path) for path in (*wanted, *openrc))
+    return any(reader.exists(path) for path in (*wanted, *openrc))
 
 
-def _network(look: Editor) -> Iterator[Finding]:
+def _network(reader: Editor) -> Iterator[Finding]:
     yield verdict(
         "network by DHCP",
         Severity.FAIL,
-        _matching(look, STATIC),
+        _matching(reader, STATIC),
         "let the first network card use DHCP: Azure gives fixed addresses that way too",
         "no static address",
     )
     yield verdict(
         "no configuration bound to a MAC address",
         Severity.FAIL,
-        _matching(look, BOUND),
+        _matching(reader, BOUND),
         "remove it (galleria generalize, operation network-state): each VM has another",
         "none",
     )
 
 
-def _matching(look: Editor, rules: dict[str, re.Pattern[str]]) -> list[str]:
+def _matching(reader: Editor, rules: dict[str, re.Pattern[str]]) -> list[str]:
     return [
         printable(path)
         for pattern, rule in rules.items()
-        for path in (look.guest.glob(pattern) if "*" in pattern else [pattern])
-        if rule.search(look.text(path)) and not path.endswith("/ifcfg-lo")
+        for path in (reader.guest.glob(pattern) if "*" in pattern else [pattern])
+        if rule.search(reader.text(path)) and not path.endswith("/ifcfg-lo")
     ]

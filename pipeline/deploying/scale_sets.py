@@ -138,10 +138,11 @@ def shape_of(version: ImageVersion, context: JobContext) -> ImageShape:
 
 
 def check_shape(scale_set: ScaleSet, shape: ImageShape, name: str) -> None:
-    """The text is Azure's, with every difference named."""
+    """Raise InvalidParameter, with every difference, when an image of this shape can't take the
+    place of the one that a scale set's VMs have."""
     old = scale_set.shape
     differences = [
-        f"current {what} is {now} which is different from the updated {what} {then}"
+        (what, now, then)
         for what, now, then in (
             ("OS type", old.os_type.value, shape.os_type.value),
             ("generation", old.hyper_v_generation.value, shape.hyper_v_generation.value),
@@ -151,9 +152,15 @@ def check_shape(scale_set: ScaleSet, shape: ImageShape, name: str) -> None:
         if now != then
     ]
     if differences:
+        texts = [
+            f"current {what} is {now} which is different from the updated {what} {then}"
+            for what, now, then in differences
+        ]
+        told = "; ".join(f"{what} {now}, the image has {then}" for what, now, then in differences)
         called = f"Virtual Machine Scale Set '{scale_set.name}'"
         raise InvalidParameter(
-            f"Cannot update {called} to '{name}': {'; '.join(differences)}.",
+            f"Cannot update {called} to '{name}': {'; '.join(texts)}.",
+            plain=f"{name} does not fit the scale set {scale_set.name}: its VMs have {told}",
             hint="make another scale set for this image",
         )
 

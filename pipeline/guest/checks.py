@@ -97,12 +97,12 @@ def looks_generalized(
     beside: Mapping[str, Sequence[Change]] = NOTHING,
 ) -> Evidence:
     """`operations` are run dry; `beside` is what they would change that is not in this tree."""
-    look = Editor(guest, "check")  # used for its reading half
-    marks = _machine_marks(look)
-    serving = services(look)
+    reader = Editor(guest, "check")  # used for its reading half
+    marks = _machine_marks(reader)
+    serving = services(reader)
     people = [
         f"the user {account.name!r} exists"
-        for account in humans(look)
+        for account in humans(reader)
         if account.name not in serving
     ]
     told = dict(marks)
@@ -163,13 +163,13 @@ def _said(name: str, paths: Sequence[str]) -> str:
     return f"{name} would change {shown}" + (f" and {more} more" if more > 0 else "")
 
 
-def _machine_marks(look: Editor) -> dict[str, list[str]]:
+def _machine_marks(reader: Editor) -> dict[str, list[str]]:
     """What two machines must not have in common, by the operation that is for it."""
     marks: dict[str, list[str]] = {}
     for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
-        if look.text(path).strip() not in NO_IDENTITY:
+        if reader.text(path).strip() not in NO_IDENTITY:
             marks.setdefault("machine-id", []).append(f"{path} holds an id")
-    keys = look.guest.glob("/etc/ssh/ssh_host_*_key")
+    keys = reader.guest.glob("/etc/ssh/ssh_host_*_key")
     if keys:
         marks["ssh-host-keys"] = [f"{len(keys)} ssh host keys in /etc/ssh"]
     for name, directory, meaning in (
@@ -178,8 +178,8 @@ def _machine_marks(look: Editor) -> dict[str, list[str]]:
         ("cloud-init", "/var/lib/cloud/instances", "cloud-init's instance data"),
         ("waagent", "/var/lib/waagent", "the Azure agent's state"),
     ):
-        if look.guest.names(look.follow(directory)):
+        if reader.guest.names(reader.follow(directory)):
             marks.setdefault(name, []).append(f"{meaning} in {directory}")
-    if look.guest.glob("/var/lib/NetworkManager/*.lease"):
+    if reader.guest.glob("/var/lib/NetworkManager/*.lease"):
         marks.setdefault("dhcp-leases", []).append("DHCP leases in /var/lib/NetworkManager")
     return marks

@@ -87,10 +87,10 @@ def place_of(guest: Guest) -> str:
         return "/boot"
     if {"bin", "lib", "share"} <= names:
         return "/usr"
-    look = Editor(guest, "place")
-    if is_home(look, "/"):
+    reader = Editor(guest, "place")
+    if is_home(reader, "/"):
         return "/home/user"
-    return "/home" if any(is_home(look, f"/{name}") for name in sorted(names)) else DATA
+    return "/home" if any(is_home(reader, f"/{name}") for name in sorted(names)) else DATA
 
 
 def _treat(session: GuestSession, item: Unmounted, wanted: Wanted, done: Elsewhere) -> None:

@@ -59,9 +59,9 @@ def homes(edit: Editor) -> list[str]:
     return sorted(home for home in found if edit.is_directory(home))
 
 
-def is_home(look: Editor, directory: str) -> bool:
+def is_home(reader: Editor, directory: str) -> bool:
     """Whether a directory has what shells and ssh leave in homes."""
-    return not MARKS.isdisjoint(look.guest.names(directory))
+    return not MARKS.isdisjoint(reader.guest.names(directory))
 
 
 def _like_homes(edit: Editor, tree: str, depth: int) -> list[str]:

@@ -31,15 +31,15 @@ def _files(guest: Guest) -> dict[str, str]:
     return dict(sorted(found.items())[:FILES_LIMIT])
 
 
-def _accounts(look: Editor) -> dict[str, dict[str, Any]]:
+def _accounts(reader: Editor) -> dict[str, dict[str, Any]]:
     """Every account of passwd(5): its ids, home and shell, and the groups that list it."""
     groups: dict[str, list[str]] = {}
-    for line in lines_of(look.text("/etc/group")):
+    for line in lines_of(reader.text("/etc/group")):
         name, *rest = line.split(":")
         for member in rest[2].split(",") if len(rest) > 2 else ():
             groups.setdefault(member, []).append(printable(name))
     found = {}
-    for line in lines_of(look.text("/etc/passwd")):
+    for line in lines_of(reader.text("/etc/passwd")):
         fields = line.split(":")
         if len(fields) == 7 and not line.startswith("#"):
             name, _, uid, gid, _, home, shell = fields

@@ -20,22 +20,22 @@ RPM = ("/var/lib/rpm", "/usr/lib/sysimage/rpm")
 def installed(guest: Guest, session: GuestSession) -> tuple[Package, ...]:
     """Sorted; strings are the guest's, hostile. Where there is an RPM database nothing is mounted
     afterwards: ask this last."""
-    look = Editor(guest, "packages")  # used for its reading half
+    reader = Editor(guest, "packages")  # used for its reading half
     found = {
-        *_dpkg(_text(look, DPKG)),
-        *_apk(_text(look, APK)),
-        *_pacman(look),
+        *_dpkg(_text(reader, DPKG)),
+        *_apk(_text(reader, APK)),
+        *_pacman(reader),
     }
-    if any(look.guest.names(look.follow(directory)) for directory in RPM):
+    if any(reader.guest.names(reader.follow(directory)) for directory in RPM):
         found |= set(session.rpm_packages())
     return tuple(sorted(found, key=lambda item: (item.name, item.version, item.architecture)))
 
 
-def _text(look: Editor, path: str) -> str:
-    real = look.follow(path)
-    if not look.is_file(real):
+def _text(reader: Editor, path: str) -> str:
+    real = reader.follow(path)
+    if not reader.is_file(real):
         return ""
-    return look.guest.read(real, DATABASE_LIMIT).decode(errors="replace")
+    return reader.guest.read(real, DATABASE_LIMIT).decode(errors="replace")
 
 
 def _dpkg(text: str) -> Iterator[Package]:
@@ -57,10 +57,10 @@ def _apk(text: str) -> Iterator[Package]:
             yield Package(fields["P"], fields.get("V", ""), fields.get("A", ""), "apk")
 
 
-def _pacman(look: Editor) -> Iterator[Package]:
-    directory = look.follow(PACMAN)
-    for name in look.guest.names(directory):
-        lines = _text(look, f"{directory}/{name}/desc").splitlines()
+def _pacman(reader: Editor) -> Iterator[Package]:
+    directory = reader.follow(PACMAN)
+    for name in reader.guest.names(directory):
+        lines = _text(reader, f"{directory}/{name}/desc").splitlines()
         values = dict(itertools.pairwise(lines))
         if "%NAME%" in values:
             version, arch = values.get("%VERSION%", ""), values.get("%ARCH%", "")

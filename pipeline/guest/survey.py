@@ -75,9 +75,9 @@ def survey(
     as for `survey_guest`."""
     # the appliance sees the disks through overlays: one explicit node tree for every format
     overlays = [
-        images.create_overlay(disk.chain, work / f"{disk.name}-look.qcow2") for disk in disks
+        images.create_overlay(disk.chain, work / f"{disk.name}-survey.qcow2") for disk in disks
     ]
-    with progress.stage("look at the guest"), host.session(overlays, writable=False) as session:
+    with progress.stage("survey the guest"), host.session(overlays, writable=False) as session:
         facts = session.inspect()
         try:
             found = evidence(session, facts)
@@ -122,7 +122,7 @@ def survey_if_any(
     *,
     check: GuestCheck | None = None,
 ) -> Survey:
-    """A look at disks that are published as they are. A disk without partitions costs no
+    """Survey disks that are published as they are. A disk without partitions costs no
     appliance; where none can be had, or it can't open the guest, nothing is known, and why."""
     with images.open(disks[0].chain) as content:
         partitions = read_partitions(content).partitions

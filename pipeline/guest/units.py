@@ -12,14 +12,14 @@ DIRECTORIES = (
 STARTERS = (".timer", ".socket", ".path")  # of a service of the same name
 
 
-def enabled(look: Editor) -> list[str]:
+def enabled(reader: Editor) -> list[str]:
     """Names of the units that something wants or requires, and of the services that timers,
     sockets and paths among them start."""
     found = set()
     for directory in DIRECTORIES:
         for kind in ("wants", "requires", "upholds"):
             found |= {
-                PurePosixPath(path).name for path in look.guest.glob(f"{directory}/*.{kind}/*")
+                PurePosixPath(path).name for path in reader.guest.glob(f"{directory}/*.{kind}/*")
             }
     for name in list(found):
         stem = name
@@ -30,32 +30,32 @@ def enabled(look: Editor) -> list[str]:
     return sorted(found)
 
 
-def is_enabled(look: Editor, *names: str) -> bool:
+def is_enabled(reader: Editor, *names: str) -> bool:
     """Whether the guest starts one of these units."""
-    return bool(set(names) & set(enabled(look)))
+    return bool(set(names) & set(enabled(reader)))
 
 
-def text(look: Editor, name: str) -> str:
+def text(reader: Editor, name: str) -> str:
     """A unit's own text with its drop-ins; of an instance, its template's."""
     stem, _, ending = name.rpartition(".")
     template = f"{stem.partition('@')[0]}@.{ending}" if "@" in stem else name
     parts = []
     for wanted in dict.fromkeys((name, template)):
         paths = (f"{directory}/{wanted}" for directory in DIRECTORIES)
-        unit = next((found for path in paths if (found := look.text(path))), "")
+        unit = next((found for path in paths if (found := reader.text(path))), "")
         parts.append(unit)
         for directory in DIRECTORIES:
-            for path in look.guest.glob(f"{directory}/{wanted}.d/*.conf"):
-                parts.append(look.text(path))
+            for path in reader.guest.glob(f"{directory}/{wanted}.d/*.conf"):
+                parts.append(reader.text(path))
     return "\n".join(part for part in parts if part)
 
 
-def users(look: Editor) -> dict[str, str]:
+def users(reader: Editor) -> dict[str, str]:
     """The accounts that enabled services run as -> the first such service."""
     found: dict[str, str] = {}
-    for name in enabled(look):
+    for name in enabled(reader):
         if name.endswith(".service"):
-            for user in _users(text(look, name), name):
+            for user in _users(text(reader, name), name):
                 found.setdefault(user, name)
     return found
 

@@ -44,10 +44,10 @@ class Inspection:
 def inspect_file(source: DiskSource, context: JobContext, *, deep: bool) -> Inspection:
     """Look at a file without changing or pinning it. `deep` starts an appliance for the guest."""
     with context.work.directory() as work, context.sources.unwrapped(source, work) as disk:
-        return _examine(disk, work, context, deep=deep)
+        return _inspect(disk, work, context, deep=deep)
 
 
-def _examine(source: DiskSource, work: Path, context: JobContext, *, deep: bool) -> Inspection:
+def _inspect(source: DiskSource, work: Path, context: JobContext, *, deep: bool) -> Inspection:
     facts, *below = inspected(source, context.images)
     unsafe = next((layer for layer in (facts, *below) if layer.refusals), None)
     if unsafe is not None:
@@ -64,7 +64,7 @@ def _examine(source: DiskSource, work: Path, context: JobContext, *, deep: bool)
     # the appliance sees the disk through an overlay: one explicit node tree for every format
     overlay = context.images.create_overlay(disk.chain, work / f"{disk.name}.qcow2")
     with (
-        context.progress.stage("inspect guest"),
+        context.progress.stage("survey the guest"),
         context.guests.session([overlay], writable=False) as session,
     ):
         guest = session.inspect()
@@ -74,7 +74,7 @@ def _examine(source: DiskSource, work: Path, context: JobContext, *, deep: bool)
 
 @contextmanager
 def pinned(source: DiskSource, context: JobContext) -> Iterator[tuple[Disk, Path]]:
-    """One recognised disk held still, and a work directory. Raises SourceChanged at the end when
+    """One disk held still, and a work directory. Raises SourceChanged at the end when
     it did not hold still."""
     with context.work.directory() as work, context.sources.unwrapped(source, work) as found:
         disk = inspect_disk(found, context.images)

@@ -102,12 +102,12 @@ class Sink(Protocol):
 
 
 class Images(Protocol):
-    """Image files: recognise, open, make."""
+    """Image files: inspect, open, make."""
 
     def inspect(self, path: Path, *, declared: ImageFormat | None = None) -> ImageFacts:
         """Recognise by content. Never opens another file. Raises NotFound, or UnsafeImage if
         unrecognisable;
-        a recognised but unsafe file is returned with its `refusals`."""
+        an unsafe file of a known format is returned with its `refusals`."""
         ...
 
     def inspect_chain(

@@ -1,4 +1,4 @@
-"""Ingest: recognise every image file by its content and refuse what is unsafe, before anything
+"""Ingest: inspect every image file by its content and refuse what is unsafe, before anything
 opens it."""
 
 from collections.abc import Iterator, Sequence
@@ -43,7 +43,7 @@ def ingest(sources: Sequence[DiskSource], images: Images) -> tuple[Disk, ...]:
     NotFound."""
     check_luns([source.lun for source in sources])
     ordered = sorted(sources, key=lambda source: (source.lun is not None, source.lun or 0))
-    found = [_examined(source, images) for source in ordered]
+    found = [_checked(source, images) for source in ordered]
     for disk, contents in found:
         if disk.lun is None and contents.optical and disk.facts is not None:
             raise Refused(
@@ -55,7 +55,7 @@ def ingest(sources: Sequence[DiskSource], images: Images) -> tuple[Disk, ...]:
 
 def inspect_disk(source: DiskSource, images: Images) -> Disk:
     """Inspect every layer of one source and give it the format that its content has."""
-    return _examined(source, images)[0]
+    return _checked(source, images)[0]
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def _by_name(source: DiskSource) -> Iterator[None]:
         raise UnsafeImage(message, hint=error.hint) from None
 
 
-def _examined(source: DiskSource, images: Images) -> tuple[Disk, Contents]:
+def _checked(source: DiskSource, images: Images) -> tuple[Disk, Contents]:
     facts, *below = inspected(source, images)
     for layer in (facts, *below):
         if layer.refusals:

@@ -35,7 +35,7 @@ FILES = {name for name in set(dir(Path)) - set(dir(PurePath)) if name[0] != "_"}
 FILES -= {"absolute", "group"}
 # What has methods of such names without being a path, by the names that variables have for it.
 PORTS = {
-    *("guest", "_guest", "look", "edit"),  # a guest's files, in the appliance
+    *("guest", "_guest", "reader", "edit"),  # a guest's files, in the appliance
     *("gallery", "_gallery", "_views"),  # `resolve` finds a version
     *("images", "files", "sources", "_inner"),  # `open`
     *("machines", "disks"),  # `exists`

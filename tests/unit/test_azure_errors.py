@@ -535,7 +535,9 @@ def test_a_condition_is_refused_in_azures_words(row: Row) -> None:
         happen(row)
     assert type(caught.value) is row.error
     assert (caught.value.reason, caught.value.http_status) == (row.code, row.status)
-    jargon = r"properties\.|\bparameter\b|cannot bind|gallery ?image|nested resource|blob"
+    jargon = (
+        r"properties\.|\bparameter\b|cannot bind|gallery ?image|nested resource|blob|scale set '"
+    )
     assert not re.findall(jargon, caught.value.plain.lower()), "people are told in plain words"
 
 

@@ -156,8 +156,8 @@ def test_version_2_knows_deflate_alone(opened: Callable[[bytes], Window]) -> Non
     [
         (0, "disagree"),
         (1 << 63 | DATA, "disagree"),  # a plain cluster
-        (descriptor(1 << 40, 100), "does not lie in the file"),
-        (descriptor(DATA + 100, 100), "does not lie in the file"),
+        (descriptor(1 << 40, 100), "lies outside of the file"),
+        (descriptor(DATA + 100, 100), "lies outside of the file"),
     ],
 )
 def test_an_entry_that_leads_nowhere_is_refused(
@@ -201,9 +201,9 @@ def test_grains_of_a_vmdk_are_found_and_inflated(
 @pytest.mark.parametrize(
     ("grain", "reason"),
     [
-        ((8, zlib.compress(TEXT)), "another one's"),
-        ((0, b""), "does not lie in the file"),
-        ((0, bytes(2 * CLUSTER + 1)), "does not lie in the file"),
+        ((8, zlib.compress(TEXT)), "that of another byte"),
+        ((0, b""), "lies outside of the file"),
+        ((0, bytes(2 * CLUSTER + 1)), "lies outside of the file"),
     ],
 )
 def test_a_marker_that_lies_is_refused(
@@ -219,7 +219,7 @@ def test_what_a_map_says_of_no_grain_is_refused(opened: Callable[[bytes], Window
         list(VmdkGrains(opened(whole)).clusters(CLUSTER, CLUSTER + 1))
     with pytest.raises(UnsafeImage, match="outside of the file"):  # its marker is cut
         list(VmdkGrains(opened(whole[:3080])).clusters(0, 1))
-    with pytest.raises(UnsafeImage, match="in no place in its vdi layer"):
+    with pytest.raises(UnsafeImage, match="no place for data of its vdi layer"):
         layout(opened(whole), ImageFormat.VDI)
 
 

@@ -52,7 +52,7 @@ class Grants:
                 )
             for member in principal.members:
                 if catalog.principal(member) is None:
-                    raise NotFound(f"There is no principal {member!r}.", code="PrincipalNotFound")
+                    raise _no_principal(member)
             changes.put_principal(principal)
         return principal
 
@@ -74,11 +74,7 @@ class Grants:
         with self._access.write(Action.ASSIGNMENT_WRITE, id) as (catalog, changes):
             found = catalog.principal(principal)
             if found is None:
-                raise NotFound(
-                    f"There is no principal {principal!r}.",
-                    hint="galleria principal create makes one",
-                    code="PrincipalNotFound",
-                )
+                raise _no_principal(principal)
             _check_scope(catalog, id)
             assignment = Assignment(found.name, role, id)
             changes.put_assignment(assignment)
@@ -93,7 +89,7 @@ class Grants:
             if wanted.key not in found:
                 raise NotFound(
                     f"{principal!r} does not have the role {role.value} at {id}.",
-                    hint="galleria role list shows who has which",
+                    hint="galleria role list shows who has which role",
                     code="RoleAssignmentNotFound",
                 )
             changes.delete_assignment(wanted)
@@ -247,6 +243,14 @@ def _no_scope(text: str) -> InvalidParameter:
         f"The scope {text!r} is not valid.",
         hint="a subscription, a resource group, a gallery (corp) or a definition (corp/web); "
         "give a role at the definition to have it for its versions",
+    )
+
+
+def _no_principal(name: str) -> NotFound:
+    return NotFound(
+        f"There is no principal {name!r}.",
+        hint="galleria principal create makes one",
+        code="PrincipalNotFound",
     )
 
 

@@ -61,7 +61,7 @@ def remove(sharing: Sharing, subscriptions: Iterable[str], tenants: Iterable[str
             if item not in there:
                 raise NotFound(
                     f"The gallery '{sharing.gallery}' is not shared with '{item}'.",
-                    hint="galleria share show lists with whom it is",
+                    hint="galleria share show lists with whom it is shared",
                 )
     return replace(
         sharing,
@@ -88,12 +88,16 @@ def describe(sharing: Sharing, community: Community) -> Sharing:
         if not pattern.fullmatch(value):
             raise InvalidParameter(
                 f"The value {value!r} of property 'communityGalleryInfo.{what}' is not valid: "
-                f"expected {form}."
+                f"expected {form}.",
+                plain=f"{what}: {value!r} is not {form}",
             )
-    if not 0 < len(community.eula.strip()) <= _EULA_LENGTH:
+    length = len(community.eula.strip())
+    if not 0 < length <= _EULA_LENGTH:
         raise InvalidParameter(
             "The property 'communityGalleryInfo.eula' is not valid: expected a text or a URI of "
-            f"1 to {_EULA_LENGTH} characters."
+            f"1 to {_EULA_LENGTH} characters.",
+            plain=f"eula: it has {length} characters, a text or a URI of 1 to {_EULA_LENGTH} is "
+            "needed",
         )
     if sharing.is_public:
         raise Conflict(
@@ -109,7 +113,7 @@ def enable_community(sharing: Sharing, unique: uuid.UUID) -> Sharing:
     _expect(sharing, SharingPermissions.COMMUNITY, "be a community gallery")
     if sharing.community is None:
         raise InvalidParameter(
-            f"The gallery '{sharing.gallery}' says nothing of its publisher yet.",
+            f"The gallery '{sharing.gallery}' does not name its publisher yet.",
             hint="give --publisher-uri, --publisher-email, --eula and --public-name-prefix",
         )
     if sharing.is_public:
@@ -161,7 +165,10 @@ def _guids(values: Iterable[str], what: str) -> tuple[str, ...]:
 
 def _some(subscriptions: Sequence[str], tenants: Sequence[str]) -> None:
     if not subscriptions and not tenants:
-        raise InvalidParameter("Neither a subscription nor a tenant is given.")
+        raise InvalidParameter(
+            "Neither a subscription nor a tenant is given.",
+            hint="give --subscription-ids, --tenant-ids or both",
+        )
 
 
 # --- what a shared gallery may hold -------------------------------------------------------------
@@ -184,7 +191,7 @@ def may_hold_definition(
         if definition.purchase_plan is not None:
             raise Refused(
                 f"The image definition '{definition.name}' has a purchase plan: a community "
-                "gallery can't pass on images of the marketplace's partners."
+                "gallery can't hold images with one."
             )
 
 
@@ -200,7 +207,6 @@ def _home(name: object, location: str, gallery: Gallery, permissions: SharingPer
     if region_key(location) != region_key(gallery.location):
         raise Refused(
             f"'{name}' has its home in '{location}', and its gallery '{gallery.name}' in "
-            f"'{gallery.location}': in a {permissions.value} gallery they have to be the same.",
-            hint="publish it with the gallery's region as --location; it can be replicated to "
-            "others",
+            f"'{gallery.location}': in a {permissions.value} gallery both must be the same.",
+            hint="publish it with the gallery's region as --location, and replicate it to others",
         )
