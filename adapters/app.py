@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cached_property, partial
 from itertools import count
 from pathlib import Path
@@ -154,9 +155,14 @@ class Session(Services):
         from pipeline.deploying.release import bases_in_use
         from pipeline.jobs.context import JobContext
         from pipeline.resources.opening import StoredSources
+        from pipeline.storage.soundness import Readers
 
         config, sandbox, progress = self.config, self._app.sandbox, self._app.progress
         gallery, resources, zones, pins = self.gallery, self.resources, self.zones, self.pins
+        images = QemuImages(sandbox, Policy(virtual_size=config.max_virtual_size))
+        seconds = config.recheck_after
+        recheck_after = timedelta.max if seconds is None else timedelta(seconds=seconds)
+        readers = Readers(images, HostFiles(), progress, recheck_after)
         machines = QemuMachines(config.captures, sandbox)
         own = OwnPlaces(
             _own_places(config), lambda: bases_in_use(gallery.list_deployments(), zones)
@@ -170,10 +176,12 @@ class Session(Services):
             records=self.records,
             runs=self.job_runs,
             machines=machines,
-            sources=StoredSources(files, gallery, resources, machines, zones, pins, progress),
-            images=QemuImages(sandbox, Policy(virtual_size=config.max_virtual_size)),
+            sources=StoredSources(
+                files, gallery, resources, machines, zones, pins, progress, readers
+            ),
+            images=images,
             pins=pins,
-            files=HostFiles(),
+            files=readers.files,
             disks=HostDiskDirectories(config.group_id),
             guests=guests,
             boots=QemuBoots(sandbox, lambda: guests.accelerator().kind, _firmware),
@@ -187,6 +195,7 @@ class Session(Services):
             cpu=cpu_seconds,
             sleep=time.sleep,
             zrs_same_filesystem=config.zrs_same_filesystem,
+            recheck_after=recheck_after,
         )
 
 

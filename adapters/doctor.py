@@ -301,6 +301,9 @@ def _zone(
         some = "; ".join(printable(str(problem)) for problem in problems[:SHOWN])
         advice = "they cost what they stand for, and nothing is collected there meanwhile"
         return Check(name, Status.WARN, f"{found}; {len(problems)} damaged: {some}", advice)
+    if degraded := _degraded(config, directory):
+        advice = "galleria show names the versions; galleria repair mends what can be mended"
+        return Check(name, Status.WARN, f"{found}; Degraded: {degraded}", advice)
     if foreign := zone.foreign():
         some = ", ".join(printable(str(path)) for path in foreign[:SHOWN])
         advice = "they are left alone"
@@ -332,6 +335,17 @@ def _modes(zone: Path, config: Config) -> str:
     else:
         return ""
     return printable(advice)
+
+
+def _degraded(config: Config, directory: Path) -> str:
+    """What was bad in a zone when it was last read."""
+    if _missing_file(config.catalog):
+        return ""
+    with contextlib.closing(open_catalog(config.catalog)) as catalog, catalog.read() as reader:
+        bad = [item for item in reader.scrubs() if item.problem and item.zone == str(directory)]
+    some = "; ".join(printable(f"{item.subject}: {item.problem}") for item in bad[:SHOWN])
+    more = f" and {len(bad) - SHOWN} more" * (len(bad) > SHOWN)
+    return some + more
 
 
 def _space(check: Check, directory: Path) -> Check:

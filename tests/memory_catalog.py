@@ -22,6 +22,7 @@ from pipeline.model import (
     Tenant,
 )
 from pipeline.model.names import DefinitionName, GalleryName, VersionName, VersionNumber
+from pipeline.model.scrubs import ScrubRecord
 from pipeline.model.spelling import region_key
 from pipeline.ports.catalog import Catalog, CatalogHealth, CatalogReader, CatalogWriter, Counts
 from tests.memory_access import AccessState, AccessView
@@ -36,6 +37,7 @@ class _State(AccessState, ResourceState, RunRecords):
     reports: dict[VersionName, Mapping[str, Any]] = field(default_factory=dict)
     deployments: dict[tuple[str, str], Deployment] = field(default_factory=dict)
     scale_sets: dict[str, ScaleSet] = field(default_factory=dict)
+    scrubs: dict[tuple[str, str], ScrubRecord] = field(default_factory=dict)
     channel_map: dict[tuple[DefinitionName, str], Channel] = field(default_factory=dict)
     tenant_map: dict[str, Tenant] = field(default_factory=dict)
     subscription_map: dict[str, Subscription] = field(default_factory=dict)
@@ -158,6 +160,9 @@ class _View(AccessView, ResourceView, RunView):
     def scale_sets(self) -> list[ScaleSet]:
         return sorted(self._state.scale_sets.values(), key=lambda item: item.name)
 
+    def scrubs(self) -> list[ScrubRecord]:
+        return [self._state.scrubs[key] for key in sorted(self._state.scrubs)]
+
     def put_gallery(self, gallery: Gallery) -> None:
         self._state.galleries[gallery.name] = gallery
 
@@ -229,6 +234,12 @@ class _View(AccessView, ResourceView, RunView):
 
     def delete_scale_set(self, scale_set: ScaleSet) -> None:
         self._state.scale_sets.pop(scale_set.name, None)
+
+    def put_scrub(self, record: ScrubRecord) -> None:
+        self._state.scrubs[record.zone, record.subject] = record
+
+    def delete_scrub(self, zone: str, subject: str) -> None:
+        self._state.scrubs.pop((zone, subject), None)
 
 
 class MemoryCatalog:

@@ -26,6 +26,7 @@ from pipeline.model import (
     Tenant,
 )
 from pipeline.model.names import DefinitionName, GalleryName
+from pipeline.model.scrubs import ScrubRecord
 from pipeline.model.spelling import region_key
 from pipeline.ports.catalog import CatalogWriter
 
@@ -128,6 +129,15 @@ class Writer(Reader, VersionChanges, AccessChanges, ResourceChanges, RunChanges)
 
     def delete_scale_set(self, scale_set: ScaleSet) -> None:
         self._connection.execute(delete(t.scale_sets).where(t.scale_sets.c.name == scale_set.name))
+
+    def put_scrub(self, record: ScrubRecord) -> None:
+        where = {"zone": record.zone, "subject": record.subject}
+        self._put(t.scrubs, where, {"document": encode(record)})
+
+    def delete_scrub(self, zone: str, subject: str) -> None:
+        c = t.scrubs.c
+        one = and_(c.zone == zone, c.subject == subject)
+        self._connection.execute(delete(t.scrubs).where(one))
 
     def _put(self, table: Table, where: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         """Insert or update. Writers are alone, so nothing comes between the two."""

@@ -32,6 +32,7 @@ from pipeline.model import (
     Tenant,
 )
 from pipeline.model.names import DefinitionName, GalleryName
+from pipeline.model.scrubs import ScrubRecord
 from pipeline.model.spelling import region_key
 from pipeline.ports.catalog import CatalogReader, Counts
 
@@ -132,6 +133,10 @@ class Reader(VersionQueries, AccessQueries, ResourceQueries, RunQueries):
     def scale_sets(self) -> list[ScaleSet]:
         found = self._all(ScaleSet, select(t.scale_sets.c.document))
         return sorted(found, key=lambda item: item.name)
+
+    def scrubs(self) -> list[ScrubRecord]:
+        found = self._all(ScrubRecord, select(t.scrubs.c.document))
+        return sorted(found, key=lambda item: (item.zone, item.subject))
 
     def _one(self, kind: type[T], query: Select[Any], keys: Mapping[str, Any]) -> T | None:
         document = self._connection.scalar(query, keys)

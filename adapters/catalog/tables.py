@@ -20,7 +20,7 @@ from sqlalchemy import (
     false,
 )
 
-SCHEMA = "0009"  # the newest migration
+SCHEMA = "0010"  # the newest migration
 
 metadata = MetaData(
     naming_convention={
@@ -156,6 +156,15 @@ zones = Table(
     metadata,
     Column("directory", Text, primary_key=True),
     Column("zone_id", String(32), nullable=False),
+    Column("file_system", Text, nullable=False, server_default=""),
+)
+
+scrubs = Table(
+    "scrubs",
+    metadata,
+    Column("zone", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("document", JSON, nullable=False),
 )
 
 scale_sets = Table(

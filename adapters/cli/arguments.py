@@ -1,9 +1,10 @@
 """Arguments in the spellings of `az sig`: tags, features, target regions, dates."""
 
+import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -43,6 +44,8 @@ SET = click.option(
 )
 TAGS = click.option("--tags", multiple=True, metavar="NAME=VALUE...", help="Tags (repeatable).")
 
+
+_DAYS = {"d": 1, "w": 7, "m": 30, "y": 365}
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -88,6 +91,16 @@ def as_date(
 ) -> datetime | None:
     """The callback of an option that takes an ISO 8601 date (UTC unless it says otherwise)."""
     return None if value is None else parse_date(value, parameter.opts[0])
+
+
+def age(text: str | None, option: str) -> timedelta | None:
+    """How long ago: 90d, 12w, 6m (30 days each), 1y."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,5})([dwmy])", text)
+    if match is None:
+        raise click.UsageError(f"{option}: {text!r} is not a number and one of d, w, m, y: 90d")
+    return timedelta(days=int(match[1]) * _DAYS[match[2]])
 
 
 def pairs(values: Iterable[str], option: str) -> Mapping[str, str]:

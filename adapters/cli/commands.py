@@ -83,6 +83,14 @@ COMMANDS = {
         "adapters.cli.proof:verify",
         "Read a version's bases and replicas again and compare every chunk.",
     ),
+    "scrub": (
+        "adapters.cli.scrub:scrub",
+        "Read what zones hold from the disk, and compare the catalog with it.",
+    ),
+    "repair": (
+        "adapters.cli.scrub:repair",
+        "Read what zones hold, and make what is bad or lost again from what is sound.",
+    ),
     "export": (
         "adapters.cli.file:export",
         "Write one disk of a version as a stand-alone file.",

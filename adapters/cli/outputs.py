@@ -32,6 +32,7 @@ from pipeline.model.access import Assignment, Principal
 from pipeline.model.garbage import Garbage
 from pipeline.model.resources import Disk, DiskState, ManagedImage, Snapshot
 from pipeline.model.runs import Run
+from pipeline.model.scrubs import ScrubRecord
 from pipeline.model.versions import RegionResult
 from pipeline.ports import GuestFacts, ImageFacts, ImageFormat
 from pipeline.sources.partitions import PartitionTable
@@ -396,6 +397,7 @@ class SpecSchema(TypedDict):
 
 class Latest(TypedDict):
     isLatest: bool
+    degradedRegions: NotRequired[tuple[str, ...]]
 
 
 class SharedIdentity(TypedDict):
@@ -451,6 +453,7 @@ class ShowOutput(TypedDict):
     interrupted: NotRequired[bool]
     channels: NotRequired[tuple[str, ...]]
     cautions: NotRequired[tuple[str, ...]]
+    degraded: NotRequired[tuple[ScrubRecord, ...]]
     allocatedBytes: NotRequired[dict[str, int]]
     deployments: NotRequired[tuple[Deployment, ...]]
     sourceChanges: NotRequired[dict[str, tuple[str, ...]]]
@@ -554,6 +557,42 @@ class VerifyOutput(TypedDict):
     sound: bool
     verdicts: tuple[VerdictDocument, ...]
     missingRegions: tuple[str, ...]
+
+
+class RangeDocument(TypedDict):
+    start: int
+    length: int
+
+
+class FindingOfScrub(TypedDict):
+    """`lost` are ranges that no copy has."""
+
+    region: str
+    zone: Path
+    subject: str
+    path: Path
+    digest: str
+    problem: str
+    bad: tuple[RangeDocument, ...]
+    versions: tuple[str, ...]
+    machines: tuple[str, ...]
+    repaired: bool
+    notRepaired: str
+    lost: tuple[RangeDocument, ...]
+
+
+class UnusableZoneDocument(TypedDict):
+    zone: str
+    problem: str
+
+
+class ScrubOutput(TypedDict):
+    sound: bool
+    basesRead: int
+    basesSkipped: int
+    bytesRead: int
+    unusableZones: tuple[UnusableZoneDocument, ...]
+    findings: tuple[FindingOfScrub, ...]
 
 
 class ExportOutput(Written):
@@ -901,6 +940,8 @@ OUTPUTS: dict[str, Any] = {
     "cost": CostOutput,
     "replicate": OneVersion,
     "verify": VerifyOutput,
+    "scrub": ScrubOutput,
+    "repair": ScrubOutput,
     "export": ExportOutput,
     "share add": ShareOutput,
     "share enable-community": ShareOutput,

@@ -1,11 +1,10 @@
 """`galleria list`, `show`, `version`, `promote`, `retention` and `replicate`: image versions."""
 
 import os
-import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +43,7 @@ from pipeline.model.names import (
     parse_reference,
     parse_version,
 )
+from pipeline.model.scrubs import ScrubRecord
 
 if TYPE_CHECKING:
     from adapters.app import Session
@@ -135,7 +135,10 @@ def _row(item: ListedVersion) -> tuple[object, ...]:
     return (
         version.name,
         version.provisioning_state.value,
-        ", ".join(_place(version, status) for status in version.regions),
+        ", ".join(
+            _place(version, status) + " Degraded" * (status.region in item.degraded)
+            for status in version.regions
+        ),
         bytes_text(sum(disk.virtual_size for disk in version.disks)) if version.disks else "",
         minute(version.published_date),
         end_of_life(version),
@@ -315,6 +318,7 @@ def show(
             ("channels", marks(version, found.channels)),
             *(("note", caution) for caution in found.cautions),
             ("tags", " ".join(f"{key}={value}" for key, value in version.tags.items())),
+            *(("degraded", _degraded(record)) for record in found.degraded),
             ("storage", _storage(version)),
             ("mode", _mode(version)),
             *(("source", text) for text in _sources(version, found.source_changes)),
@@ -328,6 +332,12 @@ def show(
         document["lineage"], tree = lineage
         parts.append(tree)
     settings.emit(document, "\n\n".join(part for part in parts if part))
+
+
+def _degraded(record: ScrubRecord) -> str:
+    """What is bad in a region, and when that was seen."""
+    what = f"{record.region}: {Path(record.subject).parts[0]}, {record.problem}"
+    return printable(f"{what} ({minute(record.read)}): galleria repair")
 
 
 def _lineage(session: "Session", version: ImageVersion) -> tuple[list[dict[str, Any]], str]:
@@ -619,9 +629,6 @@ def purge_command(settings: Settings, *, name: str) -> None:
     settings.emit({"removed": [item.arm_id for item in gone]}, text)
 
 
-_UNITS = {"d": 1, "w": 7, "m": 30, "y": 365}
-
-
 @click.command(cls=Command)
 @arguments.REFERENCE
 @click.option("--channel", required=True, metavar="NAME", help="Name of the channel, such as prod.")
@@ -665,7 +672,7 @@ def apply(
     """
     from pipeline.jobs.delete import apply_retention
 
-    rule = Retention(keep_last, _age(older_than))
+    rule = Retention(keep_last, arguments.age(older_than, "--older-than"))
     with settings.session() as session:
         verdicts, expired = apply_retention(
             parse_definition(name), rule, session.context, dry_run=dry_run
@@ -683,15 +690,6 @@ def apply(
     }
     text = table(("VERSION", ""), rows) if rows else "there are no versions"
     settings.emit(document, text)
-
-
-def _age(text: str | None) -> timedelta | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"([0-9]{1,5})([dwmy])", text)
-    if match is None:
-        raise click.UsageError(f"--older-than: {text!r} is not a number and one of d, w, m, y: 90d")
-    return timedelta(days=int(match[1]) * _UNITS[match[2]])
 
 
 @click.command(cls=Command)

@@ -71,6 +71,8 @@ class Config:
     sandbox: bool = True
     immutable: bool = True
     group: str = ""  # who may read zones and use VMs beside the user: a hypervisor's
+    # seconds after which a base is read from its disk before it is reused; None: never again
+    recheck_after: int | None = 7 * DAY
     zrs_same_filesystem: bool = False  # zones of one file system as if each had its own
     max_virtual_size: int = 32 << 40
     # networks that downloads may reach beside the public ones, separated by commas

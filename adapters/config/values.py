@@ -249,6 +249,7 @@ PARSERS: Mapping[str, Callable[[object, str, Path], object]] = {
     "max_virtual_size": _bytes,
     "allow_private_sources": _networks,
     "libvirt": _libvirt,
+    "recheck_after": _duration,
     "keep_unused": _duration,
     "keep_downloads": _duration,
     "keep_cache": _duration,
@@ -278,6 +279,8 @@ MEANINGS: Mapping[str, str] = {
     "immutable": "`chattr +i` on bases, where rights allow.",
     "group": "The group that may read zones and use VMs: QEMU's. Default: none.",
     "max_virtual_size": "Larger images are refused.",
+    "recheck_after": "A base that was last read from its disk longer ago is read before it is"
+    " reused. Default: `7 d`.",
     "keep_unused": "`galleria gc` leaves bases that are younger. Default: `1 h`.",
     "keep_downloads": "Downloads that nobody asked for since then go. Default: `7 d`.",
     "keep_cache": "Unused appliances and fixtures. Default: `30 d`.",

@@ -1,8 +1,10 @@
 """qcow2, versions 2 and 3. Source: qemu's docs/interop/qcow2.txt; limits: qemu's block/qcow2.h."""
 
+import os
 import struct
 from array import array
 from dataclasses import replace
+from typing import BinaryIO
 
 from adapters.formats.window import Findings, Parent, Window, be32, be64, quoted
 from pipeline.data.extents import SECTOR
@@ -28,7 +30,22 @@ SNAPSHOT_LIMIT = 1000
 SNAPSHOT_TABLE_LIMIT = 1 << 20
 REFTABLE_LIMIT = 8 << 20
 L1_LIMIT = 32 << 20
+CLUSTER_LIMIT = 2 << 20  # a backing name lies in the first cluster
+NAME_LIMIT = 1023
 OFFSET_MASK = 0x00FFFFFFFFFFFE00
+
+
+def backing_name(file: BinaryIO) -> str:
+    """The backing file's name in the header of a qcow2, as it stands there; empty when it has none.
+    Nothing else is looked at."""
+    head = file.read(V2_HEADER)
+    if not head.startswith(MAGIC) or len(head) < V2_HEADER:
+        return ""
+    offset, length = be64(head, 8), be32(head, 16)
+    if not offset or offset > CLUSTER_LIMIT or length > NAME_LIMIT:
+        return ""
+    file.seek(offset)
+    return os.fsdecode(file.read(length))
 
 
 def parse(window: Window, findings: Findings) -> None:
@@ -97,7 +114,7 @@ def _references(window: Window, findings: Findings, head: bytes, cluster: int) -
     offset, length = be64(head, 8), be32(head, 16)
     if not offset and not length:
         return
-    if not 0 < length <= 1023 or offset + length > cluster:
+    if not 0 < length <= NAME_LIMIT or offset + length > cluster:
         raise UnsafeImage("the name of its backing file lies outside of the first cluster")
     name = window.read(offset, length, "the backing file name")
     findings.references.append(f"it has a backing file, {quoted(name)}")

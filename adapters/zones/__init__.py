@@ -6,6 +6,7 @@ import dataclasses
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from adapters.process.sandbox import Sandbox
 from adapters.zones import bases, children, deployed, garbage, layout, versions
 from adapters.zones.ownership import OWNER_FILE
 from pipeline.errors import Busy, Conflict, GalleriaError, NotFound, VerificationFailed
+from pipeline.model import DeployedDisk
 from pipeline.model.garbage import AT_ONCE, Collected, Keep
-from pipeline.ports import Replica, ReplicaDisk, ShallowDisk, StoredBase, VersionRecord, Zone
+from pipeline.ports import Chain, Replica, ReplicaDisk, ShallowDisk, StoredBase, VersionRecord, Zone
 from pipeline.ports.zones import Needed
 
 DISKS = "disks"  # what pipeline.resources keeps here
@@ -156,6 +158,10 @@ class DirectoryZone:
         return self._profile
 
     @property
+    def unusable(self) -> str:
+        return ""
+
+    @property
     def reflink(self) -> bool:
         return self._profile.reflink
 
@@ -202,11 +208,33 @@ class DirectoryZone:
     def base_changes(self, base: StoredBase) -> str | None:
         return bases.changes(base)
 
-    def remember_base(self, base: StoredBase, problem: str = "") -> None:
-        bases.remember(base, problem)
+    def base_problem(self, base: StoredBase, *, cached: bool = True) -> str:
+        return bases.problem(base, cached=cached)
+
+    def base_read(self, base: StoredBase) -> datetime | None:
+        return bases.last_read(base)
+
+    def base_remains(self, digest: str) -> Chain | None:
+        return bases.remains(self._path, digest)
+
+    def base_manifest(self, digest: str) -> Path:
+        return layout.base_directory(self._path, digest) / layout.MANIFEST
+
+    def base_parent(self, digest: str) -> str | None:
+        return bases.parent_of(self._path, digest)
+
+    def remember_base(self, base: StoredBase, problem: str = "", *, read: bool = False) -> None:
+        bases.remember(base, problem, read=read)
 
     def replica_problem(self, disk: ReplicaDisk, base: StoredBase | None) -> str:
         return children.problem(disk, base)
+
+    def deployed_problem(self, disk: DeployedDisk) -> str:
+        return deployed.problem(self._path, self._sandbox, disk)
+
+    def relink(self, disk: DeployedDisk) -> None:
+        with self._locked(fcntl.LOCK_SH):
+            deployed.relink(self._path, self._sandbox, disk)
 
     def digests(self) -> list[str]:
         """The names of all bases."""
@@ -226,6 +254,27 @@ class DirectoryZone:
                 return bases.stage(
                     self._path,
                     self._sandbox,
+                    virtual_size,
+                    parents,
+                    profile=self._profile,
+                    immutable=self._immutable,
+                    release=release,
+                )
+            except BaseException:
+                release()
+                raise
+
+    def restage_base(
+        self, digest: str, virtual_size: int, parents: Sequence[str]
+    ) -> bases.StagedBase:
+        with layout.room(self._path):
+            self.sweep()
+            release = self._lock(fcntl.LOCK_SH)
+            try:
+                return bases.restage(
+                    self._path,
+                    self._sandbox,
+                    digest,
                     virtual_size,
                     parents,
                     profile=self._profile,
@@ -259,6 +308,13 @@ class DirectoryZone:
         with self._locked(fcntl.LOCK_SH):
             return versions.publish(self._path, self._sandbox, record, disks, replicas)
 
+    def restore_version(
+        self, record: VersionRecord, disks: Mapping[int | None, str], replicas: int
+    ) -> tuple[Replica, ...]:
+        self.sweep()
+        with self._locked(fcntl.LOCK_SH):
+            return versions.restore(self._path, self._sandbox, record, disks, replicas)
+
     def publish_shallow(
         self, record: VersionRecord, disks: Sequence[ShallowDisk]
     ) -> tuple[Replica, ...]:
@@ -279,9 +335,16 @@ class DirectoryZone:
         found = versions.find(self._path, key)
         return None if found is None else found.record.document
 
+    def held_bases(self, key: str) -> Mapping[int | None, str]:
+        found = versions.find(self._path, key)
+        return {} if found is None else found.bases
+
     def find_nvram(self, key: str) -> bytes | None:
         found = versions.find(self._path, key)
         return None if found is None else found.record.nvram
+
+    def nvram_remains(self, key: str) -> bytes | None:
+        return versions.nvram_remains(self._path, key)
 
     def records(self) -> Iterator[tuple[VersionRecord, tuple[Replica, ...]]]:
         """Every version in the zone that can be read: enough to rebuild a catalog."""

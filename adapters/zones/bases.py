@@ -2,25 +2,31 @@
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from adapters.filesystem import calls, durable
 from adapters.filesystem.profile import ZoneProfile
 from adapters.filesystem.sinks import RawSink
+from adapters.formats import qcow2
 from adapters.process.sandbox import Sandbox
 from adapters.zones import layout, schema
 from adapters.zones.opening import Opened, ZoneSink, open_delta
 from pipeline.data.manifest import ManifestReader
 from pipeline.errors import VerificationFailed
+from pipeline.model.clock import utc_now
 from pipeline.ports import BaseStaging, Chain, ImageFormat, Layer, Sink, StoredBase
 
 # Each layer costs a file descriptor and caches; opening 50 of them takes five times as long as one.
 # Eleven is a full snapshot and ten incremental ones, and what an overlay's header can name (qcow2
 # gives a backing reference 1023 bytes, a layer takes 89).
 MAX_DEPTH = 11
+
+_DELTA_OF = re.compile(r"\.\./([0-9a-f]{64})/base\.[a-z0-9]+")
 
 
 def find(zone: Path, digest: str) -> StoredBase | None:
@@ -52,7 +58,7 @@ def _find(zone: Path, digest: str, depth: int) -> StoredBase | None:
     if format is ImageFormat.RAW and (length := path.stat().st_size) != virtual_size:
         raise layout.damaged(path, f"it has {length} bytes instead of {virtual_size}")
     chain: Chain = (Layer(path, format),)
-    if format is ImageFormat.QCOW2:
+    if format is ImageFormat.QCOW2 and (method == "delta" or parent is not None):
         if depth == 1:
             raise layout.damaged(directory, f"it is more than {MAX_DEPTH} layers deep")
         below = None if parent is None else _find(zone, parent, depth - 1)
@@ -83,6 +89,18 @@ def first_usable(zone: Path, digests: Iterable[str]) -> StoredBase | None:
     return None
 
 
+def problem(base: StoredBase, *, cached: bool) -> str:
+    """Why a file of a base, or of what it is a delta of, is not what was written, beside its
+    content; empty when nothing shows it. A raw file is its content."""
+    for layer in base.chain:
+        if layer.format is ImageFormat.RAW:
+            continue
+        wanted = layout.decode(layer.path.parent / layout.BASE_FILE).get("file_digest")
+        if wanted is not None and layout.file_digest(layer.path, cached=cached) != wanted:
+            return f"{layer.path}: its file has changed"
+    return ""
+
+
 # --- whether a base is as it was ----------------------------------------------------------------
 
 
@@ -108,11 +126,32 @@ def changes(base: StoredBase) -> str | None:
     return "" if known else None
 
 
-def remember(base: StoredBase, problem: str = "") -> None:
+def last_read(base: StoredBase) -> datetime | None:
+    """When all of a base, and of those below it, was last read from the medium; None: never."""
+    times = [_time_of_reading(layer.path.parent) for layer in base.chain]
+    known = [moment for moment in times if moment is not None]
+    return min(known) if len(known) == len(times) else None
+
+
+def _time_of_reading(directory: Path) -> datetime | None:
+    with contextlib.suppress(OSError, VerificationFailed, ValueError, TypeError):
+        record = layout.decode(directory / layout.FINGERPRINT)
+        return datetime.fromisoformat(record.get("time_of_reading", "")).astimezone(UTC)
+    return None
+
+
+def remember(base: StoredBase, problem: str = "", *, read: bool = False) -> None:
     """Note that a base, and those below it, are sound as they are now; or of the base itself, what
-    is wrong with it. Who may not write to the zone does not: the next one asks again."""
+    is wrong with it. `read`: it was read from its medium. Who may not write to the zone does not:
+    the next one asks again."""
+    now = utc_now()
     for layer in base.chain[:1] if problem else base.chain:
-        record = {**_fingerprint(layer.path), "problem": problem}
+        moment = now if read else _time_of_reading(layer.path.parent)
+        record = {
+            **_fingerprint(layer.path),
+            "time_of_reading": "" if moment is None else moment.isoformat(),
+            "problem": problem,
+        }
         with contextlib.suppress(OSError):
             path = layer.path.parent / layout.FINGERPRINT
             durable.write_file(path, layout.encode(record), mode=0o400, overwrite=True)
@@ -159,7 +198,7 @@ def stage(
     staging = durable.Staging(zone / layout.STAGING)
     try:
         with layout.room(zone):
-            if parent is not None and profile.reflink and len(parent.chain) == 1:
+            if parent is not None and profile.reflink and _is_plain(parent):
                 path = staging.path / "base.raw"
                 if calls.clone(parent.chain[0].path, path):
                     sink = RawSink(path, virtual_size, profile.writing)
@@ -176,6 +215,93 @@ def stage(
     except BaseException:
         staging.close()
         raise
+
+
+def _is_plain(base: StoredBase) -> bool:
+    """Whether a base is one raw file, of which a clone can be a base's file too."""
+    return [layer.format for layer in base.chain] == [ImageFormat.RAW]
+
+
+def restage(
+    zone: Path,
+    sandbox: Sandbox,
+    digest: str,
+    virtual_size: int,
+    parents: Sequence[str],
+    *,
+    profile: ZoneProfile,
+    immutable: bool,
+    release: Callable[[], None],
+) -> "StagedBase":
+    """Begin a base anew that is bad. What it is called, overlays know: a qcow2 becomes a qcow2
+    again, of its parent where that is sound, else with all that is in it; a raw file a raw one,
+    which is a clone of a sound parent where files can be cloned."""
+    format = _format_of(layout.base_directory(zone, digest))
+    if format is None or (format is ImageFormat.RAW and profile.reflink):
+        return stage(
+            zone,
+            sandbox,
+            virtual_size,
+            [item for item in parents if item != digest],
+            profile=profile,
+            immutable=immutable,
+            release=release,
+        )
+    parent = None
+    staging = durable.Staging(zone / layout.STAGING)
+    try:
+        with layout.room(zone):
+            if format is ImageFormat.QCOW2:
+                own = parent_of(zone, digest)
+                parent = delta_parent(zone, [own] if own else [])
+                if parent is not None and not _whole_manifest(parent):
+                    parent = None
+                path = staging.path / "base.qcow2"
+                opened = open_delta(sandbox, path, virtual_size, parent)
+            else:
+                sink = RawSink(staging.path / "base.raw", virtual_size, profile.writing)
+                opened = Opened(sink, ImageFormat.RAW, "copy")
+            return StagedBase(zone, staging, opened, virtual_size, parent, immutable, release)
+    except BaseException:
+        staging.close()
+        raise
+
+
+def _format_of(directory: Path) -> ImageFormat | None:
+    """What the file of a base is or was, by its name, else by its record; None: nobody knows."""
+    for format, suffix in layout.SUFFIXES.items():
+        if os.path.lexists(directory / f"base{suffix}"):
+            return format
+    with contextlib.suppress(OSError, VerificationFailed, ValueError):
+        record = _record(directory)
+        return None if record is None else schema.disk_format(record)
+    return None
+
+
+def remains(zone: Path, digest: str) -> Chain | None:
+    """The raw file of a base whose record or manifest can't be used."""
+    path = layout.base_directory(zone, digest) / f"base{layout.SUFFIXES[ImageFormat.RAW]}"
+    with contextlib.suppress(OSError, VerificationFailed):
+        layout.check_file(path)
+        if path.exists():
+            return (Layer(path, ImageFormat.RAW),)
+    return None
+
+
+def parent_of(zone: Path, digest: str) -> str | None:
+    """The base that one was started from: as its record says, else the header of its file."""
+    directory = layout.base_directory(zone, digest)
+    with contextlib.suppress(OSError, VerificationFailed, ValueError, KeyError):
+        record = _record(directory)
+        if record is not None:
+            return None if record["parent"] is None else schema.digest(record, "parent")
+    with contextlib.suppress(OSError, VerificationFailed):
+        path = directory / f"base{layout.SUFFIXES[ImageFormat.QCOW2]}"
+        layout.check_file(path)
+        with path.open("rb") as file:
+            named = _DELTA_OF.fullmatch(qcow2.backing_name(file))
+        return named[1] if named else None
+    return None
 
 
 def delta_parent(zone: Path, parents: Iterable[str]) -> StoredBase | None:
@@ -262,7 +388,7 @@ class StagedBase:
             with layout.room(self._zone):
                 self._close(opened)
                 damage = self._damage(digest)
-                if damage is not None or replace:
+                if damage is not None or (replace and os.path.lexists(directory)):
                     self._write_records(opened, digest, manifest)
                     self._replace(directory, opened, damage)
                 elif not layout.is_directory(directory):
@@ -328,6 +454,9 @@ class StagedBase:
             "method": opened.method,
             "parent": self.parent.digest if self.parent else None,
         }
+        if opened.format is ImageFormat.QCOW2:  # its tables are in no manifest
+            name = f"base{layout.SUFFIXES[opened.format]}"
+            record["file_digest"] = layout.file_digest(path / name)
         durable.fill(path / layout.BASE_FILE, layout.encode(record))
         for file_path in path.iterdir():
             file_path.chmod(0o400)

@@ -1,22 +1,18 @@
 """Copy-on-write children of what a zone holds: replicas, and disks that are deployed."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from blake3 import blake3
-
 from adapters.filesystem import calls
+from adapters.formats import qcow2
 from adapters.process.sandbox import Sandbox
 from adapters.qemu import img
 from adapters.zones import bases, layout
 from pipeline.errors import NotFound
 from pipeline.ports import Chain, ImageFormat, ReplicaDisk, StoredBase
 
-PIECE = 1 << 20
-HEADER = 64 << 10  # a qcow2's backing name lies in its first cluster
 SHALLOW = "shallow"  # the method of a replica disk that depends on the source itself
 
 
@@ -54,15 +50,7 @@ def digested(disk: ReplicaDisk) -> ReplicaDisk:
     more. A clone's bytes are those that the manifest of its base has."""
     if disk.format is ImageFormat.RAW:
         return disk
-    return replace(disk, file_digest=_file_digest(disk.path))
-
-
-def _file_digest(path: Path) -> str:
-    digest = blake3()
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+    return replace(disk, file_digest=layout.file_digest(disk.path))
 
 
 def problem(disk: ReplicaDisk, base: StoredBase | None) -> str:
@@ -72,16 +60,13 @@ def problem(disk: ReplicaDisk, base: StoredBase | None) -> str:
         return ""
     layout.check_file(disk.path)
     if disk.file_digest:
-        return "" if _file_digest(disk.path) == disk.file_digest else "its file has changed"
+        return "" if layout.file_digest(disk.path) == disk.file_digest else "its file has changed"
     if base is None:
         return ""
     with disk.path.open("rb") as file:
-        head = file.read(HEADER)
-        start, length = int.from_bytes(head[8:16], "big"), int.from_bytes(head[16:20], "big")
-        file.seek(min(start, HEADER))
-        name = file.read(min(length, HEADER))
+        name = qcow2.backing_name(file)
     wanted = f"../../../{layout.BASES}/{base.digest}/{base.chain[0].path.name}"
-    return "" if os.fsdecode(name) == wanted else f"its backing file is {os.fsdecode(name)!a:.200}"
+    return "" if name == wanted else f"its backing file is {name!a:.200}"
 
 
 def again(disk: ReplicaDisk, directory: Path) -> ReplicaDisk:

@@ -39,7 +39,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from adapters.filesystem import full
+from adapters.filesystem import full, rawfile
 from pipeline.errors import EnvironmentMissing, InvalidParameter, VerificationFailed
 from pipeline.ports import ImageFormat
 
@@ -51,8 +51,16 @@ MANIFEST = "manifest"
 NVRAM = "nvram.fd"
 FINGERPRINT = "fingerprint.json"
 BASES, VERSIONS, STAGING, QUARANTINE = "bases", "versions", "staging", "quarantine"
+PIECE = 1 << 20
 RECORD_LIMIT = 64 << 20  # bytes; a version's has its guest's packages
 NVRAM_LIMIT = 64 << 20
+
+# the properties of records that have no checksum: those that were written before there was one
+BEFORE_CHECKSUMS = {
+    *("format_version", "name", "region", "file_system_id", "profile"),
+    *("digest", "virtual_size", "format", "method", "parent"),
+    *("key", "document", "bases", "replicas", "sources", "nvram"),
+}
 
 SUFFIXES = {ImageFormat.RAW: ".raw", ImageFormat.QCOW2: ".qcow2"}
 
@@ -96,7 +104,10 @@ def decode(path: Path) -> dict[str, Any]:
             f"its format version is {record.get('format_version')!r}, "
             f"this galleria reads {FORMAT_VERSION}",
         )
-    if "checksum" in record and record.pop("checksum") != _checksum(record):
+    if "checksum" not in record:
+        if record.keys() - BEFORE_CHECKSUMS:
+            raise damaged(path, "it has no checksum")
+    elif record.pop("checksum") != _checksum(record):
         raise damaged(path, "its checksum is wrong")
     return record
 
@@ -127,6 +138,17 @@ def read(path: Path, limit: int) -> bytes:
         if facts.st_size > limit:
             raise damaged(path, f"it has {facts.st_size} bytes, and {limit} are allowed")
         return file.read(limit)
+
+
+def file_digest(path: Path, *, cached: bool = True) -> str:
+    """The BLAKE3 of a file's bytes; not `cached`: of those on the medium."""
+    digest = blake3()
+    with path.open("rb") as file:
+        if not cached:
+            rawfile.forget(file.fileno())
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def is_directory(path: Path) -> bool:

@@ -8,7 +8,7 @@ from adapters.qemu import img
 from adapters.zones import layout
 from pipeline.data.chunks import CHUNK_SIZE
 from pipeline.errors import GalleriaError
-from pipeline.ports import ImageFormat, Layer, Sink, StoredBase
+from pipeline.ports import Chain, ImageFormat, Layer, Sink, StoredBase
 from pipeline.ports.extents import Range
 
 
@@ -48,23 +48,31 @@ class _Dropped(GalleriaError):
     """Tells a server's `with` that it ends without success."""
 
 
-def open_delta(sandbox: Sandbox, path: Path, virtual_size: int, parent: StoredBase) -> Opened:
-    """A qcow2 over the parent's base. Its clusters are chunks: no write is half of one."""
+def open_delta(
+    sandbox: Sandbox, path: Path, virtual_size: int, parent: StoredBase | None
+) -> Opened:
+    """A qcow2 over the parent's base, or (None) one that needs no other. Its clusters are chunks:
+    no write is half of one."""
     from adapters.qemu import nbd  # libnbd is loaded for what is written, not for each look
 
-    below = parent.chain[0]
+    chain: Chain = (Layer(path, ImageFormat.QCOW2),)
+    backing = driver = None
+    if parent is not None:
+        below = parent.chain[0]
+        backing, driver = f"../{parent.digest}/{below.path.name}", below.format.qemu_name
+        chain += parent.chain
     img.create_qcow2(
         sandbox,
         path,
         virtual_size,
-        backing=f"../{parent.digest}/{below.path.name}",
-        backing_format=below.format.qemu_name,
+        backing=backing,
+        backing_format=driver,
         cluster_size=CHUNK_SIZE,
     )
     with contextlib.ExitStack() as server:
-        chain = (Layer(path, ImageFormat.QCOW2), *parent.chain)
         device = server.enter_context(nbd.serve(sandbox, chain, writable=True))
-        return Opened(device, ImageFormat.QCOW2, "delta", server.pop_all())
+        method = "copy" if parent is None else "delta"
+        return Opened(device, ImageFormat.QCOW2, method, server.pop_all())
 
 
 class ZoneSink:

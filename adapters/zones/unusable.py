@@ -2,13 +2,16 @@
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
 from pipeline.errors import EnvironmentMissing
+from pipeline.model import DeployedDisk
 from pipeline.model.garbage import AT_ONCE, Collected, Keep
 from pipeline.ports import (
     BaseStaging,
+    Chain,
     Replica,
     ReplicaDisk,
     ShallowDisk,
@@ -43,6 +46,10 @@ class UnusableZone:
         return self._path
 
     @property
+    def unusable(self) -> str:
+        return self._reason
+
+    @property
     def reflink(self) -> bool:
         return False
 
@@ -68,6 +75,30 @@ class UnusableZone:
     def base_changes(self, base: StoredBase) -> str | None:
         return None
 
+    def base_problem(self, base: StoredBase, *, cached: bool = True) -> str:
+        return self._reason
+
+    def base_read(self, base: StoredBase) -> datetime | None:
+        return None
+
+    def base_remains(self, digest: str) -> Chain | None:
+        return None
+
+    def base_manifest(self, digest: str) -> Path:
+        return self._path / digest
+
+    def digests(self) -> list[str]:
+        return []
+
+    def deployed_problem(self, disk: DeployedDisk) -> str:
+        return self._reason
+
+    def held_bases(self, key: str) -> Mapping[int | None, str]:
+        return {}
+
+    def base_parent(self, digest: str) -> str | None:
+        return None
+
     def delta_parent(self, parents: Sequence[str]) -> str | None:
         return None
 
@@ -75,6 +106,9 @@ class UnusableZone:
         return None
 
     def find_nvram(self, key: str) -> bytes | None:
+        return None
+
+    def nvram_remains(self, key: str) -> bytes | None:
         return None
 
     def find_document(self, key: str) -> Mapping[str, object] | None:
@@ -94,7 +128,7 @@ class UnusableZone:
 
     # --- what it is left out of ------------------------------------------------------------------
 
-    def remember_base(self, base: StoredBase, problem: str = "") -> None:
+    def remember_base(self, base: StoredBase, problem: str = "", *, read: bool = False) -> None:
         return None
 
     def remove_version(self, key: str) -> None:
@@ -117,6 +151,17 @@ class UnusableZone:
         self._refuse()
 
     def stage_base(self, virtual_size: int, parents: Sequence[str]) -> BaseStaging:
+        self._refuse()
+
+    def restage_base(self, digest: str, virtual_size: int, parents: Sequence[str]) -> BaseStaging:
+        self._refuse()
+
+    def relink(self, disk: DeployedDisk) -> None:
+        self._refuse()
+
+    def restore_version(
+        self, record: VersionRecord, disks: Mapping[int | None, str], replicas: int
+    ) -> tuple[Replica, ...]:
         self._refuse()
 
     def clone_base_from(self, base: StoredBase, *, replace: bool = False) -> StoredBase | None:

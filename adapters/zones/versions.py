@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
+
 from adapters.filesystem import durable, modes
 from adapters.process.sandbox import Sandbox
 from adapters.zones import children, layout, schema
@@ -53,13 +55,41 @@ def _parse(content: Mapping[str, Any], key: str, directory: Path) -> Found:
     nvram = None
     if content["nvram"] is not None:
         schema.text(content, "nvram", re.escape(layout.NVRAM))
-        nvram = layout.read(directory / layout.NVRAM, layout.NVRAM_LIMIT)
+        nvram = _nvram(directory, content)
     return Found(
         VersionRecord(key, schema.document(content, "document"), nvram),
         schema.objects(content, "replicas", partial(_replica, directory)),
         dict(schema.objects(content, "bases", _base)),
         schema.paths(content, "sources"),
     )
+
+
+def _nvram(directory: Path, content: Mapping[str, Any]) -> bytes:
+    """The firmware's variables, if they are what the record says. Records of earlier versions say
+    nothing of them."""
+    path = directory / layout.NVRAM
+    try:
+        nvram = layout.read(path, layout.NVRAM_LIMIT)
+    except FileNotFoundError:
+        raise layout.damaged(path, "it is not there") from None
+    if "nvram_digest" in content:
+        wanted = schema.digest(content, "nvram_digest")
+        if blake3(nvram).hexdigest() != wanted:
+            raise layout.damaged(path, "it is not what was written")
+    return nvram
+
+
+def nvram_remains(zone: Path, key: str) -> bytes | None:
+    """The firmware's variables of a version whose record can't be used. Raises VerificationFailed
+    when the record can, and says that they are not right."""
+    directory = layout.version_directory(zone, key)
+    try:
+        content = layout.decode(directory / layout.VERSION_FILE)
+    except (OSError, VerificationFailed):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return layout.read(directory / layout.NVRAM, layout.NVRAM_LIMIT)
+        return None
+    return None if content.get("nvram") is None else _nvram(directory, content)
 
 
 def _base(item: Mapping[str, Any]) -> tuple[int | None, str]:
@@ -129,7 +159,11 @@ def publish(
 ) -> tuple[Replica, ...]:
     """Make a version's replicas, all or none; one that is there gets the wanted number of them."""
     disks = dict(sorted(disks.items(), key=_os_first))
-    if _same(zone, record, disks) is None:
+    try:
+        there = _same(zone, record, disks)
+    except VerificationFailed:  # what is there under this key can't be used
+        return restore(zone, sandbox, record, disks, count)
+    if there is None:
         with layout.room(zone), durable.Staging(zone / layout.STAGING) as staging:
             replicas = _make(zone, sandbox, disks, staging.path, range(count))
             _commit(zone, staging, Found(record, replicas, disks))
@@ -139,6 +173,31 @@ def publish(
     if len(there) == count:
         return there
     return set_replicas(zone, sandbox, record.key, count)
+
+
+def restore(
+    zone: Path,
+    sandbox: Sandbox,
+    record: VersionRecord,
+    disks: Mapping[int | None, str],
+    count: int,
+) -> tuple[Replica, ...]:
+    """Make a version's record and replicas anew; what is there under its key goes to quarantine."""
+    disks = dict(sorted(disks.items(), key=_os_first))
+    directory = layout.version_directory(zone, record.key)
+    with layout.room(zone), durable.Staging(zone / layout.STAGING) as staging:
+        replicas = _make(zone, sandbox, disks, staging.path, range(count))
+        version = Found(record, replicas, disks)
+        if os.path.lexists(directory):
+            _fill(staging, version)
+            name = f"{record.key}-{staging.path.name}"
+            staging.commit_over(directory, zone / layout.QUARANTINE / name)
+        else:
+            _commit(zone, staging, version)
+    found = find(zone, record.key)
+    if found is None:
+        raise VerificationFailed(f"the version {record.key} vanished from the zone {zone}")
+    return found.replicas
 
 
 def publish_shallow(
@@ -238,6 +297,13 @@ def _make(
 
 def _commit(zone: Path, staging: durable.Staging, version: Found) -> None:
     """Give a staged version its name, unless another process has published it first."""
+    _fill(staging, version)
+    with contextlib.suppress(FileExistsError):
+        staging.commit(layout.version_directory(zone, version.record.key))
+
+
+def _fill(staging: durable.Staging, version: Found) -> None:
+    """Complete a staged version with its records."""
     nvram = version.record.nvram
     if nvram is not None:
         durable.fill(staging.path / layout.NVRAM, nvram)
@@ -245,8 +311,6 @@ def _commit(zone: Path, staging: durable.Staging, version: Found) -> None:
     for path in staging.path.rglob("*"):
         if path.is_file():
             path.chmod(0o400)
-    with contextlib.suppress(FileExistsError):
-        staging.commit(layout.version_directory(zone, version.record.key))
 
 
 def _name(index: int) -> str:
@@ -301,6 +365,12 @@ def _same(
     return there.replicas
 
 
+def _said_of(nvram: bytes | None) -> dict[str, str | None]:
+    if nvram is None:
+        return {"nvram": None}
+    return {"nvram": layout.NVRAM, "nvram_digest": blake3(nvram).hexdigest()}
+
+
 def _content(version: Found, directory: Path) -> bytes:
     replicas = [
         {
@@ -327,6 +397,6 @@ def _content(version: Found, directory: Path) -> bytes:
             "bases": [{"lun": lun, "digest": digest} for lun, digest in version.bases.items()],
             "replicas": replicas,
             "sources": [str(path) for path in version.sources],
-            "nvram": None if version.record.nvram is None else layout.NVRAM,
+            **_said_of(version.record.nvram),
         }
     )

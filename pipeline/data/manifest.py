@@ -14,6 +14,7 @@ in `chunks`.
 """
 
 import struct
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from pipeline.data.chunks import (
 )
 from pipeline.errors import VerificationFailed
 from pipeline.ports import Files, StoredBase
+from pipeline.ports.extents import Extent, Kind
 
 MAGIC = b"gallmfst"
 VERSION = 1
@@ -233,6 +235,39 @@ class Cursor:
         while self._run is not None and self._run.end <= index:
             self._run = next(self._runs, None)
         return self._run
+
+
+class ChunkTable:
+    """The BLAKE3 digests of a manifest's chunks, for questions in any order: 32 bytes a chunk with
+    data. Raises VerificationFailed unless the manifest is whole and describes disk `root`."""
+
+    def __init__(self, manifest: ManifestReader, root: str) -> None:
+        self.virtual_size = manifest.virtual_size
+        self._firsts: list[int] = []
+        self._runs: list[bytes | None] = []
+        self._end = 0
+        for run in manifest.runs():
+            self._firsts.append(run.first)
+            chunks = run.chunks
+            self._runs.append(None if chunks is None else b"".join(c.blake3 for c in chunks))
+            self._end = run.end
+        manifest.verify(root)
+
+    def blake3(self, index: int) -> bytes | None:
+        """The digest of a chunk; None when it is zero."""
+        at = bisect_right(self._firsts, index) - 1
+        run = self._runs[at]
+        if run is None:
+            return None
+        start = (index - self._firsts[at]) * BLAKE3_LENGTH
+        return run[start : start + BLAKE3_LENGTH]
+
+    def extents(self) -> Iterator[Extent]:
+        """The disk as the manifest knows it: data that lies in no file, and zeros."""
+        ends = [*self._firsts[1:], self._end]
+        for first, end, run in zip(self._firsts, ends, self._runs, strict=True):
+            start, stop = first * CHUNK_SIZE, min(end * CHUNK_SIZE, self.virtual_size)
+            yield Extent(start, stop - start, Kind.ZERO if run is None else Kind.DATA)
 
 
 @contextmanager

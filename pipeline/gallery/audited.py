@@ -33,6 +33,7 @@ from pipeline.model.names import (
 from pipeline.model.resource_names import ResourceKind, ResourceName
 from pipeline.model.resources import Resource
 from pipeline.model.runs import Run
+from pipeline.model.scrubs import ScrubRecord
 from pipeline.model.sharing import Sharing
 from pipeline.ports.catalog import Catalog, CatalogReader, CatalogWriter
 
@@ -236,6 +237,13 @@ class Changes:
     def delete_assignment(self, assignment: Assignment) -> None:
         self._writer.delete_assignment(assignment)
         self._note(Action.ASSIGNMENT_DELETE, assignment.scope, _given(assignment))
+
+    def put_scrub(self, record: ScrubRecord) -> None:
+        """Not noted: it changes nothing."""
+        self._writer.put_scrub(record)
+
+    def delete_scrub(self, zone: str, subject: str) -> None:
+        self._writer.delete_scrub(zone, subject)
 
     def _note(self, action: Action | str, id: str, details: str = "") -> None:
         name = action.value if isinstance(action, Action) else action

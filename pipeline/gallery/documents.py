@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 
 from pipeline.errors import InvalidParameter
 from pipeline.model import names
+from pipeline.model.resources import Resource
 
 T = TypeVar("T")
 
@@ -52,6 +53,12 @@ def encode(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: encode(item) for key, item in value.items()}
     return value
+
+
+def resource_document(resource: Resource) -> dict[str, Any]:
+    """What a zone keeps of a finished disk, snapshot or image beside its bytes."""
+    whole = dataclasses.replace(resource, owner=None)
+    return {"resource": {**encode(whole), "completionPercent": 100}}
 
 
 def decode(kind: type[T], document: object) -> T:

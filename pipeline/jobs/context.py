@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pipeline.ports.machines import RunningMachines
 from pipeline.ports.sources import Sources
 from pipeline.storage.convert import Means
 from pipeline.storage.placement import Zones
+from pipeline.storage.soundness import RECHECK_AFTER
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,8 @@ class JobContext:
     and what it started have used; `sleep` lets seconds pass. `leftovers` removes what is old on
     this host, by a rule such as `keep`, the configured one. `later` replicates a version in the
     background; `begun` is told of a version when its rules have passed and its number is taken;
-    `timed` and `moved` measure a stage that is no progress to see, and take its bytes."""
+    a base that was last read longer than `recheck_after` ago is read before it is reused; `timed`
+    and `moved` measure a stage that is no progress to see, and take its bytes."""
 
     gallery: GalleryService
     resources: ResourceService
@@ -55,6 +58,7 @@ class JobContext:
     keep: Keep = AT_ONCE
     begun: Callable[[ImageVersion], None] = lambda _: None
     zrs_same_filesystem: bool = False
+    recheck_after: timedelta = RECHECK_AFTER
     timed: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
     moved: Callable[[str, TransferStats], None] = lambda _name, _stats: None
 
@@ -63,7 +67,13 @@ class JobContext:
     ) -> Means:
         """What disks are stored with in a stage, whose bytes the job's record is told."""
         return Means(
-            self.images, self.files, self.progress, work, advance, partial(self.moved, stage)
+            self.images,
+            self.files,
+            self.progress,
+            work,
+            advance,
+            partial(self.moved, stage),
+            self.recheck_after,
         )
 
 

@@ -17,7 +17,7 @@ from pipeline.guest.windows import arm
 from pipeline.jobs import shallow
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.prepare import clean
-from pipeline.jobs.replicate import find_donor
+from pipeline.jobs.replicate import sound_donor
 from pipeline.model import ImageVersion
 from pipeline.model.disks import disk_name
 from pipeline.model.sources import DiskSource
@@ -27,7 +27,6 @@ from pipeline.sources.ingest import Disk, content_notes, inspect_disk, inspected
 from pipeline.sources.partitions import PartitionTable, read_partitions
 from pipeline.sources.pin import pin_disks
 from pipeline.storage.convert import hash_disk
-from pipeline.storage.soundness import check_base
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +181,12 @@ def export_version(
     if disk is None:
         luns = ", ".join(disk_name(disk.lun) for disk in version.disks)
         raise NotFound(f"{version.name} has no disk {disk_name(lun)}", hint=f"it has: {luns}")
-    zone = find_donor(version, context.zones)
+    zone = sound_donor(version, context)
     if shallow.is_shallow(version):
         shallow.check_sources(version, context.pins)
         chain = shallow.replica_chain(version, lun, zone)
     else:
-        base = check_base(zone, disk.digest, context)
+        base = zone.find_base(disk.digest)
         if base is None:
             hint = "galleria verify"
             raise NotFound(f"the base {disk.digest} of {version.name} is gone", hint=hint)

@@ -18,6 +18,7 @@ from pipeline.gallery.service.taken import TakenVersion
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.garbage import collect_removed, garbage_collect
 from pipeline.jobs.retry import DELAYS, pause, transient
+from pipeline.jobs.shallow import is_shallow
 from pipeline.jobs.timing import Record
 from pipeline.model import ImageVersion, ReplicationState, TargetRegion
 from pipeline.model.names import VersionName
@@ -30,7 +31,7 @@ from pipeline.storage.commit import (
     replicate,
     replicate_from_donor,
 )
-from pipeline.storage.convert import Means, Stored
+from pipeline.storage.convert import Stored
 from pipeline.storage.placement import (
     Parents,
     Places,
@@ -41,6 +42,7 @@ from pipeline.storage.placement import (
     usable_base,
     usable_version,
 )
+from pipeline.storage.soundness import check_base
 from pipeline.storage.space import measure
 from pipeline.storage.status import RegionMeter
 
@@ -64,7 +66,8 @@ def replicate_missing(
     """Every region of an owned version that is not Completed, from the bases of one that is.
     Regions that fail for a passing reason are tried again after each of `delays` (seconds)."""
     missing = [t.name for t in version.target_regions if not version.is_completed_in(t.name)]
-    places = placed(version, missing, context)
+    lost = lost_regions(version, context)
+    places = placed(version, [*missing, *lost], context)
     waits = iter(delays)
     with held(sinks(places), context):
         while places:
@@ -77,6 +80,33 @@ def replicate_missing(
             pause(delay, again, context)
             places = {name: places[name] for name in again}
     return version
+
+
+def lost_regions(version: ImageVersion, context: JobContext) -> list[str]:
+    """The regions that the catalog calls Completed, and in which a zone that should hold the
+    version has nothing of it: its disk was replaced, say. A zone that can't be looked at has not
+    lost anything."""
+    found: list[str] = []
+    if is_shallow(version):
+        return found
+    for region in version.completed_regions:
+        zones = context.zones.get(region, ())
+        if any(zone.unusable for zone in zones) or version.target(region) is None:
+            continue
+        with suppress(GalleriaError):
+            (placements,) = placed(version, [region], context).values()
+            if any(_lacks(placement.zone, version.zone_key) for placement in placements):
+                found.append(region)
+    return found
+
+
+def _lacks(zone: Zone, key: str) -> bool:
+    try:
+        return zone.find_version(key) is None
+    except OSError:
+        return False
+    except GalleriaError:  # what is there can't be used: it is made anew
+        return True
 
 
 def replicate_once(
@@ -103,7 +133,7 @@ def from_any_donor(
     for donor in donors:
         try:
             advance = region_meter(version, places, donated(version, donor), context)
-            means = Means(context.images, context.files, context.progress, work, advance)
+            means = context.storing("replicate", work, advance)
             return donor, replicate_from_donor(version, places, donor, means)
         except VerificationFailed as error:
             context.progress.warn(f"{error}; another zone is tried")
@@ -144,7 +174,7 @@ def region_meter(
     return RegionMeter(version, tuple(places), total, context.records).advance
 
 
-def zone_record(version: TakenVersion, context: JobContext, nvram: bytes | None) -> VersionRecord:
+def zone_record(version: ImageVersion, context: JobContext, nvram: bytes | None) -> VersionRecord:
     """What each zone keeps beside the bytes: enough to rebuild the catalog from."""
     definition = context.gallery.get_definition(version.name.definition)
     document = {
@@ -185,6 +215,20 @@ def find_donor(version: ImageVersion, zones: Zones) -> Zone:
     for zone in find_donors(version, zones):
         return zone
     raise no_donor(version)
+
+
+def sound_donor(version: ImageVersion, context: JobContext) -> Zone:
+    """A zone that holds the version, and whose bases are sound: they were read not long ago, or are
+    now. Raises the first error when there is none."""
+    first: OSError | GalleriaError | None = None
+    for zone in find_donors(version, context.zones):
+        try:
+            digests = {disk.digest for disk in version.disks if disk.digest}
+            if all(check_base(zone, digest, context, reused=True) for digest in digests):
+                return zone
+        except (OSError, GalleriaError) as error:
+            first = first or error
+    raise first or no_donor(version)
 
 
 def find_donors(version: ImageVersion, zones: Zones) -> list[Zone]:

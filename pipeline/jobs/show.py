@@ -19,20 +19,24 @@ from pipeline.model.names import (
     parse_definition,
     parse_gallery,
 )
+from pipeline.model.scrubs import ScrubRecord
 from pipeline.ports import Pins
 from pipeline.storage.placement import Zones
 
 
 @dataclass(frozen=True, slots=True)
 class ListedVersion:
-    """A version, whether `latest` means it, and the channels that do."""
+    """A version, whether `latest` means it, the channels that do, and the regions in which
+    something of it was bad when it was last read."""
 
     version: ImageVersion
     is_latest: bool
     channels: tuple[str, ...]
+    degraded: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        return {**encode(self.version), "isLatest": self.is_latest}
+        found = {**encode(self.version), "isLatest": self.is_latest}
+        return {**found, "degradedRegions": self.degraded} if self.degraded else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +66,13 @@ def list_versions(
         total += gallery.count_versions(definition, deleted=deleted)
         newest = None if deleted or not found else gallery.latest_version(definition)
         channels = gallery.list_channels(definition) if found else []
+        degraded = gallery.degraded(definition, found) if found else {}
         listed += [
             ListedVersion(
                 version,
                 newest is not None and newest.number == version.number,
                 tuple(item.name for item in channels if item.version == version.number),
+                tuple(sorted({record.region for record in degraded.get(version.uid, ())})),
             )
             for version in found
         ]
@@ -111,6 +117,7 @@ class ShownVersion:
     allocated: Mapping[str, int]
     source_changes: Mapping[str, list[str]]
     deployments: tuple[Deployment, ...]
+    degraded: tuple[ScrubRecord, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """As JSON data."""
@@ -122,6 +129,7 @@ class ShownVersion:
             "interrupted": self.interrupted,
             "channels": self.channels,
             "cautions": self.cautions,
+            "degraded": encode(self.degraded),
             "allocatedBytes": self.allocated,
             "deployments": encode(self.deployments),
             "sourceChanges": self.source_changes,
@@ -157,6 +165,7 @@ def show_version(
         },
         _source_changes(version, pins),
         tuple(gallery.list_deployments(version_uid=version.uid)),
+        tuple(gallery.degraded(definition.name, [version]).get(version.uid, ())),
     )
 
 

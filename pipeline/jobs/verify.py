@@ -1,15 +1,14 @@
 """Maintain: read what is stored again, and say whether it is what was published."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.data.digest import digest
 from pipeline.errors import GalleriaError
 from pipeline.jobs.context import JobContext
-from pipeline.model import ImageDisk, ImageVersion
+from pipeline.model import ImageVersion
 from pipeline.model.disks import disk_name
 from pipeline.ports import (
     Chain,
@@ -93,7 +92,7 @@ def verify_version(
     """Read every base and replica of a version in these zones, and compare both digests of every
     chunk with the manifest, and the manifest with the digest that the catalog names. `scrub` reads
     the medium, and not what memory still holds of it."""
-    check = partial(_verify, context=context, scrub=scrub)
+    check = Check(context, scrub=scrub)
     for zone in zones:
         try:
             replicas = zone.find_version(version.zone_key)
@@ -104,36 +103,78 @@ def verify_version(
         if replicas is not None:
             for disk in version.disks:
                 if disk.digest:
-                    yield from _verify_disk(disk, zone, replicas, check)
+                    result, base = check.base(zone, disk.digest, f"base {disk_name(disk.lun)}")
+                    yield result
+                    if base is not None:
+                        yield from check.replicas(zone, replicas, {disk.lun: base})
 
 
-def _verify_disk(
-    disk: ImageDisk, zone: Zone, replicas: Sequence[Replica], check: Callable[..., VerifyResult]
-) -> Iterator[VerifyResult]:
-    """Its base in a zone, and what each replica has of it."""
-    name = disk_name(disk.lun)
-    try:
-        base = zone.find_base(disk.digest)
-        problem = "base missing from the zone"
-    except (OSError, GalleriaError) as error:
-        base, problem = None, str(error)
-    if base is None:
-        yield VerifyResult(zone.region, f"base {name}", zone.path, disk.digest, problem=problem)
-        return
-    result = check(zone, f"base {name}", base, base.chain)
-    if not result.problem:
-        zone.remember_base(base, said(result.bad))
-    yield result
-    for replica in replicas:
-        for child in replica.disks:
-            if child.lun == disk.lun:
-                subject = f"replica {replica.index} {name}"
-                if changed := _replica_problem(zone, child, base):
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Reads what zones hold. `scrub` reads the medium, and not what memory still holds of it;
+    `paced` is told the bytes, and may wait."""
+
+    context: JobContext
+    scrub: bool = False
+    paced: Callable[[int], None] = lambda _: None
+
+    def base(self, zone: Zone, digest: str, subject: str) -> tuple[VerifyResult, StoredBase | None]:
+        """Read a base; the base itself if it can be found. What comes of it is noted."""
+        try:
+            base = zone.find_base(digest)
+            problem = "base missing from the zone"
+        except (OSError, GalleriaError) as error:
+            base, problem = None, str(error)
+        if base is None:
+            place = zone.base_manifest(digest).parent
+            return VerifyResult(zone.region, subject, place, digest, problem=problem), None
+        result = self._read(zone, subject, base, base.chain)
+        if result.sound and (problem := self._file_problem(zone, base)):
+            result = replace(result, problem=problem)
+            zone.remember_base(base, problem, read=self.scrub)
+        elif not result.problem:
+            zone.remember_base(base, said(result.bad), read=self.scrub)
+        return result, base
+
+    def _file_problem(self, zone: Zone, base: StoredBase) -> str:
+        try:
+            return zone.base_problem(base, cached=not self.scrub)
+        except (OSError, GalleriaError) as error:
+            return str(error)
+
+    def replicas(
+        self,
+        zone: Zone,
+        replicas: Sequence[Replica],
+        bases: Mapping[int | None, StoredBase],
+        read: Container[str] | None = None,
+    ) -> Iterator[VerifyResult]:
+        """Read what replicas have of these bases. An overlay has nothing of its own, so the digest
+        of its file says it all; a clone is read, if its base's digest is in `read` (None: all)."""
+        for replica in replicas:
+            for child in replica.disks:
+                base = bases.get(child.lun)
+                if base is None:
+                    continue
+                subject = f"replica {replica.index} {disk_name(child.lun)}"
+                if problem := _replica_problem(zone, child, base):
                     yield VerifyResult(
-                        zone.region, subject, child.path, disk.digest, problem=changed
+                        zone.region, subject, child.path, base.digest, problem=problem
                     )
+                elif child.file_digest or (read is not None and base.digest not in read):
+                    yield VerifyResult(zone.region, subject, child.path, base.digest)
                 else:
-                    yield check(zone, subject, base, replica_chain(child, base))
+                    yield self._read(zone, subject, base, replica_chain(child, base))
+
+    def _read(self, zone: Zone, subject: str, base: StoredBase, chain: Chain) -> VerifyResult:
+        path, label = chain[0].path, f"verify {zone.region} {subject}"
+        try:
+            bad = read_again(
+                base, chain, label, self.context, cached=not self.scrub, paced=self.paced
+            )
+        except (GalleriaError, OSError) as error:
+            return VerifyResult(zone.region, subject, path, base.digest, problem=str(error))
+        return VerifyResult(zone.region, subject, path, base.digest, bad)
 
 
 def _replica_problem(zone: Zone, disk: ReplicaDisk, base: StoredBase) -> str:
@@ -178,21 +219,3 @@ def replica_chain(disk: ReplicaDisk, base: StoredBase) -> Chain:
     not."""
     layer = Layer(disk.path, disk.format)
     return (layer,) if disk.format is ImageFormat.RAW else (layer, *base.chain)
-
-
-def _verify(
-    zone: Zone,
-    subject: str,
-    base: StoredBase,
-    chain: Chain,
-    *,
-    context: JobContext,
-    scrub: bool,
-) -> VerifyResult:
-    path = chain[0].path
-    label = f"verify {zone.region} {subject}"
-    try:
-        bad = read_again(base, chain, label, context, cached=not scrub)
-    except (GalleriaError, OSError) as error:
-        return VerifyResult(zone.region, subject, path, base.digest, problem=str(error))
-    return VerifyResult(zone.region, subject, path, base.digest, bad)

@@ -65,6 +65,8 @@ class Action(Enum):
     ZONE_ADOPT = "Galleria/zones/adopt/action"
     RUN_READ = "Galleria/runs/read"
     RUN_WRITE = "Galleria/runs/write"
+    ZONE_SCRUB = "Galleria/zones/scrub/action"
+    ZONE_REPAIR = "Galleria/zones/repair/action"
 
 
 class Role(Enum):

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.model import DeployedDisk
 from pipeline.model.garbage import AT_ONCE, Collected, Keep
 from pipeline.model.images import ImageFormat
 from pipeline.ports.images import Chain, Sink
@@ -95,6 +97,11 @@ class Zone(Protocol):
     @property
     def path(self) -> Path: ...
     @property
+    def unusable(self) -> str:
+        """Why the zone can't be used now; empty when it can."""
+        ...
+
+    @property
     def reflink(self) -> bool:
         """Whether the file system clones files; found by trying."""
         ...
@@ -124,8 +131,32 @@ class Zone(Protocol):
         nothing is known of it."""
         ...
 
-    def remember_base(self, base: StoredBase, problem: str = "") -> None:
-        """Note that a base was read and is sound, or what is wrong with it."""
+    def base_problem(self, base: StoredBase, *, cached: bool = True) -> str:
+        """Why a file of a base is not what was written, beside its content; empty when nothing
+        shows it. Not `cached`: as it is on the medium."""
+        ...
+
+    def base_read(self, base: StoredBase) -> datetime | None:
+        """When all of a base, and of those below it, was last read from the medium; None: never."""
+        ...
+
+    def remember_base(self, base: StoredBase, problem: str = "", *, read: bool = False) -> None:
+        """Note that a base was read and is sound, or what is wrong with it; `read` from the medium,
+        and not from what memory held of it."""
+        ...
+
+    def digests(self) -> list[str]:
+        """The names of all bases that are here."""
+        ...
+
+    def deployed_problem(self, disk: DeployedDisk) -> str:
+        """Why a VM could not use a disk that was deployed from here: it is gone, names another
+        base than this zone has, or its tables are damaged. Empty when nothing shows it."""
+        ...
+
+    def relink(self, disk: DeployedDisk) -> None:
+        """Let a deployed overlay name this zone's base, wherever that was before. Raises Conflict
+        while a VM uses it."""
         ...
 
     def replica_problem(self, disk: ReplicaDisk, base: StoredBase | None) -> str:
@@ -136,6 +167,24 @@ class Zone(Protocol):
     def stage_base(self, virtual_size: int, parents: Sequence[str]) -> BaseStaging:
         """Start a base from the first of `parents` (root digests) that the zone holds, else from
         nothing."""
+        ...
+
+    def restage_base(self, digest: str, virtual_size: int, parents: Sequence[str]) -> BaseStaging:
+        """Start a base anew that is here and bad, or was. It gets the file name and format that it
+        had, by which overlays find it. `parents` are as for `stage_base`."""
+        ...
+
+    def base_remains(self, digest: str) -> Chain | None:
+        """The file of a base whose record can't be used: what is in it may be right. None where
+        there is none, or it needs another one to be read."""
+        ...
+
+    def base_manifest(self, digest: str) -> Path:
+        """Where the manifest of a base is, or would be."""
+        ...
+
+    def base_parent(self, digest: str) -> str | None:
+        """The base that a base was started from, as far as its record or its file says."""
         ...
 
     def delta_parent(self, parents: Sequence[str]) -> str | None:
@@ -158,6 +207,13 @@ class Zone(Protocol):
         returned, with that number of replicas. None at all keeps the bases here."""
         ...
 
+    def restore_version(
+        self, record: VersionRecord, disks: Mapping[int | None, str], replicas: int
+    ) -> tuple[Replica, ...]:
+        """Make the record and the replicas of a version anew, in place of what is there under its
+        key, which goes to quarantine."""
+        ...
+
     def publish_shallow(
         self, record: VersionRecord, disks: Sequence[ShallowDisk]
     ) -> tuple[Replica, ...]:
@@ -170,7 +226,16 @@ class Zone(Protocol):
         ...
 
     def find_version(self, key: str) -> tuple[Replica, ...] | None: ...
+    def held_bases(self, key: str) -> Mapping[int | None, str]:
+        """The digests, by LUN, of the bases that a version here holds."""
+        ...
+
     def find_nvram(self, key: str) -> bytes | None: ...
+    def nvram_remains(self, key: str) -> bytes | None:
+        """The firmware's variables of a version whose record may be damaged. Raises
+        VerificationFailed when they are not what the record says."""
+        ...
+
     def find_document(self, key: str) -> Mapping[str, Any] | None:
         """The document of a version's record."""
         ...

@@ -10,10 +10,11 @@ from pipeline.model.resources import CreateOption, CreationData, Snapshot
 from pipeline.model.sources import AnySource, DiskKinds, QemuSource
 from pipeline.ports.machines import Capture, CaptureRequest, DiskPlan, MachineDisk, MachineFacts
 from pipeline.ports.sources import Supply
-from pipeline.resources.opening import chain_files, find_base, tell
+from pipeline.resources.opening import chain_files, sound_base, tell
 from pipeline.resources.snapshots import Properties, blank, create_snapshot, digests, family_id
 from pipeline.resources.storing import Intake, home, store_resource, taken_back
-from pipeline.storage.placement import Parents, usable_base
+from pipeline.storage.placement import Parents
+from pipeline.storage.soundness import checked_base
 
 
 def create_snapshots(
@@ -126,7 +127,7 @@ def plan(
 ) -> DiskPlan:
     if older is None:
         return DiskPlan(disk.name)
-    base = find_base(older.contents[0].digest, context.zones, older.id)
+    base = sound_base(older.contents[0].digest, context.zones, older.id, context)
     return DiskPlan(disk.name, older.capture_mark, base.chain)
 
 
@@ -138,6 +139,6 @@ def previous(disk: MachineDisk, snapshot: Snapshot, context: JobContext) -> Snap
         if item.disk_size_bytes != disk.virtual_size:
             continue
         zone = home(snapshot.location, {None: digests([item])}, "", context)
-        if usable_base(zone, item.contents[0].digest) is not None:
+        if checked_base(zone, item.contents[0].digest, context, reused=True) is not None:
             return item
     return None

@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline.data.extents import SECTOR
 from pipeline.errors import Conflict, InvalidParameter, undone_by
 from pipeline.gallery import rules
+from pipeline.gallery.documents import resource_document
 from pipeline.gallery.service.resources import as_disk
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.shallow import refuse_needed
@@ -23,7 +24,6 @@ from pipeline.resources.opening import disk_files, find_base, known_as
 from pipeline.resources.snapshots import Properties, at_os, blank, creation_of
 from pipeline.resources.storing import (
     Intake,
-    document,
     home,
     remove,
     store_resource,
@@ -104,7 +104,7 @@ def empty(disk: Disk, context: JobContext) -> Disk:
     """A sparse raw file: all zeros, and no base."""
     zone = home(disk.location, {}, disk.zone_key, context)
     path = context.disks.create_empty(context.disks.begin(disk, zone), disk.disk_size)
-    zone.publish(VersionRecord(disk.zone_key, document(disk)), {}, 0)
+    zone.publish(VersionRecord(disk.zone_key, resource_document(disk)), {}, 0)
     return replace(disk, file=DiskFile(str(context.disks.commit(path, disk)), "raw"))
 
 

@@ -46,6 +46,7 @@ from pipeline.ports.machines import CaptureRequest, MachineFacts, RunningMachine
 from pipeline.ports.sources import Description, Sources, Supply
 from pipeline.sources.supply import public_url
 from pipeline.storage.placement import Zones, every_zone, usable_base, usable_version
+from pipeline.storage.soundness import Reading, check_base
 
 
 def named_source(text: str, resources: ResourceService) -> AnySource | None:
@@ -83,6 +84,7 @@ class StoredSources:
         zones: Zones,
         pins: Pins,
         progress: Progress,
+        reading: Reading,
     ) -> None:
         self._inner = inner
         self._gallery = gallery
@@ -91,6 +93,7 @@ class StoredSources:
         self._zones = zones
         self._pins = pins
         self._progress = progress
+        self._reading = reading
 
     def identity(self, source: AnySource) -> tuple[object, ...]:
         self._permit(source)
@@ -156,6 +159,8 @@ class StoredSources:
         return self._resources.use(parse_resource(id, kind))
 
     def _disk(self, disk: Disk, lun: int | None) -> Supply:
+        for content in disk.contents:  # what lies below it, unless it is a clone
+            sound_base(content.digest, self._zones, disk.id, self._reading)
         origin = Origin("disk", disk.id, disk.unique_id)
         return Supply((disk_files(disk, lun, self._zones),), origins={lun: origin})
 
@@ -164,7 +169,7 @@ class StoredSources:
         luns = at or tuple(content.lun for content in found.contents)
         disks, origins = [], {}
         for lun, content in zip(luns, found.contents, strict=True):
-            disks.append(base_files(find_base(content.digest, self._zones, found.id), lun))
+            disks.append(base_files(self._base(content.digest, found.id), lun))
             origins[lun] = Origin(kind, found.id, found.unique_id, content.digest, content.lun)
         generalized = isinstance(found, ManagedImage) and found.os_state is OsState.GENERALIZED
         stored = found.report if isinstance(found, ManagedImage) else {}
@@ -199,9 +204,12 @@ class StoredSources:
         """Where a disk of a version can be read: its base; of a shallow one, which has none, its
         overlay and the source's files, if those are what they were."""
         if not is_shallow(version):
-            return find_base(disk.digest, self._zones, id).chain
+            return self._base(disk.digest, id).chain
         check_sources(version, self._pins, id if is_shared_reference(id) else "")
         return replica_chain(version, disk.lun, find_donor(version, self._zones))
+
+    def _base(self, digest: str, owner: str) -> StoredBase:
+        return sound_base(digest, self._zones, owner, self._reading)
 
     def _nvram(self, version: ImageVersion) -> bytes | None:
         for zones in self._zones.values():
@@ -297,6 +305,24 @@ def find_base(digest: str, zones: Zones, owner: str) -> StoredBase:
         f"no zone on this host holds the content {digest[:16]}... of {owner}",
         hint="galleria doctor shows the zones; mount the one that holds it",
     )
+
+
+def sound_base(digest: str, zones: Zones, owner: str, reading: Reading) -> StoredBase:
+    """A base in any zone of this host that is sound, and was read not long ago, or is now: what is
+    made of it inherits what is in it. Raises NotFound, and the VerificationFailed of one that is
+    not sound when there is no other."""
+    first: GalleriaError | None = None
+    for zone in every_zone(zones):
+        try:
+            if (base := check_base(zone, digest, reading, reused=True)) is not None:
+                return base
+        except OSError:
+            continue
+        except GalleriaError as error:
+            first = first or error
+    if first is not None:
+        raise first
+    return find_base(digest, zones, owner)
 
 
 def base_files(base: StoredBase, lun: int | None) -> DiskSource:

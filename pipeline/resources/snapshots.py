@@ -28,7 +28,7 @@ from pipeline.model.resources import (
 from pipeline.model.sources import DiskKinds, SnapshotSource, StoredDiskSource
 from pipeline.ports import ImageFormat
 from pipeline.ports.sources import Supply
-from pipeline.resources.opening import find_base, label_of
+from pipeline.resources.opening import label_of, sound_base
 from pipeline.resources.storing import Intake, home, remove, store_resource, taken_back
 from pipeline.storage.placement import Parents
 
@@ -163,7 +163,7 @@ def export_snapshot(
 ) -> None:
     """Write a snapshot as one stand-alone file."""
     snapshot = as_snapshot(context.resources.use(name))
-    base = find_base(content_of(snapshot).digest, context.zones, snapshot.id)
+    base = sound_base(content_of(snapshot).digest, context.zones, snapshot.id, context)
     with context.progress.stage(f"write {path.name}"):
         context.images.export(base.chain, path, format, subformat=subformat)
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pipeline.errors import EnvironmentMissing, GalleriaError
 from pipeline.gallery import rules
-from pipeline.gallery.documents import encode
+from pipeline.gallery.documents import resource_document
 from pipeline.guest.profiles import Plan
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.prepare import Checked, prepared
@@ -62,14 +62,16 @@ def store_resource(resource: R, intake: Intake, work: Path, context: JobContext)
         with held(goal.zones, context, goal.known.values()):
             material = ready.material
             if checked.plan is None:
-                below = bases_below(checked.disks, goal.parents, next(iter(goal.zones.values())))
+                zone = next(iter(goal.zones.values()))
+                means = context.storing("store", work)
+                below = bases_below(checked.disks, goal.parents, zone, means)
                 material = replace(material, below=below)
             advance = Completion(resource, material.disks, context).advance
             stored = store(material, context.zones, context.storing("store", work, advance))
             for error in stored.failures.values():
                 raise error
             resource = filled(resource, stored, supply)
-            record = VersionRecord(resource.zone_key, document(resource))
+            record = VersionRecord(resource.zone_key, resource_document(resource))
             for zone in goal.zones.values():
                 zone.publish(record, stored.digests, 0)
     return resource
@@ -129,11 +131,6 @@ def filled(resource: R, stored: Stored, supply: Supply) -> R:
         bytes_read=sum(item.read for item in stats),
         bytes_written=sum(sum(item.written.values()) for item in stats),
     )
-
-
-def document(resource: Resource) -> dict[str, object]:
-    """What the zone keeps beside the bytes."""
-    return {"resource": {**encode(replace(resource, owner=None)), "completionPercent": 100}}
 
 
 def annotated(resource: R, description: Description, disk: Disk, context: JobContext) -> R:

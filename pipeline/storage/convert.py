@@ -6,6 +6,7 @@ source -> copy -> the zones that are written -> commit -> clones in their file s
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -35,7 +36,7 @@ from pipeline.storage.reflink_groups import (
     in_parallel,
     with_taken,
 )
-from pipeline.storage.soundness import problem_of
+from pipeline.storage.soundness import RECHECK_AFTER, checked_base, problem_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,7 @@ class Means:
     work: Path
     advance: Callable[[int], None] = lambda _: None
     moved: Callable[[TransferStats], None] = lambda _: None
+    recheck_after: timedelta = RECHECK_AFTER
 
 
 def convert(disks: Sequence[Disk], conversion: Conversion, means: Means) -> Stored:
@@ -206,7 +208,7 @@ def _written(
         wanted = conversion.parents.get(disk.lun, ())
         parents = related(source, wanted, tuple(zones.values()), means.files)
         groups = grouped(zones, parents, names if alone else conversion.independent)
-        stagings = _stage(disk, list(groups), conversion, parents, stored, stack)
+        stagings = _stage(disk, list(groups), conversion, parents, stored, means, stack)
         targets = _targets(stagings, conversion, means, stack)
         manifest = means.work / f"{disk.name}.manifest"
         total = data_bytes(source.extents())
@@ -263,19 +265,31 @@ def _stage(
     conversion: Conversion,
     parents: Sequence[str],
     stored: Stored,
+    means: Means,
     stack: ExitStack,
 ) -> dict[str, BaseStaging]:
     stagings = {}
     for name in names:
         try:
             mine = conversion.renewed.get((name, disk.lun), parents)
-            staging = conversion.zones[name].stage_base(disk.virtual_size, mine)
+            zone = conversion.zones[name]
+            mine = _sound_from(mine, zone, means)
+            staging = zone.stage_base(disk.virtual_size, mine)
         except (OSError, GalleriaError) as error:
             stored.drop(name, error)
             continue
         stack.callback(staging.abort)
         stagings[name] = staging
     return stagings
+
+
+def _sound_from(parents: Sequence[str], zone: Zone, means: Means) -> Sequence[str]:
+    """Those of `parents` from the first on that a zone holds and that is sound: what is kept of it
+    is not read again."""
+    for index, digest in enumerate(parents):
+        if usable_base(zone, digest) and checked_base(zone, digest, means, reused=True):
+            return parents[index:]
+    return ()
 
 
 def _targets(
@@ -306,14 +320,17 @@ def _known(disk: Disk, conversion: Conversion, means: Means, stack: ExitStack) -
     return Known(reader, layer)
 
 
-def bases_below(disks: Sequence[Disk], parents: Parents, zone: Zone) -> Below:
-    """The bases of a zone that disks depend on, among those that new bases start from."""
+def bases_below(disks: Sequence[Disk], parents: Parents, zone: Zone, means: Means) -> Below:
+    """The bases of a zone that disks depend on, among those that new bases start from, if they are
+    sound."""
     found: dict[int | None, tuple[StoredBase, int]] = {}
     for disk in disks:
         for digest in parents.get(disk.lun, ()):
             base = usable_base(zone, digest)
             layer = 0 if base is None else len(disk.chain) - len(base.chain)
-            if base is not None and layer > 0 and disk.chain[layer:] == base.chain:
+            if base is None or layer <= 0 or disk.chain[layer:] != base.chain:
+                continue
+            if checked_base(zone, digest, means, reused=True):
                 found.setdefault(disk.lun, (base, layer))
     return found
 

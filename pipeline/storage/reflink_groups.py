@@ -13,7 +13,7 @@ from typing import TypeVar
 from pipeline.errors import GalleriaError
 from pipeline.ports import StoredBase, TransferStats, Zone
 from pipeline.storage.placement import has_parent, usable_base
-from pipeline.storage.soundness import Reading, problem_of
+from pipeline.storage.soundness import Reading, checked_base, problem_of
 
 T = TypeVar("T")
 
@@ -61,9 +61,16 @@ def cloned_from_other_zone(
             if there is not None and not problem_of(there, zone, reading):
                 found[name] = there
                 continue
+            if base.method == "delta" and not _may_be_below(base.parent, zone, reading):
+                continue
             calls[name] = partial(zone.clone_base_from, base, replace=there is not None)
     found |= in_parallel(calls)
     return {name: result for name, result in found.items() if result is not None}
+
+
+def _may_be_below(parent: str | None, zone: Zone, reading: Reading) -> bool:
+    """Whether what a zone has of a delta's parent is sound."""
+    return parent is not None and checked_base(zone, parent, reading, reused=True) is not None
 
 
 def with_taken(

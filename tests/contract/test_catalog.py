@@ -49,6 +49,7 @@ from pipeline.model.names import (
     parse_gallery,
     parse_version,
 )
+from pipeline.model.scrubs import ByteRange, ScrubRecord
 from pipeline.ports.catalog import Catalog
 from tests.samples import (
     NOW,
@@ -305,6 +306,21 @@ def test_deployments_end_and_scale_sets_are_kept(catalog: Catalog) -> None:
         writer.delete_deployment(vm)
     with catalog.read() as reader:
         assert reader.deployments() == []
+
+
+def test_what_a_scrub_showed_is_remembered(catalog: Catalog) -> None:
+    rotten = ScrubRecord("/eu", "bases/aa", "eu", NOW, "bytes differ", (ByteRange(0, 262144),))
+    sound = ScrubRecord("/eu", "versions/k", "eu", NOW)
+    with catalog.write() as writer:
+        for item in (sound, replace(rotten, problem="", bad=()), rotten, replace(sound, zone="/a")):
+            writer.put_scrub(item)
+    with catalog.read() as reader:
+        assert reader.scrubs() == [replace(sound, zone="/a"), rotten, sound]
+    with catalog.write() as writer:
+        writer.delete_scrub("/a", "versions/k")
+        writer.delete_scrub("/a", "bases/aa")
+    with catalog.read() as reader:
+        assert reader.scrubs() == [rotten, sound]
 
 
 def test_writers_take_turns(catalog: Catalog) -> None:

@@ -92,6 +92,8 @@ Galleria/garbage/collect/action                                 O - - - - - -
 Galleria/zones/adopt/action                                     O - - - - - -
 Galleria/runs/read                                              O C R - - - -
 Galleria/runs/write                                             O C - - - - -
+Galleria/zones/scrub/action                                     O - - - - - -
+Galleria/zones/repair/action                                    O - - - - - -
 """
 COLUMNS = {
     "Owner": 0,
@@ -255,7 +257,7 @@ def test_every_cell(role: Role) -> None:
                 cells += 1
                 if found.allowed is not expected or bool(found.code) is found.allowed:
                     wrong.append((scope, share, who, target, name, found))
-    assert cells == 13 * 12 * 4 * 3 * 50
+    assert cells == 13 * 12 * 4 * 3 * 52
     assert wrong[:5] == []
 
 
@@ -374,6 +376,7 @@ CALLS: dict[str, Callable[[Services, Names], object]] = {
     "GalleryService.report": lambda ask, at: ask.gallery.report(at.version),
     "GalleryService.parents_of": lambda ask, at: ask.gallery.parents_of(at.version),
     "GalleryService.check_in_the_bin": lambda ask, at: ask.gallery.check_in_the_bin(at.version),
+    "GalleryService.degraded": lambda ask, at: ask.gallery.degraded(at.definition, [at.record]),
     "GalleryService.cautions": lambda ask, at: ask.gallery.cautions(at.record),
     "GalleryService.is_interrupted": lambda ask, at: ask.gallery.is_interrupted(at.record),
     "GalleryService.check_source": lambda ask, at: ask.gallery.check_source(

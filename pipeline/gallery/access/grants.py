@@ -184,6 +184,16 @@ class Grants:
         """Refuse unless the subject may make zones of other catalogs this one's."""
         self._access.require(Action.ZONE_ADOPT, ROOT)
 
+    # --- the zones ---------------------------------------------------------------------------
+
+    def check_scrub(self, scope: str) -> None:
+        """Refuse unless the subject may read again what zones hold of a scope."""
+        self._access.require(Action.ZONE_SCRUB, scope)
+
+    def check_repair(self, scope: str) -> None:
+        """Refuse unless the subject may have what zones hold of a scope made again."""
+        self._access.require(Action.ZONE_REPAIR, scope)
+
     # --- the audit record --------------------------------------------------------------------
 
     def audit(

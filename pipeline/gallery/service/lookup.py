@@ -18,6 +18,8 @@ from pipeline.model.names import (
     VersionNumber,
     parse_reference,
 )
+from pipeline.model.scrubs import ScrubRecord, base_subject, version_subject
+from pipeline.model.spelling import region_key
 from pipeline.ports.catalog import CatalogReader
 
 PARENTS = 16  # versions on either side that a new base may start from
@@ -122,6 +124,16 @@ class Lookup(Operations):
                     found.setdefault(disk.lun, {})[disk.digest] = None
         return {lun: tuple(digests) for lun, digests in found.items()}
 
+    def degraded(
+        self, definition: DefinitionName, versions: Iterable[ImageVersion]
+    ) -> dict[str, list[ScrubRecord]]:
+        """By the uid of a definition's versions, what was bad of them when it was last read, in the
+        regions in which they are Completed; versions without any are left out."""
+        with self._access.read(Action.VERSION_READ, definition) as catalog:
+            bad = [record for record in catalog.scrubs() if record.problem]
+        found = {version.uid: degrading(version, bad) for version in versions}
+        return {uid: records for uid, records in found.items() if records}
+
     def cautions(self, version: ImageVersion, name: str = "") -> list[str]:
         """What whoever uses a version, by that name if not by its own, should be told."""
         with self._access.read(Action.VERSION_READ, version.name) as catalog:
@@ -144,3 +156,15 @@ def _promoted(catalog: CatalogReader, definition: DefinitionName, channel: str) 
         if item.name == channel:
             return item.version
     raise rules.no_channel(definition, channel, [item.name for item in channels])
+
+
+def degrading(version: ImageVersion, records: Iterable[ScrubRecord]) -> list[ScrubRecord]:
+    """Those of `records` that are of something that a version needs where it is Completed."""
+    needed = {base_subject(disk.digest) for disk in version.disks if disk.digest}
+    needed.add(version_subject(version.zone_key))
+    regions = set(map(region_key, version.completed_regions))
+    return [
+        record
+        for record in records
+        if record.subject in needed and region_key(record.region) in regions
+    ]

@@ -4,7 +4,7 @@ No right is asked here: it was when the version was taken, and jobs need to know
 use whoever uses them. Nothing of it is shown to whoever asked for the job.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NewType, TypeVar
@@ -24,6 +24,7 @@ from pipeline.model import (
 from pipeline.model.clock import utc_now
 from pipeline.model.resource_names import ResourceKind
 from pipeline.model.resources import Resource, Snapshot
+from pipeline.model.scrubs import ScrubRecord
 from pipeline.model.spelling import region_key
 from pipeline.ports.catalog import CatalogReader
 from pipeline.ports.owners import Owners
@@ -132,7 +133,7 @@ class JobRecords:
                 raise Conflict(f"The image version '{version.name}' is not marked for deletion.")
             changes.delete_version(current.name)
 
-    def gallery(self, version: TakenVersion) -> Gallery:
+    def gallery(self, version: ImageVersion) -> Gallery:
         """The gallery of a version, for what zones keep beside its bytes."""
         name = version.name.definition.gallery
         with self._catalog.read() as catalog:
@@ -199,10 +200,37 @@ class JobRecords:
             }
         return {digest: found[digest] for digest in digests if digest in found}
 
+    def versions(self) -> list[ImageVersion]:
+        """All, deleted ones too, in whatever state they are."""
+        with self._catalog.read() as catalog:
+            return [
+                version
+                for gallery in catalog.galleries()
+                for definition in catalog.definitions(gallery.name)
+                for version in catalog.versions(definition.name, deleted=None)
+            ]
+
     def resources(self) -> list[Resource]:
         """All, to know what a killed process left."""
         with self._catalog.read() as catalog:
             return [item for kind in ResourceKind for item in catalog.resources(kind)]
+
+    def scrubs(self) -> list[ScrubRecord]:
+        """What the last reading of everything in the zones showed."""
+        with self._catalog.read() as catalog:
+            return catalog.scrubs()
+
+    def record_scrubs(self, records: Iterable[ScrubRecord]) -> None:
+        """Remember what reading showed."""
+        with self._catalog.write() as (_, changes):
+            for record in records:
+                changes.put_scrub(record)
+
+    def forget_scrubs(self, records: Iterable[ScrubRecord]) -> None:
+        """Of what is not there any more."""
+        with self._catalog.write() as (_, changes):
+            for record in records:
+                changes.delete_scrub(record.zone, record.subject)
 
     def snapshots(self) -> list[Snapshot]:
         """Every usable one, newest first: what a new one can start from."""
@@ -215,25 +243,16 @@ class JobRecords:
 
     def zone_keys(self) -> set[str]:
         """The versions that may have files in zones, by the names that they have there."""
-        return {version.zone_key for version in self._versions()}
+        return {version.zone_key for version in self.versions()}
 
     def worked_on(self) -> list[str]:
         """The versions and resources that a process works on which may still be alive."""
-        made: list[ImageVersion | Resource] = [*self._versions(), *self.resources()]
+        made: list[ImageVersion | Resource] = [*self.versions(), *self.resources()]
         return [
             str(item.name)
             for item in made
             if item.owner is not None and self._owners.alive(item.owner)
         ]
-
-    def _versions(self) -> list[ImageVersion]:
-        with self._catalog.read() as catalog:
-            return [
-                version
-                for gallery in catalog.galleries()
-                for definition in catalog.definitions(gallery.name)
-                for version in catalog.versions(definition.name, deleted=None)
-            ]
 
     def _change(
         self, version: TakenVersion, change: Callable[[ImageVersion], ImageVersion]
