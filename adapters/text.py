@@ -1,10 +1,20 @@
-"""Text for people: hostile strings made harmless, sizes, durations and plain tables."""
+"""Text for people: hostile strings made harmless, sizes, durations, dates and plain tables."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from pipeline.data.text import printable
 
-__all__ = ["bytes_text", "fields", "printable", "seconds_text", "table"]
+__all__ = [
+    "bytes_text",
+    "day_text",
+    "end_of_life_text",
+    "fields",
+    "minute_text",
+    "printable",
+    "seconds_text",
+    "table",
+]
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -30,6 +40,19 @@ def seconds_text(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def day_text(moment: datetime | None) -> str:
+    return "" if moment is None else f"{moment:%Y-%m-%d}"
+
+
+def minute_text(moment: datetime | None) -> str:
+    return "" if moment is None else f"{moment:%Y-%m-%d %H:%M}Z"
+
+
+def end_of_life_text(end: datetime | None) -> str:
+    """The day, and whether it is past."""
+    return day_text(end) + (" (past)" if end is not None and end <= datetime.now(UTC) else "")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

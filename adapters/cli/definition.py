@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -11,7 +10,7 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Group
-from adapters.text import bytes_text, fields, printable, table
+from adapters.text import bytes_text, day_text, end_of_life_text, fields, printable, table
 from pipeline.errors import Refused
 from pipeline.gallery.answers import settled
 from pipeline.gallery.documents import encode
@@ -29,7 +28,6 @@ from pipeline.model import (
     Recommended,
     ResourceRange,
 )
-from pipeline.model.clock import utc_now
 from pipeline.model.names import DefinitionName, GalleryName, parse_definition, parse_gallery
 
 if TYPE_CHECKING:
@@ -302,7 +300,7 @@ def show_definition(settings: Settings, *, name: str) -> None:
         count = session.gallery.count_versions(found.name)
     text = _about(found) + f"\nversions      {count}"
     if channels:
-        rows = [(f"@{item.name}", item.version, _day(item.promoted)) for item in channels]
+        rows = [(f"@{item.name}", item.version, day_text(item.promoted)) for item in channels]
         text += "\n\n" + table(("CHANNEL", "VERSION", "PROMOTED"), rows)
     settings.emit(
         {"definition": settled(found), "channels": encode(channels), "versionCount": count},
@@ -339,12 +337,6 @@ def definition_table(found: list[ImageDefinition]) -> str:
     return table(header, rows)
 
 
-def end_of_life_text(end: datetime | None) -> str:
-    if end is None:
-        return ""
-    return f"{end:%Y-%m-%d}" + (" (past)" if end <= utc_now() else "")
-
-
 def _about(found: ImageDefinition) -> str:
     identifier = found.identifier
     plan = found.purchase_plan
@@ -353,7 +345,7 @@ def _about(found: ImageDefinition) -> str:
             ("definition", found.name),
             ("id", found.name.arm_id),
             ("location", found.location),
-            ("created", _day(found.created)),
+            ("created", day_text(found.created)),
             ("os", f"{found.os_type.value} {found.os_state.value}"),
             ("generation", found.hyper_v_generation.value),
             ("architecture", found.architecture.value),
@@ -395,7 +387,3 @@ def _range(limits: ResourceRange, unit: str) -> str:
     low = "" if limits.min is None else str(limits.min)
     high = "" if limits.max is None else str(limits.max)
     return f"{low}..{high}{unit}"
-
-
-def _day(moment: datetime | None) -> str:
-    return "" if moment is None else f"{moment:%Y-%m-%d}"

@@ -8,7 +8,7 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command, Group
-from adapters.text import fields, printable, table
+from adapters.text import fields, minute_text, printable, table
 from pipeline.deploying.deploy import DeployRequest, deploy, vm_names
 from pipeline.deploying.profile import with_defaults
 from pipeline.deploying.release import find, release
@@ -19,6 +19,14 @@ from pipeline.jobs.show import deployments_of
 from pipeline.model import Deployment, ImageDefinition, OsProfile
 from pipeline.model.disks import disk_name
 
+REGION = click.option("--region", required=True, metavar="NAME", help="Region to deploy from.")
+OUT = click.option(
+    "--out",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Directory in which the directory of each VM is made.",
+)
 profile_options = arguments.options(
     click.option("--hostname", metavar="NAME", help="Computer name. Default: the VM's name."),
     click.option("--admin-username", default="", metavar="USER", help="User to create, with sudo."),
@@ -70,18 +78,12 @@ def _text(path: Path) -> str:
 
 @click.command("deploy", cls=Command)
 @arguments.REFERENCE
-@click.option("--region", required=True, metavar="NAME", help="Region to deploy from.")
+@REGION
 @click.option(
     "--name", required=True, metavar="VM", help="Name of the VM, and of its directory in --out."
 )
 @click.option("--count", type=int, metavar="N", help="Number of VMs, named VM-1, VM-2, ...")
-@click.option(
-    "--out",
-    required=True,
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Directory in which the directory of each VM is made.",
-)
+@OUT
 @profile_options
 @click.pass_obj
 def deploy_command(
@@ -149,7 +151,7 @@ def list_deployed(settings: Settings, *, reference: str | None) -> None:
             image_of(item),
             item.region,
             f"{item.zone} {item.replica}",
-            f"{item.created:%Y-%m-%d %H:%M}Z",
+            minute_text(item.created),
             item.directory if Path(item.directory).exists() else f"{item.directory} (gone)",
         )
         for item in found

@@ -64,6 +64,18 @@ def instructions(disk: Path, command: str) -> str:
 
 
 FORMATS = click.Choice(["raw", "vhd", "vhdx", "qcow2"])
+TO = click.option(
+    "--to", "--format", "format_name", required=True, type=FORMATS, help="Format of the file."
+)
+TO_QCOW2 = click.option(
+    "--to",
+    "--format",
+    "format_name",
+    type=FORMATS,
+    default="qcow2",
+    show_default=True,
+    help="Format of the file.",
+)
 SUBFORMAT = click.option(
     "--subformat",
     default="",
@@ -116,15 +128,7 @@ def inspect(
     " and why; exit 1 when it is not.",
 )
 @click.option("--dry-run", is_flag=True, help="Generalize, print the report, and keep nothing.")
-@click.option(
-    "--to",
-    "--format",
-    "format_name",
-    type=FORMATS,
-    default="qcow2",
-    show_default=True,
-    help="Format of the file.",
-)
+@TO_QCOW2
 @click.option(
     "--arm-sysprep",
     is_flag=True,
@@ -203,9 +207,7 @@ def _arm(
 @BACKING
 @EXTENTS_FROM
 @OUT
-@click.option(
-    "--to", "--format", "format_name", required=True, type=FORMATS, help="Format of the file."
-)
+@TO
 @SUBFORMAT
 @click.pass_obj
 def convert(
@@ -336,9 +338,7 @@ def _examination_text(found: Inspection) -> str:
 
 @click.command(cls=Command)
 @arguments.REFERENCE
-@click.option(
-    "--to", "--format", "format_name", required=True, type=FORMATS, help="Format of the file."
-)
+@TO
 @click.option(
     "--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="File to create."
 )

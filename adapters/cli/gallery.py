@@ -1,7 +1,6 @@
 """`galleria gallery` and `galleria cost`."""
 
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import click
@@ -10,7 +9,7 @@ from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.definition import DELETION, definition_table, deleted
 from adapters.cli.lazy import Command, Group
-from adapters.text import bytes_text, fields, table
+from adapters.text import bytes_text, day_text, fields, table
 from pipeline.errors import InvalidParameter
 from pipeline.gallery.access.shared_ids import unique_name
 from pipeline.gallery.answers import settled
@@ -140,7 +139,7 @@ def list_galleries(settings: Settings, *, all_subscriptions: bool) -> None:
     """List the galleries."""
     with settings.session() as session:
         found = session.gallery.list_galleries(None if all_subscriptions else settings.subscription)
-    rows = [(item.name, item.location, _day(item.created), item.description) for item in found]
+    rows = [(item.name, item.location, day_text(item.created), item.description) for item in found]
     text = table(("GALLERY", "LOCATION", "CREATED", "DESCRIPTION"), rows)
     settings.emit(
         {"galleries": list(map(settled, found))}, text if found else "there are no galleries"
@@ -197,17 +196,13 @@ def _about(found: Gallery) -> str:
             ("gallery", found.name),
             ("id", found.name.arm_id),
             ("location", found.location),
-            ("created", _day(found.created)),
+            ("created", day_text(found.created)),
             ("kind", found.sharing_profile.permissions.value),
             ("description", found.description),
             ("soft delete", kept if policy.is_soft_delete_enabled else ""),
             ("tags", " ".join(f"{key}={value}" for key, value in found.tags.items())),
         ]
     )
-
-
-def _day(moment: datetime | None) -> str:
-    return "" if moment is None else f"{moment:%Y-%m-%d}"
 
 
 @click.command("cost", cls=Command)

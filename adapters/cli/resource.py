@@ -7,7 +7,7 @@ import click
 
 from adapters.cli import arguments
 from adapters.cli.sources import parse_disk
-from adapters.text import bytes_text, fields, printable, table
+from adapters.text import bytes_text, fields, minute_text, printable, table
 from pipeline.errors import NotFound
 from pipeline.gallery import answers
 from pipeline.model import Architecture, HyperVGeneration, OsType
@@ -159,7 +159,7 @@ def text(resource: Resource, state: str = "") -> str:
         ("region", resource.location),
         ("state", f"{resource.provisioning_state.value}, {resource.completion_percent} %"),
         ("virtual size", bytes_text(resource.disk_size_bytes)),
-        ("made", f"{resource.time_created:%Y-%m-%d %H:%M}Z"),
+        ("made", minute_text(resource.time_created)),
     ]
     if creation is not None:
         source = creation.gallery_image_reference or creation.source_resource_id
@@ -209,7 +209,7 @@ def listing(found: Sequence[Resource], noun: str) -> str:
             item.location,
             item.provisioning_state.value,
             bytes_text(item.disk_size_bytes),
-            f"{item.time_created:%Y-%m-%d %H:%M}Z",
+            minute_text(item.time_created),
             ", ".join(disk_name(content.lun) for content in item.contents),
         )
         for item in found

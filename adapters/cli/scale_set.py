@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from adapters.cli.context import Settings
-from adapters.cli.deploy import image_of, profile_of, profile_options
+from adapters.cli.deploy import OUT, REGION, image_of, profile_of, profile_options
 from adapters.cli.lazy import Group
 from adapters.text import fields, table
 from pipeline.deploying import scale_sets as jobs
@@ -27,14 +27,8 @@ def scale_set() -> None:
 @scale_set.command("create")
 @click.argument("name")
 @IMAGE
-@click.option("--region", required=True, metavar="NAME", help="Region to deploy from.")
-@click.option(
-    "--out",
-    required=True,
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Directory in which the directory of each VM is made.",
-)
+@REGION
+@OUT
 @click.option("--count", default=0, type=int, metavar="N", help="Number of VMs. Default: 0.")
 @profile_options
 @click.pass_obj

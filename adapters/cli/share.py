@@ -8,7 +8,7 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command, Group
-from adapters.text import bytes_text, fields, printable, table
+from adapters.text import bytes_text, day_text, end_of_life_text, fields, printable, table
 from pipeline.gallery import answers
 from pipeline.gallery.access.shared_ids import parse_shared
 from pipeline.gallery.access.views import SharedGallery, SharedTo, SharedViews
@@ -241,8 +241,8 @@ def show_view(settings: Settings, views: SharedViews, version: ImageVersion, tex
             ("version", f"{id}/Versions/{version.number}"),
             ("image", " ".join(_kind(definition)[:3])),
             ("identifier", _kind(definition)[3]),
-            ("published", f"{version.published_date:%Y-%m-%d}" if version.published_date else ""),
-            ("end of life", f"{version.end_of_life_date or ''}"),
+            ("published", day_text(version.published_date)),
+            ("end of life", end_of_life_text(version.end_of_life_date)),
             ("regions", ", ".join(version.completed_regions)),
             ("eula", definition.eula),
         ]

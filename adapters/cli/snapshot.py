@@ -7,7 +7,7 @@ import click
 
 from adapters.cli import resource
 from adapters.cli.context import Settings
-from adapters.cli.file import FORMATS, OUT, SUBFORMAT
+from adapters.cli.file import OUT, SUBFORMAT, TO_QCOW2
 from adapters.cli.lazy import Group
 from adapters.text import bytes_text, printable
 from pipeline.gallery import answers
@@ -111,15 +111,7 @@ def delete(settings: Settings, *, name: str) -> None:
 @snapshot.command()
 @NAME
 @OUT
-@click.option(
-    "--to",
-    "--format",
-    "format_name",
-    type=FORMATS,
-    default="qcow2",
-    show_default=True,
-    help="Format of the file.",
-)
+@TO_QCOW2
 @SUBFORMAT
 @click.pass_obj
 def export(settings: Settings, *, name: str, out: Path, format_name: str, subformat: str) -> None:

@@ -4,7 +4,6 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,15 @@ from adapters.cli.context import Settings, short_id
 from adapters.cli.lazy import Command, Group
 from adapters.cli.report import report_text
 from adapters.cli.share import list_view, show_view
-from adapters.text import bytes_text, fields, printable, seconds_text, table
+from adapters.text import (
+    bytes_text,
+    end_of_life_text,
+    fields,
+    minute_text,
+    printable,
+    seconds_text,
+    table,
+)
 from pipeline.errors import PartiallyReplicated
 from pipeline.gallery.access.shared_ids import is_shared_reference
 from pipeline.gallery.documents import encode
@@ -34,7 +41,6 @@ from pipeline.model import (
     ReplicationState,
     StorageAccountType,
 )
-from pipeline.model.clock import utc_now
 from pipeline.model.disks import disk_name
 from pipeline.model.names import (
     names_definition,
@@ -126,7 +132,7 @@ def marks(version: ImageVersion, channels: Iterable[str], *, is_latest: bool = F
     found += [f"@{name}" for name in channels]
     deletion = version.soft_deleted
     if deletion is not None:
-        found.append(f"kept until {minute(deletion.hard_deletion_target_time)}")
+        found.append(f"kept until {minute_text(deletion.hard_deletion_target_time)}")
     return " ".join(found)
 
 
@@ -140,8 +146,8 @@ def _row(item: ListedVersion) -> tuple[object, ...]:
             for status in version.regions
         ),
         bytes_text(sum(disk.virtual_size for disk in version.disks)) if version.disks else "",
-        minute(version.published_date),
-        end_of_life(version),
+        minute_text(version.published_date),
+        end_of_life_text(version.end_of_life_date),
         marks(version, item.channels, is_latest=item.is_latest),
     )
 
@@ -179,17 +185,6 @@ def region_table(version: ImageVersion, allocated: Mapping[str, int] | None = No
         if status.details
     ]
     return "\n".join([table(header, padded), *problems])
-
-
-def end_of_life(version: ImageVersion) -> str:
-    end = version.end_of_life_date
-    if end is None:
-        return ""
-    return f"{end:%Y-%m-%d}" + (" (past)" if end <= utc_now() else "")
-
-
-def minute(moment: datetime | None) -> str:
-    return "" if moment is None else f"{moment:%Y-%m-%d %H:%M}Z"
 
 
 SECONDS = 0.5
@@ -312,8 +307,8 @@ def show(
             ),
             ("generalized", _generalized(version, found.report)),
             ("validated", _validated(found.validations)),
-            ("published", minute(version.published_date)),
-            ("end of life", end_of_life(version)),
+            ("published", minute_text(version.published_date)),
+            ("end of life", end_of_life_text(version.end_of_life_date)),
             ("latest", _exclusions(version)),
             ("channels", marks(version, found.channels)),
             *(("note", caution) for caution in found.cautions),
@@ -337,7 +332,7 @@ def show(
 def _degraded(record: ScrubRecord) -> str:
     """What is bad in a region, and when that was seen."""
     what = f"{record.region}: {Path(record.subject).parts[0]}, {record.problem}"
-    return printable(f"{what} ({minute(record.read)}): galleria repair")
+    return printable(f"{what} ({minute_text(record.read)}): galleria repair")
 
 
 def _lineage(session: "Session", version: ImageVersion) -> tuple[list[dict[str, Any]], str]:
@@ -600,7 +595,7 @@ def delete(settings: Settings, *, name: str, permanent: bool, force: bool) -> No
         text = f"deleted {wanted}"
     else:
         deletion = kept.soft_deleted
-        until = f" until {deletion.consumption_end_time:%Y-%m-%d %H:%M}Z" if deletion else ""
+        until = f" until {minute_text(deletion.consumption_end_time)}" if deletion else ""
         text = f"deleted {wanted}; it is kept{until}: galleria version undelete brings it back"
     settings.emit({"deleted": wanted.arm_id, "softDeleted": encode(kept)}, text)
 

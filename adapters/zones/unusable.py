@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
@@ -22,47 +23,28 @@ from pipeline.ports import (
 from pipeline.ports.zones import Needed
 
 
+@dataclass(frozen=True)
 class UnusableZone:
     """Stands for a configured zone: it shows nothing, and refuses whatever is to be written to it,
     with the reason. So it costs its own region, and no other."""
 
-    def __init__(self, path: Path, region: str, reason: str, hint: str, *, premium: bool) -> None:
-        self._path = path
-        self._region = region
-        self._reason = reason
-        self._hint = hint
-        self._premium = premium
+    path: Path
+    region: str
+    unusable: str  # why
+    hint: str
+    premium: bool
+    reflink: bool = False
 
     @property
     def name(self) -> str:
-        return str(self._path)
-
-    @property
-    def region(self) -> str:
-        return self._region
-
-    @property
-    def path(self) -> Path:
-        return self._path
-
-    @property
-    def unusable(self) -> str:
-        return self._reason
-
-    @property
-    def reflink(self) -> bool:
-        return False
-
-    @property
-    def premium(self) -> bool:
-        return self._premium
+        return str(self.path)
 
     @property
     def file_system(self) -> str:
-        return str(self._path)
+        return str(self.path)
 
     def _refuse(self) -> NoReturn:
-        raise EnvironmentMissing(self._reason, hint=self._hint)
+        raise EnvironmentMissing(self.unusable, hint=self.hint)
 
     # --- what it shows ---------------------------------------------------------------------------
 
@@ -76,7 +58,7 @@ class UnusableZone:
         return None
 
     def base_problem(self, base: StoredBase, *, cached: bool = True) -> str:
-        return self._reason
+        return self.unusable
 
     def base_read(self, base: StoredBase) -> datetime | None:
         return None
@@ -85,13 +67,13 @@ class UnusableZone:
         return None
 
     def base_manifest(self, digest: str) -> Path:
-        return self._path / digest
+        return self.path / digest
 
     def digests(self) -> list[str]:
         return []
 
     def deployed_problem(self, disk: DeployedDisk) -> str:
-        return self._reason
+        return self.unusable
 
     def held_bases(self, key: str) -> Mapping[int | None, str]:
         return {}
@@ -115,10 +97,10 @@ class UnusableZone:
         return None
 
     def replica_problem(self, disk: ReplicaDisk, base: StoredBase | None) -> str:
-        return self._reason
+        return self.unusable
 
     def version_directory(self, key: str) -> Path:
-        return self._path / key
+        return self.path / key
 
     def backing_files(self, *, strict: bool = False) -> set[Path]:
         return set()
@@ -140,10 +122,10 @@ class UnusableZone:
     def garbage_collect(
         self, needed: Needed, files: Iterable[Path] = (), keep: Keep = AT_ONCE
     ) -> Collected:
-        return Collected(str(self._path))
+        return Collected(str(self.path))
 
     def collect_rest(self, keep: Keep) -> Collected:
-        return Collected(str(self._path))
+        return Collected(str(self.path))
 
     # --- what it refuses -------------------------------------------------------------------------
 
