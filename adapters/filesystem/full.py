@@ -1,4 +1,4 @@
-"""A file system that is full: recognised and told once, for all who write."""
+"""A file system that is full: found out and told once, for all who write."""
 
 import contextlib
 import errno

@@ -65,6 +65,7 @@ def appliance(cache_dir: Path) -> Iterator[Path]:
         target = home / key()
         if not all((target / name).is_file() for name in FILES):
             _build(target)
+        _let_read(target)
         using = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(using, fcntl.LOCK_SH)
         _remove_others(home, target)
@@ -72,6 +73,13 @@ def appliance(cache_dir: Path) -> Iterator[Path]:
         yield target
     finally:
         os.close(using)
+
+
+def _let_read(target: Path) -> None:
+    """libguestfs asks access(2), by the user of the sandbox alone. Nothing of a guest is in it."""
+    target.chmod(0o755)
+    for path in target.iterdir():
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _build(target: Path) -> None:

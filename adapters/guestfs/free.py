@@ -1,4 +1,4 @@
-"""Free is zero: what the guest's file systems themselves report free, as ranges of each disk.
+"""Free space reads as zeros: what the file systems themselves report free, as ranges of each disk.
 
 Deleted secrets lie in free blocks, in the swap and in the journal. What is listed here is read as
 zero by whoever stores the disk, so nothing has to be filled or trimmed.

@@ -67,6 +67,8 @@ class QemuImages:
             backing_format=chain[0].format.qemu_name,
             cluster_size=OVERLAY_CLUSTER,
         )
+        # libguestfs asks access(2), by the sandbox's user alone; the directory is the run's own
+        path.chmod(0o666)
         return (Layer(path, ImageFormat.QCOW2), *chain)
 
     def zero(self, chain: Chain, ranges: Sequence[Range]) -> None:

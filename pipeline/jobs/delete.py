@@ -1,4 +1,4 @@
-"""Remove: versions with their data, what contains them, and what retention lets go.
+"""Delete: versions with their data, what contains them, and what retention lets go.
 
 The catalog marks a version first, so that nobody can use it; then its files go, then its row. A run
 that was killed in between is finished by the same command. Deployed disks keep the bases that they

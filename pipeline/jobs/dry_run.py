@@ -1,4 +1,4 @@
-"""Prove: what a disk or a version is, and what a job would do to it, with nothing changed."""
+"""Dry runs: what a disk or a version is, and what a job would do to it, with nothing changed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Preview: what a publish would do, and what is already there. Nothing is published: a URL is
+"""Plan: what a publish would do, and what is already there. Nothing is published: a URL is
 downloaded into the cache, an archive unpacked into the work directory."""
 
 from collections.abc import Iterable

@@ -51,7 +51,7 @@ def replicate_version(
     name: VersionName, targets: Sequence[TargetRegion], context: JobContext, *, retry: bool = False
 ) -> ImageVersion:
     """Add regions to a published version, or make failed ones again: from a region that has it,
-    never from the source. `retry` goes on trying, ever more slowly, what may pass by itself."""
+    never from the source. `retry` tries transient errors again, with exponential backoff."""
     with context.work.directory() as work:
         version = context.gallery.begin_replication(name, targets)
         with given_back(version, context):

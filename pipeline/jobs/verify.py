@@ -1,4 +1,4 @@
-"""Maintain: read what is stored again, and say whether it is what was published."""
+"""Verify: read what is stored again, and say whether it is what was published."""
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

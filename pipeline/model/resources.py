@@ -1,4 +1,4 @@
-"""Disks, snapshots and managed images, with Azure's properties (reference 1.5).
+"""Disks, snapshots and managed images, with Azure's properties.
 
     disk            a writable copy-on-write child of a base: files that a VM may use
     snapshot        an immutable point in time of one disk: a base

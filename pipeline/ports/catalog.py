@@ -1,4 +1,4 @@
-"""What the gallery needs from outside: where resources are kept, and who is alive.
+"""What the gallery needs from outside: where resources are kept.
 
 `tests/contract/test_catalog.py` is the contract in full.
 """

@@ -105,9 +105,8 @@ class Images(Protocol):
     """Image files: inspect, open, make."""
 
     def inspect(self, path: Path, *, declared: ImageFormat | None = None) -> ImageFacts:
-        """Recognise by content. Never opens another file. Raises NotFound, or UnsafeImage if
-        unrecognisable;
-        an unsafe file of a known format is returned with its `refusals`."""
+        """Tell a file's format by its content. Never opens another file. Raises NotFound, or
+        UnsafeImage for one of no known format; an unsafe file is returned with its `refusals`."""
         ...
 
     def inspect_chain(

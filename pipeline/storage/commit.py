@@ -1,4 +1,4 @@
-"""Replicate: copy-on-write replicas of stored bases; a region is Completed or it is not there."""
+"""Commit: copy-on-write replicas of stored bases; a region is Completed or it is not there."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait

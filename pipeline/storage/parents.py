@@ -1,4 +1,4 @@
-"""Kinship: whether an older base is worth starting from. One that has nothing in common with a disk
+"""Parents: whether an older base is worth starting from. One that has nothing in common with a disk
 would only make a base that depends on it for nothing."""
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Neighbours: zones that need not be written, as they can take over what another one has got.
+"""Reflink groups: zones that need not be written, as they can take over what another one has got.
 
 on one file system that clones files     a clone of the base
 elsewhere, with the same parent          a copy of the delta on it

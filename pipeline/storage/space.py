@@ -1,4 +1,4 @@
-"""Preflight: whether there is room for a version, before anything is written."""
+"""Space: whether there is room for a version, before anything is written."""
 
 from collections.abc import Collection, Mapping, Sequence
 

@@ -2,6 +2,7 @@
 less. That it boots is tried where it is built, and by every test with an appliance."""
 
 import gzip
+import stat
 import struct
 import subprocess
 from collections.abc import Callable
@@ -9,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from adapters.filesystem import modes
+from adapters.guestfs import fixed
 from adapters.guestfs.quick import HEADER, INIT, PAYLOAD, SETUP_SECTORS, unpacked, with_modules
+from adapters.images import QemuImages
+from adapters.process.sandbox import Sandbox
+from pipeline.ports import ImageFormat, Layer
 
 KERNEL = b"\x7fELF" + bytes(range(256)) * 64
 MODULES = ("libata.ko", "ata_piix.ko", "virtio_ring.ko", "virtio.ko", "nd_pmem.ko", "sd_mod.ko.xz")
@@ -73,3 +79,30 @@ def test_an_initrd_without_that_list_stays(tmp_path: Path, require: Callable[...
 
 def test_the_first_process_is_a_script_that_bash_takes() -> None:
     subprocess.run(["bash", "-n"], input=INIT.encode(), check=True)
+
+
+def test_the_sandboxs_user_may_read_it_whatever_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libguestfs asks access(2), which the sandbox's capability does not help."""
+    made = tmp_path / "appliance" / "0123456789abcdef"
+    monkeypatch.setattr(fixed, "key", lambda: made.name)
+    with modes.private():
+        (made / fixed.QEMU).mkdir(parents=True)
+        for name in fixed.FILES:
+            (made / name).write_bytes(b"x")
+        with fixed.appliance(tmp_path) as found:
+            assert found == made
+    assert stat.S_IMODE(made.stat().st_mode) == 0o755
+    assert {stat.S_IMODE((made / name).stat().st_mode) for name in fixed.FILES} == {0o644}
+
+
+def test_the_sandboxs_user_may_write_an_overlay(
+    tmp_path: Path, require: Callable[..., None]
+) -> None:
+    require("qemu-img", "bwrap")
+    (tmp_path / "disk.raw").write_bytes(bytes(1 << 20))
+    with modes.private():
+        chain = (Layer(tmp_path / "disk.raw", ImageFormat.RAW),)
+        top, _ = QemuImages(Sandbox()).create_overlay(chain, tmp_path / "overlay.qcow2")
+    assert stat.S_IMODE(top.path.stat().st_mode) == 0o666
