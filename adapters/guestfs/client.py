@@ -39,6 +39,8 @@ from pipeline.ports import (
 )
 
 PYTHON = Path("/usr/bin/python3")
+# what taking a guest's contents apart raises where it is not what it should be
+GUEST_ERRORS = (ValueError, LookupError, ArithmeticError, RecursionError, MemoryError)
 LAUNCH_SECONDS = 180.0  # 8 s measured under software emulation on two idle cores
 # no access times; no zeroing of inode tables in the background; blocks given out when they are
 # written, in that order, and no commit but at the end: the same in every run, without a sync (130
@@ -97,7 +99,13 @@ class GuestfsHost:
             # nobody waits for it here: what the caller does until it asks something is for free
             helper.post("launch", timeout=self.launch_seconds)
             session = GuestfsSession(helper, len(chains), writable=writable, keys=self.keys)
-            yield session
+            try:
+                yield session
+            except GUEST_ERRORS as error:
+                raise StageFailed(
+                    f"a guest cannot be read: {type(error).__name__}: {printable(str(error), 300)}",
+                    hint="something in it is not as any system makes it; please report it",
+                ) from error
             # not in a finally: after a failure the overlay is thrown away, and its helper killed
             _close(helper, confined=self.sandbox.enabled)
         touch.on_host(self.sandbox, chains, session.later)

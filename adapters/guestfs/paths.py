@@ -106,7 +106,14 @@ class Paths:
 
     def directory(self, path: str) -> str | None:
         """The real path of a directory; None when there is none."""
-        if path not in self._directories:
+        # the upper ones first: a guest may nest more of them than Python has room for calls
+        missing = []
+        while path not in self._directories:
+            missing.append(path)
+            if path == "/" or not plain(path):
+                break
+            path = split(path)[0]
+        for path in reversed(missing):
             self._directories[path] = self._resolve(path)
         return self._directories[path]
 

@@ -15,6 +15,10 @@ from pipeline.data.text import printable as escaped
 from pipeline.errors import EnvironmentMissing, StageFailed
 
 CALL_SECONDS = 300.0
+# of all calls of one appliance, without scripts of the user's own. Under software emulation a large
+# guest takes some minutes
+GUEST_SECONDS = 3600.0
+UNMETERED = ("sh",)
 TAIL_LINES = 40  # of libguestfs's messages, quoted when it fails
 REPLY_LIMIT = 64 << 20  # bytes; libguestfs's own messages end at 4 MiB
 
@@ -48,6 +52,7 @@ class Helper:
         self._requests: IO[bytes] = process.stdin
         self._replies = process.stdout.fileno()
         self._pending = bytearray()
+        self._left = GUEST_SECONDS
         self._owed: deque[tuple[str, float]] = deque()  # posted calls and their time limits
         self._messages: deque[str] = deque(maxlen=TAIL_LINES)
         # an unread pipe would stop the helper once it is full
@@ -61,11 +66,23 @@ class Helper:
 
     def call(self, name: str, *args: Any, timeout: float = CALL_SECONDS, **options: Any) -> Any:
         """One libguestfs call. Raises CallFailed when libguestfs refuses it, EnvironmentMissing
-        when the bindings are not there, StageFailed on a crash and after `timeout` seconds."""
+        when the bindings are not there, StageFailed on a crash, after `timeout` seconds, and when
+        all calls together have taken GUEST_SECONDS."""
         while self._owed:
             self._reply(*self._owed.popleft())
+        if self._left <= 0:
+            self._process.kill()
+            raise self._failed(
+                f"the guest took more than {GUEST_SECONDS / 60:.0f} minutes: something in it is "
+                "far too large"
+            )
         self._send(name, args, options)
-        return self._reply(name, timeout)
+        began = time.monotonic()
+        try:
+            return self._reply(name, timeout)
+        finally:
+            if name not in UNMETERED:
+                self._left -= time.monotonic() - began
 
     def _send(self, name: str, args: Sequence[Any], options: Mapping[str, Any]) -> None:
         request = {
@@ -80,15 +97,23 @@ class Helper:
             pass  # it has ended: its last words are read with the reply, and say why
 
     def _reply(self, name: str, timeout: float) -> Any:
-        reply = json.loads(self._line(name, time.monotonic() + timeout, timeout))
-        if "missing" in reply:
+        line = self._line(name, time.monotonic() + timeout, timeout)
+        try:
+            reply = json.loads(line)
+            if "result" in reply:
+                return _decode(reply["result"])
+            missing, error = reply.get("missing"), str(reply.get("error"))
+        except (ValueError, TypeError, AttributeError, RecursionError) as mistake:
+            self._process.kill()
+            raise self._failed(
+                f"libguestfs's {name} was answered with no sense ({mistake})"
+            ) from None
+        if missing is not None:
             raise EnvironmentMissing(
-                f"libguestfs's Python bindings cannot be loaded: {printable(reply['missing'])}",
+                f"libguestfs's Python bindings cannot be loaded: {printable(str(missing))}",
                 hint="install python3-guestfs (Debian, Ubuntu) or python3-libguestfs (Fedora)",
             )
-        if "error" in reply:
-            raise CallFailed(name, reply["error"])
-        return _decode(reply["result"])
+        raise CallFailed(name, error)
 
     def finish(self, timeout: float = 60) -> None:
         """Close stdin and wait for the helper's end, so that nothing of it is left."""

@@ -11,7 +11,7 @@ import shlex
 from adapters.guestfs.process import CALL_SECONDS, CallFailed, Helper
 from pipeline.errors import StageFailed
 
-OUTPUT = "/tmp/galleria.out"  # noqa: S108 - in the appliance
+OUTPUT, ERRORS = "/tmp/galleria.out", "/tmp/galleria.err"  # noqa: S108 - in the appliance
 PAGE = 2 << 20  # bytes before base64
 
 
@@ -22,27 +22,36 @@ def quote(word: str) -> str:
 
 def run_script(helper: Helper, script: str, *, timeout: float = CALL_SECONDS) -> bytes:
     """Run a bash script in the appliance and return its stdout. Raises StageFailed with its
-    stderr when it ends with a status other than 0."""
+    stderr when it ends with a status other than 0: libguestfs would mix the two, and what find(1)
+    says of a path that is too long has no place in what is decoded."""
     whole = f"set -o pipefail; {script}\n".encode("utf-8", "surrogateescape")
     try:
         page = helper.call(
             "debug",
             "sh",
             [
-                f"printf %b {_escaped(whole)} | LC_ALL=C bash > {OUTPUT} && "
-                f"head -c {PAGE} {OUTPUT} | base64 -w0"
+                f"if printf %b {_escaped(whole)} | LC_ALL=C bash > {OUTPUT} 2> {ERRORS}; "
+                f"then head -c {PAGE} {OUTPUT} | base64 -w0; "
+                f"else tail -c 2000 {ERRORS} >&2; exit 1; fi"
             ],
             timeout=timeout,
         )
     except CallFailed as error:
         raise StageFailed(f"a step in the appliance failed: {error.message}") from error
-    output = base64.b64decode(page)
+    output = _decoded(page)
     while len(output) % PAGE == 0 and len(output) > 0:
         command = f"tail -c +{len(output) + 1} {OUTPUT} | head -c {PAGE} | base64 -w0"
         if not (page := helper.call("debug", "sh", [command])):
             break
-        output += base64.b64decode(page)
+        output += _decoded(page)
     return output
+
+
+def _decoded(page: str) -> bytes:
+    try:
+        return base64.b64decode(page, validate=True)
+    except ValueError as error:
+        raise StageFailed(f"a step in the appliance answered with no base64: {error}") from None
 
 
 def _escaped(script: bytes) -> str:

@@ -17,11 +17,16 @@ class Stats:
     def __init__(self, helper: Helper) -> None:
         self._helper = helper
         self._known: dict[str, Stat | None] = {}
+        self._inside: dict[str, set[str]] = {}  # directory -> what of it, or below it, is known
 
     def get(self, real: str) -> Stat | None:
         """None: there is nothing of that name."""
         if real not in self._known:
             self._known[real] = self._ask(real)
+            path, parent = real, str(PurePosixPath(real).parent)
+            while path != parent and path not in self._inside.setdefault(parent, set()):
+                self._inside[parent].add(path)
+                path, parent = parent, str(PurePosixPath(parent).parent)
         return self._known[real]
 
     def changed(self, real: str) -> None:
@@ -29,11 +34,15 @@ class Stats:
         what is below it are not as they were."""
         self._known.pop(real, None)
         self._known.pop(str(PurePosixPath(real).parent), None)
-        for path in [path for path in self._known if path.startswith(f"{real.rstrip('/')}/")]:
-            del self._known[path]
+        below = [real]
+        while below:
+            for path in self._inside.pop(below.pop(), ()):
+                self._known.pop(path, None)
+                below.append(path)
 
     def clear(self) -> None:
         self._known.clear()
+        self._inside.clear()
 
     def _ask(self, real: str) -> Stat | None:
         try:

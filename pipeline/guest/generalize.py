@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.data.text import printable
 from pipeline.errors import GalleriaError, StageFailed
 from pipeline.guest.checks import DEFAULTS, Evidence, looks_generalized, windows_state
 from pipeline.guest.elsewhere import Elsewhere, treat_elsewhere
@@ -140,6 +141,12 @@ def _perform(
         raise StageFailed(
             f"generalize failed in {operation.name}: {error.message}",
             hint=error.hint or f"--skip {operation.name} leaves it out",
+        ) from error
+    except Exception as error:  # what a guest is made of must not end more than its own job
+        raise StageFailed(
+            f"generalize failed in {operation.name}: {type(error).__name__}: "
+            f"{printable(str(error))[:300]}",
+            hint=f"--skip {operation.name} leaves it out; please report what the guest has there",
         ) from error
     return edit.changes
 

@@ -46,6 +46,17 @@ TREES = {
     **{"/data": 2, "/media": 2, "/mnt": 2, "/srv": 2},
 }
 DIRECTORIES = 256  # that are looked into below each
+# directories with a file or directory for each user, of the user's name
+NAMED_BY_USERS = (
+    "/var/mail",
+    "/var/spool/mail",
+    "/var/spool/cron",
+    "/var/spool/cron/crontabs",
+    "/var/spool/cron/tabs",
+    "/var/lib/AccountsService/users",
+    "/var/lib/AccountsService/icons",
+    "/var/lib/systemd/linger",
+)
 
 
 def homes(edit: Editor) -> list[str]:
@@ -142,10 +153,9 @@ def _ssh_files(edit: Editor) -> list[str]:
 
 def remove_users(edit: Editor, context: Context) -> None:
     gone = _chosen(edit, context)
-    for account in gone:
-        _remove_home(edit, account, gone)
-        _remove_traces(edit, account)
     if gone:
+        _remove_homes(edit, gone)
+        _remove_traces(edit, gone)
         remove_accounts(edit, gone)
 
 
@@ -182,45 +192,46 @@ def provisioned(edit: Editor) -> set[str]:
     return names
 
 
-def _remove_home(edit: Editor, account: Account, gone: list[Account]) -> None:
+def _remove_homes(edit: Editor, gone: Sequence[Account]) -> None:
     """As userdel(8): only what the user owns; never a directory of the system, nor one that holds
     the home of somebody who stays."""
-    if not _usable(account.home):
-        return
-    home = edit.follow(account.home)
-    found = edit.guest.stat(home)
-    stay = {edit.follow(a.home) for a in accounts(edit) if a not in gone and _usable(a.home)}
-    if (
-        found is not None
-        and found.kind == "directory"
-        and found.uid == account.uid
-        and len(PurePosixPath(home).parts) > 2
-        and not below(home, SYSTEM)
-        and not any(below(other, [home]) for other in stay)
-    ):
-        edit.remove(home)
-        edit.remove(account.home)  # the link to it, where it was one
+    names = {account.name for account in gone}
+    stay: set[str] = set()  # homes, and what they are in
+    for account in accounts(edit):
+        if account.name not in names and _usable(account.home):
+            home = PurePosixPath(edit.follow(account.home))
+            stay |= {str(home), *map(str, home.parents)}
+    for account in gone:
+        if not _usable(account.home):
+            continue
+        at = edit.follow(account.home)
+        found = edit.guest.stat(at)
+        if (
+            found is not None
+            and found.kind == "directory"
+            and found.uid == account.uid
+            and len(PurePosixPath(at).parts) > 2
+            and not below(at, SYSTEM)
+            and at not in stay
+        ):
+            edit.remove(at)
+            edit.remove(account.home)  # the link to it, where it was one
 
 
-def _remove_traces(edit: Editor, account: Account) -> None:
-    name = account.name
-    edit.remove_all(
-        f"/var/mail/{name}",
-        f"/var/spool/mail/{name}",
-        f"/var/spool/cron/{name}",
-        f"/var/spool/cron/crontabs/{name}",
-        f"/var/spool/cron/tabs/{name}",
-        f"/var/lib/AccountsService/users/{name}",
-        f"/var/lib/AccountsService/icons/{name}",
-        f"/var/lib/systemd/linger/{name}",
-    )
+def _remove_traces(edit: Editor, gone: Sequence[Account]) -> None:
+    names = {account.name for account in gone}
+    for directory in NAMED_BY_USERS:
+        for name in edit.guest.names(directory):
+            if name in names:
+                edit.remove(f"{directory}/{name}")
+    numbers = {account.uid for account in gone}
     for directory in ("/var/spool/cron/atjobs", "/var/spool/at"):
         for path, found in edit.guest.find(directory):
-            if found.kind == "file" and found.uid == account.uid:
+            if found.kind == "file" and found.uid in numbers:
                 edit.remove(path)
 
     def other(line: str) -> str | None:
-        return None if line.split()[:1] == [name] else line
+        return None if names.intersection(line.split()[:1]) else line
 
     change_lines(edit, "/etc/sudoers", other)
     for leaf in edit.guest.names("/etc/sudoers.d"):

@@ -1,5 +1,6 @@
 """Each operation: planted state in, expected state out, on the in-memory guest."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -813,3 +814,29 @@ def test_every_operation_has_tests() -> None:
     rows = table.rows()[2:]
     assert [row[0].strip("`") for row in rows] == [operation.name for operation in table.LINUX]
     assert all("yes" in row or row[-1] for row in rows)
+
+
+def test_thousands_of_accounts_take_seconds(guest: MemoryGuest) -> None:
+    """It was their number to the third power: minutes for two thousand."""
+    names = [f"u{number}" for number in range(2000)]
+    lines = [f"{name}:x:{5000 + n}:{5000 + n}::/h/{name}:/bin/sh" for n, name in enumerate(names)]
+    guest.plant("/etc/passwd", ACCOUNTS + "\n".join(lines) + "\n")
+    guest.plant("/etc/sudoers", "".join(f"{name} ALL=(ALL) ALL\n" for name in names))
+    for number, name in enumerate(names[:20]):
+        guest.plant_directory(f"/h/{name}", uid=5000 + number)
+        guest.plant(f"/var/mail/{name}", "mail", uid=5000 + number)
+    began = time.process_time()
+    run(guest, "user-accounts", policy=Policy(Users.ALL, keep_users=frozenset(["alice"])))
+    assert time.process_time() - began < 10
+    assert "u1999" not in text(guest, "/etc/passwd")
+    assert guest.names("/h") == guest.names("/var/mail") == []
+    assert text(guest, "/etc/sudoers") == ""
+
+
+def test_a_mistake_in_an_operation_is_a_failed_job(guest: MemoryGuest) -> None:
+    def deep(edit: Editor, context: Context) -> None:
+        deep(edit, context)
+
+    plan = Plan("mine", (Operation("doomed", "h", "w", deep),), Policy())
+    with pytest.raises(StageFailed, match="failed in doomed: RecursionError"):
+        generalize(MemoryHost(guest), [()], plan, Quiet())

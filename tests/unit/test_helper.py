@@ -21,6 +21,7 @@ class GuestFS:
     def set_event_callback(self, callback, mask): self.callback = callback
     def echo(self, *args, **options): return [list(args), options]
     def refuse(self, path): raise RuntimeError(f"refuse: {path}: No such file or directory")
+    def nonsense(self): raise KeyError("what a guest is called")
     def crash(self): os.write(2, b"qemu: \\x1b[31mterrible\\n"); os.abort()
     def hang(self): self.callback(1, 0, "kernel panic", []); time.sleep(100)
     def wait_for(self, path):
@@ -109,3 +110,18 @@ def test_a_posted_call_has_a_time_limit(helper: Helper) -> None:
 
 def test_what_its_children_used_is_known(helper: Helper) -> None:
     assert 0 < helper.call("cpu_seconds") < 60
+
+
+def test_what_the_bindings_raise_is_a_refusal_and_the_helper_goes_on(helper: Helper) -> None:
+    with pytest.raises(CallFailed, match="what a guest is called"):
+        helper.call("nonsense")
+    assert helper.call("echo") == [[], {}]
+    helper.finish()
+
+
+def test_a_guest_has_so_much_time_in_all(helper: Helper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helper, "_left", 0.001)
+    helper.call("echo")
+    helper._left = min(helper._left, 0)
+    with pytest.raises(StageFailed, match="took more than 60 minutes"):
+        helper.call("echo")
