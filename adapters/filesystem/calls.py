@@ -40,13 +40,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # --- clones and holes ----------------------------------------------------------------------------
 
 
-def clone(source: Path, target: Path) -> bool:
-    """Make `target` (made if absent, else replaced in place) share all blocks of `source`.
+def clone(source: Path | int, target: Path) -> bool:
+    """Make `target` (made if absent, else replaced in place) share all blocks of `source`, a path
+    or a descriptor.
 
     False, with `target` empty, when the file system or the pair of files can't. The clone has no
     attributes of the source: it is writable even when that is immutable.
     """
-    with _opened(source, os.O_RDONLY) as reading, _opened(target, os.O_RDWR | os.O_CREAT) as fd:
+    opened = (
+        contextlib.nullcontext(source) if isinstance(source, int) else _opened(source, os.O_RDONLY)
+    )
+    with opened as reading, _opened(target, os.O_RDWR | os.O_CREAT) as fd:
         os.ftruncate(fd, 0)
         try:
             fcntl.ioctl(fd, _FICLONE, reading)

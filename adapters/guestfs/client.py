@@ -113,14 +113,14 @@ class GuestfsHost:
     def _argv(
         self, chains: Sequence[Chain], appliance: Path, work: Path, kind: str, *, writable: bool
     ) -> list[str]:
-        tops = [chain[0].path for chain in chains]
-        lower = [layer.path for chain in chains for layer in chain[1:]]
+        tops = [chain[0] for chain in chains]
+        lower = [layer for chain in chains for layer in chain[1:]]
         script = Path(helper_module.__file__)
         env = _environment(self.sandbox.name(appliance), work, kind, confined=self.sandbox.enabled)
         return self.sandbox.wrap(
             [str(self.python), "-I", self.sandbox.name(script)],
             read=[script, appliance, *lower, *([] if writable else tops)],
-            edit=tops if writable else [],
+            edit=[top.path for top in tops] if writable else [],
             scratch=work,
             devices=[str(accelerator.KVM)] if kind == "kvm" else [],
             env=env,

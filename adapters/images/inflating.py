@@ -27,7 +27,7 @@ from adapters.process import command
 from adapters.process.sandbox import Sandbox
 from pipeline.data.reading import REQUEST_SIZE, THREADS
 from pipeline.errors import StageFailed, UnsafeImage
-from pipeline.ports import Chain
+from pipeline.ports import Chain, Layer
 from pipeline.ports.extents import Extent
 
 REQUEST_SECONDS = 300.0  # one message; an inflater that needs longer is gone
@@ -131,7 +131,7 @@ def inflating(
 ) -> Iterator[Inflaters]:
     """Inflaters for the compressed layers of a chain (`layouts`, by layer), for the length of a
     `with`; leave it in the thread that entered it."""
-    paths = [chain[layer].path for layer in sorted(layouts)]
+    layers = [chain[layer] for layer in sorted(layouts)]
     slot = max(REQUEST_SIZE, *(layout.unit for layout in layouts.values()))
     with contextlib.ExitStack() as stack:
         memory = os.memfd_create("galleria-inflated", os.MFD_CLOEXEC)
@@ -145,7 +145,7 @@ def inflating(
             channels.append(Channel(ours, index * slot))
             ends.append(theirs)
         codecs = {layout.codec for layout in layouts.values()}
-        argv = _argv(sandbox, memory, slot, codecs, ends, paths)
+        argv = _argv(sandbox, memory, slot, codecs, ends, layers)
         # stderr to a file: a pipe that nobody reads would one day block them
         stderr = stack.enter_context(tempfile.TemporaryFile())
         fds = (memory, *(end.fileno() for end in ends))
@@ -170,11 +170,11 @@ def _argv(
     slot: int,
     codecs: Iterable[Codec],
     ends: Sequence[socket.socket],
-    paths: Sequence[Path],
+    layers: Sequence[Layer],
 ) -> list[str]:
     script = Path(inflater.__file__)
     argv = ["python3", "-I", "-S", sandbox.name(script), str(memory), str(slot)]
     argv.append(",".join(str(codec.value) for codec in sorted(codecs)))
     argv.append(",".join(str(end.fileno()) for end in ends))
-    argv += [sandbox.name(path) for path in paths]
-    return sandbox.wrap(argv, read=[script, *paths], limits=LIMITS)
+    argv += [sandbox.name(layer) for layer in layers]
+    return sandbox.wrap(argv, read=[script, *layers], limits=LIMITS)

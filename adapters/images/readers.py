@@ -146,9 +146,9 @@ def libvhdi(fd: int, layer: Layer, sandbox: Sandbox, *, has_backing: bool) -> in
     if layer.format not in (ImageFormat.VHD, ImageFormat.VHDX):
         return None
     module = Path(pyvhdi.__file__)
-    argv = ["python3", "-I", "-S", "-c", LIBVHDI, sandbox.name(module), sandbox.name(layer.path)]
+    argv = ["python3", "-I", "-S", "-c", LIBVHDI, sandbox.name(module), sandbox.name(layer)]
     done = command.run(
-        sandbox.wrap(argv, read=[module, layer.path], limits=command.INSPECTION), timeout=120
+        sandbox.wrap(argv, read=[module, layer], limits=command.INSPECTION), timeout=120
     )
     return int(done.stdout)
 
@@ -194,7 +194,7 @@ def check_amplification(fd: int, layer: Layer, virtual_size: int, maps: Maps, ra
     if layer.format in (ImageFormat.VHDX, ImageFormat.RAW):
         return
     plain = packed = 0
-    file_size = layer.path.stat().st_size
+    file_size = layer.opened.stat().st_size
     with maps.of((layer,), [fd]) as output:
         for extent in img.parse_map(output, virtual_size):
             if extent.kind is not Kind.DATA:

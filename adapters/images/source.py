@@ -104,7 +104,7 @@ def _open_layers(
     for depth, layer in enumerate(chain):
         if layer.internal_snapshot is not None and depth:
             raise InvalidParameter("only the top layer of a disk can be read at a snapshot")
-        fd = rawfile.open_readonly(layer.path)
+        fd = rawfile.open_readonly(layer.opened)
         stack.callback(os.close, fd)
         fds.append(fd)
         if layer.format is ImageFormat.RAW:

@@ -69,6 +69,11 @@ class _File:
         self.leased = False
         self._samples = b""
 
+    @property
+    def opened(self) -> Path:
+        """By what this process opens the file again."""
+        return Path(f"/proc/self/fd/{self.fd}")
+
     def claim(self, leases: Leases) -> None:
         """Lease the file; refuse one that somebody writes to."""
         locked = qemu_lock(self.fd)
@@ -141,8 +146,13 @@ class FilePin:
 
     def page_cached(self, chain: Chain) -> Chain:
         """Only leased files are read for their clones."""
-        page_cached = {path: file.path for path, file in self._cloned.items() if file.leased}
-        return tuple(replace(layer, original=page_cached.get(layer.path)) for layer in chain)
+        page_cached = {path: file for path, file in self._cloned.items() if file.leased}
+        return tuple(
+            replace(layer, original=page_cached[layer.path].opened)
+            if layer.path in page_cached
+            else layer
+            for layer in chain
+        )
 
     def unchanged(self) -> bool:
         broken = self._leases.broken()
@@ -207,15 +217,11 @@ class FilePins:
             stack.callback(leases.close)
             for file in files.values():
                 file.claim(leases)
-            clones = _clone(list(files), work, stack)
+            clones = _clone(files, work, stack)
             # the clones are of one point in time if no file changed until the last was made
             _verify(list(files.values()), leases)
             pinned = tuple(
-                tuple(
-                    replace(layer, path=clones.get(layer.path.absolute(), layer.path))
-                    for layer in chain
-                )
-                for chain in chains
+                tuple(_pinned(layer, clones, files) for layer in chain) for chain in chains
             )
             held = [file for path, file in files.items() if path not in clones]
             cloned = {clone: files[path] for path, clone in clones.items()}
@@ -229,16 +235,27 @@ def _status(path: Path) -> os.stat_result:
         raise NotFound(f"no such file: {path}") from None
 
 
-def _clone(paths: Sequence[Path], work: Path, stack: contextlib.ExitStack) -> dict[Path, Path]:
+def _pinned(layer: Layer, clones: Mapping[Path, Path], files: Mapping[Path, _File]) -> Layer:
+    """A layer as it is read: its clone, or the file that is open."""
+    path = layer.path.absolute()
+    if path in clones:
+        return replace(layer, path=clones[path])
+    return replace(layer, fd=files[path].fd)
+
+
+def _clone(
+    files: Mapping[Path, _File], work: Path, stack: contextlib.ExitStack
+) -> dict[Path, Path]:
     """Clone what can be cloned into the work directory, for as long as the pin is held."""
     clones: dict[Path, Path] = {}
-    for number, path in enumerate(paths):
-        if not calls.same_device(path, work):
+    for number, (path, file) in enumerate(files.items()):
+        facts = os.fstat(file.fd)
+        if facts.st_dev != work.stat().st_dev:
             continue
         target = work / f"pin-{number}"
         stack.callback(target.unlink, missing_ok=True)
-        if calls.clone(path, target):
-            target.chmod(modes.outgoing(os.getegid(), [path.stat()]) & ~0o222)
+        if calls.clone(file.fd, target):
+            target.chmod(modes.outgoing(os.getegid(), [facts]) & ~0o222)
             clones[path] = target
     return clones
 

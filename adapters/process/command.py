@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
@@ -165,8 +166,10 @@ def _leashed(
         from adapters.process.confinement import confinement  # which starts programs itself
 
         confined = leash.enter_context(confinement(argv[0]))
+        own = argv[: argv.index("--")]
+        files = [int(number) for word, number in pairwise(own) if word == "--ro-bind-fd"]
         argv = [*confined.before, argv[0], *confined.options, *argv[1:]]
-        descriptors += confined.descriptors
+        descriptors += (*confined.descriptors, *files)
         if grouped:
             groups = " ".join(map(str, leash.enter_context(cgroup.group())))
     return ["/bin/bash", "-c", LEASH, "bash", str(watched), groups, *argv], descriptors

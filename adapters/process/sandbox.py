@@ -15,6 +15,7 @@ from pathlib import Path
 
 from adapters.process import cgroup, command
 from pipeline.errors import EnvironmentMissing
+from pipeline.ports import Layer
 
 # What programs from the distribution need to start: their own files and the loader's cache.
 SYSTEM = ("/etc/ld.so.cache", "/etc/alternatives")
@@ -29,8 +30,11 @@ class Sandbox:
 
     enabled: bool = True
 
-    def name(self, path: Path) -> str:
+    def name(self, file: Path | Layer) -> str:
         """What a file is called inside."""
+        path = file.path if isinstance(file, Layer) else file
+        if not self.enabled and isinstance(file, Layer) and file.fd is not None:
+            return f"/proc/{os.getpid()}/fd/{file.fd}"
         if not self.enabled:
             return str(path.absolute())
         digest = hashlib.blake2s(os.fsencode(path.absolute()), digest_size=8).hexdigest()
@@ -44,7 +48,7 @@ class Sandbox:
         self,
         argv: Sequence[str],
         *,
-        read: Sequence[Path] = (),
+        read: Sequence[Path | Layer] = (),
         edit: Sequence[Path] = (),
         out: Path | None = None,
         scratch: Path | None = None,
@@ -55,7 +59,8 @@ class Sandbox:
         """The argv that runs `argv` in the sandbox.
 
         `read` files (or directories) are seen read-only and `edit` files writable, under their
-        `name`; `scratch` is a writable directory at /tmp and /var/tmp (else they are empty).
+        `name`; a layer that is open is that file, whatever is at its path by now. `scratch` is a
+        writable directory at /tmp and /var/tmp (else they are empty).
         """
         limits = limits or command.Limits()
         if self.enabled:
@@ -69,7 +74,7 @@ class Sandbox:
 
     def _namespace(
         self,
-        read: Sequence[Path],
+        read: Sequence[Path | Layer],
         edit: Sequence[Path],
         out: Path | None,
         scratch: Path | None,
@@ -99,8 +104,13 @@ class Sandbox:
             argv += ["--dev-bind-try", device, device]
         for directory in ("/tmp", "/var/tmp"):  # noqa: S108 - inside the sandbox
             argv += ["--bind", str(scratch), directory] if scratch else ["--tmpfs", directory]
-        for path in read:
-            argv += ["--ro-bind", str(path.absolute()), self.name(path)]
+        for file in read:
+            if isinstance(file, Layer) and file.fd is not None:
+                # bubblewrap finds its path, mounts that, and ends when it is another file by then
+                argv += ["--ro-bind-fd", str(file.fd), self.name(file)]
+            else:
+                path = file.path if isinstance(file, Layer) else file
+                argv += ["--ro-bind", str(path.absolute()), self.name(path)]
         for path in edit:
             argv += ["--bind", str(path.absolute()), self.name(path)]
         if out is not None:

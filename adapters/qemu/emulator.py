@@ -140,7 +140,7 @@ class QemuBoots:
         argv += ["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]
         wrapped = self.sandbox.wrap(
             argv,
-            read=[*firmware, *(layer.path for chain in machine.disks for layer in chain[1:])],
+            read=[*firmware, *(layer for chain in machine.disks for layer in chain[1:])],
             edit=[top.path for top in tops],
             out=work,
             devices=["/dev/kvm"] if accelerator == "kvm" else [],

@@ -41,7 +41,7 @@ def node(chain: Chain, sandbox: Sandbox, *, writable: bool = False) -> dict[str,
         if layer.format is ImageFormat.VHD:
             # a VHD's length is its Current Size; by its CHS geometry qemu would cut it short
             tree["force_size_calc"] = "current_size"
-        file: dict[str, object] = {"driver": "file", "filename": sandbox.name(layer.path)}
+        file: dict[str, object] = {"driver": "file", "filename": sandbox.name(layer)}
         if not writable or depth:
             tree["read-only"] = True
             file["read-only"] = True
@@ -78,10 +78,6 @@ def backing_name(chain: Chain, sandbox: Sandbox) -> str:
 def snapshot_option(name: str) -> str:
     """The value of `-l` that selects an internal snapshot by its name and never by its id."""
     return "snapshot.name=" + name.replace(",", ",,")
-
-
-def paths(chain: Chain) -> list[Path]:
-    return [layer.path for layer in chain]
 
 
 def create_qcow2(
@@ -155,7 +151,7 @@ def _json(
 ) -> dict[str, Any]:
     argv = sandbox.wrap(
         [*argv, json_name(node(chain, sandbox))],
-        read=paths(chain),
+        read=chain,
         env=ENVIRONMENT,
         limits=command.INSPECTION,
     )
@@ -176,7 +172,7 @@ def map_extents(sandbox: Sandbox, chain: Chain) -> IO[bytes]:
     """
     argv = sandbox.wrap(
         ["qemu-img", "map", "--output=json", json_name(node(chain, sandbox))],
-        read=paths(chain),
+        read=chain,
         env=ENVIRONMENT,
         limits=command.INSPECTION,
     )
@@ -257,7 +253,7 @@ def convert(
     argv += [json_name(node(chain, sandbox)), sandbox.out(path.parent, path.name)]
     _own(path)
     command.run(
-        sandbox.wrap(argv, read=paths(chain), out=path.parent, env=ENVIRONMENT, limits=limits),
+        sandbox.wrap(argv, read=chain, out=path.parent, env=ENVIRONMENT, limits=limits),
         timeout=timeout,
         grouped=True,
     )

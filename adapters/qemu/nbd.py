@@ -265,11 +265,10 @@ def _argv(sandbox: Sandbox, chain: Chain, directory: Path, *, writable: bool) ->
     if chain[0].internal_snapshot is not None:
         argv.append("--load-snapshot=" + img.snapshot_option(chain[0].internal_snapshot))
     argv.append(img.json_name(img.node(chain, sandbox, writable=writable)))
-    top, below = img.paths(chain[:1]), img.paths(chain[1:])
     return sandbox.wrap(
         argv,
-        read=below if writable else [*top, *below],
-        edit=top if writable else [],
+        read=chain[1:] if writable else chain,
+        edit=[chain[0].path] if writable else [],
         out=directory,
         env=img.ENVIRONMENT,
         limits=img.WORKING,

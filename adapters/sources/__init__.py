@@ -120,7 +120,7 @@ class HostSources:
 
     def _unwrapped(self, source: DiskSource, into: Path) -> DiskSource:
         with self._pins.pin([_pinnable(source.path)], into) as pin:
-            held = pin.chains[0][0].path
+            held = pin.chains[0][0].opened
             path, shown = wrapped.unwrap(held, source.shown, into, self._sandbox)
             pin.verify()
         return replace(source, path=path, name=shown)
@@ -134,7 +134,7 @@ class HostSources:
         for path in files:
             self._own.check(path)
         with self._pins.pin([_pinnable(path) for path in files], into) as pin:
-            held = {path: chain[0].path for path, chain in zip(files, pin.chains, strict=True)}
+            held = {path: chain[0].opened for path, chain in zip(files, pin.chains, strict=True)}
             path = wrapped.put_together(described, held, into)
             pin.verify()
         return replace(source, path=path, name=source.shown, declared=ImageFormat.RAW, backing=())
@@ -145,7 +145,7 @@ class HostSources:
         into = archive.private_directory(work)
         try:
             with self._pins.pin([_pinnable(source.path)], into) as pin:
-                held = pin.chains[0][0].path
+                held = pin.chains[0][0].opened
                 supply = machines.open_archive(source, held, into, self._sandbox)
                 pin.verify()
             yield supply
@@ -160,7 +160,7 @@ class HostSources:
         if path.stat().st_size > libvirt.NVRAM_LIMIT:
             raise InvalidParameter(f"the NVRAM {str(path)!a} is larger than 64 MiB")
         with self._pins.pin([_pinnable(path)], work) as pin:
-            content = pin.chains[0][0].path.read_bytes()
+            content = pin.chains[0][0].opened.read_bytes()
             pin.verify()
         return content
 

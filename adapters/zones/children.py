@@ -11,7 +11,7 @@ from adapters.process.sandbox import Sandbox
 from adapters.qemu import img
 from adapters.zones import bases, layout
 from pipeline.errors import NotFound
-from pipeline.ports import Chain, ImageFormat, ReplicaDisk, StoredBase
+from pipeline.ports import Chain, ImageFormat, Layer, ReplicaDisk, StoredBase
 
 SHALLOW = "shallow"  # the method of a replica disk that depends on the source itself
 
@@ -82,7 +82,7 @@ def create_overlay(
 ) -> None:
     """Make `path` a qcow2 over source files where they lie. With `overlay`, a qcow2 over the same
     disk, `path` has its content: what was edited."""
-    backing, driver = _reference(chain)
+    backing, driver = _reference([replace(layer, fd=None) for layer in chain])
     if overlay is None:
         img.create_qcow2(sandbox, path, virtual_size, backing=backing, backing_format=driver)
         return
@@ -91,13 +91,13 @@ def create_overlay(
     img.rebase(sandbox, path, backing=backing, backing_format=driver)
 
 
-def _reference(chain: Chain) -> tuple[str, str]:
+def _reference(chain: Sequence[Layer]) -> tuple[str, str]:
     """What an overlay's header says of source files: a plain path where that says it all."""
     top = chain[0]
     driver = top.format.qemu_name
     if len(chain) == 1 and top.format in (ImageFormat.RAW, ImageFormat.QCOW2):
         return str(top.path.absolute()), driver
-    return img.backing_name(chain, Sandbox(enabled=False)), driver
+    return img.backing_name(tuple(chain), Sandbox(enabled=False)), driver
 
 
 def _child(

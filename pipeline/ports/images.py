@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -15,12 +15,19 @@ from pipeline.ports.extents import Extent, Range
 class Layer:
     """One image file of a disk. `internal_snapshot` names one of a qcow2, to read instead of the
     present. `original` is another file with the same bytes, of which more may be in memory: data is
-    read from it (`Pin.page_cached`)."""
+    read from it (`Pin.page_cached`). With `fd` the file is open, and read from there: what its path
+    leads to may be another file by now."""
 
     path: Path
     format: ImageFormat
     internal_snapshot: str | None = None
     original: Path | None = None
+    fd: int | None = field(default=None, compare=False)
+
+    @property
+    def opened(self) -> Path:
+        """By what this process opens the file."""
+        return self.path if self.fd is None else Path(f"/proc/self/fd/{self.fd}")
 
 
 Chain = tuple[
