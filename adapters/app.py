@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 from adapters.catalog import LateCatalog, catalog_file, open_catalog
 from adapters.config import Config
-from adapters.process.owners import ProcessOwners
 from adapters.process.runs import ProcessRunHost
 from adapters.process.sandbox import Sandbox
 from pipeline.errors import Busy, Conflict, GalleriaError, Refused
@@ -98,9 +97,9 @@ class Session(Services):
     """The application as one identity has it."""
 
     def __init__(self, app: App, identity: Identity) -> None:
-        owners, source_region = ProcessOwners(), app.config.source_region
+        source_region = app.config.source_region
         host = ProcessRunHost(app.config.logs)
-        super().__init__(app.catalog, owners, app.regions, identity, host, source_region)
+        super().__init__(app.catalog, app.regions, identity, host, source_region)
         self._app = app
         self._identity = identity
         self.config = app.config
@@ -309,7 +308,7 @@ def unknown_versions(config: Config) -> list[dict[str, str]]:
 def _services(catalog: "SqlCatalog", config: Config, identity: Identity) -> Services:
     """The operations on a catalog that no session is for."""
     host = ProcessRunHost(config.logs)
-    return Services(catalog, ProcessOwners(), _regions(config), identity, host)
+    return Services(catalog, _regions(config), identity, host)
 
 
 def _readable(url: str) -> "SqlCatalog | None":

@@ -103,6 +103,22 @@ class Busy(Conflict):
     code = "Busy"
 
 
+class HeldByRun(Conflict):
+    """Another run works on it. `free_in` is when its work can be taken over if it is not heard of
+    meanwhile, in seconds; None: as far as is known it goes on. `run` and `heard` tell which, and
+    when it was heard of last."""
+
+    code = "Conflict"
+
+    def __init__(
+        self, message: str, *, run: str, heard: object, free_in: float | None, **words: str
+    ) -> None:
+        super().__init__(message, **words)
+        self.run = run
+        self.heard = heard
+        self.free_in = free_in
+
+
 class LeaseLost(Conflict):
     """Another process has taken over what this one worked on, as it was not heard of for so long
     that it counted as dead."""

@@ -28,7 +28,7 @@ from pipeline.jobs.replicate import (
     require_some,
     zone_record,
 )
-from pipeline.jobs.running import running
+from pipeline.jobs.running import running, when_free
 from pipeline.jobs.shallow import is_shallow, publish_shallow
 from pipeline.model import ImageVersion
 from pipeline.model.runs import RunKind
@@ -46,7 +46,7 @@ def publish(request: PublishRequest, context: JobContext) -> ImageVersion:
         running(context, RunKind.PUBLISH, asked.name.arm_id, digest=asked.fingerprint) as context,
         context.work.directory() as work,
     ):
-        version = context.gallery.begin_version(asked)
+        version = when_free(lambda: context.gallery.begin_version(asked), context)
         with given_back(version, context):
             context.begun(version)
             if version.completed_regions:  # an earlier run ended after that: no source needed
@@ -54,7 +54,7 @@ def publish(request: PublishRequest, context: JobContext) -> ImageVersion:
             else:
                 version = make(version, request, work, context)
             concluded = conclude(version, context, record)
-    return complete(concluded)
+        return complete(concluded)
 
 
 def make(

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -246,7 +246,8 @@ class MemoryCatalog:
     """Transactions work on a copy, which takes the place of the original at their end."""
 
     def __init__(self) -> None:
-        self._state = _State()
+        self.attending: set[str] = set()
+        self._state = _State(attending=self.attending)
         self._writing = threading.Lock()
 
     @contextlib.contextmanager
@@ -257,8 +258,17 @@ class MemoryCatalog:
     def write(self) -> Iterator[CatalogWriter]:
         with self._writing:
             state = _State(**{name: copy.copy(value) for name, value in vars(self._state).items()})
+            state.attending = self.attending
             yield _View(state)
             self._state = state
+
+    @contextlib.contextmanager
+    def attend(self, run: str) -> Iterator[Callable[[], None]]:
+        self.attending.add(run)
+        try:
+            yield lambda: None
+        finally:
+            self.attending.discard(run)
 
     def check(self) -> CatalogHealth:
         return CatalogHealth("memory", "none", "none")

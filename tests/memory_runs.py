@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from pipeline.model.runs import Run
+from pipeline.model.runs import Presence, Run
 
 
 @dataclass
 class RunRecords:
     run_map: dict[str, Run] = field(default_factory=dict)
+    attending: set[str] = field(default_factory=set)
 
 
 class RunView:
@@ -16,6 +17,9 @@ class RunView:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def presence(self, id: str) -> Presence:
+        return Presence.THERE if id in self._runs.attending else Presence.GONE
 
     def run(self, id: str) -> Run | None:
         return self._runs.run_map.get(id)

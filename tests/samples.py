@@ -2,13 +2,14 @@
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from pipeline.gallery.rules import Limits
+from pipeline.gallery.service.running import JobRuns
 from pipeline.gallery.services import Services
 from pipeline.model import (
     DiskProvenance,
@@ -19,7 +20,6 @@ from pipeline.model import (
     ImageVersion,
     Origin,
     OsType,
-    OwnerToken,
     ProvisioningState,
     Region,
     RegionStatus,
@@ -29,14 +29,14 @@ from pipeline.model import (
 )
 from pipeline.model.access import Identity
 from pipeline.model.names import parse_definition, parse_gallery, parse_version
+from pipeline.model.runs import RunKind
 from pipeline.ports.catalog import Catalog
-from pipeline.ports.owners import Owners
 from pipeline.ports.runs import RunHost
 from tests.memory_catalog import MemoryCatalog
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 REGIONS = (Region("eu"), Region("us"), Region("UK South"))
-OWNER = OwnerToken("build1", "boot", 4026531836, 1234, 99)
+OWNER = "0123456789ab"  # a run
 
 
 class FakeClock:
@@ -46,27 +46,6 @@ class FakeClock:
     def __call__(self) -> datetime:
         self.now += timedelta(seconds=1)
         return self.now
-
-
-class FakeOwners:
-    """Whoever is in `dead` has ended; `me` is the process that asks."""
-
-    def __init__(self) -> None:
-        self.me = OWNER
-        self.dead: set[OwnerToken] = set()
-
-    def become(self, pid: int) -> OwnerToken:
-        self.me = replace(OWNER, pid=pid)
-        return self.me
-
-    def current(self) -> OwnerToken:
-        return self.me
-
-    def alive(self, token: OwnerToken) -> bool:
-        return token not in self.dead
-
-
-_: type[Owners] = FakeOwners
 
 
 class FakeRunHost:
@@ -110,8 +89,40 @@ class FakeRunLog:
 _host: type[RunHost] = FakeRunHost
 
 
+class LazyRuns(JobRuns):
+    """A process that is in a run as soon as it needs one, as jobs are."""
+
+    attending: tuple[AbstractContextManager[object], ...] = ()
+
+    @property
+    def id(self) -> str:
+        if self.current is None:
+            self.start()
+        return super().id
+
+    def start(self) -> None:
+        run = uuid.uuid4().hex[:12]
+        attending = self._catalog.attend(run)
+        own = self.begin(run, RunKind.PUBLISH, "/", {}, "", attending.__enter__())
+        self.attending += (attending,)
+        self.work_on(own)
+
+
+def become_another(ask: Services) -> str:
+    """What asks from now on is another process, with a run of its own."""
+    assert isinstance(ask.job_runs, LazyRuns)
+    ask.job_runs.start()
+    return ask.job_runs.id
+
+
+def die(ask: Services) -> None:
+    """The process that asks ends, without a word to its run."""
+    assert isinstance(ask.job_runs, LazyRuns)
+    ask.job_runs.attending[-1].__exit__(None, None, None)
+    ask.job_runs.work_on(None)
+
+
 def services(
-    owners: FakeOwners | None = None,
     clock: Callable[[], datetime] | None = None,
     *,
     catalog: Catalog | None = None,
@@ -121,9 +132,8 @@ def services(
 ) -> Services:
     """The operations for the local operator, or for a principal."""
     identity = Identity("root@host", principal, "r")
-    return Services(
+    made = Services(
         catalog or MemoryCatalog(),
-        owners or FakeOwners(),
         regions,
         identity,
         FakeRunHost(),
@@ -131,6 +141,8 @@ def services(
         clock or FakeClock(),
         limits,
     )
+    made.job_runs.__class__ = LazyRuns
+    return made
 
 
 def gallery(name: str = "corp", **changes: Any) -> Gallery:

@@ -2,6 +2,7 @@
 load than most commands need to run."""
 
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,9 @@ class LateCatalog:
 
     def write(self) -> "AbstractContextManager[CatalogWriter]":
         return self.opened.write()
+
+    def attend(self, run: str) -> "AbstractContextManager[Callable[[], None]]":
+        return self.opened.attend(run)
 
     def check(self) -> "CatalogHealth":
         return self.opened.check()

@@ -1,6 +1,7 @@
 """The table of runs, its queries and changes."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 from sqlalchemy import (
     JSON,
@@ -16,9 +17,10 @@ from sqlalchemy import (
     update,
 )
 
+from adapters.catalog.presence import presence_by_file, presence_by_server
 from adapters.catalog.tables import metadata
 from pipeline.gallery.documents import decode, encode
-from pipeline.model.runs import Run
+from pipeline.model.runs import Presence, Run
 from pipeline.ports.run_catalog import RunReader, RunWriter
 
 runs = Table(
@@ -39,6 +41,11 @@ class RunQueries:
         found: datetime | None = self._connection.scalar(select(func.clock_timestamp()))
         assert found is not None  # noqa: S101 - a function of no rows has one value
         return found.astimezone(UTC)
+
+    def presence(self, id: str) -> Presence:
+        if self._connection.dialect.name == "sqlite":
+            return presence_by_file(Path(str(self._connection.engine.url.database)), id)
+        return presence_by_server(self._connection, id)
 
     def run(self, id: str) -> Run | None:
         document = self._connection.scalar(select(runs.c.document).where(runs.c.id == id))

@@ -7,7 +7,7 @@ database with several writers can be corrupted (https://www.sqlite.org/changes.h
 import contextlib
 import functools
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, make_url
 
-from adapters.catalog import tables
+from adapters.catalog import presence, tables
 from adapters.catalog.changes import Writer
 from adapters.catalog.queries import Reader
 from adapters.catalog.tables import SCHEMA
@@ -67,6 +67,24 @@ class SqlCatalog:
     def write(self) -> Iterator[CatalogWriter]:
         with self._transaction(write=True) as connection:
             yield Writer(connection)
+
+    def attend(self, run: str) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        if self._sqlite:
+            return presence.attend_file(Path(str(self._engine.url.database)), run)
+        return self._attend_server(run)
+
+    @contextlib.contextmanager
+    def _attend_server(self, run: str) -> Iterator[Callable[[], None]]:
+        with self._explained():
+            attending = contextlib.ExitStack()
+            keep = attending.enter_context(presence.attend_server(self._engine, run))
+
+        def kept() -> None:
+            with self._explained():
+                keep()
+
+        with attending:
+            yield kept
 
     def check(self) -> CatalogHealth:
         """Read the whole database and look for damage."""

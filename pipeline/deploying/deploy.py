@@ -27,6 +27,7 @@ from pipeline.errors import (
 from pipeline.gallery import rules
 from pipeline.gallery.documents import encode
 from pipeline.jobs.context import JobContext
+from pipeline.jobs.running import running, when_free
 from pipeline.jobs.shallow import check_sources
 from pipeline.model import (
     DeployedDisk,
@@ -37,6 +38,7 @@ from pipeline.model import (
     OsState,
 )
 from pipeline.model.clock import utc_now
+from pipeline.model.runs import RunKind
 from pipeline.ports import Replica, ReplicaDisk, Zone
 from pipeline.ports.vms import Machine, VmDirectories
 from pipeline.storage.soundness import check_base
@@ -83,9 +85,14 @@ def deploy(
     homes = [request.out.absolute() / name for name in request.names]
     places = [(home.name, str(home)) for home in homes]
     key = identity_of(version, request)
-    begun = context.gallery.take_deployments(version.name, places, key)
-    with undone_by(partial(context.gallery.leave_deployments, version.name, begun)):
-        return go_on(version, definition, request, homes, begun, key, machines, context)
+
+    def begin() -> list[Deployment]:
+        return context.gallery.take_deployments(version.name, places, key)
+
+    with running(context, RunKind.DEPLOY, version.name.arm_id, digest=key) as context:
+        begun = when_free(begin, context)
+        with undone_by(partial(context.gallery.leave_deployments, version.name, begun)):
+            return go_on(version, definition, request, homes, begun, key, machines, context)
 
 
 def go_on(

@@ -6,8 +6,10 @@ from pathlib import Path
 from pipeline.errors import Conflict, NotFound, Refused
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.garbage import collect_removed
+from pipeline.jobs.running import running
 from pipeline.jobs.shallow import refuse_needed
 from pipeline.model import Deployment
+from pipeline.model.runs import RunKind
 from pipeline.ports import ImageFormat
 from pipeline.ports.vms import VmDirectories
 from pipeline.storage.placement import Zones, usable_base
@@ -47,6 +49,19 @@ def release(
             continue
         check_idle(item, machines)
         refuse_needed([Path(item.directory)], context.zones, f"The VM '{item.name}'")
+    if deployments:
+        about = deployments[0].version.arm_id
+        with running(context, RunKind.RELEASE, about) as context:
+            _release(deployments, machines, context, keep_disks=keep_disks)
+
+
+def _release(
+    deployments: Sequence[Deployment],
+    machines: VmDirectories,
+    context: JobContext,
+    *,
+    keep_disks: bool,
+) -> None:
     for item in deployments:
         if not keep_disks:
             machines.discard(Path(item.directory))

@@ -11,8 +11,10 @@ from pipeline.deploying.release import release
 from pipeline.errors import InvalidParameter, NotFound
 from pipeline.gallery.access.shared_ids import shared_name
 from pipeline.jobs.context import JobContext
+from pipeline.jobs.running import running
 from pipeline.model import Deployment, ImageShape, ImageVersion, OsProfile, ScaleSet
 from pipeline.model.clock import utc_now
+from pipeline.model.runs import RunKind
 from pipeline.ports.vms import VmDirectories
 
 
@@ -54,7 +56,10 @@ def scale(
     What a killed run began is finished first. Returns those that the caller may see."""
     if not 0 <= count <= MAX_COUNT:
         raise InvalidParameter(f"A scale set has between 0 and {MAX_COUNT} VMs: {count}.")
-    with context.gallery.scaling(scale_set) as (found, members_now):
+    with (
+        running(context, RunKind.SCALE, scale_set.version.arm_id) as context,
+        context.gallery.scaling(scale_set) as (found, members_now),
+    ):
         present = sorted(members_now, key=number)
         if count < len(present):
             release(present[count:], machines, context, keep_disks=False)

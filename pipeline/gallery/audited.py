@@ -88,6 +88,9 @@ class AuditedCatalog:
             yield writer, changes
             self._append(writer, changes.events)
 
+    def attend(self, run: str) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        return self._catalog.attend(run)
+
     def record(self, event: Event) -> None:
         """Record what goes with no change in the catalog (a refusal, say), in a transaction of its
         own."""

@@ -18,7 +18,6 @@ from pipeline.model import Region
 from pipeline.model.access import Identity
 from pipeline.model.clock import utc_now
 from pipeline.ports.catalog import Catalog
-from pipeline.ports.owners import Owners
 from pipeline.ports.runs import RunHost
 
 
@@ -30,7 +29,6 @@ class Services:
     def __init__(
         self,
         catalog: Catalog,
-        owners: Owners,
         regions: Iterable[Region],
         identity: Identity,
         host: RunHost,
@@ -43,15 +41,15 @@ class Services:
         access = Access(audited, identity)
         self._regions = regions = tuple(regions)
         self._source_region = source_region
+        self.job_runs = JobRuns(audited, identity, host, terms)
         self.views = SharedViews(audited, access)
         self.gallery = GalleryService(
-            access, self.views, owners, regions, source_region, clock, limits
+            access, self.views, self.job_runs, regions, source_region, clock, limits
         )
-        self.resources = ResourceService(access, owners, regions, clock)
+        self.resources = ResourceService(access, self.job_runs, regions, clock)
         self.grants = Grants(access)
-        self.records = JobRecords(audited, owners, clock)
+        self.records = JobRecords(audited, self.job_runs, clock)
         self.runs = RunService(access)
-        self.job_runs = JobRuns(audited, identity, host, terms)
 
     def region(self, name: str | None = None) -> str:
         """A region or an edge zone as the configuration spells it; without a name the source

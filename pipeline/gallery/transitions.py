@@ -7,7 +7,6 @@ from datetime import datetime
 from pipeline.gallery import rules
 from pipeline.model import (
     ImageVersion,
-    OwnerToken,
     ProvisioningState,
     RegionStatus,
     ReplicationState,
@@ -26,7 +25,7 @@ def created(
     *,
     generalized: bool,
     uid: str,
-    owner: OwnerToken,
+    owner: str,
     now: datetime,
 ) -> ImageVersion:
     return ImageVersion(
@@ -93,7 +92,7 @@ def region_changed(version: ImageVersion, status: RegionStatus, now: datetime) -
 
 
 def replicating(
-    version: ImageVersion, targets: Iterable[TargetRegion], owner: OwnerToken, now: datetime
+    version: ImageVersion, targets: Iterable[TargetRegion], owner: str, now: datetime
 ) -> ImageVersion:
     """The version with regions added, or asked for again; what is Completed stays."""
     changed = {target.key: target for target in targets}
@@ -125,7 +124,7 @@ def _numbers(version: ImageVersion) -> dict[str, object]:
 
 
 def updating(
-    version: ImageVersion, targets: tuple[TargetRegion, ...], owner: OwnerToken, now: datetime
+    version: ImageVersion, targets: tuple[TargetRegion, ...], owner: str, now: datetime
 ) -> ImageVersion:
     """The version with other regions: those that are removed can't be used from now on."""
     keys = {target.key for target in targets}
@@ -170,7 +169,7 @@ def handed_over(version: ImageVersion) -> ImageVersion:
     )
 
 
-def deleting(version: ImageVersion, owner: OwnerToken, now: datetime) -> ImageVersion:
+def deleting(version: ImageVersion, owner: str, now: datetime) -> ImageVersion:
     return replace(
         version,
         attempt=version.attempt + 1,

@@ -9,11 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.gallery.rules.retention import Retention, RetentionDecision
+from pipeline.gallery.service.taken import TakenVersion
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.replicate import remove_stored
+from pipeline.jobs.running import running, when_free
 from pipeline.jobs.shallow import refuse_needed_key
 from pipeline.model import Channel, ImageVersion, ProvisioningState
 from pipeline.model.names import DefinitionName, GalleryName, VersionName
+from pipeline.model.runs import RunKind
 from pipeline.storage.placement import sink_name
 
 
@@ -33,11 +36,16 @@ def delete_version(
     """Delete a version; returns it if it is in the bin now, None if it is gone."""
     key = context.gallery.get_version(name).zone_key
     refuse_needed_key(key, context.zones, f"The image version '{name}'")
-    version = context.gallery.begin_delete(name, force=force, permanent=permanent)
-    if version.provisioning_state is not ProvisioningState.DELETING:
-        return version
-    remove_data(version, tuple(context.zones), context)
-    context.records.finish_delete(version)
+
+    def begin() -> TakenVersion:
+        return context.gallery.begin_delete(name, force=force, permanent=permanent)
+
+    with running(context, RunKind.DELETE, name.arm_id) as context:
+        version = when_free(begin, context)
+        if version.provisioning_state is not ProvisioningState.DELETING:
+            return version
+        remove_data(version, tuple(context.zones), context)
+        context.records.finish_delete(version)
     return None
 
 
@@ -76,6 +84,12 @@ def delete_cascade(plan: Cascade, context: JobContext) -> None:
     if plan.gallery is not None:
         context.gallery.check_gallery_deletable(plan.gallery)
     context.gallery.check_deletable(plan.versions)
+    about = plan.gallery or plan.definitions[0]
+    with running(context, RunKind.DELETE, about.arm_id) as context:
+        _delete_all(plan, context)
+
+
+def _delete_all(plan: Cascade, context: JobContext) -> None:
     for channel in plan.channels:
         context.gallery.remove_channel(channel.definition, channel.name)
     with context.progress.stage("delete versions", len(plan.versions), "version") as meter:
@@ -100,8 +114,9 @@ def purge(name: DefinitionName | VersionName, context: JobContext) -> list[Versi
 def purge_expired(definition: DefinitionName, context: JobContext) -> list[VersionName]:
     """Remove for good what has been in the bin for longer than its gallery keeps it."""
     expired = [version.name for version in context.gallery.expired(definition)]
-    for name in expired:
-        delete_version(name, context, permanent=True)
+    with running(context, RunKind.DELETE, definition.arm_id) as context:
+        for name in expired:
+            delete_version(name, context, permanent=True)
     return expired
 
 
@@ -113,7 +128,8 @@ def apply_retention(
     verdicts = context.gallery.retention(definition, rule)
     if dry_run:
         return verdicts, [version.name for version in context.gallery.expired(definition)]
-    for verdict in verdicts:
-        if not verdict.reason:
-            delete_version(verdict.version.name, context)
-    return verdicts, purge_expired(definition, context)
+    with running(context, RunKind.RETENTION, definition.arm_id) as context:
+        for verdict in verdicts:
+            if not verdict.reason:
+                delete_version(verdict.version.name, context)
+        return verdicts, purge_expired(definition, context)

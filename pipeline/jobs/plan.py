@@ -159,8 +159,7 @@ def judge(old: ImageVersion | None, fingerprint: str, gallery: GalleryService) -
         return Action.PUBLISH
     if old.provisioning_state is ProvisioningState.SUCCEEDED and old.fingerprint == fingerprint:
         return Action.NOTHING
-    busy = old.owner is not None and not gallery.is_interrupted(old)
-    rules.number_free(old, fingerprint, owner_alive=busy)
+    rules.number_free(old, fingerprint, gallery.holder(old))
     return Action.CONTINUE
 
 

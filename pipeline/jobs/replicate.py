@@ -3,6 +3,7 @@ in order meanwhile."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from pipeline.gallery.service.taken import TakenVersion
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.garbage import collect_removed, garbage_collect
 from pipeline.jobs.retry import DELAYS, pause, transient
+from pipeline.jobs.running import running, when_free
 from pipeline.jobs.shallow import is_shallow
 from pipeline.jobs.timing import Record
 from pipeline.model import ImageVersion, ReplicationState, TargetRegion
 from pipeline.model.names import VersionName
+from pipeline.model.runs import RunKind
 from pipeline.ports import VersionRecord, Zone
 from pipeline.sources.ingest import Disk
 from pipeline.storage.commit import (
@@ -52,12 +55,15 @@ def replicate_version(
 ) -> ImageVersion:
     """Add regions to a published version, or make failed ones again: from a region that has it,
     never from the source. `retry` tries transient errors again, with exponential backoff."""
-    with context.work.directory() as work:
-        version = context.gallery.begin_replication(name, targets)
+    with (
+        running(context, RunKind.REPLICATE, name.arm_id) as context,
+        context.work.directory() as work,
+    ):
+        version = when_free(lambda: context.gallery.begin_replication(name, targets), context)
         with given_back(version, context):
             version = replicate_missing(version, work, context, DELAYS if retry else ())
             finished = context.records.finish_version(version)
-    return complete(finished)
+        return complete(finished)
 
 
 def replicate_missing(
@@ -180,7 +186,7 @@ def zone_record(version: ImageVersion, context: JobContext, nvram: bytes | None)
     document = {
         "gallery": encode(context.records.gallery(version)),
         "definition": encode(definition),
-        "version": encode(version),
+        "version": encode(replace(version, owner=None, owned_since=None)),
         "report": context.gallery.report(version.name),
     }
     return VersionRecord(version.zone_key, document, nvram)

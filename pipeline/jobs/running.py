@@ -1,14 +1,19 @@
 """A job that is a run: its steps and bytes are told to the run's record and log."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
+from pipeline.errors import HeldByRun
 from pipeline.gallery.service.running import OwnRun
 from pipeline.jobs.context import JobContext
 from pipeline.model.runs import RunKind
 from pipeline.ports import Meter, Progress
+
+T = TypeVar("T")
+
+PAUSE = 1.0  # seconds between two looks at a silent run
 
 
 @contextmanager
@@ -25,6 +30,25 @@ def running(
         return
     with context.runs.opened(kind, object, request, digest) as run:
         yield replace(context, progress=RunProgress(context.progress, run))
+
+
+def when_free(begin: Callable[[], T], context: JobContext) -> T:
+    """What `begin` takes. When a run that is not to be seen any more holds it, perhaps on a host
+    that has died, that is waited for until it is free, or heard of again."""
+    heard: tuple[str, object] | None = None
+    while True:
+        try:
+            return begin()
+        except HeldByRun as error:
+            if error.free_in is None or heard not in (None, (error.run, error.heard)):
+                raise
+            if heard is None:
+                context.progress.note(
+                    f"run {error.run} is not to be seen any more: its work is taken over in "
+                    f"{error.free_in:.0f} s if it stays silent"
+                )
+            heard = error.run, error.heard
+            context.sleep(min(error.free_in + 0.1, PAUSE))
 
 
 class RunProgress:

@@ -10,8 +10,10 @@ from pipeline.gallery.service.taken import TakenVersion
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.delete import remove_data
 from pipeline.jobs.replicate import complete, given_back, replicate_missing
+from pipeline.jobs.running import running, when_free
 from pipeline.model import ImageVersion, RegionStatus
 from pipeline.model.names import VersionName
+from pipeline.model.runs import RunKind
 from pipeline.storage.commit import replica_documents
 from pipeline.storage.placement import Placement, placed_again, usable_version
 
@@ -19,15 +21,20 @@ from pipeline.storage.placement import Placement, placed_again, usable_version
 def update_version(name: VersionName, change: VersionChange, context: JobContext) -> ImageVersion:
     """Change what may be changed, and make it so in the zones. Raises PartiallyReplicated when a
     region failed; running it again goes on."""
-    version = context.gallery.begin_update(name, change)
-    if version.owner is None:  # nothing to do in the zones
-        return version
+    with running(context, RunKind.UPDATE, name.arm_id) as context:
+        version = when_free(lambda: context.gallery.begin_update(name, change), context)
+        if version.owner is None:  # nothing to do in the zones
+            return version
+        return complete(updated(version, context))
+
+
+def updated(version: TakenVersion, context: JobContext) -> ImageVersion:
+    """Make the zones as a version that is being updated says."""
     with context.work.directory() as work, given_back(version, context):
         version = leave_regions(version, context)
         version = resize_regions(version, context)
         version = replicate_missing(version, work, context)
-        finished = context.records.finish_version(version)
-    return complete(finished)
+        return context.records.finish_version(version)
 
 
 def leave_regions(version: TakenVersion, context: JobContext) -> TakenVersion:

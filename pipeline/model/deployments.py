@@ -5,7 +5,6 @@ from datetime import datetime
 
 from pipeline.model.kinds import HyperVGeneration, OsState, OsType
 from pipeline.model.names import VersionName
-from pipeline.model.versions import OwnerToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +21,10 @@ class DeployedDisk:
 @dataclass(frozen=True, slots=True)
 class Making:
     """VMs that are not all in place yet: `request` is the digest of what was asked for, which goes
-    on when it is asked again; `owner` works on it, None when that one gave up."""
+    on when it is asked again; `owner` is the run that works on it, None when that one gave up."""
 
     request: str
-    owner: OwnerToken | None = None
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +79,8 @@ class ImageShape:
 class ScaleSet:
     """A named group of like VMs. `image` is what new ones are made from, a version or `latest` or a
     channel; `version` is what it last meant. Of the OS profile the computer name is a prefix.
-    `created_by` is the principal that made it, empty for the local operator; `owner` is who scales
-    it just now."""
+    `created_by` is the principal that made it, empty for the local operator; `owner` is the run
+    that scales it just now."""
 
     name: str
     image: str
@@ -92,4 +91,4 @@ class ScaleSet:
     shape: ImageShape
     profile: OsProfile | None = None
     created_by: str = ""
-    owner: OwnerToken | None = None
+    owner: str | None = None

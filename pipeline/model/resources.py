@@ -21,7 +21,6 @@ from pipeline.model import (
     Origin,
     OsState,
     OsType,
-    OwnerToken,
     ProvisioningState,
     PurchasePlan,
     StorageAccountType,
@@ -105,7 +104,7 @@ class Resource:
     supported_capabilities: SupportedCapabilities = SupportedCapabilities()
     purchase_plan: PurchasePlan | None = None  # of the marketplace image that it comes from
     tags: Mapping[str, str] = field(default_factory=dict)
-    owner: OwnerToken | None = None
+    owner: str | None = None  # the id of the run that works on it
     bytes_read: int = 0
     bytes_written: int = 0
 

@@ -44,6 +44,15 @@ class RunState(Enum):
     CANCELLED = "Cancelled"
 
 
+class Presence(Enum):
+    """What can be seen of the process that works on a run. It is a hint, by which work is taken
+    from a dead one before its lease is over; what counts is the lease."""
+
+    THERE = "there"  # it has not ended; whether it still works is another question
+    GONE = "gone"  # it has certainly ended
+    UNSEEN = "unseen"  # it has ended, or has lost its connection
+
+
 @dataclass(frozen=True, slots=True)
 class RunError:
     """Why a run failed, as the command said it; `code` never changes."""
@@ -85,5 +94,19 @@ class Run:
     remains: str = ""
 
     @property
+    def who(self) -> str:
+        """What tells it to people."""
+        return f"run {self.id} ({self.kind.value}) on {self.host}"
+
+    @property
     def ended(self) -> bool:
         return self.state not in (RunState.WAITING, RunState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What holds a version or a resource. `free_in` are the seconds after which it is worth asking
+    again, when the process seems to have ended; None: it works, as far as is known."""
+
+    run: Run
+    free_in: float | None = None

@@ -104,17 +104,6 @@ class SoftDeletion:
     hard_deletion_target_time: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class OwnerToken:
-    """A process, told apart from any later one with the same number, here or on another host."""
-
-    host: str
-    boot_id: str
-    pid_namespace: int
-    pid: int
-    start_ticks: int  # clock ticks after boot at which the process started
-
-
 ZONE_KEY_LENGTH = (
     201  # file names have 255 characters: with this, logs can be named after a version
 )
@@ -150,7 +139,7 @@ class ImageVersion:
     published_date: datetime | None = None  # when its first region was Completed
     disks: tuple[ImageDisk, ...] = ()
     stats: Mapping[str, Any] = field(default_factory=dict)
-    owner: OwnerToken | None = None
+    owner: str | None = None  # the id of the run that works on it
     owned_since: datetime | None = None
     storage_account_type: StorageAccountType | None = None
     storage_account_strategy: StorageAccountStrategy | None = None

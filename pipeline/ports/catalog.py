@@ -3,7 +3,7 @@
 `tests/contract/test_catalog.py` is the contract in full.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -150,6 +150,11 @@ class Catalog(Protocol):
     def write(self) -> AbstractContextManager[CatalogWriter]:
         """A transaction, alone among writers: all of it is durable when the `with` ends, or none of
         it when that raises."""
+        ...
+
+    def attend(self, run: str) -> AbstractContextManager[Callable[[], None]]:
+        """Let others see that this process is there, for a run, until the `with` or the process
+        ends. What it gives is to be called now and then: a lost connection is made again."""
         ...
 
     def check(self) -> CatalogHealth: ...

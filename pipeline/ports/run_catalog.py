@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Protocol
 
-from pipeline.model.runs import Run
+from pipeline.model.runs import Presence, Run
 
 
 class RunReader(Protocol):
@@ -11,6 +11,10 @@ class RunReader(Protocol):
 
     def now(self) -> datetime:
         """The time by the catalog's own clock, which all hosts go by."""
+        ...
+
+    def presence(self, id: str) -> Presence:
+        """What can be seen of the process that attends a run (`Catalog.attend`)."""
         ...
 
     def run(self, id: str) -> Run | None: ...

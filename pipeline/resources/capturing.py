@@ -1,12 +1,15 @@
 """Snapshots of all disks of a machine: of one that runs, at one point in time."""
 
 from dataclasses import replace
+from functools import partial
 
 from pipeline.jobs.context import JobContext
+from pipeline.jobs.running import running, when_free
 from pipeline.model import Origin
 from pipeline.model.disks import disk_name
 from pipeline.model.resource_names import ResourceName
 from pipeline.model.resources import CreateOption, CreationData, Snapshot
+from pipeline.model.runs import RunKind
 from pipeline.model.sources import AnySource, DiskKinds, QemuSource
 from pipeline.ports.machines import Capture, CaptureRequest, DiskPlan, MachineDisk, MachineFacts
 from pipeline.ports.sources import Supply
@@ -53,6 +56,20 @@ def create_machine_snapshots(
     written since the last that was kept of it."""
     context.resources.require_machine()
     facts = context.machines.facts(source.socket)
+    with running(context, RunKind.SNAPSHOT, name.arm_id) as context:
+        return captured_disks(name, source, facts, properties, context, incremental=incremental)
+
+
+def captured_disks(
+    name: ResourceName,
+    source: QemuSource,
+    facts: MachineFacts,
+    properties: Properties,
+    context: JobContext,
+    *,
+    incremental: bool,
+) -> list[Snapshot]:
+    """The snapshots of all disks of a machine."""
     begun: list[Snapshot] = []
     with taken_back(begun, context):
         for disk in facts.disks:  # one by one: a name that is taken gives the others back
@@ -68,7 +85,7 @@ def create_machine_snapshots(
                 incremental=incremental,
                 machine_disk=disk.name,
             )
-            begun.append(context.resources.begin(snapshot))
+            begun.append(when_free(partial(context.resources.begin, snapshot), context))
         mark = begun[0].unique_id
         last = [
             previous(disk, snapshot, context) if incremental else None

@@ -14,9 +14,18 @@ from pipeline.gallery import rules
 from pipeline.gallery.documents import resource_document
 from pipeline.gallery.service.resources import as_disk
 from pipeline.jobs.context import JobContext
+from pipeline.jobs.running import running, when_free
 from pipeline.jobs.shallow import refuse_needed
 from pipeline.model.resource_names import ResourceName
-from pipeline.model.resources import CreateOption, CreationData, Disk, DiskFile, DiskState
+from pipeline.model.resources import (
+    CreateOption,
+    CreationData,
+    Disk,
+    DiskFile,
+    DiskState,
+    Resource,
+)
+from pipeline.model.runs import RunKind
 from pipeline.model.sources import DiskKinds, VersionSource
 from pipeline.ports import Layer, Replica, ReplicaDisk, StoredBase, VersionRecord
 from pipeline.ports.sources import Supply
@@ -64,15 +73,21 @@ def create_disk(
         )
     if virtual_size % SECTOR or virtual_size > LIMIT:
         raise InvalidParameter(f"a disk can't have {virtual_size} bytes")
-    left = next((item for item in context.records.resources() if item.name == name), None)
-    begun = context.resources.begin(
-        replace(
-            blank(Disk, name, properties),
-            creation_data=origin_of(source, context),
-            disk_size=virtual_size,
-            directory=str(directory.absolute()) if directory else "",
-        )
+    wanted = replace(
+        blank(Disk, name, properties),
+        creation_data=origin_of(source, context),
+        disk_size=virtual_size,
+        directory=str(directory.absolute()) if directory else "",
     )
+    with running(context, RunKind.DISK, name.arm_id) as context:
+        left = next((item for item in context.records.resources() if item.name == name), None)
+        begun = when_free(lambda: context.resources.begin(wanted), context)
+        return made_from(begun, source, left, context)
+
+
+def made_from(begun: Disk, source: DiskOrigin, left: Resource | None, context: JobContext) -> Disk:
+    """A disk that has been begun, with the content of its source; `left` is what an earlier run
+    began under its name."""
     zones, directories = every_zone(context.zones), context.disks
     if isinstance(left, Disk):  # what a killed run began under the name, perhaps elsewhere
         directories.forget_unfinished(left, zones)
@@ -169,8 +184,9 @@ def delete_disk(name: ResourceName, context: JobContext) -> None:
         )
     if disk.file is not None:
         refuse_needed([Path(disk.file.path)], context.zones, f"The disk '{name}'")
-    going = as_disk(context.resources.begin_delete(name))
-    remove(going, context, lambda: discard(going, context))
+    with running(context, RunKind.DELETE, name.arm_id) as context:
+        going = as_disk(when_free(lambda: context.resources.begin_delete(name), context))
+        remove(going, context, lambda: discard(going, context))
 
 
 def discard(disk: Disk, context: JobContext) -> None:

@@ -7,9 +7,11 @@ from pipeline.errors import InvalidParameter
 from pipeline.gallery import rules
 from pipeline.guest.profiles import Plan
 from pipeline.jobs.context import JobContext
+from pipeline.jobs.running import running, when_free
 from pipeline.model import HostCaching, OsState, StorageAccountType
 from pipeline.model.resource_names import ResourceName
 from pipeline.model.resources import ManagedImage
+from pipeline.model.runs import RunKind
 from pipeline.model.sources import AnySource, ManagedImageSource, SourceKind, VersionSource
 from pipeline.resources.opening import label_of
 from pipeline.resources.snapshots import Properties, blank
@@ -73,15 +75,26 @@ def create_image(
             )
         context.sources.identity(source)
     machine = next((s for s in sources if s.kind is SourceKind.VIRTUAL_MACHINE), None)
-    begun = context.resources.begin(
-        replace(
-            blank(ManagedImage, name, properties),
-            os_state=OsState.GENERALIZED,
-            source_virtual_machine=label_of(machine) if machine else "",
-            storage_account_type=storage.kind,
-            zone_resilient=storage.zone_resilient,
-        )
+    wanted = replace(
+        blank(ManagedImage, name, properties),
+        os_state=OsState.GENERALIZED,
+        source_virtual_machine=label_of(machine) if machine else "",
+        storage_account_type=storage.kind,
+        zone_resilient=storage.zone_resilient,
     )
+    with running(context, RunKind.IMAGE, name.arm_id) as context:
+        begun = when_free(lambda: context.resources.begin(wanted), context)
+        return made_from(begun, sources, plan, storage, context)
+
+
+def made_from(
+    begun: ManagedImage,
+    sources: tuple[AnySource, ...],
+    plan: Plan | None,
+    storage: Storage,
+    context: JobContext,
+) -> ManagedImage:
+    """An image that has been begun, with the content of its sources."""
     with taken_back([begun], context), context.work.directory() as work:
         with supplied(sources, work, context.sources) as supply:
             caching = storage.caching(disk.lun for disk in supply.disks)

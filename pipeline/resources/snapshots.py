@@ -12,6 +12,7 @@ from typing import TypeVar
 from pipeline.errors import NotFound
 from pipeline.gallery.service.resources import as_disk, as_snapshot
 from pipeline.jobs.context import JobContext
+from pipeline.jobs.running import running, when_free
 from pipeline.jobs.shallow import refuse_needed_key
 from pipeline.model import Architecture, HyperVGeneration, Origin, OsType, PurchasePlan
 from pipeline.model.clock import utc_now
@@ -25,6 +26,7 @@ from pipeline.model.resources import (
     Snapshot,
     SupportedCapabilities,
 )
+from pipeline.model.runs import RunKind
 from pipeline.model.sources import DiskKinds, SnapshotSource, StoredDiskSource
 from pipeline.ports import ImageFormat
 from pipeline.ports.sources import Supply
@@ -83,9 +85,17 @@ def create_snapshot(
     """Keep one point in time of a disk or a file."""
     context.sources.identity(source)  # it is there, and may be used
     creation = creation_of(source, context)
-    begun = context.resources.begin(
-        replace(blank(Snapshot, name, properties), creation_data=creation, incremental=incremental)
+    wanted = replace(
+        blank(Snapshot, name, properties), creation_data=creation, incremental=incremental
     )
+    with running(context, RunKind.SNAPSHOT, name.arm_id) as context:
+        begun = when_free(lambda: context.resources.begin(wanted), context)
+        return made_from(begun, source, context)
+
+
+def made_from(begun: Snapshot, source: DiskKinds, context: JobContext) -> Snapshot:
+    """A snapshot that has been begun, with the content of its source."""
+    creation, incremental = begun.creation_data, begun.incremental
     with taken_back([begun], context), context.work.directory() as work:
         family = relatives(creation, context) if incremental else []
         begun = replace(begun, incremental_snapshot_family_id=family_id(begun, family))
@@ -174,4 +184,6 @@ def delete_resource(name: ResourceName, context: JobContext) -> None:
         raise NotFound(f"{name} is a disk")
     key = context.resources.get(name).zone_key
     refuse_needed_key(key, context.zones, f"'{name}'")
-    remove(context.resources.begin_delete(name), context)
+    with running(context, RunKind.DELETE, name.arm_id) as context:
+        going = when_free(lambda: context.resources.begin_delete(name), context)
+        remove(going, context)

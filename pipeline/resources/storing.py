@@ -189,6 +189,7 @@ def taken_back(resources: Sequence[Resource], context: JobContext) -> Iterator[N
         for resource in resources:
             # the first error counts; what stays is taken over with the name by the next run
             with suppress(GalleriaError, OSError):
+                context.records.check_taken(resource)  # else it is another run's by now
                 remove_content(resource, context)
                 context.records.forget_resource(resource)
         raise

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,7 @@ import sqlalchemy as sa
 
 from adapters.catalog import open_catalog
 from adapters.catalog.sql import SqlCatalog
-from adapters.process.owners import ProcessOwners
-from pipeline.errors import Conflict, EnvironmentMissing, GalleriaError, NotFound
-from pipeline.gallery.services import Services
+from pipeline.errors import Conflict, EnvironmentMissing, GalleriaError, HeldByRun, NotFound
 from pipeline.model import (
     DeployedDisk,
     Deployment,
@@ -39,7 +38,6 @@ from pipeline.model import (
     ScaleSet,
     TargetRegion,
 )
-from pipeline.model.access import Identity
 from pipeline.model.names import (
     DefinitionName,
     GalleryName,
@@ -49,17 +47,17 @@ from pipeline.model.names import (
     parse_gallery,
     parse_version,
 )
+from pipeline.model.runs import RunState
 from pipeline.model.scrubs import ByteRange, ScrubRecord
 from pipeline.ports.catalog import Catalog
 from tests.samples import (
     NOW,
     OWNER,
-    REGIONS,
-    FakeRunHost,
     definition,
     disk,
     gallery,
     request,
+    services,
     version,
 )
 
@@ -381,15 +379,11 @@ def test_readers_see_one_moment(url: str) -> None:
 RACE = """
 import sys
 from adapters.catalog import open_catalog
-from adapters.process.owners import ProcessOwners
 from pipeline.errors import Conflict
-from pipeline.gallery.services import Services
-from pipeline.model.access import Identity
-from tests.samples import FakeRunHost, REGIONS, request
-identity = Identity("root@host")
-catalog = open_catalog(sys.argv[1])
-service = Services(catalog, ProcessOwners(), REGIONS, identity, FakeRunHost()).gallery
-print("ready", flush=True)
+from tests.samples import request, services
+ask = services(catalog=open_catalog(sys.argv[1]))
+service = ask.gallery
+print("ready", ask.job_runs.id, flush=True)
 sys.stdin.readline()
 for patch in range(int(sys.argv[2])):
     try:
@@ -431,6 +425,11 @@ def lines(process: "subprocess.Popen[str]", until: str) -> list[str]:
     return found
 
 
+def said(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
 def go(process: "subprocess.Popen[str]") -> None:
     assert process.stdin is not None
     process.stdin.write("\n")
@@ -441,36 +440,51 @@ def test_of_two_processes_that_publish_one_number_one_wins(url: str) -> None:
     count = 20
     with contextlib.closing(open_catalog(url)) as catalog:
         fill(catalog)
+        ids: list[str] = []
         with processes(RACE, url, str(count)) as racers:
             for racer in racers:
-                assert lines(racer, "ready") == []
+                ids.append(said(racer).removeprefix("ready "))
             for racer in racers:
                 go(racer)
             won = [lines(racer, "end") for racer in racers]
             assert sorted(map(int, [*won[0], *won[1]])) == list(range(count))
             with catalog.read() as reader:
                 found = {str(v.number.patch): v.owner for v in reader.versions(WEB)}
-            for racer, numbers in zip(racers, won, strict=True):
-                assert all((owner := found[n]) and owner.pid == racer.pid for n in numbers)
+            for id, numbers in zip(ids, won, strict=True):
+                assert all(found[n] == id for n in numbers)
 
 
 def test_a_killed_publisher_leaves_its_number_to_the_next(url: str) -> None:
     with contextlib.closing(open_catalog(url)) as catalog:
         fill(catalog)
-        service = Services(
-            catalog, ProcessOwners(), REGIONS, Identity("root@host"), FakeRunHost()
-        ).gallery
+        service = services(catalog=catalog).gallery
         with processes(RACE, url, "1", count=1) as (publisher,):
-            lines(publisher, "ready")
+            id = said(publisher).removeprefix("ready ")
             go(publisher)
             assert lines(publisher, "end") == ["0"]
-            with pytest.raises(Conflict, match=f"process {publisher.pid} on"):
+            with pytest.raises(HeldByRun, match=f"run {id}"):
                 service.begin_version(request())
             assert not service.is_interrupted(service.get_version(V100))
             os.kill(publisher.pid, signal.SIGKILL)
             publisher.wait()
+            if url.startswith("postgresql"):  # a lost connection is not a death: it is waited for
+                let_time_pass(catalog, id)
             assert service.is_interrupted(service.get_version(V100))
             assert service.begin_version(request()).attempt == 2
+        with catalog.read() as reader:
+            ended = reader.run(id)
+        assert ended is not None
+        assert ended.state is RunState.FAILED
+        assert ended.error is not None
+        assert "took its work over" in ended.error.message
+
+
+def let_time_pass(catalog: Catalog, id: str) -> None:
+    """As if a run had not been heard of for a while, and its lease still lasted."""
+    with catalog.write() as writer:
+        found = writer.run(id)
+        assert found is not None
+        writer.put_run(replace(found, heartbeat=writer.now() - timedelta(seconds=11)))
 
 
 KILLED = """

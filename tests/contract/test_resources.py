@@ -10,8 +10,8 @@ import pytest
 from adapters.catalog import open_catalog
 from pipeline.errors import AuthorizationFailed, Conflict, InvalidParameter, NotFound
 from pipeline.gallery.services import Services
-from pipeline.model import Origin, OwnerToken, ProvisioningState, Region
-from pipeline.model.access import Action, Identity, Principal, Role
+from pipeline.model import Origin, ProvisioningState, Region
+from pipeline.model.access import Action, Principal, Role
 from pipeline.model.resource_names import ResourceKind, ResourceName, parse_resource, resource_of
 from pipeline.model.resources import (
     Content,
@@ -25,7 +25,7 @@ from pipeline.model.resources import (
 )
 from pipeline.ports.catalog import Catalog
 from tests.memory_catalog import MemoryCatalog
-from tests.samples import FakeRunHost
+from tests.samples import die, services
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 DIGEST = "ab" * 32
@@ -40,20 +40,6 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]
     )
     yield made
     made.close()
-
-
-class Owners:
-    """Processes by number; those in `dead` have ended."""
-
-    def __init__(self) -> None:
-        self.pid = 1
-        self.dead: set[int] = set()
-
-    def current(self) -> OwnerToken:
-        return OwnerToken("host", "boot", 1, self.pid, 1)
-
-    def alive(self, token: OwnerToken) -> bool:
-        return token.pid not in self.dead
 
 
 def named(name: str, kind: ResourceKind = ResourceKind.SNAPSHOT) -> ResourceName:
@@ -116,21 +102,20 @@ def test_lists_are_in_the_order_of_names(catalog: Catalog) -> None:
     assert found == ["a", "b", "C"]
 
 
-def service(catalog: Catalog, owners: Owners, principal: str | None = None) -> Services:
-    return Services(
-        catalog, owners, [Region("EU West")], Identity("root@host", principal), FakeRunHost()
-    )
+def service(catalog: Catalog, principal: str | None = None) -> Services:
+    return services(catalog=catalog, principal=principal, regions=[Region("EU West")])
 
 
 def test_a_resource_is_made_once(catalog: Catalog) -> None:
-    made = service(catalog, Owners())
+    made = service(catalog)
     begun = made.resources.begin(snapshot(location="euwest"))
     assert begun.location == "EU West"
     assert len(begun.unique_id) == 32
     with pytest.raises(Conflict, match="can't be used yet"):
         made.resources.use(begun.name)
+    another = service(catalog)
     with pytest.raises(Conflict, match="being made by another"):
-        made.resources.begin(snapshot(location="euwest"))
+        another.resources.begin(snapshot(location="euwest"))
     done = made.records.finish_resource(replace(begun, contents=(CONTENT,)))
     assert done.provisioning_state is ProvisioningState.SUCCEEDED
     assert made.resources.use(begun.name) == done
@@ -140,10 +125,9 @@ def test_a_resource_is_made_once(catalog: Catalog) -> None:
 
 
 def test_what_a_dead_process_began_is_gone_on_with(catalog: Catalog) -> None:
-    owners = Owners()
-    made = service(catalog, owners)
+    made = service(catalog)
     first = made.resources.begin(snapshot(location="euwest"))
-    owners.dead, owners.pid = {1}, 2
+    die(made)
     second = made.resources.begin(snapshot(location="euwest"))
     assert second.unique_id == first.unique_id
     with pytest.raises(Conflict, match="taken over"):
@@ -152,10 +136,11 @@ def test_what_a_dead_process_began_is_gone_on_with(catalog: Catalog) -> None:
 
 
 def test_deleting_takes_the_name_away_at_the_end(catalog: Catalog) -> None:
-    made = service(catalog, Owners())
+    made = service(catalog)
     begun = made.resources.begin(snapshot(location="euwest"))
+    another = service(catalog)
     with pytest.raises(Conflict, match="worked on"):
-        made.resources.begin_delete(begun.name)
+        another.resources.begin_delete(begun.name)
     made.records.finish_resource(begun)
     going = made.resources.begin_delete(begun.name)
     assert going.provisioning_state is ProvisioningState.DELETING
@@ -169,7 +154,7 @@ def test_deleting_takes_the_name_away_at_the_end(catalog: Catalog) -> None:
 
 
 def test_using_a_snapshot_takes_the_right_to_write_it(catalog: Catalog) -> None:
-    owner = service(catalog, Owners())
+    owner = service(catalog)
     begun = owner.resources.begin(snapshot(location="euwest"))
     done = owner.records.finish_resource(begun)
     group = done.id.partition("/providers/")[0]
@@ -178,7 +163,7 @@ def test_using_a_snapshot_takes_the_right_to_write_it(catalog: Catalog) -> None:
         if role is not None:
             owner.grants.assign(name, role, group)
     reader, writer, nobody = (
-        service(catalog, Owners(), name).resources for name in ("reader", "owner", "nobody")
+        service(catalog, name).resources for name in ("reader", "owner", "nobody")
     )
     assert [who.get(done.name) for who in (reader, writer)] == [done, done]
     assert writer.use(done.name) == done
@@ -191,7 +176,7 @@ def test_using_a_snapshot_takes_the_right_to_write_it(catalog: Catalog) -> None:
 
 
 def test_what_nobody_works_on_is_nobodys_to_change(catalog: Catalog) -> None:
-    made = service(catalog, Owners())
+    made = service(catalog)
     done = made.records.finish_resource(made.resources.begin(snapshot(location="euwest")))
     for change in (
         made.records.change_resource,

@@ -383,7 +383,7 @@ ROWS = [
     ),
     Row(
         "update while deleting",
-        lambda: rules.not_busy(DELETING, owner_alive=False, operation="Update"),
+        lambda: rules.not_busy(DELETING, None, operation="Update"),
         Conflict,
         "Operation 'Update Gallery Image Version' is not allowed on 'corp/web/1.0.0'; since it is "
         "marked for deletion. You can only retry the Delete operation",

@@ -34,6 +34,7 @@ from pipeline.model import (
     TargetRegion,
 )
 from pipeline.model.names import GalleryName
+from pipeline.model.runs import Held, Run, RunKind
 from tests.samples import NOW, OWNER, REGIONS, definition, gallery, request, version
 
 EU = REGIONS[0]
@@ -58,6 +59,7 @@ CREATING = version(
     owner=OWNER,
     owned_since=NOW,
 )
+HELD = Held(Run(OWNER, RunKind.PUBLISH, "/", NOW, host="build1"))
 DELETING = version(provisioning_state=ProvisioningState.DELETING)
 
 
@@ -317,28 +319,29 @@ CASES = [
     ),
     Case(
         "number taken",
-        lambda: rules.number_free(version(), "f1", owner_alive=False),
+        lambda: rules.number_free(version(), "f1", None),
         Conflict,
         "Conflict",
         "The image version 'corp/web/1.0.0' already exists: its content is immutable",
     ),
     Case(
         "number usable somewhere with other content",
-        lambda: rules.number_free(PARTIAL, "f2", owner_alive=False),
+        lambda: rules.number_free(PARTIAL, "f2", None),
         Conflict,
         "Conflict",
         "The image version 'corp/web/1.0.0' is unfinished but usable in eu, from other sources",
     ),
     Case(
         "number being published",
-        lambda: rules.number_free(CREATING, "f1", owner_alive=True),
+        lambda: rules.number_free(CREATING, "f1", HELD),
         Conflict,
         "Conflict",
-        "process 1234 on build1 has been working on it since 2026-11-01T12:00:00+00:00",
+        "run 0123456789ab (publish) on build1 has been working on it since "
+        "2026-11-01T12:00:00+00:00",
     ),
     Case(
         "number being deleted",
-        lambda: rules.number_free(DELETING, "f1", owner_alive=False),
+        lambda: rules.number_free(DELETING, "f1", None),
         Conflict,
         "OperationNotAllowed",
         "Operation 'Create Gallery Image Version' is not allowed on 'corp/web/1.0.0'; since it is "
@@ -346,7 +349,7 @@ CASES = [
     ),
     Case(
         "replicate while deleting",
-        lambda: rules.not_busy(DELETING, owner_alive=False, operation="Update"),
+        lambda: rules.not_busy(DELETING, None, operation="Update"),
         Conflict,
         "OperationNotAllowed",
         "Operation 'Update Gallery Image Version' is not allowed on 'corp/web/1.0.0'; since it is "
@@ -401,11 +404,11 @@ def test_the_allowed_neighbours_of_every_refusal() -> None:
     rules.version_request(request(generalize=False), definition(), NOW)
     rules.disk_limit(2 << 40, ReplicationMode.FULL, "os")
     rules.disk_limit(32 << 40, ReplicationMode.SHALLOW, "os")
-    rules.number_free(None, "f1", owner_alive=False)
-    rules.number_free(CREATING, "f2", owner_alive=False)
-    rules.number_free(FAILED_EVERYWHERE, "f2", owner_alive=False)
-    rules.number_free(PARTIAL, "f1", owner_alive=False)
-    rules.not_busy(DELETING, owner_alive=False, operation="Delete")
+    rules.number_free(None, "f1", None)
+    rules.number_free(CREATING, "f2", None)
+    rules.number_free(FAILED_EVERYWHERE, "f2", None)
+    rules.number_free(PARTIAL, "f1", None)
+    rules.not_busy(DELETING, None, operation="Delete")
     rules.replication_put(PARTIAL, [TargetRegion("eu", 2), TargetRegion("us", 9)])
     blocked = SafetyProfile(block_deletion_before_end_of_life=True)
     rules.version_deletable(version(safety_profile=blocked), NOW)

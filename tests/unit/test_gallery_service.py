@@ -22,7 +22,7 @@ from pipeline.model import (
     TargetRegion,
 )
 from pipeline.model.names import parse_definition, parse_gallery, parse_version
-from tests.samples import NOW, FakeOwners, definition, disk, request, services
+from tests.samples import NOW, become_another, definition, die, disk, request, services
 
 CORP, WEB = parse_gallery("corp"), parse_definition("corp/web")
 V100 = parse_version("corp/web/1.0.0")
@@ -31,14 +31,9 @@ FAILED, COMPLETED = ReplicationState.FAILED, ReplicationState.COMPLETED
 
 
 @pytest.fixture
-def owners() -> FakeOwners:
-    return FakeOwners()
-
-
-@pytest.fixture
-def ask(owners: FakeOwners) -> Services:
+def ask() -> Services:
     """With gallery corp and definition corp/web."""
-    made = services(owners)
+    made = services()
     made.gallery.create_gallery(CORP, "eu")
     made.gallery.create_definition(definition())
     return made
@@ -72,8 +67,8 @@ def test_creating_again_changes_what_may_change(ask: Services) -> None:
     assert str(ask.gallery.list_definitions(CORP)[0].name) == "corp/web"
 
 
-def test_what_is_asked_for_says_neither_when_nor_has_to_say_where(owners: FakeOwners) -> None:
-    ask = services(owners, lambda: NOW)
+def test_what_is_asked_for_says_neither_when_nor_has_to_say_where() -> None:
+    ask = services(lambda: NOW)
     gallery = ask.gallery.create_gallery(CORP)
     group = ask.gallery.create_resource_group(CORP.subscription, "rg")
     assert gallery.location == group.location == ask.region() == "eu"  # the source region
@@ -82,7 +77,7 @@ def test_what_is_asked_for_says_neither_when_nor_has_to_say_where(owners: FakeOw
         ask.region("uk")
     assert caught.value.plain == "there is no region 'uk'"
     with pytest.raises(InvalidParameter, match="there is no region in the configuration"):
-        services(owners, regions=()).gallery.create_gallery(CORP)
+        services(regions=()).gallery.create_gallery(CORP)
     for created in (None, NOW.max):
         made = ask.gallery.create_definition(definition(location="", created=created))
         assert made.location == "eu"
@@ -210,10 +205,10 @@ def test_abandoning_after_the_first_region_keeps_the_version(ask: Services) -> N
     ]
 
 
-def test_a_number_is_taken_once(ask: Services, owners: FakeOwners) -> None:
+def test_a_number_is_taken_once(ask: Services) -> None:
     ask.gallery.begin_version(request())
-    owners.become(5678)
-    with pytest.raises(Conflict, match=r"process 1234 on build1 .* since 2026-11-01T12:00"):
+    become_another(ask)
+    with pytest.raises(Conflict, match=r"run \w+ \(publish\) on build1 .* since 2026-11-01T12:00"):
         ask.gallery.begin_version(request())
     ask.gallery.begin_version(request("corp/web/1.0.1"))
 
@@ -224,15 +219,15 @@ def test_a_published_number_stays_taken(ask: Services) -> None:
         ask.gallery.begin_version(request())
 
 
-def test_the_number_of_a_dead_process_is_taken_over(ask: Services, owners: FakeOwners) -> None:
+def test_the_number_of_a_dead_process_is_taken_over(ask: Services) -> None:
     old = ask.gallery.begin_version(request())
     old = ask.records.record_contents(old, [disk(digest="half")], {"half": True})
-    owners.dead.add(owners.me)
+    die(ask)
     assert ask.gallery.is_interrupted(ask.gallery.get_version(V100))
-    owners.become(5678)
+    become_another(ask)
     new = ask.gallery.begin_version(request(fingerprint="f2", target_regions=()))
     assert (new.uid, new.attempt) == (old.uid, old.attempt + 1)
-    assert new.owner == owners.me
+    assert new.owner == ask.job_runs.id
     assert new.fingerprint == "f2"
     assert new.disks == ()
     assert [target.name for target in new.target_regions] == ["eu"]
@@ -240,12 +235,10 @@ def test_the_number_of_a_dead_process_is_taken_over(ask: Services, owners: FakeO
     assert not ask.gallery.is_interrupted(new)
 
 
-def test_a_process_that_was_thought_dead_can_change_nothing(
-    ask: Services, owners: FakeOwners
-) -> None:
+def test_a_process_that_was_thought_dead_can_change_nothing(ask: Services) -> None:
     old = ask.gallery.begin_version(request())
-    owners.dead.add(owners.me)
-    owners.become(5678)
+    die(ask)
+    become_another(ask)
     new = ask.gallery.begin_version(request())
     before = ask.gallery.get_version(V100)
     actions: list[Action] = [
@@ -262,15 +255,13 @@ def test_a_process_that_was_thought_dead_can_change_nothing(
     done(ask, new, "eu")
 
 
-def test_what_a_dead_process_completed_is_kept_and_the_rest_resumed(
-    ask: Services, owners: FakeOwners
-) -> None:
+def test_what_a_dead_process_completed_is_kept_and_the_rest_resumed(ask: Services) -> None:
     old = ask.records.record_contents(
         ask.gallery.begin_version(request()), [disk()], {"kept": True}
     )
     old = done(ask, old, "us")
-    owners.dead.add(owners.me)
-    owners.become(5678)
+    die(ask)
+    become_another(ask)
     with pytest.raises(Conflict, match=r"unfinished but usable in us, from other sources"):
         ask.gallery.begin_version(request(fingerprint="other"))
     new = ask.gallery.begin_version(
@@ -342,16 +333,14 @@ def test_regions_are_added_and_failed_ones_made_again(ask: Services) -> None:
     assert finished.provisioning_state is ProvisioningState.SUCCEEDED
 
 
-def test_another_process_goes_on_with_what_was_handed_over(
-    ask: Services, owners: FakeOwners
-) -> None:
+def test_another_process_goes_on_with_what_was_handed_over(ask: Services) -> None:
     version = ask.gallery.begin_version(request())
     with pytest.raises(Conflict, match="not Completed in any region"):
         ask.records.hand_over(version)
     left = ask.records.hand_over(done(ask, version, "eu"))
     assert left.provisioning_state is ProvisioningState.UPDATING
     assert ask.gallery.is_interrupted(left)
-    owners.become(5678)
+    become_another(ask)
     taken = ask.gallery.begin_replication(V100)
     assert [s.state.value for s in taken.regions] == ["Completed", "Unknown"]
     with pytest.raises(Conflict, match="process 5678"):
@@ -377,7 +366,7 @@ def test_nothing_is_replicated_from_nothing(ask: Services) -> None:
 # --- deleting -----------------------------------------------------------------------------------
 
 
-def test_a_version_being_deleted_is_used_by_nobody(ask: Services, owners: FakeOwners) -> None:
+def test_a_version_being_deleted_is_used_by_nobody(ask: Services) -> None:
     published(ask)
     first = ask.gallery.begin_delete(V100)
     assert first.provisioning_state is ProvisioningState.DELETING
@@ -385,8 +374,8 @@ def test_a_version_being_deleted_is_used_by_nobody(ask: Services, owners: FakeOw
         ask.gallery.resolve("corp/web", "eu")
     with pytest.raises(NotFound):
         ask.gallery.resolve("corp/web/1.0.0", "eu")
-    owners.dead.add(owners.me)
-    owners.become(5678)
+    die(ask)
+    become_another(ask)
     actions: list[Action] = [
         lambda: ask.gallery.begin_version(request()),
         lambda: ask.gallery.begin_replication(V100),
@@ -402,9 +391,9 @@ def test_a_version_being_deleted_is_used_by_nobody(ask: Services, owners: FakeOw
     assert ask.gallery.list_versions(WEB) == []
 
 
-def test_a_version_at_work_is_deleted_only_by_force(ask: Services, owners: FakeOwners) -> None:
+def test_a_version_at_work_is_deleted_only_by_force(ask: Services) -> None:
     version = ask.gallery.begin_version(request())
-    owners.become(5678)
+    become_another(ask)
     with pytest.raises(Conflict, match="process 1234"):
         ask.gallery.begin_delete(V100)
     with pytest.raises(Conflict, match="not marked for deletion"):

@@ -15,19 +15,14 @@ from pipeline.jobs.prepare import PublishRequest, described
 from pipeline.model import RegionStatus, ReplicationState
 from pipeline.model.names import MAX_NUMBER, parse_definition, parse_gallery, parse_version
 from pipeline.model.sources import DiskSource
-from tests.samples import FakeOwners, definition, disk, request, services
+from tests.samples import definition, die, disk, request, services
 
 WEB = parse_definition("corp/web")
 
 
 @pytest.fixture
-def owners() -> FakeOwners:
-    return FakeOwners()
-
-
-@pytest.fixture
-def ask(owners: FakeOwners) -> Services:
-    made = services(owners)
+def ask() -> Services:
+    made = services()
     made.gallery.create_gallery(parse_gallery("corp"), "eu")
     made.gallery.create_definition(definition())
     return made
@@ -68,7 +63,7 @@ def test_numbers_end(ask: Services) -> None:
         following(ask, "any")
 
 
-def test_what_a_publish_would_be(ask: Services, owners: FakeOwners) -> None:
+def test_what_a_publish_would_be(ask: Services) -> None:
     name = parse_version("corp/web/1.0.0")
     assert find_version(name, ask.gallery) is None
     assert judge(None, "any", ask.gallery) is Action.PUBLISH
@@ -76,7 +71,7 @@ def test_what_a_publish_would_be(ask: Services, owners: FakeOwners) -> None:
     begun = ask.gallery.begin_version(request("corp/web/1.0.0"))
     with pytest.raises(Conflict, match="has been working on it"):
         judge(begun, begun.fingerprint, ask.gallery)
-    owners.dead.add(owners.me)
+    die(ask)
     assert judge(begun, begun.fingerprint, ask.gallery) is Action.CONTINUE
     assert judge(begun, "another request", ask.gallery) is Action.CONTINUE
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from pipeline.errors import Conflict, InvalidParameter, Refused
+from pipeline.errors import Conflict, HeldByRun, InvalidParameter, Refused
 from pipeline.gallery.rules.features import capture
 from pipeline.gallery.rules.regions import replica_count
 from pipeline.gallery.rules.resources import end_of_life
@@ -18,6 +18,7 @@ from pipeline.model import (
     TargetRegion,
     VersionRequest,
 )
+from pipeline.model.runs import Held
 
 GIB = 1 << 30
 MAX_DISK_GIB: Mapping[ReplicationMode, int] = {
@@ -57,12 +58,12 @@ def disk_limit(virtual_size: int, mode: ReplicationMode, disk: str) -> None:
         )
 
 
-def number_free(old: ImageVersion | None, fingerprint: str, *, owner_alive: bool) -> None:
+def number_free(old: ImageVersion | None, fingerprint: str, held: Held | None) -> None:
     """Whether a number can be published under: it is free, or left behind by a process that died
     or failed, and then either nothing of it is usable or the same content is asked for."""
     if old is None:
         return
-    not_busy(old, owner_alive=owner_alive, operation="Create")
+    not_busy(old, held, operation="Create")
     if old.soft_deleted is not None:
         raise Conflict(
             f"The image version '{old.name}' exists and is soft-deleted.",
@@ -82,8 +83,8 @@ def number_free(old: ImageVersion | None, fingerprint: str, *, owner_alive: bool
         )
 
 
-def not_busy(version: ImageVersion, *, owner_alive: bool, operation: str) -> None:
-    """Refuse what a live process works on, and any change of what is being deleted."""
+def not_busy(version: ImageVersion, held: Held | None, operation: str) -> None:
+    """Refuse what a run works on, and any change of what is being deleted."""
     if version.provisioning_state is ProvisioningState.DELETING and operation != "Delete":
         raise Conflict(
             f"Operation '{operation} Gallery Image Version' is not allowed on '{version.name}'; "
@@ -92,16 +93,29 @@ def not_busy(version: ImageVersion, *, owner_alive: bool, operation: str) -> Non
             hint=f"galleria version delete {version.name} completes that",
             code="OperationNotAllowed",
         )
-    if version.owner is not None and owner_alive:
+    if held is not None:
         since = version.owned_since.isoformat(timespec="seconds") if version.owned_since else "?"
-        raise Conflict(
+        raise in_use(
+            held,
             f"Operation '{operation} Gallery Image Version' is not allowed on '{version.name}': "
-            f"process {version.owner.pid} on {version.owner.host} has been working on it since "
-            f"{since} (state {version.provisioning_state.value}).",
-            plain=f"another process works on {version.name}: process {version.owner.pid} on "
-            f"{version.owner.host}, since {since} ({version.provisioning_state.value})",
-            hint="wait for it, or end that process; the work is taken over from a dead one",
+            f"the {held.run.who} has been working on it since {since} "
+            f"(state {version.provisioning_state.value}).",
+            plain=f"another process works on {version.name}: {held.run.who}, since {since} "
+            f"({version.provisioning_state.value})",
         )
+
+
+def in_use(held: Held, message: str, plain: str = "") -> HeldByRun:
+    """Why what a run holds is not free."""
+    return HeldByRun(
+        message,
+        run=held.run.id,
+        heard=held.run.heartbeat,
+        free_in=held.free_in,
+        plain=plain,
+        hint=f"galleria runs show {held.run.id} --watch follows it; its work is taken over when it"
+        " has not been heard of for a while",
+    )
 
 
 def has_source(version: ImageVersion) -> None:

@@ -19,12 +19,11 @@ class Deleting(Operations):
         """Delete a version. Where the gallery's policy says so it goes to the bin, and that is all;
         else (or `permanent`) it comes back marked Deleting: from now on nobody can use it, its
         replicas are to be removed, and `finish_delete` is to be called. `force` takes it from a
-        process that seems to live (one on another host can't be seen)."""
+        run that seems to go on: that one ends."""
         with self._access.write(Action.VERSION_DELETE, name) as (catalog, changes):
             version = rules.existing(catalog.version(name), name)
-            rules.not_busy(
-                version, owner_alive=self._busy(version) and not force, operation="Delete"
-            )
+            held = None if force else self._holder(catalog, version)
+            rules.not_busy(version, held, operation="Delete")
             now = self._clock()
             rules.version_deletable(version, now)
             rules.not_promoted(version, catalog.channels(name.definition))
@@ -35,18 +34,20 @@ class Deleting(Operations):
             elif not permanent and version.soft_deleted is not None:
                 raise rules.deleted_already(version)
             else:
-                version = transitions.deleting(version, self._owners.current(), now)
+                self._take(catalog, changes, version)
+                version = transitions.deleting(version, self._runs.id, now)
             changes.put_version(version)
             return TakenVersion(version)
 
     def check_deletable(self, versions: Iterable[ImageVersion]) -> None:
         """Refuse unless all may be deleted now."""
         versions = list(versions)
-        self._access.require(Action.VERSION_DELETE, *(version.name for version in versions))
         now = self._clock()
-        for version in versions:
-            rules.not_busy(version, owner_alive=self._busy(version), operation="Delete")
-            rules.version_deletable(version, now)
+        names = [version.name for version in versions]
+        with self._access.read(Action.VERSION_DELETE, *names) as catalog:
+            for version in versions:
+                rules.not_busy(version, self._holder(catalog, version), operation="Delete")
+                rules.version_deletable(version, now)
 
     def check_in_the_bin(self, name: VersionName) -> None:
         """Refuse one that is not soft-deleted."""
@@ -58,7 +59,7 @@ class Deleting(Operations):
         """Take a version out of the bin."""
         with self._access.write(Action.VERSION_WRITE, name) as (catalog, changes):
             version = rules.existing(catalog.version(name), name)
-            rules.not_busy(version, owner_alive=self._busy(version), operation="Update")
+            rules.not_busy(version, self._holder(catalog, version), operation="Update")
             rules.in_the_bin(version, self._clock())
             version = replace(version, soft_deleted=None)
             changes.put_version(version)

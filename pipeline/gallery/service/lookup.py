@@ -18,6 +18,7 @@ from pipeline.model.names import (
     VersionNumber,
     parse_reference,
 )
+from pipeline.model.runs import Held
 from pipeline.model.scrubs import ScrubRecord, base_subject, version_subject
 from pipeline.model.spelling import region_key
 from pipeline.ports.catalog import CatalogReader
@@ -142,8 +143,13 @@ class Lookup(Operations):
 
     def is_interrupted(self, version: ImageVersion) -> bool:
         """Whether it is unfinished and nobody works on it: its process died, or never began."""
-        self._access.require(Action.VERSION_READ, version.name)
-        return version.provisioning_state in _UNFINISHED and not self._busy(version)
+        held = self.holder(version) is not None or self._runs.owns(version.owner)
+        return version.provisioning_state in _UNFINISHED and not held
+
+    def holder(self, version: ImageVersion) -> Held | None:
+        """The run of another process that works on it."""
+        with self._access.read(Action.VERSION_READ, version.name) as catalog:
+            return self._holder(catalog, version)
 
 
 def _usable(versions: Iterable[ImageVersion]) -> Iterator[ImageVersion]:

@@ -30,7 +30,8 @@ class Publishing(Operations):
         the disks: the rest is to be made from those regions' bases, not from the sources.
         """
         with self._access.write(Action.VERSION_WRITE, request.name) as (catalog, changes):
-            version = self._first(catalog, request)
+            version = self._first(catalog, request, self._runs.id)
+            self._take(catalog, changes, catalog.version(request.name))
             changes.put_version(version)
             if not version.completed_regions:
                 changes.put_report(request.name, None)
@@ -39,9 +40,9 @@ class Publishing(Operations):
     def try_version(self, request: VersionRequest) -> ImageVersion:
         """What `begin_version` would make, every rule checked; nothing is recorded."""
         with self._access.read(Action.VERSION_WRITE, request.name) as catalog:
-            return self._first(catalog, request)
+            return self._first(catalog, request, "")
 
-    def _first(self, catalog: CatalogReader, request: VersionRequest) -> ImageVersion:
+    def _first(self, catalog: CatalogReader, request: VersionRequest, run: str) -> ImageVersion:
         now, name = self._clock(), request.name
         definition = rules.parent(catalog.definition(name.definition), name.definition)
         rules.version_request(request, definition, now)
@@ -63,7 +64,7 @@ class Publishing(Operations):
             common=request.replica_count,
         )
         old = catalog.version(name)
-        rules.number_free(old, request.fingerprint, owner_alive=self._busy(old))
+        rules.number_free(old, request.fingerprint, self._holder(catalog, old))
         if old is None:
             subscription, limit = name.definition.gallery.subscription, self._limits.versions
             count = catalog.counts(subscription, location.name).versions
@@ -77,7 +78,7 @@ class Publishing(Operations):
             targets,
             generalized=generalized,
             uid=uuid.uuid4().hex,
-            owner=self._owners.current(),
+            owner=run,
             now=now,
         )
         if old is not None:
@@ -101,7 +102,7 @@ class Publishing(Operations):
         be done is every region that is not Completed."""
         with self._access.write(Action.VERSION_WRITE, name) as (catalog, changes):
             version = rules.existing(catalog.version(name), name)
-            rules.not_busy(version, owner_alive=self._busy(version), operation="Update")
+            rules.not_busy(version, self._holder(catalog, version), operation="Update")
             rules.not_deleted(version)
             rules.has_source(version)
             wanted = {t.key: t for t in version.target_regions}
@@ -122,8 +123,7 @@ class Publishing(Operations):
                 common=version.replica_count,
             )
             rules.replication_put(version, checked)
-            version = transitions.replicating(
-                version, checked, self._owners.current(), self._clock()
-            )
+            self._take(catalog, changes, version)
+            version = transitions.replicating(version, checked, self._runs.id, self._clock())
             changes.put_version(version)
             return TakenVersion(version)

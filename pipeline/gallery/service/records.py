@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from pipeline.errors import Busy, Conflict, NotFound
+from pipeline.errors import Conflict, NotFound
+from pipeline.gallery import rules
 from pipeline.gallery.access.subjects import Made
 from pipeline.gallery.service.base import Operations
 from pipeline.model import Deployment, Making, ScaleSet
@@ -28,8 +29,9 @@ class Records(Operations):
                 making, who = item.making, self._access.principal
                 if making is None or (making.request, item.deployed_by) != (request, who):
                     raise _deployed(item)
-                self._refuse_making(item)
-            taken = [replace(i, making=Making(request, self._owners.current())) for i in found]
+                self._refuse_making(catalog, item)
+                self._runs.take(catalog, changes, making.owner)
+            taken = [replace(i, making=Making(request, self._runs.id)) for i in found]
             for item in taken:
                 changes.own_deployment(item)
         return taken
@@ -40,8 +42,7 @@ class Records(Operations):
         """VMs that the caller makes from a version: all of them, or none. Those that it has taken
         are recorded anew; names that other VMs have in the same directory are refused. With a
         `request` they are unfinished until `finish_deployments`."""
-        owner = self._owners.current()
-        making = Making(request, owner) if request else None
+        making = Making(request, self._runs.id) if request else None
         who = self._access.principal
         made = [replace(item, deployed_by=who, making=making) for item in deployments]
         with self._access.write(Action.VERSION_READ, version) as (catalog, changes):
@@ -87,7 +88,7 @@ class Records(Operations):
             places = {(item.name, item.directory) for item in deployments}
             for item in catalog.deployments():
                 if (item.name, item.directory) in places:
-                    self._refuse_making(item)
+                    self._refuse_making(catalog, item)
 
     def forget_deployments(self, deployments: Sequence[Deployment]) -> None:
         """VMs that are gone."""
@@ -127,12 +128,14 @@ class Records(Operations):
         name = scale_set.name
         with self._access.write(Action.SCALE_SET_WRITE, _set(scale_set)) as (catalog, changes):
             found = _existing(catalog, name)
-            if found.owner is not None and self._owners.alive(found.owner):
-                raise Busy(
-                    f"The scale set '{name}' is being scaled by another process.",
-                    hint="try again when that has ended",
+            held = self._runs.holder(catalog, found.owner)
+            if held is not None:
+                raise rules.in_use(
+                    held,
+                    f"The scale set '{name}' is being scaled by another process, {held.run.who}.",
                 )
-            mine = replace(found, owner=self._owners.current())
+            self._runs.take(catalog, changes, found.owner)
+            mine = replace(found, owner=self._runs.id)
             changes.own_scale_set(mine)
             members = [item for item in catalog.deployments() if item.scale_set == name]
         try:
@@ -187,16 +190,17 @@ class Records(Operations):
                 raise Conflict(f"The scale set '{old.name}' has VMs.")
             changes.delete_scale_set(old)
 
-    def _refuse_making(self, item: Deployment) -> None:
-        owner = item.making.owner if item.making is not None else None
-        if owner is not None and owner != self._owners.current() and self._owners.alive(owner):
-            raise Busy(
-                f"The VM '{item.name}' in {item.directory} is being made by another process.",
-                hint="try again when that has ended",
+    def _refuse_making(self, catalog: CatalogReader, item: Deployment) -> None:
+        held = self._runs.holder(catalog, item.making.owner if item.making is not None else None)
+        if held is not None:
+            raise rules.in_use(
+                held,
+                f"The VM '{item.name}' in {item.directory} is being made by another process, "
+                f"{held.run.who}.",
             )
 
     def _check_mine(self, catalog: CatalogReader, name: str) -> None:
-        if _existing(catalog, name).owner != self._owners.current():
+        if _existing(catalog, name).owner != self._runs.id:
             raise Conflict(f"The scale set '{name}' was taken over by another process.")
 
 

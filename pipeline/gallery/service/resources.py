@@ -11,12 +11,14 @@ from pipeline.gallery import rules
 from pipeline.gallery.access.subjects import Access
 from pipeline.gallery.audited import RESOURCE_DELETE as DELETE
 from pipeline.gallery.audited import RESOURCE_WRITE as WRITE
+from pipeline.gallery.audited import Changes
+from pipeline.gallery.service.running import JobRuns
 from pipeline.model import ProvisioningState, Region, StorageAccountType
 from pipeline.model.access import Action
 from pipeline.model.clock import utc_now
 from pipeline.model.resource_names import ResourceKind, ResourceName
 from pipeline.model.resources import Disk, Resource, Snapshot
-from pipeline.ports.owners import Owners
+from pipeline.ports.catalog import CatalogReader
 
 R = TypeVar("R", bound=Resource)
 
@@ -34,12 +36,12 @@ class ResourceService:
     def __init__(
         self,
         access: Access,
-        owners: Owners,
+        runs: JobRuns,
         regions: Iterable[Region],
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._access = access
-        self._owners = owners
+        self._runs = runs
         self._regions = tuple(regions)
         self._clock = clock
 
@@ -103,19 +105,19 @@ class ResourceService:
             location = rules.known_region(resource.location, self._regions).name
             old = catalog.resource(name)
             taken = old is not None and old.provisioning_state is not ProvisioningState.CREATING
-            if old is not None and (taken or self._busy(old)):
+            if taken:
                 raise Conflict(
-                    f"The {name.kind.noun} '{name}' exists already."
-                    if taken
-                    else f"The {name.kind.noun} '{name}' is being made by another process.",
+                    f"The {name.kind.noun} '{name}' exists already.",
                     hint="choose another name, or delete it first",
                 )
+            if old is not None:
+                self._take(catalog, changes, old, "being made")
             made = replace(
                 resource,
                 location=location,
                 time_created=self._clock() if old is None else old.time_created,
                 unique_id=uuid.uuid4().hex if old is None else old.unique_id,
-                owner=self._owners.current(),
+                owner=self._runs.id,
             )
             changes.put_resource(made)
             return made
@@ -124,21 +126,31 @@ class ResourceService:
         """From now on it can't be used, and what zones hold of it may go."""
         with self._access.write(DELETE[name.kind], name.arm_id) as (catalog, changes):
             found = rules.existing(catalog.resource(name), name.arm_id)
-            if self._busy(found):
-                raise Conflict(
-                    f"The {name.kind.noun} '{name}' is being worked on by another process.",
-                    hint="wait until it has ended",
-                )
+            self._take(catalog, changes, found, "being worked on")
             found = replace(
                 found,
                 provisioning_state=ProvisioningState.DELETING,
-                owner=self._owners.current(),
+                owner=self._runs.id,
             )
             changes.put_resource(found)
             return found
 
-    def _busy(self, resource: Resource) -> bool:
-        return resource.owner is not None and self._owners.alive(resource.owner)
+    def _take(
+        self,
+        catalog: CatalogReader,
+        changes: Changes,
+        resource: Resource,
+        doing: str,
+    ) -> None:
+        """What another run has left of it is this one's from now on; refuses while that goes on."""
+        held = self._runs.holder(catalog, resource.owner)
+        if held is not None:
+            name = resource.name
+            raise rules.in_use(
+                held,
+                f"The {name.kind.noun} '{name}' is {doing} by another process, {held.run.who}.",
+            )
+        self._runs.take(catalog, changes, resource.owner)
 
 
 def as_disk(resource: Resource) -> Disk:

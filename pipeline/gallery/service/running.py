@@ -11,20 +11,21 @@ is still the owner's: it is prolonged as if nothing had been.
 """
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 from pipeline.errors import GalleriaError, LeaseLost, RunCancelled
-from pipeline.gallery.audited import AuditedCatalog
+from pipeline.gallery.audited import AuditedCatalog, Changes
 from pipeline.model.access import Identity
-from pipeline.model.runs import Run, RunError, RunKind, RunState
+from pipeline.model.runs import Held, Presence, Run, RunError, RunKind, RunState
 from pipeline.ports.catalog import CatalogReader
 from pipeline.ports.runs import RunHost, RunLog
 
 BEATS = 6  # how often a lease is prolonged while it lasts
+SILENT_BEATS = 2  # without which a process that is not to be seen counts as dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,24 @@ class RunTerms:
 
     lease: float = 30.0
 
+    @property
+    def beat(self) -> float:
+        """The seconds between two times at which it is heard of."""
+        return self.lease / BEATS
+
 
 class OwnRun:
     """A run that this process works on. What its step and its bytes are is told by the job, from
     any thread, and recorded with the next beat."""
 
     def __init__(
-        self, record: Run, catalog: AuditedCatalog, host: RunHost, log: RunLog, terms: RunTerms
+        self,
+        record: Run,
+        catalog: AuditedCatalog,
+        host: RunHost,
+        log: RunLog,
+        terms: RunTerms,
+        keep: Callable[[], None],
     ) -> None:
         self.record = record
         self.log = log
@@ -48,6 +60,7 @@ class OwnRun:
         self._catalog = catalog
         self._host = host
         self._terms = terms
+        self._keep = keep
         self._refused: GalleriaError | None = None
 
     def tell(self, step: str, total: int = 0) -> None:
@@ -59,20 +72,18 @@ class OwnRun:
         more, or is to end, the job is interrupted."""
         try:
             self._prolong()
-        except (LeaseLost, RunCancelled) as error:
-            if self._refused is None:
-                self._refused = error
-                self._host.interrupt()
+            self._keep()
+        except LeaseLost as error:
+            self._stop(error)
         except (GalleriaError, OSError):
             return  # the catalog is away: the next beat finds it again
 
     def guard(self, catalog: CatalogReader) -> None:
-        """Raise when the run is not this process's any more, or is to end."""
+        """Raise when the run is not this process's any more. One that was cancelled still is: what
+        it began is undone by it."""
         current = catalog.run(self.record.id)
         if current is None or current.token != self.record.token or current.ended:
             raise lost(self.record, current)
-        if current.cancelling:
-            raise cancelled(current)
 
     def check(self) -> None:
         """Raise as `guard`; a lease that ran out is prolonged. Call it before what can't be undone
@@ -110,13 +121,22 @@ class OwnRun:
             current = catalog.run(self.record.id)
             if current is not None:
                 changes.put_run(leased(self._told(current), catalog, self._terms))
+        if current is not None and current.cancelling:
+            self._stop(RunCancelled(f"the run {current.id} was cancelled"))
+
+    def _stop(self, error: GalleriaError) -> None:
+        """The job is to end: once, as what it does then is to undo what it began."""
+        if self._refused is None:
+            self._refused = error
+            self._host.interrupt()
 
     def _told(self, run: Run) -> Run:
         return replace(run, step=self.step, done=self.done, total=self.total)
 
 
 class JobRuns:
-    """Opens runs for one identity. One job inside another is a part of that one's run."""
+    """The runs of one identity, and what others hold. One job inside another is a part of that
+    one's run."""
 
     def __init__(
         self, catalog: AuditedCatalog, identity: Identity, host: RunHost, terms: RunTerms
@@ -132,6 +152,15 @@ class JobRuns:
         """The run that this process is in."""
         return self._current
 
+    @property
+    def id(self) -> str:
+        """The run that what is taken now belongs to."""
+        if self._current is None:
+            raise RuntimeError("nothing is taken outside of a run")
+        return self._current.record.id
+
+    # --- this process's run ---------------------------------------------------------------------
+
     @contextmanager
     def opened(
         self,
@@ -145,17 +174,19 @@ class JobRuns:
         if self._current is not None:
             yield self._current
             return
-        own = self._begin(kind, object, request or {}, digest)
-        with self._host.every(self._terms.lease / BEATS, own.beat), self._kept(own):
-            yield own
+        id = uuid.uuid4().hex[:12]
+        with self._catalog.attend(id) as keep:
+            own = self.begin(id, kind, object, request or {}, digest, keep)
+            with self._host.every(self._terms.beat, own.beat), self._ended(own):
+                yield own
 
     @contextmanager
-    def _kept(self, own: OwnRun) -> Iterator[None]:
-        self._current, self._catalog.guard = own, own.guard
+    def _ended(self, own: OwnRun) -> Iterator[None]:
+        self.work_on(own)
         try:
             yield
         except BaseException as error:
-            self._let_go()
+            self.work_on(None)
             ended = own.refused or error
             stopped = isinstance(ended, RunCancelled) or not isinstance(ended, Exception)
             own.log.write(f"{type(ended).__name__}: {ended}")
@@ -164,15 +195,25 @@ class JobRuns:
             if own.refused is not None and own.refused is not error:
                 raise own.refused from error
             raise
-        self._let_go()
+        self.work_on(None)
         own.log.write("done")
         own.end(RunState.SUCCEEDED)
 
-    def _let_go(self) -> None:
-        self._current, self._catalog.guard = None, None
+    def work_on(self, own: OwnRun | None) -> None:
+        """What is changed from now on is changed by this run, or outside of any."""
+        self._current = own
+        self._catalog.guard = None if own is None else own.guard
 
-    def _begin(self, kind: RunKind, object: str, request: Mapping[str, Any], digest: str) -> OwnRun:
-        id = uuid.uuid4().hex[:12]
+    def begin(
+        self,
+        id: str,
+        kind: RunKind,
+        object: str,
+        request: Mapping[str, Any],
+        digest: str,
+        keep: Callable[[], None],
+    ) -> OwnRun:
+        """Record a run that this process attends."""
         log = self._host.log(id)
         with self._catalog.unguarded() as (catalog, changes):
             run = Run(
@@ -192,7 +233,50 @@ class JobRuns:
             run = leased(run, catalog, self._terms)
             changes.put_run(run)
         log.write(f"run {id}: {kind.value} {object}")
-        return OwnRun(run, self._catalog, self._host, log, self._terms)
+        return OwnRun(run, self._catalog, self._host, log, self._terms, keep)
+
+    # --- what runs hold -------------------------------------------------------------------------
+
+    def holder(self, catalog: CatalogReader, owner: str | None) -> Held | None:
+        """The run of another process that has what belongs to the run `owner`; None when that is
+        free to be taken.
+
+        It is held while the lease lasts. Of a process that has certainly ended nothing is; one that
+        is not to be seen, as it has ended or lost its connection, keeps what it holds until it
+        should have been heard of twice.
+        """
+        if owner is None or self.owns(owner):
+            return None
+        run, now = catalog.run(owner), catalog.now()
+        if run is None or run.ended or run.lease is None or run.lease <= now:
+            return None
+        if run.state is RunState.WAITING:
+            return Held(run)
+        presence = catalog.presence(run.id)
+        if presence is Presence.GONE:
+            return None
+        if presence is Presence.THERE or run.heartbeat is None:
+            return Held(run)
+        silent = now - run.heartbeat
+        patience = timedelta(seconds=SILENT_BEATS * self._terms.beat)
+        return None if silent > patience else Held(run, (patience - silent).total_seconds())
+
+    def owns(self, owner: str | None) -> bool:
+        """Whether the run `owner` is the one that this process is in."""
+        return self._current is not None and owner == self._current.record.id
+
+    def take(self, catalog: CatalogReader, changes: Changes, owner: str | None) -> None:
+        """What belongs to the run `owner` is this one's from now on: that one ends, in the same
+        transaction, and changes nothing any more."""
+        run = None if owner is None or self.owns(owner) else catalog.run(owner)
+        if run is None or run.ended:
+            return
+        message = f"the run {self.id} on {self._host.name} took its work over"
+        if run.heartbeat is not None:
+            message += f": it was last heard of at {run.heartbeat:%Y-%m-%d %H:%M:%S}Z"
+        error = RunError(LeaseLost.code, message)
+        ended = replace(run, state=RunState.FAILED, finished=catalog.now(), lease=None, error=error)
+        changes.put_run(ended)
 
 
 def leased(run: Run, catalog: CatalogReader, terms: RunTerms) -> Run:
@@ -211,10 +295,6 @@ def lost(run: Run, current: Run | None) -> LeaseLost:
         f"the run {run.id} is not this process's any more: {how}",
         hint=f"what it did since then does not count: galleria runs show {run.id}",
     )
-
-
-def cancelled(run: Run) -> RunCancelled:
-    return RunCancelled(f"the run {run.id} was cancelled")
 
 
 def told(error: BaseException) -> RunError:

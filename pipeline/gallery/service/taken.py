@@ -13,6 +13,7 @@ from pipeline.data.digest import digest
 from pipeline.errors import Conflict, NotFound
 from pipeline.gallery import rules, transitions
 from pipeline.gallery.audited import AuditedCatalog
+from pipeline.gallery.service.running import JobRuns
 from pipeline.model import (
     Deployment,
     Gallery,
@@ -27,7 +28,6 @@ from pipeline.model.resources import Resource, Snapshot
 from pipeline.model.scrubs import ScrubRecord
 from pipeline.model.spelling import region_key
 from pipeline.ports.catalog import CatalogReader
-from pipeline.ports.owners import Owners
 
 # A version that this process has taken: what begins to publish, replicate, update or delete one
 # makes it, and nobody else can go on with that.
@@ -40,10 +40,10 @@ class JobRecords:
     """What jobs alone ask of the catalog. Safe to call from many threads and processes at once."""
 
     def __init__(
-        self, catalog: AuditedCatalog, owners: Owners, clock: Callable[[], datetime] = utc_now
+        self, catalog: AuditedCatalog, runs: JobRuns, clock: Callable[[], datetime] = utc_now
     ) -> None:
         self._catalog = catalog
-        self._owners = owners
+        self._runs = runs
         self._clock = clock
 
     # --- versions that were taken -------------------------------------------------------------
@@ -144,6 +144,11 @@ class JobRecords:
     def change_resource(self, resource: R) -> R:
         """Record what the process that makes it has done."""
         return self._replace(resource, resource)
+
+    def check_taken(self, resource: Resource) -> None:
+        """Raise unless it is still this process that makes it."""
+        with self._catalog.read() as catalog:
+            _taken(catalog.resource(resource.name), resource)
 
     def finish_resource(self, resource: R) -> R:
         """From now on it can be used."""
@@ -246,13 +251,15 @@ class JobRecords:
         return {version.zone_key for version in self.versions()}
 
     def worked_on(self) -> list[str]:
-        """The versions and resources that a process works on which may still be alive."""
+        """The versions and resources that a run works on which may still go on, and other runs."""
         made: list[ImageVersion | Resource] = [*self.versions(), *self.resources()]
-        return [
-            str(item.name)
-            for item in made
-            if item.owner is not None and self._owners.alive(item.owner)
-        ]
+        with self._catalog.read() as catalog:
+            held = {
+                run.id for run in catalog.runs() if self._runs.holder(catalog, run.id) is not None
+            }
+            named = {str(item.name): item.owner for item in made if item.owner in held}
+            rest = [run for run in catalog.runs() if run.id in held - set(named.values())]
+        return [*named, *(run.who for run in rest)]
 
     def _change(
         self, version: TakenVersion, change: Callable[[ImageVersion], ImageVersion]

@@ -17,13 +17,14 @@ class Updating(Operations):
         now = self._clock()
         with self._access.write(Action.VERSION_WRITE, name) as (catalog, changes):
             old = rules.existing(catalog.version(name), name)
-            rules.not_busy(old, owner_alive=self._busy(old), operation="Update")
+            rules.not_busy(old, self._holder(catalog, old), operation="Update")
             rules.not_deleted(old)
             version = rules.changed_properties(old, change, now)
             targets = rules.changed_targets(version, change, self._regions)
             if transitions.regions_differ(old, replace(version, target_regions=targets)):
                 rules.has_source(version)
-                version = transitions.updating(version, targets, self._owners.current(), now)
+                self._take(catalog, changes, old)
+                version = transitions.updating(version, targets, self._runs.id, now)
             else:
                 version = replace(version, target_regions=targets)
             changes.put_version(version)
