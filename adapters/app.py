@@ -104,9 +104,13 @@ class Session(Services):
         self._identity = identity
         self.config = app.config
 
-    @property
+    @cached_property
     def zones(self) -> Zones:
-        return self._app.zones
+        """Those of the application, changed under the lease of this session's run."""
+        return {
+            region: tuple(zone.under(self.job_runs) for zone in zones)
+            for region, zones in self._app.zones.items()
+        }
 
     @property
     def pins(self) -> Pins:
@@ -136,7 +140,7 @@ class Session(Services):
         """Where VMs are put together."""
         from adapters.vms import HostVmDirectories
 
-        return HostVmDirectories(self.config.group_id)
+        return HostVmDirectories(self.config.group_id, self.job_runs)
 
     @cached_property
     def context(self) -> "JobContext":

@@ -1,7 +1,7 @@
 """Galleries, definitions and versions for tests; a clock and owners that do as they are told."""
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -89,37 +89,37 @@ class FakeRunLog:
 _host: type[RunHost] = FakeRunHost
 
 
-class LazyRuns(JobRuns):
-    """A process that is in a run as soon as it needs one, as jobs are."""
+class Processes(JobRuns):
+    """Processes that ask in turn, each in a run of its own; nobody but the local operator sees
+    these."""
 
-    attending: tuple[AbstractContextManager[object], ...] = ()
-
-    @property
-    def id(self) -> str:
-        if self.current is None:
-            self.start()
-        return super().id
+    attending: Mapping[str, AbstractContextManager[object]] = {}
 
     def start(self) -> None:
+        self.work_on(None)
         run = uuid.uuid4().hex[:12]
         attending = self._catalog.attend(run)
         own = self.begin(run, RunKind.PUBLISH, "/", {}, "", attending.__enter__())
-        self.attending += (attending,)
+        with self._catalog.unguarded() as (_, changes):
+            changes.put_run(replace(own.record, principal=""))
+        self.attending = {**self.attending, run: attending}
         self.work_on(own)
 
 
 def become_another(ask: Services) -> str:
     """What asks from now on is another process, with a run of its own."""
-    assert isinstance(ask.job_runs, LazyRuns)
+    assert isinstance(ask.job_runs, Processes)
     ask.job_runs.start()
     return ask.job_runs.id
 
 
-def die(ask: Services) -> None:
-    """The process that asks ends, without a word to its run."""
-    assert isinstance(ask.job_runs, LazyRuns)
-    ask.job_runs.attending[-1].__exit__(None, None, None)
-    ask.job_runs.work_on(None)
+def die(ask: Services, run: str | None = None) -> None:
+    """The process of a run ends, without a word to it: of the one that asks (None), after which
+    another asks."""
+    assert isinstance(ask.job_runs, Processes)
+    ask.job_runs.attending[run or ask.job_runs.id].__exit__(None, None, None)
+    if run is None:
+        ask.job_runs.start()
 
 
 def services(
@@ -141,7 +141,8 @@ def services(
         clock or FakeClock(),
         limits,
     )
-    made.job_runs.__class__ = LazyRuns
+    made.job_runs.__class__ = Processes
+    become_another(made)
     return made
 
 

@@ -52,28 +52,36 @@ def presence_by_file(catalog: Path, run: str) -> Presence:
 
 
 @contextlib.contextmanager
-def attend_server(engine: Engine, run: str) -> Iterator[Callable[[], None]]:
-    """Hold the lock of a run on a connection of its own."""
+def attend_server(
+    engine: Engine, run: str, attending: set[Connection]
+) -> Iterator[Callable[[], None]]:
+    """Hold the lock of a run on a connection of its own, which is in `attending` meanwhile."""
     held = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    attending.add(held)
 
     def keep() -> None:
         nonlocal held
         try:
             held.execute(sa.select(1))
         except exc.DBAPIError:
-            with contextlib.suppress(exc.DBAPIError):
-                held.invalidate()
-                held.close()
+            leave(held, attending)
             held = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            attending.add(held)
             _hold(held, run)
 
     try:
         _hold(held, run)
         yield keep
     finally:
-        with contextlib.suppress(exc.DBAPIError):
-            held.invalidate()  # the lock goes with the session
-            held.close()
+        leave(held, attending)
+
+
+def leave(held: Connection, attending: set[Connection]) -> None:
+    """End the session, and with it the lock."""
+    attending.discard(held)
+    with contextlib.suppress(exc.SQLAlchemyError):
+        held.invalidate()
+    held.close()
 
 
 def _hold(connection: Connection, run: str) -> None:

@@ -51,6 +51,7 @@ class SqlCatalog:
         # to connect to a file makes it
         if self._sqlite and not make and not Path(parsed.database or "").exists():
             raise _missing(parsed.database)
+        self._attending: set[sa.Connection] = set()
         self._engine = _sqlite(parsed) if self._sqlite else _postgresql(parsed)
         try:
             self._bring_up_to_date(make=make)
@@ -75,15 +76,15 @@ class SqlCatalog:
 
     @contextlib.contextmanager
     def _attend_server(self, run: str) -> Iterator[Callable[[], None]]:
-        with self._explained():
-            attending = contextlib.ExitStack()
-            keep = attending.enter_context(presence.attend_server(self._engine, run))
-
-        def kept() -> None:
+        with contextlib.ExitStack() as stack:
             with self._explained():
-                keep()
+                attended = presence.attend_server(self._engine, run, self._attending)
+                keep = stack.enter_context(attended)
 
-        with attending:
+            def kept() -> None:
+                with self._explained():
+                    keep()
+
             yield kept
 
     def check(self) -> CatalogHealth:
@@ -122,6 +123,8 @@ class SqlCatalog:
             connection.execute(sa.insert(tables.zones), row)
 
     def close(self) -> None:
+        for held in list(self._attending):
+            presence.leave(held, self._attending)
         self._engine.dispose()
 
     @contextlib.contextmanager

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from adapters.filesystem import modes
 from pipeline.errors import Refused
+from pipeline.ports.runs import Lease, NoLease
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1  # linux/fs.h; renameat2(2)
@@ -30,6 +31,7 @@ _RENAME_EXCHANGE = 2
 _LOCK_SUFFIX = ".lock"
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 MARKER = b"galleria: this directory is being made\n"
+_TAG = re.compile(re.escape(MARKER) + rb"run ([0-9a-f]{1,32}:[0-9]{1,18})\n")
 FEW_TREES = 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -181,16 +183,21 @@ class Staging:
     """A private directory below a staging root, on the file system of what it will become.
 
         <root>/<token>        the directory; the token is 32 hexadecimal digits
-        <root>/<token>.lock   says in its first line that it is galleria's; held by flock as long as
-                              its owner lives, and let go by the kernel
+        <root>/<token>.lock   says in its first line that it is galleria's, and in the second of
+                              which run; held by flock as long as its owner lives, and let go by
+                              the kernel
 
-    Whoever can take the lock knows that the owner is dead, and that the directory is stale. The
-    root has to be a directory, no link, of this user, of root or of the owner of the directory that
-    it is in: another one may be planted, and lead elsewhere. Raises Refused.
+    Whoever can take the lock knows that the owner is dead, and that the directory is stale. Of one
+    that lives, but whose run was taken over, the directory is moved away (`sweep`): what it was to
+    become, and what it is given, fails then.
+
+    The root has to be a directory, no link, of this user, of root or of the owner of the directory
+    that it is in: another one may be planted, and lead elsewhere. Raises Refused.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, lease: Lease | None = None) -> None:
         self._root = root
+        self._lease = lease or NoLease()
         fd = None
         while fd is None:
             root.mkdir(parents=True, exist_ok=True)
@@ -206,7 +213,8 @@ class Staging:
         self.path = root / token
         self._lock: int | None = fd
         try:
-            os.write(fd, MARKER)
+            tag = self._lease.tag
+            os.write(fd, MARKER + (f"run {tag}\n".encode() if tag else b""))
             self._path.mkdir(mode=modes.DIRECTORY)
         except BaseException:
             self.close()
@@ -220,6 +228,7 @@ class Staging:
         """
         modes.give(self.path, modes.group_of(target.parent))
         sync_tree(self.path)
+        self._lease.check()
         rename_new(self.path, target)
         try:
             sync_directory(target.parent)
@@ -235,11 +244,23 @@ class Staging:
         modes.give(self.path, modes.group_of(target.parent))
         sync_tree(self.path)
         replaced.parent.mkdir(mode=modes.DIRECTORY, exist_ok=True)
+        self._lease.check()
         exchange(self.path, target)
         rename_new(self.path, replaced)
         for directory in (target.parent, replaced.parent, self._root):
             sync_directory(directory)
         self.close()
+
+    def give(self, name: str, target: Path, *, over: bool = False) -> None:
+        """Give something in the directory, which is durable, a name outside: a new one, or (`over`)
+        that of a file."""
+        self._lease.check()
+        (replace if over else rename_new)(self.path / name, target)
+
+    def take(self, source: Path, name: str) -> None:
+        """Take something from outside into the directory: it goes with that."""
+        self._lease.check()
+        rename_new(source, self.path / name)
 
     def close(self) -> None:
         """Remove what was not committed. Safe to call twice."""
@@ -260,8 +281,9 @@ class Staging:
         self.close()
 
 
-def sweep(root: Path, *, dry_run: bool = False) -> list[Path]:
-    """Remove the staging directories whose owners are dead; returns them. `dry_run` removes none.
+def sweep(root: Path, lease: Lease | None = None, *, dry_run: bool = False) -> list[Path]:
+    """Remove the staging directories whose owners are dead, or whose runs were taken over; returns
+    them. `dry_run` removes none.
 
     Only what `Staging` has made goes: a directory with its kind of name, beside a lock that is
     marked as galleria's. What can't be removed, and all in a root that is not trusted, stays.
@@ -278,7 +300,9 @@ def sweep(root: Path, *, dry_run: bool = False) -> list[Path]:
                 continue
             # another user's, or a file system that is read-only or broken: theirs to sweep
             with contextlib.suppress(OSError, RecursionError):
-                if _sweep_one(held, token, trusted, dry_run=dry_run):
+                if _sweep_one(held, token, trusted, dry_run=dry_run) or (
+                    lease is not None and not dry_run and _evict(root, held, token, trusted, lease)
+                ):
                     removed.append(root / token)
     finally:
         os.close(held)
@@ -292,8 +316,8 @@ def _sweep_one(held: int, token: str, trusted: set[int], *, dry_run: bool) -> bo
     if fd is None:
         return False
     try:
-        marker = os.pread(fd, len(MARKER) + 1, 0)
-        if os.fstat(fd).st_uid not in trusted or marker not in (MARKER, b""):
+        marker = _marker(fd)
+        if os.fstat(fd).st_uid not in trusted or marker is None:
             return False
         try:
             found = directory.lstat()
@@ -301,8 +325,7 @@ def _sweep_one(held: int, token: str, trusted: set[int], *, dry_run: bool) -> bo
             if not dry_run:
                 lock_path.unlink()
             return False
-        ours = stat.S_ISDIR(found.st_mode) and found.st_uid in trusted
-        if not ours or not marker or found.st_dev != os.fstat(held).st_dev:
+        if not marker or not _ours(found, held, trusted):
             return False
         if dry_run:
             return True
@@ -311,6 +334,37 @@ def _sweep_one(held: int, token: str, trusted: set[int], *, dry_run: bool) -> bo
         return True
     finally:
         os.close(fd)
+
+
+def _evict(root: Path, held: int, token: str, trusted: set[int], lease: Lease) -> bool:
+    """Move away the directory of a process that lives and whose run was taken over; whether it was
+    one."""
+    directory, lock_path = _names(held, token)
+    fd = os.open(lock_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        marker, owner = _marker(fd), os.fstat(fd).st_uid
+    finally:
+        os.close(fd)
+    tag = _TAG.fullmatch(marker or b"")
+    if owner not in trusted or tag is None or not lease.lost(tag[1].decode()):
+        return False
+    if not _ours(directory.lstat(), held, trusted):
+        return False
+    with Staging(root) as grave:  # a crash in between leaves it to the next sweep
+        rename_new(directory, grave.path / "evicted")
+    return True
+
+
+def _marker(fd: int) -> bytes | None:
+    """What a lock file says; empty when nothing yet, None when it is not galleria's."""
+    text = os.pread(fd, len(MARKER) + 100, 0)
+    return text if text in (b"", MARKER) or _TAG.fullmatch(text) else None
+
+
+def _ours(found: os.stat_result, held: int, trusted: set[int]) -> bool:
+    """Whether it is a directory of a trusted user, on the root's file system."""
+    directory = stat.S_ISDIR(found.st_mode) and found.st_uid in trusted
+    return directory and found.st_dev == os.fstat(held).st_dev
 
 
 def open_root(root: Path) -> tuple[int, set[int]]:

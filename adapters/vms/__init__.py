@@ -12,6 +12,7 @@ from adapters.pins.writers import qemu_lock, writers
 from adapters.vms import domain, line, parts
 from adapters.vms.parts import Start
 from pipeline.errors import Conflict
+from pipeline.ports.runs import Lease, NoLease
 from pipeline.ports.vms import Machine, VmDirectories
 
 DOMAIN, SCRIPT = "domain.xml", "start.sh"
@@ -20,10 +21,12 @@ DOMAIN_LIMIT = 1 << 20  # bytes
 
 
 class HostVmDirectories:
-    """`group`: who may use the VMs beside the user; None: whoever the directory is for."""
+    """`group`: who may use the VMs beside the user; None: whoever the directory is for. They are
+    put in place under `lease`."""
 
-    def __init__(self, group: int | None = None) -> None:
+    def __init__(self, group: int | None = None, lease: Lease | None = None) -> None:
         self._group = group
+        self._lease = lease or NoLease()
 
     def exists(self, home: Path) -> bool:
         return os.path.lexists(home)
@@ -41,8 +44,8 @@ class HostVmDirectories:
         try:
             with full.room(str(out), "make room there, or choose another --out"):
                 modes.make_directories(out.absolute(), self._group)
-                durable.sweep(root)
-                with durable.Staging(root) as staging:
+                durable.sweep(root, self._lease)
+                with durable.Staging(root, self._lease) as staging:
                     yield staging.path
         finally:
             with contextlib.suppress(OSError):

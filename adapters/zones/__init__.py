@@ -19,6 +19,7 @@ from pipeline.errors import Busy, Conflict, GalleriaError, NotFound, Verificatio
 from pipeline.model import DeployedDisk
 from pipeline.model.garbage import AT_ONCE, Collected, Keep
 from pipeline.ports import Chain, Replica, ReplicaDisk, ShallowDisk, StoredBase, VersionRecord, Zone
+from pipeline.ports.runs import Lease, NoLease
 from pipeline.ports.zones import Needed
 
 DISKS = "disks"  # what pipeline.resources keeps here
@@ -132,6 +133,7 @@ class DirectoryZone:
         *,
         immutable: bool,
         premium: bool = False,
+        lease: Lease | None = None,
     ) -> None:
         self._path = path
         self._name = name
@@ -140,6 +142,19 @@ class DirectoryZone:
         self._sandbox = sandbox
         self._immutable = immutable
         self._premium = premium
+        self._lease = lease or NoLease()
+
+    def under(self, lease: Lease) -> "DirectoryZone":
+        return DirectoryZone(
+            self._path,
+            self._name,
+            self._region,
+            self._profile,
+            self._sandbox,
+            immutable=self._immutable,
+            premium=self._premium,
+            lease=lease,
+        )
 
     @property
     def name(self) -> str:
@@ -259,6 +274,7 @@ class DirectoryZone:
                     profile=self._profile,
                     immutable=self._immutable,
                     release=release,
+                    lease=self._lease,
                 )
             except BaseException:
                 release()
@@ -280,6 +296,7 @@ class DirectoryZone:
                     profile=self._profile,
                     immutable=self._immutable,
                     release=release,
+                    lease=self._lease,
                 )
             except BaseException:
                 release()
@@ -296,7 +313,11 @@ class DirectoryZone:
             self.sweep()
             with self._locked(fcntl.LOCK_SH):
                 return bases.clone_base_from(
-                    self._path, base, immutable=self._immutable, replace=replace
+                    self._path,
+                    base,
+                    immutable=self._immutable,
+                    replace=replace,
+                    lease=self._lease,
                 )
 
     # --- versions --------------------------------------------------------------------------------
@@ -306,26 +327,26 @@ class DirectoryZone:
     ) -> tuple[Replica, ...]:
         self.sweep()
         with self._locked(fcntl.LOCK_SH):
-            return versions.publish(self._path, self._sandbox, record, disks, replicas)
+            return versions.publish(self._path, self._sandbox, record, disks, replicas, self._lease)
 
     def restore_version(
         self, record: VersionRecord, disks: Mapping[int | None, str], replicas: int
     ) -> tuple[Replica, ...]:
         self.sweep()
         with self._locked(fcntl.LOCK_SH):
-            return versions.restore(self._path, self._sandbox, record, disks, replicas)
+            return versions.restore(self._path, self._sandbox, record, disks, replicas, self._lease)
 
     def publish_shallow(
         self, record: VersionRecord, disks: Sequence[ShallowDisk]
     ) -> tuple[Replica, ...]:
         self.sweep()
         with self._locked(fcntl.LOCK_SH):
-            return versions.publish_shallow(self._path, self._sandbox, record, disks)
+            return versions.publish_shallow(self._path, self._sandbox, record, disks, self._lease)
 
     def set_replicas(self, key: str, count: int) -> tuple[Replica, ...]:
         self.sweep()
         with self._locked(fcntl.LOCK_SH):
-            return versions.set_replicas(self._path, self._sandbox, key, count)
+            return versions.set_replicas(self._path, self._sandbox, key, count, self._lease)
 
     def find_version(self, key: str) -> tuple[Replica, ...] | None:
         found = versions.find(self._path, key)
@@ -361,19 +382,21 @@ class DirectoryZone:
         return layout.version_directory(self._path, key)
 
     def deploy(self, replica: Replica, targets: Sequence[Path]) -> list[tuple[ReplicaDisk, ...]]:
+        self._lease.check()
         with self._locked(fcntl.LOCK_SH):
             return deployed.deploy(self._path, self._sandbox, replica, targets)
 
     def remove_version(self, key: str) -> None:
         self.sweep()
         with self._locked(fcntl.LOCK_SH):
-            versions.remove(self._path, key)
+            versions.remove(self._path, key, self._lease)
 
     # --- upkeep ----------------------------------------------------------------------------------
 
     def sweep(self) -> list[Path]:
-        """Remove what dead processes left in staging; returns it."""
-        return durable.sweep(self._path / layout.STAGING)
+        """Remove what dead processes left in staging, and those whose runs were taken over; returns
+        it."""
+        return durable.sweep(self._path / layout.STAGING, self._lease)
 
     def hold(self) -> contextlib.AbstractContextManager[None]:
         return self._locked(fcntl.LOCK_SH)
@@ -382,10 +405,12 @@ class DirectoryZone:
         self, needed: Needed, files: Iterable[Path] = (), keep: Keep = AT_ONCE
     ) -> Collected:
         with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
-            return garbage.collect_bases(self._path, self.digests(), needed, files, keep)
+            return garbage.collect_bases(
+                self._path, self.digests(), needed, files, keep, self._lease
+            )
 
     def collect_rest(self, keep: Keep) -> Collected:
-        return garbage.collect_rest(self._path, keep)
+        return garbage.collect_rest(self._path, keep, self._lease)
 
     def foreign(self) -> list[Path]:
         """What is in the zone and is not galleria's; it is left alone."""

@@ -20,6 +20,7 @@ from pipeline.data.manifest import ManifestReader
 from pipeline.errors import VerificationFailed
 from pipeline.model.clock import utc_now
 from pipeline.ports import BaseStaging, Chain, ImageFormat, Layer, Sink, StoredBase
+from pipeline.ports.runs import Lease
 
 # Each layer costs a file descriptor and caches; opening 50 of them takes five times as long as one.
 # Eleven is a full snapshot and ten incremental ones, and what an overlay's header can name (qcow2
@@ -185,6 +186,7 @@ def stage(
     profile: ZoneProfile,
     immutable: bool,
     release: Callable[[], None],
+    lease: Lease,
 ) -> "StagedBase":
     """Begin a base: a clone of the first of `parents` that is here and sound as far as is known, a
     delta on it, or an empty raw file.
@@ -195,7 +197,7 @@ def stage(
     # what is kept from the parent is decided by its manifest alone
     if parent is not None and not _whole_manifest(parent):
         parent = None
-    staging = durable.Staging(zone / layout.STAGING)
+    staging = durable.Staging(zone / layout.STAGING, lease)
     try:
         with layout.room(zone):
             if parent is not None and profile.reflink and _is_plain(parent):
@@ -232,6 +234,7 @@ def restage(
     profile: ZoneProfile,
     immutable: bool,
     release: Callable[[], None],
+    lease: Lease,
 ) -> "StagedBase":
     """Begin a base anew that is bad. What it is called, overlays know: a qcow2 becomes a qcow2
     again, of its parent where that is sound, else with all that is in it; a raw file a raw one,
@@ -246,9 +249,10 @@ def restage(
             profile=profile,
             immutable=immutable,
             release=release,
+            lease=lease,
         )
     parent = None
-    staging = durable.Staging(zone / layout.STAGING)
+    staging = durable.Staging(zone / layout.STAGING, lease)
     try:
         with layout.room(zone):
             if format is ImageFormat.QCOW2:
@@ -311,7 +315,7 @@ def delta_parent(zone: Path, parents: Iterable[str]) -> StoredBase | None:
 
 
 def clone_base_from(
-    zone: Path, base: StoredBase, *, immutable: bool, replace: bool
+    zone: Path, base: StoredBase, *, immutable: bool, replace: bool, lease: Lease
 ) -> StoredBase | None:
     """Make a base of another zone one of this: its manifest, and its file, as a clone or, of a
     delta, as a copy. None, with nothing left behind, where file systems can't clone, and where this
@@ -322,7 +326,7 @@ def clone_base_from(
         if parent is None or parent.chain[0].path.name != base.chain[1].path.name:
             return None
     top = base.chain[0]
-    staging = durable.Staging(zone / layout.STAGING)
+    staging = durable.Staging(zone / layout.STAGING, lease)
     try:
         path = staging.path / top.path.name
         if parent is not None:

@@ -12,13 +12,19 @@ from adapters.filesystem import durable, leftovers
 from adapters.zones import bases, layout, versions
 from pipeline.errors import VerificationFailed
 from pipeline.model.garbage import Collected, Freed, Garbage, Keep, Kept
+from pipeline.ports.runs import Lease
 from pipeline.ports.zones import Needed
 
 _QUARANTINED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*-[0-9a-f]{32}")
 
 
 def collect_bases(
-    zone: Path, digests: Collection[str], needed: Needed, files: Iterable[Path], keep: Keep
+    zone: Path,
+    digests: Collection[str],
+    needed: Needed,
+    files: Iterable[Path],
+    keep: Keep,
+    lease: Lease,
 ) -> Collected:
     """Remove bases of a zone that nobody else writes to; see `Zone.garbage_collect`."""
     listing = versions.every(zone)
@@ -40,7 +46,7 @@ def collect_bases(
     for digest in _children_first(zone, going)[: keep.limit]:
         size = leftovers.size_of(layout.base_directory(zone, digest))
         if not keep.dry_run:
-            _remove(zone, layout.base_directory(zone, digest))
+            _remove(zone, layout.base_directory(zone, digest), lease)
         removed.append(Freed(Garbage.BASE, digest, size))
     kept = [
         Kept(Garbage.BASE, digest, why.get(digest, "another base, that stays, is a delta of it"))
@@ -50,13 +56,13 @@ def collect_bases(
     return Collected(str(zone), tuple(removed), tuple(kept))
 
 
-def collect_rest(zone: Path, keep: Keep) -> Collected:
+def collect_rest(zone: Path, keep: Keep, lease: Lease) -> Collected:
     """Remove what killed runs left in staging, and what is too old or too much in quarantine."""
     staging = leftovers.stale(zone / layout.STAGING, Garbage.STAGING, keep)
     place = zone / layout.QUARANTINE
     with leftovers.named(place, _QUARANTINED, trees=True) as found:
         entries = [
-            replace(item, remove=partial(_remove, zone, place / item.name)) for item in found
+            replace(item, remove=partial(_remove, zone, place / item.name, lease)) for item in found
         ]
         old = leftovers.collect(
             str(zone), Garbage.QUARANTINE, entries, keep.quarantine, keep.quarantine_size, keep
@@ -77,11 +83,11 @@ def _children_first(zone: Path, digests: Sequence[str]) -> list[str]:
     return sorted(digests, key=depth, reverse=True)
 
 
-def _remove(zone: Path, directory: Path) -> str:
+def _remove(zone: Path, directory: Path, lease: Lease) -> str:
     """Take a base away: gone at once, then its files."""
     if layout.is_directory(directory):
         bases.freeze(directory, on=False)
-    with layout.room(zone), durable.Staging(zone / layout.STAGING) as staging:
-        durable.rename_new(directory, staging.path / "removed")
+    with layout.room(zone), durable.Staging(zone / layout.STAGING, lease) as staging:
+        staging.take(directory, "removed")
         durable.sync_directory(directory.parent)
     return ""

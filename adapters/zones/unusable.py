@@ -20,6 +20,7 @@ from pipeline.ports import (
     VersionRecord,
     Zone,
 )
+from pipeline.ports.runs import Lease
 from pipeline.ports.zones import Needed
 
 
@@ -34,6 +35,9 @@ class UnusableZone:
     hint: str
     premium: bool
     reflink: bool = False
+
+    def under(self, lease: Lease) -> "UnusableZone":
+        return self
 
     @property
     def name(self) -> str:

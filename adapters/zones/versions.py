@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from adapters.process.sandbox import Sandbox
 from adapters.zones import children, layout, schema
 from pipeline.errors import Conflict, GalleriaError, NotFound, VerificationFailed
 from pipeline.ports import ImageFormat, Replica, ReplicaDisk, ShallowDisk, VersionRecord
+from pipeline.ports.runs import Lease
 
 _UID = re.compile(r"[0-9a-f]{32}$")  # what the name of every version ends in
 
@@ -156,15 +158,16 @@ def publish(
     record: VersionRecord,
     disks: Mapping[int | None, str],
     count: int,
+    lease: Lease,
 ) -> tuple[Replica, ...]:
     """Make a version's replicas, all or none; one that is there gets the wanted number of them."""
     disks = dict(sorted(disks.items(), key=_os_first))
     try:
         there = _same(zone, record, disks)
     except VerificationFailed:  # what is there under this key can't be used
-        return restore(zone, sandbox, record, disks, count)
+        return restore(zone, sandbox, record, disks, count, lease)
     if there is None:
-        with layout.room(zone), durable.Staging(zone / layout.STAGING) as staging:
+        with layout.room(zone), durable.Staging(zone / layout.STAGING, lease) as staging:
             replicas = _make(zone, sandbox, disks, staging.path, range(count))
             _commit(zone, staging, Found(record, replicas, disks))
     there = _same(zone, record, disks)
@@ -172,7 +175,7 @@ def publish(
         raise VerificationFailed(f"the version {record.key} vanished from the zone {zone}")
     if len(there) == count:
         return there
-    return set_replicas(zone, sandbox, record.key, count)
+    return set_replicas(zone, sandbox, record.key, count, lease)
 
 
 def restore(
@@ -181,11 +184,12 @@ def restore(
     record: VersionRecord,
     disks: Mapping[int | None, str],
     count: int,
+    lease: Lease,
 ) -> tuple[Replica, ...]:
     """Make a version's record and replicas anew; what is there under its key goes to quarantine."""
     disks = dict(sorted(disks.items(), key=_os_first))
     directory = layout.version_directory(zone, record.key)
-    with layout.room(zone), durable.Staging(zone / layout.STAGING) as staging:
+    with layout.room(zone), durable.Staging(zone / layout.STAGING, lease) as staging:
         replicas = _make(zone, sandbox, disks, staging.path, range(count))
         version = Found(record, replicas, disks)
         if os.path.lexists(directory):
@@ -201,13 +205,17 @@ def restore(
 
 
 def publish_shallow(
-    zone: Path, sandbox: Sandbox, record: VersionRecord, disks: Sequence[ShallowDisk]
+    zone: Path,
+    sandbox: Sandbox,
+    record: VersionRecord,
+    disks: Sequence[ShallowDisk],
+    lease: Lease,
 ) -> tuple[Replica, ...]:
     """Make a shallow version's one replica. An earlier one of the same key is replaced: it may
     depend on what the sources were then."""
-    remove(zone, record.key)
+    remove(zone, record.key, lease)
     sources = tuple(layer.path.absolute() for disk in disks for layer in disk.chain)
-    with layout.room(zone), durable.Staging(zone / layout.STAGING) as staging:
+    with layout.room(zone), durable.Staging(zone / layout.STAGING, lease) as staging:
         place = staging.path / "replica-0"
         place.mkdir(mode=modes.DIRECTORY)
         made = []
@@ -224,20 +232,23 @@ def publish_shallow(
     return found.replicas
 
 
-def set_replicas(zone: Path, sandbox: Sandbox, key: str, count: int) -> tuple[Replica, ...]:
+def set_replicas(
+    zone: Path, sandbox: Sandbox, key: str, count: int, lease: Lease
+) -> tuple[Replica, ...]:
     """Add replicas to a version, or take the last ones away.
 
     The record says which count: new ones are in place before it is replaced, and those that go
     leave after. What a crash leaves beside them goes with the next call.
     """
-    with _alone(zone, key), layout.room(zone):
+    # of two runs only one has the version, and it must not wait for one that hangs
+    with nullcontext() if lease.tag else _alone(zone, key), layout.room(zone):
         found = find(zone, key)
         if found is None:
             raise NotFound(f"the zone {zone} holds no version {key}")
         directory = layout.version_directory(zone, key)
         kept = found.replicas[:count]
-        with durable.Staging(zone / layout.STAGING) as staging:
-            _discard(directory, {replica.index for replica in found.replicas}, staging.path)
+        with durable.Staging(zone / layout.STAGING, lease) as staging:
+            _discard(directory, {replica.index for replica in found.replicas}, staging)
             used = {replica.index for replica in kept}
             free = [index for index in range(count + len(used)) if index not in used]
             wanted = free[: count - len(kept)]
@@ -246,24 +257,27 @@ def set_replicas(zone: Path, sandbox: Sandbox, key: str, count: int) -> tuple[Re
             durable.sync_tree(staging.path)
             for replica in made:
                 name = _name(replica.index)
-                durable.rename_new(staging.path / name, directory / name)
+                staging.give(name, directory / name)
             durable.sync_directory(directory)
             added = tuple(_moved(replica, staging.path, directory) for replica in made)
             changed = Found(found.record, kept + added, found.bases, found.sources)
             content = _content(changed, directory)
-            durable.write_file(directory / layout.VERSION_FILE, content, mode=0o400, overwrite=True)
-            _discard(directory, {replica.index for replica in changed.replicas}, staging.path)
+            durable.fill(staging.path / layout.VERSION_FILE, content, mode=0o400)
+            modes.give(staging.path / layout.VERSION_FILE, modes.group_of(directory))
+            staging.give(layout.VERSION_FILE, directory / layout.VERSION_FILE, over=True)
+            durable.sync_directory(directory)
+            _discard(directory, {replica.index for replica in changed.replicas}, staging)
     return changed.replicas
 
 
-def remove(zone: Path, key: str) -> None:
+def remove(zone: Path, key: str, lease: Lease) -> None:
     """Take a version away: gone at once, then its files; nothing to do when it is absent."""
     directory = layout.version_directory(zone, key)
     if not layout.is_directory(directory):
         return  # also in a zone that nobody can write to
-    with layout.room(zone), durable.Staging(zone / layout.STAGING) as staging:
+    with layout.room(zone), durable.Staging(zone / layout.STAGING, lease) as staging:
         try:
-            durable.rename_new(directory, staging.path / "removed")
+            staging.take(directory, "removed")
         except FileNotFoundError:
             return
         durable.sync_directory(directory.parent)
@@ -324,12 +338,12 @@ def _moved(replica: Replica, old: Path, new: Path) -> Replica:
     )
 
 
-def _discard(directory: Path, stay: set[int], staging: Path) -> None:
+def _discard(directory: Path, stay: set[int], staging: durable.Staging) -> None:
     """Move the replicas away that the record does not list; they go with the staging."""
     names = {_name(index) for index in stay}
     for path in sorted(directory.glob("replica-*")):
         if path.name not in names:
-            durable.rename_new(path, staging / f"gone-{path.name}-{path.stat().st_ino}")
+            staging.take(path, f"gone-{path.name}-{path.stat().st_ino}")
     durable.sync_directory(directory)
 
 

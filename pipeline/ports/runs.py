@@ -16,6 +16,35 @@ class RunLog(Protocol):
         ...
 
 
+class Lease(Protocol):
+    """What allows a process to change what others may take over: asked straight before it does."""
+
+    @property
+    def tag(self) -> str:
+        """What unfinished work is marked with: the run and its token; empty outside of a run."""
+        ...
+
+    def check(self) -> None:
+        """Raise LeaseLost when another process has taken the run over."""
+        ...
+
+    def lost(self, tag: str) -> bool:
+        """Whether work that is marked so is nobody's any more: its run has ended, or was taken."""
+        ...
+
+
+class NoLease:
+    """Outside of runs: nothing is marked, and nobody's work is taken."""
+
+    tag = ""
+
+    def check(self) -> None:
+        return
+
+    def lost(self, tag: str) -> bool:
+        return False
+
+
 class RunHost(Protocol):
     """This process, on this host."""
 
@@ -39,3 +68,6 @@ class RunHost(Protocol):
     def log(self, id: str) -> RunLog:
         """The log of a run: a file of this host, named by the run."""
         ...
+
+
+_: type[Lease] = NoLease

@@ -11,6 +11,7 @@ from pipeline.model import DeployedDisk
 from pipeline.model.garbage import AT_ONCE, Collected, Keep
 from pipeline.model.images import ImageFormat
 from pipeline.ports.images import Chain, Sink
+from pipeline.ports.runs import Lease
 
 # Who needs which of these bases, for people: it is asked for those that nothing in a zone uses.
 Needed = Callable[[Sequence[str]], Mapping[str, str]]
@@ -114,6 +115,11 @@ class Zone(Protocol):
     @property
     def file_system(self) -> str:
         """What it has in common with zones on the same file system."""
+        ...
+
+    def under(self, lease: Lease) -> "Zone":
+        """The same zone for one who changes it under a lease: of nobody who has lost that does it
+        take a change, and what such have begun there is removed by who comes next."""
         ...
 
     def free_bytes(self) -> int: ...

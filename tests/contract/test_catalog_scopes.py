@@ -227,11 +227,31 @@ def test_a_catalog_of_the_sixth_schema_loses_its_steps_alone(url: str) -> None:
     engine.dispose()
 
 
+def test_what_processes_owned_of_a_catalog_of_the_tenth_schema_is_free(url: str) -> None:
+    process = {"host": "h", "bootId": "b", "pidNamespace": 1, "pid": 2, "startTicks": 3}
+    with contextlib.closing(open_catalog(url)) as made:
+        fill(made, "1.0.0")
+    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    tables = sa.MetaData()
+    with engine.begin() as connection:
+        tables.reflect(connection)
+        versions = tables.tables["versions"]
+        owned = {
+            **connection.execute(sa.select(versions.c.document)).scalar_one(),
+            "owner": process,
+        }
+        connection.execute(sa.update(versions).values(document=owned))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0010'"))
+    engine.dispose()
+    with contextlib.closing(open_catalog(url)) as made, made.read() as reader:
+        assert reader.version(version().name) == version()
+
+
 def _put_back(connection: sa.Connection, schema: str) -> None:
     """Let it be of a schema before the seventh, which has a table that is no more, and lacks those
-    of the eighth."""
+    that came later."""
     connection.execute(sa.text("CREATE TABLE steps (key VARCHAR(128) PRIMARY KEY, output JSON)"))
-    for table in ("identity", "zones"):
+    for table in ("identity", "zones", "runs"):
         connection.execute(sa.text(f"DROP TABLE IF EXISTS {table}"))
     connection.execute(
         sa.text("UPDATE alembic_version SET version_num = :schema"), {"schema": schema}

@@ -189,17 +189,21 @@ def test_a_restore_waits_for_no_job_and_tells_what_it_does_not_know(home: Sessio
 
 @contextlib.contextmanager
 def working(home: Session) -> Iterator[None]:
-    """A process of another's that the catalog names as the owner of version 1.0.0."""
+    """A process whose run the catalog names as the owner of version 1.0.0."""
     script = (
-        "import sqlite3, json, sys, time; from adapters.process.owners import ProcessOwners;"
-        "from dataclasses import asdict; from pipeline.gallery.documents import encode;"
-        "d = sqlite3.connect(sys.argv[1]);"
-        "v = json.loads(d.execute('SELECT document FROM versions').fetchone()[0]);"
-        "v['owner'] = encode(ProcessOwners().current());"
-        "d.execute('UPDATE versions SET document = ?', (json.dumps(v),)); d.commit();"
-        "print('ready', flush=True); time.sleep(100)"
+        "import sys, time\n"
+        "from dataclasses import replace\n"
+        "from adapters.catalog import open_catalog\n"
+        "from pipeline.model.names import parse_version\n"
+        "from tests.samples import services\n"
+        "catalog = open_catalog(sys.argv[1])\n"
+        "ask = services(catalog=catalog)\n"
+        "with catalog.write() as writer:\n"
+        "    found = writer.version(parse_version('corp/web/1.0.0'))\n"
+        "    writer.put_version(replace(found, owner=ask.job_runs.id))\n"
+        "print('ready', flush=True); time.sleep(100)\n"
     )
-    argv = [sys.executable, "-c", script, str(home.path / CATALOG)]
+    argv = [sys.executable, "-c", script, f"sqlite:///{home.path / CATALOG}"]
     root = Path(__file__).parents[2]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=root) as process:
         assert process.stdout is not None

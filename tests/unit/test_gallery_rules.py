@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import Conflict, GalleriaError, InvalidParameter, NotFound, Refused
+from pipeline.errors import Conflict, GalleriaError, HeldByRun, InvalidParameter, NotFound, Refused
 from pipeline.gallery import rules
 from pipeline.model import (
     Architecture,
@@ -334,7 +334,7 @@ CASES = [
     Case(
         "number being published",
         lambda: rules.number_free(CREATING, "f1", HELD),
-        Conflict,
+        HeldByRun,
         "Conflict",
         "run 0123456789ab (publish) on build1 has been working on it since "
         "2026-11-01T12:00:00+00:00",

@@ -15,7 +15,7 @@ from pipeline.jobs.prepare import PublishRequest, described
 from pipeline.model import RegionStatus, ReplicationState
 from pipeline.model.names import MAX_NUMBER, parse_definition, parse_gallery, parse_version
 from pipeline.model.sources import DiskSource
-from tests.samples import definition, die, disk, request, services
+from tests.samples import become_another, definition, die, disk, request, services
 
 WEB = parse_definition("corp/web")
 
@@ -69,9 +69,10 @@ def test_what_a_publish_would_be(ask: Services) -> None:
     assert judge(None, "any", ask.gallery) is Action.PUBLISH
 
     begun = ask.gallery.begin_version(request("corp/web/1.0.0"))
+    become_another(ask)
     with pytest.raises(Conflict, match="has been working on it"):
         judge(begun, begun.fingerprint, ask.gallery)
-    die(ask)
+    die(ask, begun.owner)
     assert judge(begun, begun.fingerprint, ask.gallery) is Action.CONTINUE
     assert judge(begun, "another request", ask.gallery) is Action.CONTINUE
 

@@ -8,6 +8,15 @@ hangs prolongs nothing: when the lease is over, whoever wants what the run holds
 later. In the catalog each transaction of a run looks first whether the run's token still counts;
 writers are alone there, so that nothing comes in between. A lease that ran out and that nobody took
 is still the owner's: it is prolonged as if nothing had been.
+
+A file system knows no such transaction: a rename can't ask the catalog. So each change of a zone
+moves something out of, or into, a private directory below `staging` that is marked with the run and
+its token. The process asks the catalog (`check`), and then renames. Whoever works in a zone first
+moves the directories away whose runs were taken over (`lost`). If the check was passed, the
+directory was there before the run was taken over, so it is there to be moved away, and the rename
+fails, as its directory is gone. Or the rename came before that, and so before anything that the new
+owner does in the zone: then it is what a killed process might have left, which the new owner looks
+for anyway. In between there is nothing.
 """
 
 import uuid
@@ -22,7 +31,7 @@ from pipeline.gallery.audited import AuditedCatalog, Changes
 from pipeline.model.access import Identity
 from pipeline.model.runs import Held, Presence, Run, RunError, RunKind, RunState
 from pipeline.ports.catalog import CatalogReader
-from pipeline.ports.runs import RunHost, RunLog
+from pipeline.ports.runs import Lease, RunHost, RunLog
 
 BEATS = 6  # how often a lease is prolonged while it lasts
 SILENT_BEATS = 2  # without which a process that is not to be seen counts as dead
@@ -93,6 +102,16 @@ class OwnRun:
             current, now = catalog.run(self.record.id), catalog.now()
         if current is None or current.lease is None or current.lease <= now:
             self._prolong()
+
+    def found_lost(self) -> LeaseLost | None:
+        """That the run was taken over, if it was: what fails then fails because of that."""
+        try:
+            self.check()
+        except LeaseLost as error:
+            return error
+        except (GalleriaError, OSError):
+            pass
+        return None
 
     @property
     def refused(self) -> GalleriaError | None:
@@ -187,13 +206,13 @@ class JobRuns:
             yield
         except BaseException as error:
             self.work_on(None)
-            ended = own.refused or error
+            ended = own.refused or own.found_lost() or error
             stopped = isinstance(ended, RunCancelled) or not isinstance(ended, Exception)
             own.log.write(f"{type(ended).__name__}: {ended}")
             with suppress(GalleriaError, OSError):  # the first error counts
                 own.end(RunState.CANCELLED if stopped else RunState.FAILED, told(ended))
-            if own.refused is not None and own.refused is not error:
-                raise own.refused from error
+            if ended is not error:
+                raise ended from error
             raise
         self.work_on(None)
         own.log.write("done")
@@ -234,6 +253,24 @@ class JobRuns:
             changes.put_run(run)
         log.write(f"run {id}: {kind.value} {object}")
         return OwnRun(run, self._catalog, self._host, log, self._terms, keep)
+
+    # --- the lease, for those who change zones ---------------------------------------------------
+
+    @property
+    def tag(self) -> str:
+        if self._current is None:
+            return ""
+        return f"{self._current.record.id}:{self._current.record.token}"
+
+    def check(self) -> None:
+        if self._current is not None:
+            self._current.check()
+
+    def lost(self, tag: str) -> bool:
+        id, _, token = tag.partition(":")
+        with self._catalog.read() as catalog:
+            run = catalog.run(id)
+        return run is None or run.ended or str(run.token) != token
 
     # --- what runs hold -------------------------------------------------------------------------
 
@@ -304,3 +341,6 @@ def told(error: BaseException) -> RunError:
     if isinstance(error, Exception):
         return RunError(GalleriaError.code, f"{type(error).__name__}: {error}")
     return RunError("Interrupted", "the process was told to end")
+
+
+_: type[Lease] = JobRuns
