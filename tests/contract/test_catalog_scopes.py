@@ -251,7 +251,7 @@ def _put_back(connection: sa.Connection, schema: str) -> None:
     """Let it be of a schema before the seventh, which has a table that is no more, and lacks those
     that came later."""
     connection.execute(sa.text("CREATE TABLE steps (key VARCHAR(128) PRIMARY KEY, output JSON)"))
-    for table in ("identity", "zones", "runs"):
+    for table in ("identity", "zones", "runs", "scrubs"):
         connection.execute(sa.text(f"DROP TABLE IF EXISTS {table}"))
     connection.execute(
         sa.text("UPDATE alembic_version SET version_num = :schema"), {"schema": schema}

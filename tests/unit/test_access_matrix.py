@@ -378,6 +378,7 @@ CALLS: dict[str, Callable[[Services, Names], object]] = {
     "GalleryService.check_in_the_bin": lambda ask, at: ask.gallery.check_in_the_bin(at.version),
     "GalleryService.degraded": lambda ask, at: ask.gallery.degraded(at.definition, [at.record]),
     "GalleryService.cautions": lambda ask, at: ask.gallery.cautions(at.record),
+    "GalleryService.holder": lambda ask, at: ask.gallery.holder(at.record),
     "GalleryService.is_interrupted": lambda ask, at: ask.gallery.is_interrupted(at.record),
     "GalleryService.check_source": lambda ask, at: ask.gallery.check_source(
         at.record, SourceFacts(), SourceProperties()

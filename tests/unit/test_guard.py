@@ -675,6 +675,7 @@ def job_context(ask: Services) -> Any:
     return SimpleNamespace(
         gallery=ask.gallery,
         records=ask.records,
+        runs=ask.job_runs,
         zones=zones,
         leftovers=lambda _: [],
         keep=AT_ONCE,
