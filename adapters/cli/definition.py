@@ -59,7 +59,7 @@ def cascade(
 ) -> tuple[dict[str, Any], str]:
     """Plan, confirm and delete; returns the document and the text of the result."""
     plan = plan_cascade(session.context, name)
-    document = _document(plan)
+    document = plan.document()
     if dry_run:
         return {"plan": document}, _text(plan)
     if not yes:
@@ -77,15 +77,6 @@ def _confirm(plan: Cascade, name: GalleryName | DefinitionName) -> None:
         )
     question = f"Delete all of this for good, from {printable(str(name))}?"
     click.confirm(question, abort=True, err=True)
-
-
-def _document(plan: Cascade) -> dict[str, Any]:
-    return {
-        "gallery": plan.gallery.arm_id if plan.gallery else None,
-        "definitions": [item.arm_id for item in plan.definitions],
-        "versions": [item.name.arm_id for item in plan.versions],
-        "channels": [item.arm_id for item in plan.channels],
-    }
 
 
 def _text(plan: Cascade) -> str:

@@ -230,17 +230,5 @@ def cost_command(settings: Settings, *, name: str) -> None:
         )
         for item in found
     ]
-    documents = [
-        {
-            "region": item.region,
-            "versions": item.versions,
-            "replicas": item.replicas,
-            "storedLogicalBytes": item.stored_logical,
-            "storedRealBytes": item.stored_real,
-            "savedBytes": item.saved,
-            "sentLogicalBytes": item.sent_logical,
-            "sentRealBytes": item.sent_real,
-        }
-        for item in found
-    ]
+    documents = [item.document() for item in found]
     settings.emit({"gallery": gallery.arm_id, "regions": documents}, table(header, rows))

@@ -245,24 +245,13 @@ def verify(context: click.Context, *, reference: str, region: str | None, scrub:
         {
             "version": version.name.arm_id,
             "sound": found.sound,
-            "verdicts": [{"sound": item.sound, **_document(item)} for item in found.results],
+            "verdicts": [item.document() for item in found.results],
             "missingRegions": found.missing,
         },
         text,
     )
     if not found.sound:
         context.exit(VerificationFailed.exit_status)
-
-
-def _document(verdict: VerifyResult) -> dict[str, object]:
-    return {
-        "region": verdict.region,
-        "subject": verdict.subject,
-        "path": verdict.path,
-        "digest": verdict.digest,
-        "bad": [{"start": area.start, "length": area.length} for area in verdict.bad],
-        "problem": verdict.problem,
-    }
 
 
 def _verdict(verdict: VerifyResult) -> str:

@@ -49,17 +49,6 @@ _ACTIONS = {
 }
 
 
-def plan_document(item: Preview) -> dict[str, Any]:
-    return {
-        "version": item.name.arm_id,
-        "action": item.action.value,
-        "generalized": item.generalized,
-        "operations": item.operations or (),
-        "disks": item.disks,
-        "regions": item.regions,
-    }
-
-
 def plan_text(item: Preview) -> str:
     names = item.operations
     about = fields(
@@ -373,4 +362,4 @@ def _try(settings: Settings, request: PublishRequest) -> None:
         found, report = try_publish(request, session.context)
     text = f"{plan_text(found)}\n\n{report_text(report)}\n\nnothing of it was kept"
     document = {"dryRun": True, "report": without_inventory(report)}
-    settings.emit({**document, "plan": plan_document(found)}, text)
+    settings.emit({**document, "plan": found.document()}, text)

@@ -16,7 +16,6 @@ from adapters.cli.operation import KEYS, own_agents, own_script
 from adapters.cli.publish import (
     background_text,
     in_background,
-    plan_document,
     plan_text,
     published_text,
 )
@@ -250,7 +249,7 @@ def plan(settings: Settings, *, specs: tuple[Path, ...]) -> None:
         requests = [numbered(wanted, session.context) for wanted in batch]
         previews = [preview(request, session.context) for request in requests]
     settings.emit(
-        {"plans": [plan_document(item) for item in previews]},
+        {"plans": [item.document() for item in previews]},
         "\n\n".join(plan_text(item) for item in previews),
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.gallery.service import GalleryService
 from pipeline.model import ImageVersion, RegionResult
@@ -27,6 +28,19 @@ class RegionCost:
     @property
     def saved(self) -> int:
         return self.stored_logical - self.stored_real
+
+    def document(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {
+            "region": self.region,
+            "versions": self.versions,
+            "replicas": self.replicas,
+            "storedLogicalBytes": self.stored_logical,
+            "storedRealBytes": self.stored_real,
+            "savedBytes": self.saved,
+            "sentLogicalBytes": self.sent_logical,
+            "sentRealBytes": self.sent_real,
+        }
 
 
 def gallery_cost(name: GalleryName, gallery: GalleryService, zones: Zones) -> list[RegionCost]:

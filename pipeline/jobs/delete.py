@@ -7,6 +7,7 @@ depend on.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.gallery.rules.retention import Retention, RetentionDecision
 from pipeline.gallery.service.taken import TakenVersion
@@ -28,6 +29,15 @@ class Cascade:
     definitions: tuple[DefinitionName, ...]
     versions: tuple[ImageVersion, ...]
     channels: tuple[Channel, ...]
+
+    def document(self) -> dict[str, Any]:
+        """As JSON data: the ids of all of it."""
+        return {
+            "gallery": self.gallery.arm_id if self.gallery else None,
+            "definitions": [item.arm_id for item in self.definitions],
+            "versions": [item.name.arm_id for item in self.versions],
+            "channels": [item.arm_id for item in self.channels],
+        }
 
 
 def delete_version(

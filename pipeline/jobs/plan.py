@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from pipeline.data.extents import data_bytes
 from pipeline.errors import NotFound
@@ -52,6 +53,15 @@ class DiskPreview:
     virtual_size: int
     data_bytes: int
 
+    def document(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "path": str(self.path),
+            "format": self.format.value,
+            "virtualSize": self.virtual_size,
+            "dataBytes": self.data_bytes,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class RegionPreview:
@@ -66,6 +76,17 @@ class RegionPreview:
     starts_from: bool
     done: bool
 
+    def document(self) -> dict[str, Any]:
+        return {
+            "region": self.region,
+            "replicas": self.replicas,
+            "zones": [str(zone) for zone in self.zones],
+            "freeBytes": self.free_bytes,
+            "reflink": self.reflink,
+            "startsFrom": self.starts_from,
+            "done": self.done,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Preview:
@@ -78,6 +99,17 @@ class Preview:
     operations: tuple[str, ...] | None
     disks: tuple[DiskPreview, ...]
     regions: tuple[RegionPreview, ...]
+
+    def document(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {
+            "version": self.name.arm_id,
+            "action": self.action.value,
+            "generalized": self.generalized,
+            "operations": self.operations or (),
+            "disks": [item.document() for item in self.disks],
+            "regions": [item.document() for item in self.regions],
+        }
 
 
 def preview(request: PublishRequest, context: JobContext) -> Preview:

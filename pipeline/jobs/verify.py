@@ -40,6 +40,18 @@ class VerifyResult:
     def sound(self) -> bool:
         return not self.bad and not self.problem
 
+    def document(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {
+            "sound": self.sound,
+            "region": self.region,
+            "subject": self.subject,
+            "path": str(self.path),
+            "digest": self.digest,
+            "bad": [{"start": area.start, "length": area.length} for area in self.bad],
+            "problem": self.problem,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Verification:

@@ -15,7 +15,7 @@ import pytest
 from adapters.app import Session
 from adapters.catalog import open_catalog
 from adapters.cli.proof import diff_text
-from adapters.cli.publish import plan_document, plan_text
+from adapters.cli.publish import plan_text
 from adapters.cli.report import report_text
 from pipeline.errors import EnvironmentMissing, InvalidParameter, NoSpace, Refused, StageFailed
 from pipeline.guest.profiles import select
@@ -446,7 +446,7 @@ def test_a_plan_says_what_is_done(
     assert host.sessions == []
     assert try_publish(request, house.context(house.host(DONE)))[0] == planned
     made = publish(request, house.context(host))
-    document, text = plan_document(planned), plan_text(planned)
+    document, text = planned.document(), plan_text(planned)
     assert document["version"] == made.name.arm_id
     assert document["generalized"] == made.generalized
     assert [disk.virtual_size for disk in planned.disks] == [d.virtual_size for d in made.disks]
