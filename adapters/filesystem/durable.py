@@ -28,6 +28,8 @@ from pipeline.ports.runs import Lease, NoLease
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1  # linux/fs.h; renameat2(2)
 _RENAME_EXCHANGE = 2
+_STATFS = 256  # bytes, more than struct statfs has; its first member is the type
+_BTRFS = 0x9123683E  # linux/magic.h
 _LOCK_SUFFIX = ".lock"
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 MARKER = b"galleria: this directory is being made\n"
@@ -51,7 +53,15 @@ def sync_file(file: Path | int) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
+    """Make the names in a directory durable.
+
+    On btrfs with all else on the file system: fsync writes a log there, and one with a directory
+    under two names, as a renamed one is, can't be replayed after a power cut (Linux 6.18: "invalid
+    nlink"): the file system can't be mounted then.
+    """
+    if _on_btrfs(path):
+        sync_file_system(path)
+        return
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -69,6 +79,14 @@ def sync_file_system(path: Path) -> None:
             raise OSError(number, os.strerror(number), str(path))
     finally:
         os.close(fd)
+
+
+def _on_btrfs(path: Path) -> bool:
+    facts = ctypes.create_string_buffer(_STATFS)
+    if _libc.statfs(os.fsencode(path), facts) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(path))
+    return ctypes.c_long.from_buffer(facts).value == _BTRFS
 
 
 def rename_new(source: Path, target: Path) -> None:
@@ -160,6 +178,9 @@ def fill(path: Path, content: bytes, *, mode: int = 0o600) -> None:
 
 def sync_tree(path: Path) -> None:
     """Make every file and directory below `path`, and `path`, durable."""
+    if _on_btrfs(path):
+        sync_file_system(path)
+        return
     for directory, _, names in os.walk(path, topdown=False):
         for name in sorted(names):
             sync_file(Path(directory, name))

@@ -110,7 +110,7 @@ def test_the_power_goes(
     below = mount("xfs", size_mib=1536)  # clones files at once, and whole
     cuts = 0
     for k in tried:
-        disk = Disk(kind, below / "disk.img")
+        disk = Disk(kind, below / f"{k}.img")
         with disk.mounted() as directory:
             world = World(directory)
             world.publish("1.0.0")
@@ -130,4 +130,5 @@ def test_the_power_goes(
             check_visible(world)
             check_catalog(world)
         disk.check()
+        disk.image.unlink()
     assert cuts == len(tried) or (status == 0 and cuts > 50)
