@@ -41,7 +41,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def sync_file(file: Path | int) -> None:
     """Make a file's content and metadata durable. Never call it again on a file where it failed:
-    the kernel has dropped the pages (reliability: fsync errors are final)."""
+    the kernel has dropped the pages, and the error is final."""
     if isinstance(file, int):
         os.fsync(file)
         return

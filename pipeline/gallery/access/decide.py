@@ -1,4 +1,4 @@
-"""Who may do what: principals, roles and the one function that decides.
+"""Who may do what: the one function that decides, from roles and shares.
 
 As in Azure's role-based access control, a role holds at a scope and below. Nothing is allowed
 unless a role or a share allows it.
