@@ -7,6 +7,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -262,37 +263,22 @@ class DirectoryZone:
                 raise layout.unwritable(self._path, f"{name} is read-only or another user's")
 
     def stage_base(self, virtual_size: int, parents: Sequence[str]) -> bases.StagedBase:
-        with layout.room(self._path):
-            self.sweep()
-            release = self._lock(fcntl.LOCK_SH)
-            try:
-                return bases.stage(
-                    self._path,
-                    self._sandbox,
-                    virtual_size,
-                    parents,
-                    profile=self._profile,
-                    immutable=self._immutable,
-                    release=release,
-                    lease=self._lease,
-                )
-            except BaseException:
-                release()
-                raise
+        return self._begun(partial(bases.stage, self._path, self._sandbox, virtual_size, parents))
 
     def restage_base(
         self, digest: str, virtual_size: int, parents: Sequence[str]
     ) -> bases.StagedBase:
+        return self._begun(
+            partial(bases.restage, self._path, self._sandbox, digest, virtual_size, parents)
+        )
+
+    def _begun(self, begin: Callable[..., bases.StagedBase]) -> bases.StagedBase:
+        """Begin a base; nobody has the zone for itself until its staging ends."""
         with layout.room(self._path):
             self.sweep()
             release = self._lock(fcntl.LOCK_SH)
             try:
-                return bases.restage(
-                    self._path,
-                    self._sandbox,
-                    digest,
-                    virtual_size,
-                    parents,
+                return begin(
                     profile=self._profile,
                     immutable=self._immutable,
                     release=release,
