@@ -115,7 +115,7 @@ COMMANDS = {
     ),
     "runs": ("adapters.cli.runs:runs", "List jobs, follow one, cancel it, or read its log."),
     "gc": (
-        "adapters.cli.gc:gc_command",
+        "adapters.cli.garbage:gc_command",
         "Remove what nobody needs: bases, remains of killed runs, old downloads and logs.",
     ),
     "audit": ("adapters.cli.access:audit", "Read and verify the record of changes and refusals."),

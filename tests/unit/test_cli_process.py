@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import cast
 
 import pytest
 
-from adapters import app
+from adapters import app, cli
+from adapters.cli.commands import COMMANDS
 from adapters.cli.report import report_text
 from adapters.config import Config
 from adapters.process import command
@@ -54,6 +55,15 @@ def test_help_is_quick(home: Home) -> None:
         home.run("--help")
         took.append(cpu() - before)
     assert min(took) < HELP_CPU_SECONDS
+
+
+def test_no_command_hides_what_the_command_line_itself_imports() -> None:
+    """A module of a command that is loaded becomes an attribute of its package."""
+    modules = {path.partition(":")[0].rpartition(".")[2] for path, _help in COMMANDS.values()}
+    imported = {name for name, value in vars(cli).items() if isinstance(value, ModuleType)}
+    outside = {name for name in imported if not getattr(cli, name).__name__.startswith("adapters.")}
+    assert "gc" in outside
+    assert modules & outside == set()
 
 
 def test_a_laptop_needs_no_decisions(home: Home) -> None:
