@@ -437,10 +437,12 @@ def place(tmp_path: Path) -> Place:
 
 
 def sources(*, changed: bool = False) -> Any:
-    made: Any = HostSources.__new__(HostSources)
-    made._pins = NoPins(changed=changed)
-    made._sandbox = Sandbox(enabled=False)
-    return made
+    pins: Any = NoPins(changed=changed)
+    return HostSources(pins, none_wanted, "", Sandbox(enabled=False))
+
+
+def none_wanted() -> Any:
+    raise AssertionError("an archive is no download")
 
 
 @pytest.mark.parametrize(
