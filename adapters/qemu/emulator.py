@@ -33,6 +33,7 @@ MACHINES = {Architecture.X64: "q35", Architecture.ARM64: "virt"}
 EMULATED = {Architecture.X64: "max", Architecture.ARM64: "max,pauth-impdef=on"}
 MEMORY_MIB = 1024
 CONSOLE, AGENT, VARIABLES = "console.log", "agent.sock", "variables.fd"
+FIRMWARE = "firmware.log"
 CONSOLE_LIMIT = 4 << 20  # bytes that are read
 CONSOLE_MOST = 256 << 20  # bytes that are kept: a hostile guest may print until the disk is full
 
@@ -55,9 +56,11 @@ def arguments(
     windows: bool = False,
     code: str = "",
     variables: str = "",
+    firmware: str = "",
 ) -> list[str]:
     """QEMU's command line for a machine with these disks (file and format), no network and a UUID
-    of its own. Linux has virtio everywhere; Windows has no drivers for it."""
+    of its own. Linux has virtio everywhere; Windows has no drivers for it. SeaBIOS writes to the
+    file `firmware` what it says on a screen: there is none."""
     cpu = "host" if accelerator == "kvm" else EMULATED[architecture]
     machine = f"{MACHINES[architecture]},accel={accelerator}"
     argv = [
@@ -73,6 +76,9 @@ def arguments(
             native = architecture is Architecture.X64
             device = f"ide-hd,bus=ide.{number}" if native else f"nvme,serial=disk{number}"
         argv += ["-drive", options, "-device", f"{device},drive=disk{number}"]
+    if firmware and architecture is Architecture.X64:
+        argv += ["-chardev", f"file,id=firmware,path={_escaped(firmware)}"]
+        argv += ["-device", "isa-debugcon,iobase=0x402,chardev=firmware"]
     if code:
         argv += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_escaped(code)}"]
     if variables:
@@ -133,6 +139,7 @@ class QemuBoots:
             windows=kind.windows,
             code=code,
             variables=variables,
+            firmware=self.sandbox.out(work, FIRMWARE),
         )
         agent = self.sandbox.out(work, AGENT)
         argv += ["-device", "virtio-serial-pci"]
@@ -170,11 +177,17 @@ class QemuRunning:
             self._socket.close()
 
     def console(self) -> str:
-        path = self._work / CONSOLE
+        return self._end_of(CONSOLE, CONSOLE_LIMIT)
+
+    def firmware(self) -> str:
+        return self._end_of(FIRMWARE, 4096)
+
+    def _end_of(self, name: str, length: int) -> str:
+        path = self._work / name
         if not path.exists():
             return ""
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - CONSOLE_LIMIT))
+            file.seek(max(0, path.stat().st_size - length))
             return file.read().decode(errors="replace")
 
     def agent_answers(self) -> bool:
@@ -201,11 +214,11 @@ class QemuRunning:
         try:
             status = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            console = self._work / CONSOLE
-            endless = console.exists() and console.stat().st_size > CONSOLE_MOST
+            said = [self._work / name for name in (CONSOLE, FIRMWARE)]  # a guest can write to both
+            endless = any(path.exists() and path.stat().st_size > CONSOLE_MOST for path in said)
             return f"it has said more than {CONSOLE_MOST >> 20} MiB" if endless else ""
-        said = self._errors.read_text(errors="replace").strip()[-1000:]
-        return f"the machine has ended (status {status}) {said}".strip()
+        errors = self._errors.read_text(errors="replace").strip()[-1000:]
+        return f"the machine has ended (status {status}) {errors}".strip()
 
     def _connect(self) -> socket.socket:
         """By the directory's descriptor: paths of sockets end at 107 bytes."""

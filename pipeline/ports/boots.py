@@ -35,6 +35,10 @@ class Running(Protocol):
         """What it has said so far on its serial console."""
         ...
 
+    def firmware(self) -> str:
+        """The end of what its firmware has said elsewhere than on the console."""
+        ...
+
     def agent_answers(self) -> bool:
         """Whether a guest agent runs in it (asked again at each call)."""
         ...

@@ -313,6 +313,22 @@ def test_a_machine_that_says_nothing_is_ended(tmp_path: Path, require: Callable[
     assert log.exists()
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("uefi", [False, True], ids=["BIOS", "UEFI"])
+def test_a_blank_disk_ends_early(
+    tmp_path: Path, require: Callable[..., None], *, uefi: bool
+) -> None:
+    require("qemu-system-x86_64", "bwrap", "qemu-img")
+    sandbox = Sandbox()
+    boots = QemuBoots(sandbox, lambda: "tcg", host_firmware)
+    tools = BootTools(boots, QemuImages(sandbox), HostFiles(), Quiet())
+    blank = tmp_path / "blank.raw"
+    blank.write_bytes(bytes(1 << 20))
+    disk = Disk(None, (Layer(blank, ImageFormat.RAW),), 1 << 20)
+    with pytest.raises(StageFailed, match="the firmware found nothing to boot"):
+        boot(tools, MachineKind(uefi=uefi), [disk], tmp_path, tmp_path / "boot.log", seconds=3600)
+
+
 @pytest.mark.timeout(900)
 def test_publish_with_a_boot_check(tmp_path: Path, require: Callable[..., None]) -> None:
     """What does not boot is not published, and its number stays free."""

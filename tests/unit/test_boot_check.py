@@ -37,7 +37,7 @@ class Script:
 
     def __init__(self, *said: str, ends: str = "", agent: bool = False) -> None:
         self.said, self.ends, self.agent = list(said), ends, agent
-        self.heard = ""
+        self.heard = self.told = ""
         self.gone = False
         self.machine: Machine | None = None
 
@@ -56,6 +56,9 @@ class Script:
 
     def console(self) -> str:
         return self.heard
+
+    def firmware(self) -> str:
+        return self.told
 
     def agent_answers(self) -> bool:
         return self.agent and not self.said
@@ -112,6 +115,32 @@ def test_the_end_of_the_console_is_in_the_error(tmp_path: Path, ends: str, why: 
     assert "panic" in (tmp_path / "boot.log").read_text()
 
 
+@pytest.mark.parametrize(
+    ("console", "elsewhere"),
+    [
+        ("", "Boot failed: not a bootable disk\n\nNo bootable device.\n"),
+        ("BdsDxe: starting Boot0002\r\n\x1b[1mMapping table\r\n\x1b[08;01H\x1b[1mShell> ", ""),
+        ("\r\nBdsDxe: No bootable option or device was found.\r\n"
+         "BdsDxe: Press any key to enter the Boot Manager Menu.\r\n", ""),
+    ],
+    ids=["BIOS", "shell", "UEFI"],
+)  # fmt: skip
+def test_firmware_that_finds_nothing_ends_the_wait(
+    tmp_path: Path, console: str, elsewhere: str
+) -> None:
+    script = Script(console)
+    script.told = elsewhere
+    with pytest.raises(StageFailed, match="the firmware found nothing to boot") as caught:
+        run(script, tmp_path, seconds=10**9)
+    assert "no boot loader" in caught.value.hint
+    assert "UEFI (V2)" in caught.value.hint
+
+
+def test_what_begins_at_the_shell_of_uefi_is_waited_for(tmp_path: Path) -> None:
+    script = Script("\nShell> ", "startup.nsh\nlinux\n", CONSOLE)
+    assert run(script, tmp_path).hostname == "web-7"
+
+
 def test_the_time_that_a_console_takes_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +165,8 @@ def test_a_console_without_end_ends_the_machine(
             console.write_bytes(bytes(1 << 20))
             assert running.wait(0.01) == ""
             console.write_bytes(bytes((1 << 20) + 1))
+            assert running.wait(0.01) == "it has said more than 1 MiB"
+            console.rename(tmp_path / emulator.FIRMWARE)
             assert running.wait(0.01) == "it has said more than 1 MiB"
         finally:
             process.kill()
