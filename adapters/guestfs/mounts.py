@@ -1,17 +1,19 @@
 """Where a Linux guest would mount what is on its disks.
 
-Asked in the order in which systemd takes them: fstab(5), mount units (systemd.mount(5)), and the
-types of a GPT's partitions (systemd-gpt-auto-generator(8), the Discoverable Partitions
-Specification). A line that can't be followed is told and skipped: it ends nothing.
+Asked in the order in which systemd takes them: fstab(5), `systemd.mount-extra=` on the kernel's
+command line (systemd-fstab-generator(8)), mount units (systemd.mount(5)), and the types of a GPT's
+partitions (systemd-gpt-auto-generator(8), the Discoverable Partitions Specification). A line that
+can't be followed is told and skipped: it ends nothing.
 """
 
 import hashlib
 import hmac
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from adapters.guestfs.btrfs import TOP_LEVEL, Listing
 from adapters.guestfs.devices import Device, Devices
 from adapters.guestfs.process import printable
 from pipeline.guest.operations import Editor, lines_of
@@ -19,6 +21,13 @@ from pipeline.guest.operations import Editor, lines_of
 MOUNTABLE = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat")
 NOT_MOUNTED = ("/proc", "/sys", "/dev", "/run")
 UNITS = ("/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system")
+SUBVOLUME = ("subvol=", "subvolid=")
+# what sets the kernel's command line, as far as it lies on the root's file system
+COMMAND_LINES = (
+    *("/etc/kernel/cmdline", "/etc/cmdline.d/*.conf", "/etc/default/grub"),
+    *("/boot/loader/entries/*.conf", "/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"),
+)
+EXTRA = re.compile(r"(?<![^\s\"'=])(?:rd\.)?systemd\.mount-extra=([^\s\"']+)")
 TAGS = ("UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=")
 OCTAL = re.compile(r"\\([0-7]{3})")
 # names that say which partition of some disk, but not of which
@@ -40,6 +49,9 @@ TYPES: Mapping[str, tuple[str, ...]] = {
     "bc13c2ff-59e6-4262-a352-b275fd6f7172": ("/boot",),
     "c12a7328-f81f-11d2-ba4b-00a0c93ec93b": ("/efi", "/boot"),
 }
+
+
+Listings = Callable[[Device], Listing]  # the subvolumes of a btrfs
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +88,11 @@ class Mounts:
     of_machine_id: str = ""
 
 
-def read(reader: Editor, root: str, found: Devices) -> Mounts:
+def read(reader: Editor, root: str, found: Devices, listings: Listings) -> Mounts:
     """The mounts of the guest whose root is mounted."""
-    lines = [*fstab(reader.text("/etc/fstab")), *units(reader)]
-    mounts = place(lines, root, found, encrypted(reader.text("/etc/crypttab"), found))
+    lines = [*fstab(reader.text("/etc/fstab")), *extra(reader), *units(reader)]
+    opened = encrypted(reader.text("/etc/crypttab"), found)
+    mounts = place(lines, root, found, opened, listings)
     _discover(reader, root, found, mounts)
     return mounts
 
@@ -92,6 +105,17 @@ def fstab(text: str) -> Iterator[Line]:
             kind = fields[2] if len(fields) > 2 else "auto"
             options = tuple(fields[3].split(",")) if len(fields) > 3 else ()
             yield Line(fields[0], fields[1], kind.strip(","), options, "/etc/fstab")
+
+
+def extra(reader: Editor) -> Iterator[Line]:
+    """What the kernel's command line adds: WHAT:WHERE[:TYPE[:OPTIONS]], none of them quoted."""
+    for path in (path for pattern in COMMAND_LINES for path in reader.guest.glob(pattern)):
+        for said in EXTRA.findall(reader.text(path)):
+            spec, _, rest = said.partition(":")
+            point, _, rest = rest.partition(":")
+            kind, _, options = rest.partition(":")
+            names = [OCTAL.sub(lambda match: chr(int(match[1], 8)), item) for item in (spec, point)]
+            yield Line(names[0], names[1], kind or "auto", tuple(options.split(",")), path)
 
 
 def units(reader: Editor) -> Iterator[Line]:
@@ -132,7 +156,13 @@ def encrypted(crypttab: str, found: Devices) -> dict[str, str]:
     return names
 
 
-def place(lines: Iterable[Line], root: str, found: Devices, opened: Mapping[str, str]) -> Mounts:
+def place(
+    lines: Iterable[Line],
+    root: str,
+    found: Devices,
+    opened: Mapping[str, str],
+    listings: Listings,
+) -> Mounts:
     """Which of the lines are about these disks, and which device each means. What a line names
     exactly is taken first; then what only one device that is left can be."""
     mounts = Mounts({"/": root})
@@ -152,14 +182,14 @@ def place(lines: Iterable[Line], root: str, found: Devices, opened: Mapping[str,
             if device is None:
                 guessed.append(line)
             else:
-                _add(line, point, device, mounts)
+                _add(line, point, device, mounts, listings)
     for line in guessed:
         taken = {device_name(name) for name in mounts.points.values()}
         device = _only(line, [item for item in found.devices if item.name not in taken])
         if device is None:
             mounts.notes.append(line.skipped("nothing on the given disks is known by that name"))
         else:
-            _add(line, line.point.rstrip("/"), device, mounts)
+            _add(line, line.point.rstrip("/"), device, mounts, listings)
     return mounts
 
 
@@ -170,14 +200,21 @@ def _bind(line: Line, point: str, mounts: Mounts) -> None:
         mounts.notes.append(line.skipped("it is no plain path"))
 
 
-def _add(line: Line, point: str, device: Device, mounts: Mounts) -> None:
-    volume = subvolume(line.options)
+def _add(line: Line, point: str, device: Device, mounts: Mounts, listings: Listings) -> None:
     if device.kind not in MOUNTABLE:
         mounts.notes.append(line.skipped(f"its file system is {device.kind}"))
-    elif volume == "" or (volume is None and any(o.startswith("subvolid=") for o in line.options)):
-        mounts.notes.append(line.skipped("it names a subvolume by a number"))
+        return
+    named = [option for option in line.options if option.startswith(SUBVOLUME)]
+    if device.kind != "btrfs" or not named:
+        mounts.points[point] = device.name
+    elif volume := subvolume(named, lambda: listings(device)):
+        mounts.points[point] = f"btrfsvol:{device.name}/{volume}"
+    elif volume is None:
+        mounts.notes.append(line.skipped("no subvolume has that number"))
+    elif listings(device).default:
+        mounts.notes.append(line.skipped("it names the top of all subvolumes"))
     else:
-        mounts.points[point] = f"btrfsvol:{device.name}/{volume}" if volume else device.name
+        mounts.points[point] = device.name
 
 
 def _only(line: Line, left: Sequence[Device]) -> Device | None:
@@ -198,10 +235,19 @@ def _only(line: Line, left: Sequence[Device]) -> Device | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-def subvolume(options: Sequence[str]) -> str | None:
-    """What the options of a mount name; None: nothing."""
-    named = [option for option in options if option.startswith("subvol=")]
-    return named[-1].removeprefix("subvol=").strip("/") if named else None
+def subvolume(options: Sequence[str], listing: Callable[[], Listing]) -> str | None:
+    """The path of the subvolume that a mount with these options mounts, "" for the top; None: it is
+    not there."""
+    named = [option for option in options if option.startswith(SUBVOLUME)]
+    if not named:
+        return listing().default
+    key, _, value = named[-1].partition("=")
+    if key == "subvol":
+        return value.strip("/")
+    if value in ("0", str(TOP_LEVEL)):
+        return ""
+    paths = [item.path for item in listing().subvolumes if str(item.number) == value]
+    return paths[0] if paths else None
 
 
 def device_name(mountable: str) -> str:

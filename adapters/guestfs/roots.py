@@ -86,21 +86,21 @@ def _candidates(helper: Helper, device: Device, view: Callable[[], Guest]) -> li
     helper.call("mount_options", f"ro,subvolid={btrfs.TOP_LEVEL}", device.name, "/")
     try:
         top = Editor(view(), "inspect")
-        paths = [item.path for item in known.subvolumes if _is_root(top, item.path, known.default)]
-        whole = [device.name] if not known.default and _is_root(top, "", "") else []
+        paths = [item.path for item in known.subvolumes if _is_root(top, item.path, known)]
+        whole = [device.name] if not known.default and _is_root(top, "", known) else []
         return [*whole, *(f"btrfsvol:{device.name}/{path}" for path in paths)]
     finally:
         helper.call("umount", "/")
 
 
-def _is_root(top: Editor, path: str, default: str) -> bool:
+def _is_root(top: Editor, path: str, known: btrfs.Listing) -> bool:
     """Whether a system in a subvolume says that its root is there: its snapshots don't."""
     fstab = f"/{path}/etc/fstab" if path else "/etc/fstab"
     for line in lines_of(top.text(fstab)):
         fields = line.split()
         if fields[1:2] == ["/"] and not fields[0].startswith("#"):
-            own = mounts.subvolume(fields[3].split(",") if len(fields) > 3 else [])
-            return path == (default if own is None else own)
+            options = fields[3].split(",") if len(fields) > 3 else []
+            return path == mounts.subvolume(options, lambda: known)
     return False
 
 
@@ -114,11 +114,15 @@ def _looked_at(
         if any(guest.stat(path) is not None for path in OSTREE):
             found.images.append(name)
             return True
-        root = describe(guest, name, devices)
+
+        def listings(device: Device) -> btrfs.Listing:
+            return btrfs.listing(helper, device.node)
+
+        root = describe(guest, name, devices, listings)
         usr = None if root is None else root.mounts.points.get("/usr")
         if root is not None and usr is not None:  # what a system is may be said there alone
             helper.call("mount_ro", usr, "/usr")
-            root = describe(view(), name, devices, root.mounts)
+            root = describe(view(), name, devices, listings, root.mounts)
         if root is not None:
             found.roots.append(root)
             found.sure &= root.distribution != UNNAMED
@@ -128,7 +132,11 @@ def _looked_at(
 
 
 def describe(
-    guest: Guest, name: str, found: Devices, known: mounts.Mounts | None = None
+    guest: Guest,
+    name: str,
+    found: Devices,
+    listings: mounts.Listings,
+    known: mounts.Mounts | None = None,
 ) -> Root | None:
     """None: it is no root. `name` is a device, or a subvolume; `known` is what it mounts, if that
     was read before."""
@@ -147,7 +155,7 @@ def describe(
         values.get("PRETTY_NAME", ""),
         _architecture(reader),
         _hostname(reader),
-        known or mounts.read(reader, name, found),
+        known or mounts.read(reader, name, found, listings),
     )
 
 

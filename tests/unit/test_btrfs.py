@@ -15,6 +15,9 @@ ID 256 gen 10 top level 5 path @
 """
 
 
+EMPTY = Listing((), "")
+
+
 def listing(default: str, *rows: tuple[int, str, str, str]) -> Listing:
     return Listing(tuple(Subvolume(*row) for row in rows), default)
 
@@ -67,7 +70,7 @@ def test_fstab_names_labels_that_blkid_does_not_print_as_they_are() -> None:
     """As blkid 2.38 printed the label "f\u00fc r" of an ext4, its escapes taken off."""
     devices = Devices(1, (Device("/dev/sdb", "/dev/sdb", "ext4", tags={"LABEL": "fM-CM-< r"}),), ())
     line = "LABEL=f\u00fc\\040r /home ext4 defaults 0 2\n"
-    found = mounts.place(mounts.fstab(line), "/dev/sda1", devices, {})
+    found = mounts.place(mounts.fstab(line), "/dev/sda1", devices, {}, lambda _: EMPTY)
     assert found.points == {"/": "/dev/sda1", "/home": "/dev/sdb"}
 
 
@@ -82,11 +85,11 @@ def test_fstab_names_labels_that_blkid_does_not_print_as_they_are() -> None:
 def test_fstab_names_subvolumes(line: str, point: str, name: str) -> None:
     devices = Devices(1, (Device("/dev/sda", "/dev/sda", "btrfs", tags={"LABEL": "pool"}),), ())
     root = "btrfsvol:/dev/sda/@"
-    found = mounts.place(mounts.fstab(f"{line}\n"), root, devices, {})
+    found = mounts.place(mounts.fstab(f"{line}\n"), root, devices, {}, lambda _: EMPTY)
     assert found.points == {"/": root, point: name}
     odd = mounts.fstab("LABEL=pool /srv btrfs subvolid=300 0 2\n")
-    skipped = mounts.place(odd, root, devices, {})
+    skipped = mounts.place(odd, root, devices, {}, lambda _: EMPTY)
     assert skipped.points == {"/": root}
     assert skipped.notes == [
-        "/etc/fstab: LABEL=pool at /srv is skipped: it names a subvolume by a number"
+        "/etc/fstab: LABEL=pool at /srv is skipped: no subvolume has that number"
     ]

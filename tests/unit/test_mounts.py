@@ -7,6 +7,7 @@ import uuid
 import pytest
 
 from adapters.guestfs import mounts
+from adapters.guestfs.btrfs import Listing, Subvolume
 from adapters.guestfs.devices import Device, Devices
 from pipeline.guest.operations import Editor
 from tests.contract.memory_guest import MemoryGuest
@@ -22,6 +23,10 @@ def device(name: str, kind: str = "ext4", **tags: str) -> Device:
 
 def devices(*found: Device) -> Devices:
     return Devices(1, found, ())
+
+
+def nothing(_: Device) -> Listing:
+    raise AssertionError
 
 
 DISK = devices(
@@ -54,7 +59,9 @@ DISK = devices(
     ],
 )
 def test_a_name_in_fstab_means_a_device(spec: str, kind: str, name: str) -> None:
-    found = mounts.place(mounts.fstab(f"{spec} /x {kind} defaults 0 2\n"), "/dev/sda1", DISK, {})
+    found = mounts.place(
+        mounts.fstab(f"{spec} /x {kind} defaults 0 2\n"), "/dev/sda1", DISK, {}, nothing
+    )
     assert (found.points, found.notes) == ({"/": "/dev/sda1", "/x": name}, [])
 
 
@@ -70,7 +77,7 @@ def test_a_name_in_fstab_means_a_device(spec: str, kind: str, name: str) -> None
 )
 def test_a_line_that_cannot_be_followed_is_named_and_skipped(line: str, why: str) -> None:
     both = f"{line}\n192.0.2.5:/nfs /NFS nfs ,nofail,tcp 0 0\nUUID=aaaa-home /home ext4 noauto\n"
-    found = mounts.place(mounts.fstab(both), "/dev/sda1", DISK, {})
+    found = mounts.place(mounts.fstab(both), "/dev/sda1", DISK, {}, nothing)
     assert found.points == {"/": "/dev/sda1", "/home": "/dev/sda2"}
     (note,) = found.notes
     assert note.startswith(f"/etc/fstab: {line.split()[0]} at {line.split()[1]} is skipped: ")
@@ -80,9 +87,11 @@ def test_a_line_that_cannot_be_followed_is_named_and_skipped(line: str, why: str
 def test_a_name_that_two_devices_may_have_is_not_guessed() -> None:
     two = devices(*DISK.devices, device("/dev/sdc2"))
     line = "/dev/disk/by-path/pci-1-part2 /home ext4 defaults 0 2\n"
-    assert mounts.place(mounts.fstab(line), "/dev/sda1", two, {}).points == {"/": "/dev/sda1"}
+    assert mounts.place(mounts.fstab(line), "/dev/sda1", two, {}, nothing).points == {
+        "/": "/dev/sda1"
+    }
     taken = f"{line}UUID=aaaa-home /srv ext4 defaults 0 2\n"  # then it can only be the other
-    found = mounts.place(mounts.fstab(taken), "/dev/sda1", two, {})
+    found = mounts.place(mounts.fstab(taken), "/dev/sda1", two, {}, nothing)
     assert found.points == {"/": "/dev/sda1", "/srv": "/dev/sda2", "/home": "/dev/sdc2"}
 
 
@@ -95,15 +104,56 @@ def test_opened_volumes_are_known_by_crypttab(spec: str) -> None:
         "/dev/sda1",
         devices(*DISK.devices, volume),
         opened,
+        nothing,
     )
     assert found.points["/home"] == volume.name
 
 
 def test_bind_mounts_are_told_from_devices() -> None:
     text = "/var/lib/homes /home none bind 0 0\n../x /y none rbind 0 0\nproc /proc proc x 0 0\n"
-    found = mounts.place(mounts.fstab(text), "/dev/sda1", DISK, {})
+    found = mounts.place(mounts.fstab(text), "/dev/sda1", DISK, {}, nothing)
     assert found.binds == {"/home": "/var/lib/homes"}
     assert [note.split(" is skipped")[0] for note in found.notes] == ["/etc/fstab: ../x at /y"]
+
+
+@pytest.mark.parametrize(
+    ("options", "default", "point"),
+    [
+        ("compress=zstd,subvolid=257", "", "btrfsvol:/dev/sdc/@home"),
+        ("subvol=@,subvolid=257", "", "btrfsvol:/dev/sdc/@home"),
+        ("subvolid=257,subvol=/@", "", "btrfsvol:/dev/sdc/@"),
+        ("subvolid=5", "", "/dev/sdc"),
+        ("subvol=/", "", "/dev/sdc"),
+        ("subvolid=5", "@", "it names the top of all subvolumes"),
+        ("subvolid=300", "", "no subvolume has that number"),
+    ],
+)
+def test_subvolumes_may_be_named_by_their_numbers(options: str, default: str, point: str) -> None:
+    known = Listing((Subvolume(256, "u", "-", "@"), Subvolume(257, "v", "-", "@home")), default)
+    line = f"/dev/sdc /home btrfs {options} 0 0\n"
+    disk = devices(*DISK.devices, device("/dev/sdc", "btrfs"))
+    found = mounts.place(mounts.fstab(line), "/dev/sda1", disk, {}, lambda _: known)
+    told = [note.partition(" is skipped: ")[2] for note in found.notes]
+    assert [found.points.get("/home"), *told] in ([point], [None, point])
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/etc/kernel/cmdline", "root=x systemd.mount-extra=UUID=aaaa-home:/home quiet\n"),
+        ("/boot/loader/entries/a.conf", "options systemd.mount-extra=/dev/vda2:/home:ext4:ro,x\n"),
+        (
+            "/etc/default/grub",
+            'GRUB_CMDLINE_LINUX="rd.systemd.mount-extra=LABEL=ho\\040me:/home:auto"\n',
+        ),
+    ],
+)
+def test_the_kernels_command_line_mounts_too(path: str, text: str) -> None:
+    guest = MemoryGuest()
+    guest.plant(path, text)
+    guest.plant("/etc/fstab", "/dev/vg/var /var ext4 defaults 0 2\n")
+    found = mounts.read(Editor(guest, "t"), "/dev/sda1", DISK, nothing)
+    assert found.points == {"/": "/dev/sda1", "/var": "/dev/vg/var", "/home": "/dev/sda2"}
 
 
 def test_mount_units_count_and_fstab_before_them() -> None:
@@ -112,10 +162,12 @@ def test_mount_units_count_and_fstab_before_them() -> None:
     guest.plant("/etc/systemd/system/home.mount", unit)
     guest.plant("/usr/lib/systemd/system/home.mount", unit.replace("aaaa-home", "other"))
     guest.plant("/usr/lib/systemd/system/tmp.mount", "[Mount]\nWhat=tmpfs\nWhere=/tmp\n")
-    found = mounts.read(Editor(guest, "t"), "/dev/sda1", DISK)
+    found = mounts.read(Editor(guest, "t"), "/dev/sda1", DISK, nothing)
     assert (found.points, found.notes) == ({"/": "/dev/sda1", "/home": "/dev/sda2"}, [])
     guest.plant("/etc/fstab", "/dev/vg/var /home ext4 defaults 0 2\n")
-    assert mounts.read(Editor(guest, "t"), "/dev/sda1", DISK).points["/home"] == "/dev/vg/var"
+    assert (
+        mounts.read(Editor(guest, "t"), "/dev/sda1", DISK, nothing).points["/home"] == "/dev/vg/var"
+    )
 
 
 def test_types_of_partitions_place_them_and_var_only_for_its_machine() -> None:
@@ -131,9 +183,9 @@ def test_types_of_partitions_place_them_and_var_only_for_its_machine() -> None:
         device("/dev/sda3", PART_ENTRY_TYPE=VAR_TYPE, PART_ENTRY_UUID=expected.upper()),
         device("/dev/sdb1", PART_ENTRY_TYPE=HOME_TYPE, PART_ENTRY_UUID="2"),
     )
-    found = mounts.read(Editor(guest, "t"), "/dev/sda1", disk)
+    found = mounts.read(Editor(guest, "t"), "/dev/sda1", disk, nothing)
     assert found.points == {"/": "/dev/sda1", "/home": "/dev/sda2", "/var": "/dev/sda3"}
     assert found.of_machine_id == expected
     guest.plant("/etc/machine-id", "0" * 32)
-    other = mounts.read(Editor(guest, "t"), "/dev/sda1", disk)
+    other = mounts.read(Editor(guest, "t"), "/dev/sda1", disk, nothing)
     assert (other.points, other.of_machine_id) == ({"/": "/dev/sda1", "/home": "/dev/sda2"}, "")
