@@ -76,6 +76,7 @@ def reset_boot_identity(edit: Editor, _: Context) -> None:
             continue
         for path in edit.guest.glob(f"{boot}/loader/entries/*.conf"):
             by_grub |= _treat_entry(edit, path, tokens)
+        change_lines(edit, f"{boot}/loader/loader.conf", tokens.within)  # "default <id>-*"
         # EFI/Linux: unified kernel images; kernels in directories by the id; rescue kernels
         for path in (*edit.guest.glob(f"{boot}/*"), *edit.guest.glob(f"{boot}/EFI/Linux/*.efi")):
             tokens.set_name(path)
@@ -187,7 +188,7 @@ OPERATIONS = (
         "sorts entries by the id in their names: after an upgrade an old kernel would boot.",
         reset_boot_identity,
         paths=(
-            *(f"{boot}/loader/entries/*.conf" for boot in BOOTS),
+            *(f"{boot}/loader/{name}.conf" for boot in BOOTS for name in ("loader", "entries/*")),
             *("/boot/EFI/Linux/*.efi", "/efi/EFI/Linux/*.efi", *OTHER_FILES, *ENVIRONMENTS),
             *(TOKEN_FILE, "/etc/machine-info"),
         ),

@@ -26,6 +26,7 @@ def test_entries_of_systemd_boot_lose_the_id_and_keep_their_kernel() -> None:
         f"title Arch\nmachine-id {OLD}\noptions root=LABEL=r systemd.machine_id={OLD} rw\n"
         f"linux /{OLD}/6.9.0/linux\n",
     )
+    guest.plant("/boot/loader/loader.conf", f"timeout 3\ndefault {OLD}-*\n")
     guest.plant(f"/boot/{OLD}/6.9.0/linux", "kernel")
     guest.plant("/etc/kernel/cmdline", f"systemd.machine_id={OLD} quiet\n")
     guest.plant("/etc/default/grub", f'GRUB_CMDLINE_LINUX="systemd.machine_id={OLD}"\n')
@@ -35,6 +36,7 @@ def test_entries_of_systemd_boot_lose_the_id_and_keep_their_kernel() -> None:
     assert text(guest, "/boot/loader/entries/arch-6.9.0.conf") == (
         "title Arch\noptions root=LABEL=r rw\nlinux /arch/6.9.0/linux\n"
     )
+    assert text(guest, "/boot/loader/loader.conf") == "timeout 3\ndefault arch-*\n"
     assert text(guest, "/boot/arch/6.9.0/linux") == "kernel"
     assert text(guest, "/etc/kernel/cmdline") == "quiet\n"
     assert text(guest, "/etc/default/grub") == 'GRUB_CMDLINE_LINUX=""\n'
