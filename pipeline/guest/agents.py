@@ -234,7 +234,9 @@ OPERATIONS = (
         "agents",
         "Remove the identities of management agents, cluster members, VPNs and build runners",
         "Their servers take clones with one identity for one machine: they push each other out of "
-        "clusters, and secrets of one are secrets of all. --agents FILE names more of them.",
+        "clusters, and secrets of one are secrets of all. A cluster that was formed on the machine "
+        "is an identity, too: the databases of etcd, K3s and Consul go, with what was deployed in "
+        "them; form the cluster on the clones. --agents FILE names more of them.",
         remove_agents,
         paths=(*(path for agent in AGENTS for path in agent.paths), POPCON),
     ),
