@@ -37,9 +37,8 @@ def find_system(helper: Helper, devices: Devices, view: Callable[[], Guest]) -> 
         )
         facts = replace(_facts({"os_type": "unknown"}, devices, {}), notes=(problem,))
         return System(facts, {}, problem)
-    try:
-        asked = list(helper.call("inspect_os"))
-    except CallFailed:  # a line of fstab that it can't follow ends it
+    asked = inspected(helper)
+    if asked is None:
         if len(found.roots) == 1:
             return _own(found.roots[0], devices)
         asked = [root.device for root in found.roots]
@@ -58,6 +57,15 @@ def find_system(helper: Helper, devices: Devices, view: Callable[[], Guest]) -> 
         return _own(own, devices, known)
     points = helper.call("inspect_get_mountpoints", asked[0])
     return System(_facts(_asked(helper, asked[0]), devices, points), points, problem)
+
+
+def inspected(helper: Helper) -> list[str] | None:
+    """The roots that libguestfs finds; None: a line of fstab that it can't follow ended it."""
+    try:
+        return list(helper.call("inspect_os"))
+    except CallFailed:
+        helper.call("umount_all")  # what it was looking at is still mounted, to be read
+        return None
 
 
 def _several(names: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from adapters.guestfs import blocks, btrfs, ext, volumes
 from adapters.guestfs.changes import Changes
 from adapters.guestfs.devices import ENCRYPTED, Device, Devices, project
+from adapters.guestfs.leftover import READ_ONLY
 from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.guestfs.shell import quote, run_script
 from adapters.guestfs.touch import Touch, in_appliance
@@ -31,15 +32,7 @@ UNLIKE = {
 BTRFS_KINDS = "\\(EXTENT\\|METADATA\\)_ITEM"
 READ_PART = 2 << 20
 PAGE = 4096  # bytes; no sector is longer
-NOTHING_FREE = (
-    "squashfs",
-    "iso9660",
-    "udf",
-    "unknown",
-    "erofs",
-    "LVM2_member",
-    "linux_raid_member",
-)
+NOTHING_FREE = (*READ_ONLY, "unknown", "LVM2_member", "linux_raid_member")
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,12 +278,21 @@ def _explicitly(helper: Helper, device: Device, *, zero_rest: bool) -> str:
         return "free space kept as it is"
     try:
         helper.call("mount", device.name, "/")
+    except CallFailed as error:
+        if device.kind not in READERS:  # ZFS, bcachefs: nothing in it is cleaned, and it is named
+            return "free space kept as it is, the appliance cannot mount it"
+        raise _unzeroed(device, error) from error
+    try:
         helper.call("zero_free_space", "/", timeout=ZERO_SECONDS)
         helper.call("umount", "/")
     except CallFailed as error:
-        raise StageFailed(
-            f"the free space of {printable(device.name)} ({printable(device.kind)}) can neither be "
-            f"listed nor zeroed: {error.message}",
-            hint="deleted secrets may lie in it: repair the file system, or leave the disk out",
-        ) from error
+        raise _unzeroed(device, error) from error
     return "free space zeroed"
+
+
+def _unzeroed(device: Device, error: CallFailed) -> StageFailed:
+    return StageFailed(
+        f"the free space of {printable(device.name)} ({printable(device.kind)}) can neither be "
+        f"listed nor zeroed: {error.message}",
+        hint="deleted secrets may lie in it: repair the file system, or leave the disk out",
+    )

@@ -7,17 +7,15 @@ DB or a format of its own.
 
 from collections.abc import Callable, Mapping
 
-from adapters.guestfs.process import CallFailed, Helper, printable
+from adapters.guestfs.facts import inspected
+from adapters.guestfs.process import Helper, printable
 from pipeline.ports import Package
 
 
 def packages(helper: Helper, mount: Callable[[], object]) -> tuple[Package, ...]:
     """`mount` mounts the guest again: the inspection leaves nothing mounted. Empty where it ends at
     something in the guest that it can't follow."""
-    try:
-        roots = helper.call("inspect_os")
-    except CallFailed:
-        roots = []
+    roots = inspected(helper)
     mount()
     if not roots or helper.call("inspect_get_package_format", roots[0]) != "rpm":
         return ()

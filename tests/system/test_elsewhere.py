@@ -1,13 +1,15 @@
 """Every file system of a guest's disks is cleaned, or named: judged by a raw scan of the bytes, by
-debugfs and mtools, and by e2fsck. Three guests share an appliance, and are treated twice.
+debugfs and mtools, and by e2fsck. Four guests share an appliance, and are treated twice.
 
     paths    /home by the path of its partition, an older one below it, a bind mount, odd lines
     types    /home, /var and the EFI partition by their partition types, and boot entries
     stray    a mount unit for a UUID that is not there, a /var of nobody, and something unknown
+    foreign  NTFS, ZFS, bcachefs and a read-only file system: named, not cleaned
 """
 
 import hashlib
 import hmac
+import struct
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ from fixtures.debian import default_cache
 from pipeline.guest.generalize import Generalized, generalize
 from pipeline.guest.profiles import select
 from pipeline.ports import Chain, ImageFormat, Layer
-from tests.system.disks import disk
+from tests.system.disks import disk, plant
 from tests.system.phony import MIB, flatten, run, tree
 from tests.system.test_generalize import Quiet
 
@@ -44,7 +46,9 @@ SECRETS: Mapping[str, tuple[str, ...]] = {
     "paths": ("SECRET-part", "SECRET-below", "SECRET-bound"),
     "types": ("SECRET-home", "SECRET-lease", "SECRET-log", f"systemd.machine_id={MACHINE_ID}"),
     "stray": ("SECRET-stray", "SECRET-syslog"),
+    "foreign": (),
 }
+READ_ONLY = "it is read-only: what is in it stays"
 UNKNOWN = b"nobody knows what this is " * 100
 
 
@@ -133,10 +137,29 @@ def stray(path: Path, work: Path) -> None:
         file.write(UNKNOWN)
 
 
+def foreign(path: Path, work: Path) -> None:
+    """What galleria has no reader for. Of ZFS there are the uberblocks by which it is known
+    (zfs/include/sys/uberblock_impl.h), of bcachefs the head of its super block (bcachefs_format.h),
+    which older appliances don't know."""
+    root = files(tree(work / "root"), {"etc/fstab": "/dev/sdz /data xfs nobarrier 0 0\n"})
+    ntfs, zfs, bcachefs = (disk(work / name, 64 * MIB) for name in ("ntfs", "zfs", "bcachefs"))
+    run("mkfs.ntfs", "-q", "-F", ntfs)
+    plant(zfs, 128 << 10, struct.pack("<QQQ", 0x00BAB10C, 5000, 7).ljust(1024, b"\0") * 128)
+    plant(bcachefs, 4096, bytes(24) + bytes.fromhex("c68573f64e1a45ca8265f57f48ba6d81"))
+    content = files(work / "content", {"ann/.ssh/id_rsa": f"{KEY}SECRET-foreign\n"})
+    run("mksquashfs", content, work / "squashfs", "-quiet", "-no-progress")
+    parts = (ntfs, zfs, bcachefs, work / "squashfs")
+    divided(path, (40, "", root), *((64, "", None) for _ in parts))
+    for number, part in enumerate(parts):
+        seek = f"seek={41 + 64 * number}"
+        run("dd", f"if={part}", f"of={path}", "bs=1M", seek, "conv=notrunc,sparse")
+
+
 MAKERS: Mapping[str, Callable[[Path, Path], None]] = {
     "paths": paths,
     "types": types,
     "stray": stray,
+    "foreign": foreign,
 }
 
 
@@ -236,7 +259,15 @@ def test_only_what_was_looked_into_is_called_generalized(
         "paths": "generalized",
         "types": "generalized",
         "stray": "unknown",
+        "foreign": "unknown",
     }
+    told = checks["foreign"]["unread"]
+    named = [item.partition(") is mounted nowhere, and not looked into: ") for item in told]
+    assert [(device.partition(" (")[2], why) for device, _, why in named] == [
+        ("ntfs", "ntfs is not read"),
+        ("zfs_member", "zfs_member is not read"),
+        *(("unknown", "what is in it is not known"), ("squashfs", READ_ONLY)),
+    ]
     (unread,) = checks["stray"]["unread"]
     assert unread.endswith("not looked into: what is in it is not known")
     assert "4 (unknown) is mounted nowhere" in unread
@@ -259,7 +290,7 @@ def test_a_clone_finds_its_kernel_without_the_machine_id(
 
 
 def test_file_systems_are_sound(outcomes: Mapping[str, Outcome], name: str) -> None:
-    starts = {"paths": (1, 41), "types": (1, 41, 57), "stray": (1, 41, 57)}
+    starts = {"paths": (1, 41), "types": (1, 41, 57), "stray": (1, 41, 57), "foreign": (1,)}
     for start in starts[name]:
         run("e2fsck", "-f", "-n", f"{outcomes[name].disks[0]}?offset={start * MIB}")
 
