@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property, partial
 from itertools import count
@@ -24,11 +25,13 @@ from adapters.config import Config
 from adapters.process.runs import ProcessRunHost
 from adapters.process.sandbox import Sandbox
 from pipeline.errors import Busy, Conflict, GalleriaError, Refused
+from pipeline.gallery.audit import append, removal
 from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.services import Services
-from pipeline.model import Architecture, ImageVersion, Region
+from pipeline.model import Architecture, ImageVersion, ProvisioningState, Region
 from pipeline.model.access import ROOT, Action, Identity
-from pipeline.model.audit import Event
+from pipeline.model.audit import AuditHead, Event
+from pipeline.model.clock import utc_now
 from pipeline.model.garbage import Collected, Garbage, Keep
 from pipeline.model.spelling import EDGE
 from pipeline.ports import Pins, Progress, Zone
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from adapters.qemu.emulator import Firmware
     from adapters.sources.download import Downloads
     from adapters.zones.ownership import Registry
+    from pipeline.gallery.descriptions import Rebuilt
     from pipeline.gallery.service.taken import JobRecords
     from pipeline.jobs.context import JobContext
     from pipeline.ports.vms import VmDirectories
@@ -70,6 +74,29 @@ class App:
         self.keys = keys
         self.regions = _regions(config)
         self.sandbox = Sandbox(enabled=config.sandbox)
+        self._behind = False  # whether the zones' records of the catalog are
+
+    def noted(self, events: Collection[Event]) -> None:
+        """The catalog was changed: so are the zones' records of it. That of an unfinished version
+        waits for the next change, or the end: it has more to come."""
+        self._behind = True
+        if any(map(_lasting, events)):
+            self.describe_catalog()
+
+    def describe_catalog(self) -> None:
+        """Bring the zones' records of the catalog up to date. A zone that is not there, or can't be
+        written, lags."""
+        from adapters.zones import records
+
+        self._behind = False
+        catalog = self.catalog.opened
+        for path in _own_zones(self.config, catalog):
+            with contextlib.suppress(GalleriaError, OSError):
+                records.bring_up(path, catalog, catalog.identity)
+
+    def close(self) -> None:
+        if self._behind:
+            self.describe_catalog()
 
     @cached_property
     def zones(self) -> Zones:
@@ -99,7 +126,7 @@ class Session(Services):
     def __init__(self, app: App, identity: Identity) -> None:
         source_region = app.config.source_region
         host = ProcessRunHost(app.config.logs)
-        super().__init__(app.catalog, app.regions, identity, host, source_region)
+        super().__init__(app.catalog, app.regions, identity, host, source_region, noted=app.noted)
         self._app = app
         self._identity = identity
         self.config = app.config
@@ -206,7 +233,11 @@ class Session(Services):
 def open_app(config: Config, progress: Progress, *, keys: Sequence["Key"] = ()) -> Iterator[App]:
     """The application for the length of a `with`, at whose end its catalog is closed."""
     with contextlib.closing(LateCatalog(config.catalog)) as catalog:
-        yield App(config, progress, catalog, keys=keys)
+        app = App(config, progress, catalog, keys=keys)
+        try:
+            yield app
+        finally:
+            app.close()
 
 
 def local_account() -> str:
@@ -284,6 +315,47 @@ def restore_catalog(
                 hint="the local operator may: leave out --as",
             )
         return copies.restore(config.catalog, file, note, force=force)
+
+
+@dataclass(frozen=True, slots=True)
+class RebuiltCatalog:
+    """`zones` are those that were read, by region; `record` is where the audit record goes on, None
+    when no zone tells it."""
+
+    zones: Sequence[tuple[str, Path]]
+    rebuilt: "Rebuilt"
+    record: AuditHead | None
+
+
+def rebuild_catalog(config: Config, identity: Identity) -> RebuiltCatalog:
+    """Make a lost catalog again from what the zones say of it. Raises Conflict when there is one
+    that has content, or when the zones belong to several."""
+    from adapters.zones import describe
+    from pipeline.gallery.descriptions import Rebuilding
+
+    if identity.principal is not None:
+        raise Refused(
+            f"there is no catalog that says whether {identity.principal} may rebuild it",
+            hint="the local operator may: leave out --as",
+        )
+    found = describe.zones(
+        [(region, place.path) for region, places in config.regions.items() for place in places]
+    )
+    with contextlib.closing(open_catalog(config.catalog)) as catalog:
+        lost = found.lost(catalog.identity)
+        with catalog.rebuild(lost, found.directories) as writer:
+            fresh = writer.audit_head() == AuditHead()
+            head = found.head if fresh else None
+            made = Rebuilding(writer, utc_now()).fill(found.records, found.holdings)
+            said = f"{len(found.zones)} zones read"
+            if head is not None:
+                writer.begin_audit(head)
+                said = removal(head, said)
+            event = Event(Action.CATALOG_REBUILD.value, ROOT, details=said)
+            writer.append_audit(append(writer.audit_head(), event, identity.actor, utc_now()))
+            found.own(lost)
+    problems = (*found.problems, *made.problems)
+    return RebuiltCatalog(found.zones, replace(made, problems=problems), head)
 
 
 def unknown_versions(config: Config) -> list[dict[str, str]]:
@@ -382,6 +454,23 @@ def _regions(config: Config) -> list[Region]:
         Region(name, storage_types([place.premium for place in places]))
         for name, places in config.regions.items()
     ]
+
+
+def _lasting(event: Event) -> bool:
+    """Whether what was changed is to stay as it is: an unfinished version is not."""
+    states = (ProvisioningState.SUCCEEDED.value, ProvisioningState.FAILED.value)
+    return event.action != Action.VERSION_WRITE.value or event.details in states
+
+
+def _own_zones(config: Config, catalog: "SqlCatalog") -> Iterator[Path]:
+    """The directories that have the zones that the catalog has seen there."""
+    from adapters.zones.ownership import Owner, owner_of
+
+    seen = catalog.zones_seen()
+    for path in _directories(config):
+        with contextlib.suppress(GalleriaError, OSError):
+            if str(path) in seen and owner_of(path) == Owner(seen[str(path)], catalog.identity):
+                yield path
 
 
 def _directories(config: Config) -> list[Path]:

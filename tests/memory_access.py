@@ -20,6 +20,7 @@ class AccessState:
     roles: dict[tuple[str, str, str], Assignment] = field(default_factory=dict)
     shares: dict[GalleryName, Sharing] = field(default_factory=dict)
     entries: list[AuditEntry] = field(default_factory=list)
+    base: AuditHead = field(default_factory=AuditHead)
 
 
 class AccessView:
@@ -54,10 +55,14 @@ class AccessView:
 
     def audit_head(self) -> AuditHead:
         entries = self._access.entries
-        return AuditHead(entries[-1].seq, entries[-1].hash) if entries else AuditHead()
+        return AuditHead(entries[-1].seq, entries[-1].hash) if entries else self._access.base
 
-    def audit(self, *, newest_first: bool = False) -> Iterator[AuditEntry]:
-        return iter(self._access.entries[:: -1 if newest_first else 1])
+    def audit_base(self) -> AuditHead:
+        return self._access.base
+
+    def audit(self, *, newest_first: bool = False, after: int = 0) -> Iterator[AuditEntry]:
+        found = [entry for entry in self._access.entries if entry.seq > after]
+        return iter(found[:: -1 if newest_first else 1])
 
     def put_principal(self, principal: Principal) -> None:
         self._access.principals[principal.key] = principal
@@ -89,6 +94,10 @@ class AccessView:
             raise Conflict(f"entry {entry.seq} does not fit")
         self._access.entries.append(entry)
         return self.audit_head()
+
+    def begin_audit(self, base: AuditHead) -> None:
+        self._access.base = base
+        self._access.entries = [item for item in self._access.entries if item.seq > base.seq]
 
     def _drop_roles(self, gone: object) -> None:
         assert callable(gone)

@@ -58,9 +58,14 @@ class AccessQueries:
         row = self._connection.execute(_HEAD).first()
         return AuditHead() if row is None else AuditHead(row.seq, row.hash)
 
-    def audit(self, *, newest_first: bool = False) -> Iterator[AuditEntry]:
+    def audit_base(self) -> AuditHead:
+        row = self._connection.execute(select(a.audit_base.c.seq, a.audit_base.c.hash)).first()
+        return AuditHead() if row is None else AuditHead(row.seq, row.hash)
+
+    def audit(self, *, newest_first: bool = False, after: int = 0) -> Iterator[AuditEntry]:
         seq = a.audit.c.seq
         query = select(a.audit).order_by(seq.desc() if newest_first else seq).limit(PAGE)
+        query = query.where(seq > after)
         rows = self._connection.execute(query).all()
         while rows:
             for row in rows:
@@ -153,6 +158,14 @@ class AccessChanges(AccessQueries):
             self._connection.execute(insert(a.audit_head), {"id": 1, **values})
         self._connection.execute(insert(a.audit), {"entry": entry.text, **values})
         return AuditHead(entry.seq, entry.hash)
+
+    def begin_audit(self, base: AuditHead) -> None:
+        values = {"id": 1, "seq": base.seq, "hash": base.hash}
+        self._connection.execute(delete(a.audit_base))
+        self._connection.execute(insert(a.audit_base), values)
+        self._connection.execute(delete(a.audit).where(a.audit.c.seq <= base.seq))
+        if self.audit_head() == AuditHead():
+            self._connection.execute(insert(a.audit_head), values)
 
 
 def _sharing(gallery: object, share: object) -> Sharing:

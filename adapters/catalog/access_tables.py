@@ -41,7 +41,7 @@ gallery_shares = Table(
     Column("document", JSON, nullable=False),
 )
 
-# Triggers refuse to change or remove its rows (migration 0002).
+# Triggers refuse to change its rows, and to remove those after `audit_base` (migration 0012).
 audit = Table(
     "audit",
     metadata,
@@ -53,6 +53,15 @@ audit = Table(
 # One row: where the chain ends. That the last entries are gone shows here.
 audit_head = Table(
     "audit_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
+# One row, if there is any: where the chain begins, as entries up to there were removed.
+audit_base = Table(
+    "audit_base",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("seq", BigInteger, nullable=False),

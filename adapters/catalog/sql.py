@@ -7,7 +7,7 @@ database with several writers can be corrupted (https://www.sqlite.org/changes.h
 import contextlib
 import functools
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from pipeline.errors import (
     VerificationFailed,
 )
 from pipeline.gallery import audit
+from pipeline.model.resource_names import ResourceKind
 from pipeline.ports.catalog import Catalog, CatalogHealth, CatalogReader, CatalogWriter
 
 BUSY_SECONDS = 30.0
@@ -101,6 +102,25 @@ class SqlCatalog:
         with self._explained(), self._engine.connect() as connection:
             source: Any = connection.connection.driver_connection
             source.backup(target)
+
+    @contextlib.contextmanager
+    def rebuild(self, identity: str, zones: Mapping[str, str]) -> Iterator[CatalogWriter]:
+        """A transaction that fills an empty catalog, which has that identity, and these zones in
+        their directories, from then on. Raises Conflict for one that has content."""
+        with self._transaction(write=True) as connection:
+            writer = Writer(connection)
+            if found := _content(writer):
+                raise Conflict(
+                    f"the catalog {self._name} has content: {found}",
+                    hint="move it away, or name an empty one; galleria catalog restore puts a "
+                    "backup in its place",
+                )
+            yield writer
+            connection.execute(sa.update(tables.identity).values(id=identity))
+            connection.execute(sa.delete(tables.zones))
+            rows = [{"directory": path, "zone_id": zone} for path, zone in zones.items()]
+            connection.execute(sa.insert(tables.zones), rows)
+        self.__dict__.pop("identity", None)
 
     @functools.cached_property
     def identity(self) -> str:
@@ -288,10 +308,25 @@ def _check_postgresql(connection: sa.Connection, schema: str) -> CatalogHealth:
 def _check_audit(connection: sa.Connection) -> tuple[str, ...]:
     reader = Reader(connection)
     try:
-        audit.verify(reader.audit(), reader.audit_head())
+        audit.verify(reader.audit(), reader.audit_head(), base=reader.audit_base())
     except VerificationFailed as error:
         return (error.message,)
     return ()
+
+
+def _content(reader: CatalogReader) -> str:
+    """What is in a catalog, for people; empty when nothing is."""
+    found: dict[str, list[Any]] = {
+        "galleries": reader.galleries(),
+        "resources": [item for kind in ResourceKind for item in reader.resources(kind)],
+        "deployed VMs": reader.deployments(),
+        "scale sets": reader.scale_sets(),
+        "principals": reader.principals(),
+        "roles": reader.assignments(),
+        "tenants": reader.tenants(),
+        "subscriptions": reader.subscriptions(),
+    }
+    return ", ".join(f"{len(items)} {what}" for what, items in found.items() if items)
 
 
 def _schema_of(connection: sa.Connection) -> str | None:

@@ -15,7 +15,7 @@ FILE = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 
 @click.group(cls=Group)
 def catalog() -> None:
-    """Check the catalog, make a backup of it, restore one."""
+    """Check the catalog, back it up, restore or rebuild it."""
 
 
 @catalog.command()
@@ -58,6 +58,37 @@ def restore(settings: Settings, *, file: Path, force: bool) -> None:
     lines = [("catalog", without_password(config.catalog)), ("before", kept or "")]
     lines += [(f"unknown in {item['region']}", item["version"]) for item in unknown]
     document = {"catalog": without_password(config.catalog), "kept": kept, "unknown": unknown}
+    settings.emit(document, fields(lines))
+
+
+@catalog.command()
+@click.pass_obj
+def rebuild(settings: Settings) -> None:
+    """Make a lost catalog again from what the zones say of it.
+
+    Zones that are not mounted are passed over, and what could not be recovered is named. A catalog
+    that has content is left alone.
+    """
+    from adapters.app import rebuild_catalog
+
+    config = settings.load()
+    found = rebuild_catalog(config, settings.identity())
+    made = found.rebuilt
+    lines: list[tuple[str, object]] = [("catalog", without_password(config.catalog))]
+    lines += [(f"zone of {region}", path) for region, path in found.zones]
+    lines += [(kind, count) for kind, count in made.counts.items()]
+    lines += [("not recorded", name) for name in made.recovered]
+    lines += [("problem", problem) for problem in made.problems]
+    record = "lost: it begins anew" if found.record is None else f"goes on after {found.record}"
+    lines.append(("audit record", record))
+    document = {
+        "catalog": without_password(config.catalog),
+        "zones": [{"region": region, "zone": path} for region, path in found.zones],
+        "counts": [{"kind": kind, "count": count} for kind, count in made.counts.items()],
+        "recovered": made.recovered,
+        "problems": made.problems,
+        "auditHead": None if found.record is None else str(found.record),
+    }
     settings.emit(document, fields(lines))
 
 

@@ -111,7 +111,7 @@ COMMANDS = {
     "role": ("adapters.cli.access:role", "Assign, list and remove roles."),
     "catalog": (
         "adapters.cli.catalog:catalog",
-        "Check the catalog, make a backup of it, restore one.",
+        "Check the catalog, back it up, restore or rebuild it.",
     ),
     "runs": ("adapters.cli.runs:runs", "List jobs, follow one, cancel it, or read its log."),
     "gc": (

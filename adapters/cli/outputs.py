@@ -740,6 +740,25 @@ class GarbageOutput(TypedDict):
     places: tuple[CollectedDocument, ...]
 
 
+class ZoneRead(TypedDict):
+    region: str
+    zone: Path
+
+
+class RebuiltCount(TypedDict):
+    kind: str
+    count: int
+
+
+class CatalogRebuilt(TypedDict):
+    catalog: str
+    zones: tuple[ZoneRead, ...]
+    counts: tuple[RebuiltCount, ...]
+    recovered: tuple[str, ...]
+    problems: tuple[str, ...]
+    auditHead: str | None
+
+
 class CatalogChecked(TypedDict):
     catalog: str
     engine: str
@@ -962,6 +981,7 @@ OUTPUTS: dict[str, Any] = {
     "audit verify": AuditHead,
     "catalog backup": CatalogBackup,
     "catalog check": CatalogChecked,
+    "catalog rebuild": CatalogRebuilt,
     "gc": GarbageOutput,
     "catalog restore": CatalogRestored,
     "runs list": Runs,

@@ -16,6 +16,7 @@ from adapters.filesystem.profile import Writing, ZoneProfile, probe
 from adapters.process.sandbox import Sandbox
 from adapters.zones import bases, children, deployed, garbage, layout, versions
 from adapters.zones.ownership import OWNER_FILE
+from adapters.zones.records import CATALOG
 from pipeline.errors import Busy, Conflict, GalleriaError, NotFound, VerificationFailed
 from pipeline.model import DeployedDisk
 from pipeline.model.garbage import AT_ONCE, Collected, Keep
@@ -401,7 +402,7 @@ class DirectoryZone:
     def foreign(self) -> list[Path]:
         """What is in the zone and is not galleria's; it is left alone."""
         own = {layout.ZONE_FILE, layout.BASES, layout.VERSIONS, layout.STAGING, layout.QUARANTINE}
-        own |= {DISKS, OWNER_FILE}
+        own |= {DISKS, OWNER_FILE, CATALOG}
         found = [entry for entry in self._path.iterdir() if entry.name not in own]
         place = self._path / layout.BASES
         found += [item for item in place.iterdir() if not layout.DIGEST.fullmatch(item.name)]

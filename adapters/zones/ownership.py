@@ -105,6 +105,12 @@ def adopt(path: Path, registry: Registry) -> None:
     registry.see_zone(str(path), zone)
 
 
+def give(path: Path, owner: Owner) -> None:
+    """Let a zone belong to another catalog."""
+    with layout.room(path):
+        _write(path, owner, overwrite=True)
+
+
 def _another(path: Path) -> Conflict:
     return Conflict(
         f"the zone in {path} is not the one that was there before: another file system is mounted",

@@ -16,8 +16,10 @@ from datetime import UTC, datetime
 from blake3 import blake3
 
 from pipeline.errors import InvalidParameter, VerificationFailed
+from pipeline.model.access import Action
 from pipeline.model.audit import Actor, AuditEntry, AuditHead, Event
 
+_REMOVALS = (Action.AUDIT_CUT.value, Action.CATALOG_REBUILD.value)
 _HEAD = re.compile(r"(0|[1-9][0-9]{0,17}):([0-9a-f]{64})")
 
 
@@ -37,17 +39,33 @@ def append(head: AuditHead, event: Event, actor: Actor, now: datetime) -> AuditE
     return AuditEntry(seq, text, _hash(head.hash, text))
 
 
+def removal(base: AuditHead, why: str) -> str:
+    """What the entry says that removes the entries up to `base`."""
+    return f"{why}; the record begins after {base}"
+
+
 def verify(
-    entries: Iterable[AuditEntry], head: AuditHead, expected: AuditHead | None = None
+    entries: Iterable[AuditEntry],
+    head: AuditHead,
+    expected: AuditHead | None = None,
+    base: AuditHead = AuditHead(),  # noqa: B008 - frozen
 ) -> AuditHead:
     """Walk the chain from its beginning; returns its head.
 
-    `head` is what the catalog says the end is, `expected` a head that was exported earlier and must
-    be a part of the chain. Raises VerificationFailed that names the first entry that is wrong.
+    `head` is what the catalog says the end is, `base` what it says the beginning is: an entry of
+    the chain must have removed what was before. `expected` is a head that was exported earlier and
+    must be a part of the chain. Raises VerificationFailed that names the first entry that is wrong.
     """
-    end = AuditHead()
+    end, removed = base, base == AuditHead()
+    if expected is not None and expected.seq < base.seq:
+        raise VerificationFailed(
+            f"The given head is that of entry {expected.seq}, and the audit record begins after "
+            f"entry {base.seq}.",
+            hint="give a head that was printed later",
+        )
     seen_expected = expected is None or expected == end
     for entry in entries:
+        removed = removed or _removes(entry, base)
         if entry.seq != end.seq + 1:
             raise _broken(end.seq + 1, f"missing: the next one there is entry {entry.seq}")
         if entry.hash != _hash(end.hash, entry.text):
@@ -56,6 +74,8 @@ def verify(
             raise _broken(entry.seq, "not where it was recorded")
         end = AuditHead(entry.seq, entry.hash)
         seen_expected = seen_expected or end == expected
+    if not removed:
+        raise _broken(base.seq, "missing, and those before it, and no entry says who removed them")
     if end != head:
         raise _broken(
             end.seq + 1, f"missing: the chain ends before entry {head.seq}, which the catalog names"
@@ -76,6 +96,15 @@ def parse_head(text: str) -> AuditHead:
     if match is None:
         raise InvalidParameter(f"{text!r} is not an audit head: expected SEQ:HASH.")
     return AuditHead(int(match[1]), match[2])
+
+
+def _removes(entry: AuditEntry, base: AuditHead) -> bool:
+    try:
+        content = json.loads(entry.text)
+        action, details = content.get("action"), str(content.get("details"))
+    except (ValueError, AttributeError):
+        return False
+    return action in _REMOVALS and details == removal(base, details.partition(";")[0])
 
 
 def _hash(previous: str, text: str) -> str:

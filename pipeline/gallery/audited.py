@@ -4,12 +4,12 @@ It stands between the gallery's operations and the catalog, so that no operation
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.gallery.audit import append
+from pipeline.gallery.audit import append, removal
 from pipeline.model import (
     Channel,
     Deployment,
@@ -21,8 +21,8 @@ from pipeline.model import (
     Subscription,
     Tenant,
 )
-from pipeline.model.access import Action, Assignment, Principal
-from pipeline.model.audit import Actor, Event
+from pipeline.model.access import ROOT, Action, Assignment, Principal
+from pipeline.model.audit import Actor, AuditEntry, AuditHead, Event
 from pipeline.model.clock import utc_now
 from pipeline.model.names import (
     DEFAULT_SUBSCRIPTION,
@@ -59,11 +59,17 @@ class AuditedCatalog:
     """A catalog for one actor: it is read as any other, and changed through `Changes` alone."""
 
     def __init__(
-        self, catalog: Catalog, actor: Actor, clock: Callable[[], datetime] = utc_now
+        self,
+        catalog: Catalog,
+        actor: Actor,
+        clock: Callable[[], datetime] = utc_now,
+        noted: Callable[[Collection[Event]], None] = lambda _: None,
     ) -> None:
+        """`noted` is told of what was changed, when that is durable."""
         self._catalog = catalog
         self._actor = actor
         self._clock = clock
+        self._noted = noted
         # asked in each transaction, before anything is changed: raises when the run that it is for
         # is another process's by now
         self.guard: Callable[[CatalogReader], None] | None = None
@@ -87,6 +93,8 @@ class AuditedCatalog:
             changes = Changes(writer)
             yield writer, changes
             self._append(writer, changes.events)
+        if changes.events:
+            self._noted(changes.events.values())
 
     def attend(self, run: str) -> contextlib.AbstractContextManager[Callable[[], None]]:
         return self._catalog.attend(run)
@@ -96,6 +104,26 @@ class AuditedCatalog:
         own."""
         with self._catalog.write() as writer:
             self._append(writer, {(event.action, event.object): event})
+
+    def cut(self, until: datetime) -> int:
+        """Remove the entries of the record that are older; returns how many. That they were removed
+        is an entry, so that the rest of the chain is verified as before."""
+        with self._catalog.write() as writer:
+            last: AuditEntry | None = None
+            limit = until.astimezone(UTC).isoformat(timespec="microseconds")
+            for entry in writer.audit():
+                if str(entry.content["time"]) >= limit:
+                    break
+                last = entry
+            if last is None:
+                return 0
+            base = AuditHead(last.seq, last.hash)
+            count = last.seq - writer.audit_base().seq
+            action, details = Action.AUDIT_CUT.value, removal(base, f"{count} entries removed")
+            event = Event(action, ROOT, details=details)
+            self._append(writer, {(event.action, event.object): event})
+            writer.begin_audit(base)
+        return count
 
     def _append(self, writer: CatalogWriter, events: Mapping[tuple[str, str], Event]) -> None:
         if not events:

@@ -1,6 +1,6 @@
 """Everything that can be asked of the gallery, by one identity."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 
 from pipeline.gallery import rules
@@ -16,6 +16,7 @@ from pipeline.gallery.service.runs import RunService
 from pipeline.gallery.service.taken import JobRecords
 from pipeline.model import Region
 from pipeline.model.access import Identity
+from pipeline.model.audit import Event
 from pipeline.model.clock import utc_now
 from pipeline.ports.catalog import Catalog
 from pipeline.ports.runs import RunHost
@@ -24,7 +25,8 @@ from pipeline.ports.runs import RunHost
 class Services:
     """For one run or one request; the catalog is shared with others. `gallery` and `resources` are
     what is there, `grants` who may do what and `views` what is shared with the identity; `records`
-    and `job_runs` are for jobs alone. `source_region` is the home of what names none."""
+    and `job_runs` are for jobs alone. `source_region` is the home of what names none;
+    `noted` is told of each change of the catalog."""
 
     def __init__(
         self,
@@ -36,8 +38,9 @@ class Services:
         clock: Callable[[], datetime] = utc_now,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         terms: RunTerms = RunTerms(),  # noqa: B008 - frozen
+        noted: Callable[[Collection[Event]], None] = lambda _: None,
     ) -> None:
-        audited = AuditedCatalog(catalog, identity.actor, clock)
+        audited = AuditedCatalog(catalog, identity.actor, clock, noted)
         access = Access(audited, identity)
         self._regions = regions = tuple(regions)
         self._source_region = source_region

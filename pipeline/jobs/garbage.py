@@ -11,7 +11,7 @@ from dataclasses import replace
 from pipeline.errors import Conflict, GalleriaError
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.shallow import needed_files
-from pipeline.model.garbage import AT_ONCE, Collected, Garbage, Keep, Kept
+from pipeline.model.garbage import AT_ONCE, Collected, Freed, Garbage, Keep, Kept
 from pipeline.ports import Zone
 
 FEW = 64  # things that are removed from a directory of this host beside other work
@@ -60,7 +60,12 @@ def collect_all(context: JobContext, keep: Keep) -> list[Collected]:
     found = [
         collect_zone(zone, context, keep) for zones in context.zones.values() for zone in zones
     ]
-    return found + list(context.leftovers(keep))
+    found += context.leftovers(keep)
+    if keep.audit is not None:
+        count = context.records.cut_audit(keep.audit, dry_run=keep.dry_run)
+        freed = (Freed(Garbage.AUDIT, f"{count} entries", 0),) if count else ()
+        found.append(Collected("audit record", freed))
+    return found
 
 
 def collect_zone(zone: Zone, context: JobContext, keep: Keep) -> Collected:

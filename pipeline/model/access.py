@@ -58,6 +58,8 @@ class Action(Enum):
     PRINCIPAL_DELETE = "Microsoft.Authorization/principals/delete"
     AUDIT_READ = "Microsoft.Insights/eventtypes/values/read"
     # the catalog as a whole, and its zones: nothing that Azure has
+    AUDIT_CUT = "Galleria/audit/cut/action"
+    CATALOG_REBUILD = "Galleria/catalogs/rebuild/action"
     CATALOG_BACKUP = "Galleria/catalogs/backup/action"
     CATALOG_CHECK = "Galleria/catalogs/check/action"
     CATALOG_RESTORE = "Galleria/catalogs/restore/action"

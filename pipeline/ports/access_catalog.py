@@ -28,8 +28,12 @@ class AccessReader(Protocol):
 
     def sharing_by_public_name(self, name: str) -> Sharing | None: ...
     def audit_head(self) -> AuditHead: ...
-    def audit(self, *, newest_first: bool = False) -> Iterator[AuditEntry]:
-        """Read piece by piece. Valid inside the `with`."""
+    def audit_base(self) -> AuditHead:
+        """Where the record begins: what was before it is not kept."""
+        ...
+
+    def audit(self, *, newest_first: bool = False, after: int = 0) -> Iterator[AuditEntry]:
+        """The entries after number `after`. Read piece by piece. Valid inside the `with`."""
         ...
 
 
@@ -50,4 +54,9 @@ class AccessWriter(AccessReader, Protocol):
 
     def append_audit(self, entry: AuditEntry) -> AuditHead:
         """Add an entry that fits the head; there is no way to change one. Returns the new head."""
+        ...
+
+    def begin_audit(self, base: AuditHead) -> None:
+        """Let the record begin after `base`, and remove what is before. An empty one goes on from
+        there."""
         ...

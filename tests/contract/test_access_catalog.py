@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -38,7 +39,7 @@ def entries(catalog: Catalog) -> list[AuditEntry]:
 
 def sound(catalog: Catalog) -> AuditHead:
     with catalog.read() as reader:
-        return verify(reader.audit(), reader.audit_head())
+        return verify(reader.audit(), reader.audit_head(), base=reader.audit_base())
 
 
 # --- principals and roles -------------------------------------------------------------------------
@@ -226,7 +227,7 @@ def disarm(url: str) -> tuple[str, ...]:
     """As the owner of the database can."""
     if url.startswith("sqlite"):
         return ("DROP TRIGGER audit_update", "DROP TRIGGER audit_delete")
-    return ("DROP TRIGGER audit_change ON audit",)
+    return ("DROP TRIGGER audit_change ON audit", "DROP TRIGGER audit_cut ON audit")
 
 
 @pytest.fixture
@@ -269,6 +270,43 @@ def test_what_its_owner_forces_on_it_is_found(
     with pytest.raises(VerificationFailed, match="The audit record is broken: entry"):
         sound(recorded)
     assert "The audit record is broken: entry" in recorded.check().problems[0]  # doctor asks this
+
+
+def test_old_entries_are_removed_and_the_rest_is_verified_as_before(url: str) -> None:
+    moments = iter(NOW + timedelta(days=day) for day in range(100))
+    with contextlib.closing(open_catalog(url)) as catalog:
+        audited = AuditedCatalog(catalog, ACTOR, lambda: next(moments))
+        heads = []
+        for name in ("a", "b", "c", "d", "e"):
+            with audited.write() as (_, writer):
+                writer.put_gallery(gallery(name))
+            heads.append(sound(catalog))
+        assert audited.cut(NOW + timedelta(days=3)) == 3
+        assert [entry.seq for entry in entries(catalog)] == [4, 5, 6]
+        assert entries(catalog)[-1].content["details"].startswith("3 entries removed; ")
+        head = sound(catalog)
+        assert catalog.check().problems == ()
+        with catalog.read() as reader:
+            assert reader.audit_base() == heads[2]
+            for known in heads[2:]:
+                verify(reader.audit(), head, known, reader.audit_base())
+            with pytest.raises(VerificationFailed, match="that of entry 2"):
+                verify(reader.audit(), head, heads[1], reader.audit_base())
+        assert audited.cut(NOW + timedelta(days=3)) == 0
+        # more than was said can't be removed, nor another beginning be named
+        with pytest.raises(GalleriaError, match="append-only"):
+            tamper(catalog, "DELETE FROM audit WHERE seq = 4")
+        tamper(catalog, "UPDATE audit_base SET seq = 4", "DELETE FROM audit WHERE seq = 4")
+        with pytest.raises(VerificationFailed, match="The audit record is broken"):
+            sound(catalog)
+
+
+def test_a_beginning_that_nobody_made_is_found(recorded: SqlCatalog, url: str) -> None:
+    hash = entries(recorded)[2].hash
+    tamper(recorded, f"INSERT INTO audit_base VALUES (1, 3, '{hash}')")  # noqa: S608
+    tamper(recorded, "DELETE FROM audit WHERE seq <= 3")
+    with pytest.raises(VerificationFailed, match="no entry says who removed them"):
+        sound(recorded)
 
 
 # --- the audited catalog --------------------------------------------------------------------------

@@ -85,6 +85,8 @@ Microsoft.Authorization/principals/read                         O C R - P - A
 Microsoft.Authorization/principals/write                        O - - - - - -
 Microsoft.Authorization/principals/delete                       O - - - - - -
 Microsoft.Insights/eventtypes/values/read                       O C R - - - -
+Galleria/audit/cut/action                                       O - - - - - -
+Galleria/catalogs/rebuild/action                                O - - - - - -
 Galleria/catalogs/backup/action                                 O - - - - - -
 Galleria/catalogs/check/action                                  O - - - - - -
 Galleria/catalogs/restore/action                                O - - - - - -

@@ -209,7 +209,8 @@ class Grants:
     def verify_audit(self, expected: AuditHead | None = None) -> AuditHead:
         """Walk the whole chain. Raises VerificationFailed."""
         with self._access.read(Action.AUDIT_READ, ROOT) as catalog:
-            return verify(catalog.audit(), catalog.audit_head(), expected)
+            base = catalog.audit_base()
+            return verify(catalog.audit(), catalog.audit_head(), expected, base)
 
 
 def _recorded(entry: AuditEntry) -> str:

@@ -29,6 +29,7 @@ ROLES: Mapping[Role, Permissions] = {
             "Microsoft.Compute/galleries/share/action",
             "Microsoft.Resources/subscriptions/write",
             "Microsoft.Resources/tenants/write",
+            "Galleria/audit/*",
             "Galleria/catalogs/*",
             "Galleria/garbage/*",
             "Galleria/zones/*",

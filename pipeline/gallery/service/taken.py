@@ -6,7 +6,8 @@ use whoever uses them. Nothing of it is shown to whoever asked for the job.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Any, NewType, TypeVar
 
 from pipeline.data.digest import digest
@@ -214,6 +215,16 @@ class JobRecords:
                 for definition in catalog.definitions(gallery.name)
                 for version in catalog.versions(definition.name, deleted=None)
             ]
+
+    def cut_audit(self, seconds: int, *, dry_run: bool) -> int:
+        """Remove the entries of the audit record that are older; returns how many."""
+        until = self._clock() - timedelta(seconds=seconds)
+        if not dry_run:
+            return self._catalog.cut(until)
+        limit = until.astimezone(UTC).isoformat(timespec="microseconds")
+        with self._catalog.read() as catalog:
+            old = takewhile(lambda entry: str(entry.content["time"]) < limit, catalog.audit())
+            return sum(1 for _ in old)
 
     def resources(self) -> list[Resource]:
         """All, to know what a killed process left."""
