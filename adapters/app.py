@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from adapters.guestfs.luks import Key
     from adapters.qemu.emulator import Firmware
     from adapters.sources.download import Downloads
-    from adapters.zones.ownership import Registry
     from pipeline.gallery.descriptions import Rebuilt
     from pipeline.gallery.service.taken import JobRecords
     from pipeline.jobs.context import JobContext
@@ -138,6 +137,16 @@ class Session(Services):
             region: tuple(zone.under(self.job_runs) for zone in zones)
             for region, zones in self._app.zones.items()
         }
+
+    def recreate_lost_zones(self) -> list[Path]:
+        """Make the zones again, empty, whose directories are: to be called before `zones`."""
+        from adapters.zones.ownership import is_lost
+
+        registry = self._app.catalog.opened
+        lost = [path for path in _directories(self.config) if is_lost(path, registry)]
+        if lost:
+            create_zones(self.config, self._identity)
+        return lost
 
     @property
     def pins(self) -> Pins:
@@ -411,19 +420,20 @@ def create_zones(config: Config, identity: Identity, adopted: Collection[Path] =
     """Make the catalog, and the directories of all regions zones of it; those that are stay as they
     are, and keep their names. Raises Conflict when one is a zone of another region or catalog, or
     holds something else, and EnvironmentMissing when one is not there that was: but for those that
-    are `adopted`, which takes a right of its own."""
-    from adapters.zones.ownership import adopt, check_there, identify
+    are `adopted`, which takes a right of its own. One that is lost is made again, empty."""
+    from adapters.zones.ownership import adopt, check_there, identify, is_lost
 
     with contextlib.closing(open_catalog(config.catalog)) as registry:
         if adopted:
             _services(registry, config, identity).grants.check_adoption()
         directories = _directories(config)
+        renewed = {*adopted, *(path for path in directories if is_lost(path, registry))}
         for path in directories:
-            if path not in adopted:
+            if path not in renewed:
                 check_there(path, registry)
         _create_zones(config)
         for path in directories:
-            if path in adopted:
+            if path in renewed:
                 adopt(path, registry)
                 event = Event(Action.ZONE_ADOPT.value, ROOT, details=str(path))
                 AuditedCatalog(registry, identity.actor).record(event)
@@ -486,11 +496,12 @@ def _own_places(config: Config) -> list[Path]:
 
 
 def _zones(
-    config: Config, region: str, sandbox: Sandbox, registry: "Registry", progress: Progress
+    config: Config, region: str, sandbox: Sandbox, registry: "SqlCatalog", progress: Progress
 ) -> tuple[Zone, ...]:
     from adapters.zones import open_zone
-    from adapters.zones.ownership import check_there, identify
+    from adapters.zones.ownership import check_there, identify, moved_from
     from adapters.zones.unusable import UnusableZone
+    from pipeline.jobs.moved import follow
 
     zones: list[Zone] = []
     for place in config.regions[region]:
@@ -503,7 +514,11 @@ def _zones(
                 premium=place.premium,
                 writing=place.writing,
             )
+            before = moved_from(place.path, registry, _directories(config))
             identify(place.path, registry, _directories(config))
+            for old in before:
+                services = _services(registry, config, Identity(local_account()))
+                follow(zone, old, services.records, progress)
             zones.append(zone)
         except (GalleriaError, OSError) as error:
             hint = error.hint if isinstance(error, GalleriaError) else "galleria doctor checks it"

@@ -134,12 +134,19 @@ class SqlCatalog:
             rows = connection.execute(sa.select(tables.zones.c.directory, tables.zones.c.zone_id))
             return {row.directory: row.zone_id for row in rows}
 
-    def see_zone(self, directory: str, zone: str) -> None:
-        """A directory has this zone from now on."""
+    def zone_file_systems(self) -> dict[str, str]:
+        """On which file system each zone was, by its directory."""
+        with self._transaction(write=False) as connection:
+            c = tables.zones.c
+            rows = connection.execute(sa.select(c.directory, c.file_system))
+            return {row.directory: row.file_system for row in rows}
+
+    def see_zone(self, directory: str, zone: str, file_system: str = "") -> None:
+        """A directory has this zone from now on, and is on that file system."""
         with self._transaction(write=True) as connection:
             mine = tables.zones.c.directory == directory
             connection.execute(sa.delete(tables.zones).where(mine))
-            row = {"directory": directory, "zone_id": zone}
+            row = {"directory": directory, "zone_id": zone, "file_system": file_system}
             connection.execute(sa.insert(tables.zones), row)
 
     def close(self) -> None:

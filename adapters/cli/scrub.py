@@ -87,6 +87,8 @@ def _run(context: click.Context, request: "ScrubRequest", *, repair: bool) -> No
             request = replace(request, region=session.region(request.region))
         scope = ROOT if request.scope is None else request.scope.arm_id
         (session.grants.check_repair if repair else session.grants.check_scrub)(scope)
+        for path in session.recreate_lost_zones() if repair else ():
+            session.context.progress.warn(f"the zone {path} was lost: an empty one is filled")
         found, repaired = scrubbed(request, session.context, repair=repair)
     left = [item for item in repaired if item.problem]
     sound = found.sound or (repair and not left and not found.unusable)

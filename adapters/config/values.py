@@ -276,7 +276,7 @@ MEANINGS: Mapping[str, str] = {
     "zrs_same_filesystem": "For a lab: zones of one file system count as independent.",
     "libvirt": "Which libvirt of this host knows the machines of `--vm NAME`.",
     "sandbox": "Run qemu and libguestfs confined.",
-    "immutable": "`chattr +i` on bases, where rights allow.",
+    "immutable": "`chattr +i` on bases, replicas, records and their names, where rights allow.",
     "group": "The group that may read zones and use VMs: QEMU's. Default: none.",
     "max_virtual_size": "Larger images are refused.",
     "recheck_after": "A base that was last read from its disk longer ago is read before it is"

@@ -14,7 +14,7 @@ from typing import Any
 from adapters.filesystem import calls, durable, fiemap, modes
 from adapters.filesystem.profile import Writing, ZoneProfile, probe
 from adapters.process.sandbox import Sandbox
-from adapters.zones import bases, children, deployed, garbage, layout, versions
+from adapters.zones import bases, children, deployed, garbage, guard, layout, versions
 from adapters.zones.ownership import OWNER_FILE
 from adapters.zones.records import CATALOG
 from pipeline.errors import Busy, Conflict, GalleriaError, NotFound, VerificationFailed
@@ -260,7 +260,9 @@ class DirectoryZone:
 
     def check_writable(self) -> None:
         for name in (layout.BASES, layout.VERSIONS, layout.STAGING):
-            if not os.access(self._path / name, os.W_OK | os.X_OK):
+            with guard.names(self._path / name):
+                writable = os.access(self._path / name, os.W_OK | os.X_OK)
+            if not writable:
                 raise layout.unwritable(self._path, f"{name} is read-only or another user's")
 
     def stage_base(self, virtual_size: int, parents: Sequence[str]) -> bases.StagedBase:
@@ -314,21 +316,39 @@ class DirectoryZone:
     ) -> tuple[Replica, ...]:
         self.sweep()
         with self._locked(fcntl.LOCK_SH):
-            return versions.publish(self._path, self._sandbox, record, disks, replicas, self._lease)
+            return versions.publish(
+                self._path,
+                self._sandbox,
+                record,
+                disks,
+                replicas,
+                self._lease,
+                immutable=self._immutable,
+            )
 
     def restore_version(
         self, record: VersionRecord, disks: Mapping[int | None, str], replicas: int
     ) -> tuple[Replica, ...]:
         self.sweep()
         with self._locked(fcntl.LOCK_SH):
-            return versions.restore(self._path, self._sandbox, record, disks, replicas, self._lease)
+            return versions.restore(
+                self._path,
+                self._sandbox,
+                record,
+                disks,
+                replicas,
+                self._lease,
+                immutable=self._immutable,
+            )
 
     def publish_shallow(
         self, record: VersionRecord, disks: Sequence[ShallowDisk]
     ) -> tuple[Replica, ...]:
         self.sweep()
         with self._locked(fcntl.LOCK_SH):
-            return versions.publish_shallow(self._path, self._sandbox, record, disks, self._lease)
+            return versions.publish_shallow(
+                self._path, self._sandbox, record, disks, self._lease, immutable=self._immutable
+            )
 
     def set_replicas(self, key: str, count: int) -> tuple[Replica, ...]:
         self.sweep()

@@ -14,7 +14,7 @@ from adapters.filesystem.profile import ZoneProfile
 from adapters.filesystem.sinks import RawSink
 from adapters.formats import qcow2
 from adapters.process.sandbox import Sandbox
-from adapters.zones import layout, schema
+from adapters.zones import guard, layout, schema
 from adapters.zones.opening import Opened, ZoneSink, open_delta
 from pipeline.data.manifest import ManifestReader
 from pipeline.errors import VerificationFailed
@@ -398,7 +398,7 @@ class StagedBase:
                 elif not layout.is_directory(directory):
                     self._write_records(opened, digest, manifest)
                     # another process may have stored the same content first
-                    with contextlib.suppress(FileExistsError):
+                    with contextlib.suppress(FileExistsError), self._names():
                         self._staging.commit(directory)
                 if self._immutable:
                     freeze(directory, on=True)
@@ -431,9 +431,13 @@ class StagedBase:
         if layout.is_directory(directory):
             freeze(directory, on=False)
         token = self._staging.path.name
-        self._staging.commit_over(
-            directory, self._zone / layout.QUARANTINE / f"{directory.name}-{token}"
-        )
+        with self._names():
+            self._staging.commit_over(
+                directory, self._zone / layout.QUARANTINE / f"{directory.name}-{token}"
+            )
+
+    def _names(self) -> contextlib.AbstractContextManager[None]:
+        return guard.names(self._zone / layout.BASES, immutable=self._immutable)
 
     def _close(self, opened: Opened) -> None:
         try:
@@ -480,9 +484,7 @@ class StagedBase:
 def freeze(directory: Path, *, on: bool) -> None:
     """Make the files of a base immutable where rights allow, or lift that; but for what is noted of
     it."""
-    for path in sorted(directory.iterdir()):
-        if path.name != layout.FINGERPRINT:
-            calls.set_immutable(path, on=on)
+    guard.freeze(directory, on=on, but=layout.FINGERPRINT)
 
 
 def needed(zone: Path, keep: Iterable[str]) -> set[str]:

@@ -85,6 +85,10 @@ def relink(zone: Path, sandbox: Sandbox, disk: DeployedDisk) -> None:
     """Let an overlay name the base in this zone."""
     path = Path(disk.path)
     top = children.find_base(zone, disk.digest).chain[0]
+    layout.check_file(path)
+    with path.open("rb") as file:
+        if qcow2.backing_name(file) == str(top.path):
+            return
     try:
         img.rebase(sandbox, path, backing=str(top.path), backing_format=top.format.qemu_name)
     except CommandFailed as error:

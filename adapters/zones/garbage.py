@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from adapters.filesystem import durable, leftovers
-from adapters.zones import bases, layout, versions
+from adapters.zones import bases, guard, layout, versions
 from pipeline.errors import VerificationFailed
 from pipeline.model.garbage import Collected, Freed, Garbage, Keep, Kept
 from pipeline.ports.runs import Lease
@@ -88,6 +88,7 @@ def _remove(zone: Path, directory: Path, lease: Lease) -> str:
     if layout.is_directory(directory):
         bases.freeze(directory, on=False)
     with layout.room(zone), durable.Staging(zone / layout.STAGING, lease) as staging:
-        staging.take(directory, "removed")
+        with guard.names(directory.parent):
+            staging.take(directory, "removed")
         durable.sync_directory(directory.parent)
     return ""

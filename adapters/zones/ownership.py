@@ -7,6 +7,7 @@ mounted, is noticed. A zone of an earlier version has no such file: the first ca
 owns it.
 """
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,12 @@ class Registry(Protocol):
         """The identity of the zone that each directory had."""
         ...
 
-    def see_zone(self, directory: str, zone: str) -> None:
-        """A directory has this zone from now on."""
+    def zone_file_systems(self) -> Mapping[str, str]:
+        """On which file system each zone was (`file_system_of`), by its directory."""
+        ...
+
+    def see_zone(self, directory: str, zone: str, file_system: str) -> None:
+        """A directory has this zone from now on, and is on that file system."""
         ...
 
 
@@ -54,8 +59,30 @@ def owner_of(path: Path) -> Owner | None:
         raise layout.damaged(file, f"a property is wrong: {error}") from None
 
 
+def file_system_of(path: Path) -> str:
+    """What tells the file system of a directory from others, as long as it is mounted; some keep it
+    over a reboot."""
+    return f"{os.statvfs(path).f_fsid:x}"
+
+
+def is_lost(path: Path, registry: Registry) -> bool:
+    """Whether a directory that had a zone of this catalog is empty for certain, and not only for
+    want of a mount: it lies on the file system on which the zone was, or one is mounted there."""
+    if str(path) not in registry.zones_seen() or not path.is_dir():
+        return False
+    if set(os.listdir(path)) - {"lost+found"}:  # noqa: PTH208 - iterdir would stay open
+        return False
+    known = registry.zone_file_systems().get(str(path), "")
+    return os.path.ismount(path) or (bool(known) and known == file_system_of(path))
+
+
 def check_there(path: Path, registry: Registry) -> None:
     """Raise EnvironmentMissing for a directory that had a zone of this catalog and has none."""
+    if is_lost(path, registry):
+        raise EnvironmentMissing(
+            f"the zone {path} is lost: its directory is empty",
+            hint="galleria repair makes it again, and fills it from other regions",
+        )
     if str(path) in registry.zones_seen() and not (path / layout.ZONE_FILE).exists():
         raise EnvironmentMissing(
             f"{path} is a zone of this catalog, and the zone is not there: its file system is not "
@@ -90,7 +117,20 @@ def identify(path: Path, registry: Registry, configured: Collection[Path]) -> No
         for other in configured:
             if other != path and seen.get(str(other)) == owner.zone:
                 raise _another(path)
-        registry.see_zone(str(path), owner.zone)
+    file_system = file_system_of(path)
+    if known is None or registry.zone_file_systems().get(str(path)) != file_system:
+        registry.see_zone(str(path), owner.zone, file_system)
+
+
+def moved_from(path: Path, registry: Registry, configured: Collection[Path]) -> list[Path]:
+    """Where the zone in a directory that is new to the catalog was before. To be asked before
+    `identify`."""
+    seen = registry.zones_seen()
+    owner = None if str(path) in seen else owner_of(path)
+    if owner is None or owner.catalog != registry.identity:
+        return []
+    places = [Path(other) for other, zone in seen.items() if zone == owner.zone]
+    return [place for place in places if place not in configured]
 
 
 def adopt(path: Path, registry: Registry) -> None:
@@ -102,7 +142,7 @@ def adopt(path: Path, registry: Registry) -> None:
     zone = owner.zone if owner else uuid4().hex
     with layout.room(path):
         _write(path, Owner(zone, registry.identity), overwrite=True)
-    registry.see_zone(str(path), zone)
+    registry.see_zone(str(path), zone, file_system_of(path))
 
 
 def give(path: Path, owner: Owner) -> None:

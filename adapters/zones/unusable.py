@@ -117,9 +117,6 @@ class UnusableZone:
     def remember_base(self, base: StoredBase, problem: str = "", *, read: bool = False) -> None:
         return None
 
-    def remove_version(self, key: str) -> None:
-        return None
-
     def hold(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
@@ -132,6 +129,10 @@ class UnusableZone:
         return Collected(str(self.path))
 
     # --- what it refuses -------------------------------------------------------------------------
+
+    def remove_version(self, key: str) -> None:
+        """What is there would be forgotten."""
+        self._refuse()
 
     def check_writable(self) -> None:
         self._refuse()

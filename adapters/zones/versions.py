@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from adapters.filesystem import durable, modes
 from adapters.process.sandbox import Sandbox
-from adapters.zones import children, layout, schema
+from adapters.zones import children, guard, layout, schema
 from pipeline.errors import Conflict, GalleriaError, NotFound, VerificationFailed
 from pipeline.ports import ImageFormat, Replica, ReplicaDisk, ShallowDisk, VersionRecord
 from pipeline.ports.runs import Lease
@@ -159,17 +159,19 @@ def publish(
     disks: Mapping[int | None, str],
     count: int,
     lease: Lease,
+    *,
+    immutable: bool = False,
 ) -> tuple[Replica, ...]:
     """Make a version's replicas, all or none; one that is there gets the wanted number of them."""
     disks = dict(sorted(disks.items(), key=_os_first))
     try:
         there = _same(zone, record, disks)
     except VerificationFailed:  # what is there under this key can't be used
-        return restore(zone, sandbox, record, disks, count, lease)
+        return restore(zone, sandbox, record, disks, count, lease, immutable=immutable)
     if there is None:
         with layout.room(zone), durable.Staging(zone / layout.STAGING, lease) as staging:
             replicas = _make(zone, sandbox, disks, staging.path, range(count))
-            _commit(zone, staging, Found(record, replicas, disks))
+            _commit(zone, staging, Found(record, replicas, disks), immutable=immutable)
     there = _same(zone, record, disks)
     if there is None:
         raise VerificationFailed(f"the version {record.key} vanished from the zone {zone}")
@@ -185,6 +187,8 @@ def restore(
     disks: Mapping[int | None, str],
     count: int,
     lease: Lease,
+    *,
+    immutable: bool = False,
 ) -> tuple[Replica, ...]:
     """Make a version's record and replicas anew; what is there under its key goes to quarantine."""
     disks = dict(sorted(disks.items(), key=_os_first))
@@ -195,9 +199,12 @@ def restore(
         if os.path.lexists(directory):
             _fill(staging, version)
             name = f"{record.key}-{staging.path.name}"
-            staging.commit_over(directory, zone / layout.QUARANTINE / name)
+            guard.freeze(directory, on=False)
+            with guard.names(directory.parent, immutable=immutable):
+                staging.commit_over(directory, zone / layout.QUARANTINE / name)
+            guard.freeze(directory, on=immutable)
         else:
-            _commit(zone, staging, version)
+            _commit(zone, staging, version, immutable=immutable)
     found = find(zone, record.key)
     if found is None:
         raise VerificationFailed(f"the version {record.key} vanished from the zone {zone}")
@@ -210,6 +217,8 @@ def publish_shallow(
     record: VersionRecord,
     disks: Sequence[ShallowDisk],
     lease: Lease,
+    *,
+    immutable: bool = False,
 ) -> tuple[Replica, ...]:
     """Make a shallow version's one replica. An earlier one of the same key is replaced: it may
     depend on what the sources were then."""
@@ -225,7 +234,8 @@ def publish_shallow(
             children.create_overlay(sandbox, disk.chain, path, size, overlay=disk.overlay)
             shallow = ReplicaDisk(disk.lun, path, ImageFormat.QCOW2, children.SHALLOW, "", size)
             made.append(children.digested(shallow))
-        _commit(zone, staging, Found(record, (Replica(0, tuple(made)),), {}, sources))
+        shallow_version = Found(record, (Replica(0, tuple(made)),), {}, sources)
+        _commit(zone, staging, shallow_version, immutable=immutable)
     found = find(zone, record.key)
     if found is None:
         raise VerificationFailed(f"the version {record.key} vanished from the zone {zone}")
@@ -247,7 +257,10 @@ def set_replicas(
             raise NotFound(f"the zone {zone} holds no version {key}")
         directory = layout.version_directory(zone, key)
         kept = found.replicas[:count]
-        with durable.Staging(zone / layout.STAGING, lease) as staging:
+        with (
+            guard.thawed(directory, directory / layout.VERSION_FILE),
+            durable.Staging(zone / layout.STAGING, lease) as staging,
+        ):
             _discard(directory, {replica.index for replica in found.replicas}, staging)
             used = {replica.index for replica in kept}
             free = [index for index in range(count + len(used)) if index not in used]
@@ -276,8 +289,10 @@ def remove(zone: Path, key: str, lease: Lease) -> None:
     if not layout.is_directory(directory):
         return  # also in a zone that nobody can write to
     with layout.room(zone), durable.Staging(zone / layout.STAGING, lease) as staging:
+        guard.freeze(directory, on=False)
         try:
-            staging.take(directory, "removed")
+            with guard.names(directory.parent):
+                staging.take(directory, "removed")
         except FileNotFoundError:
             return
         durable.sync_directory(directory.parent)
@@ -309,11 +324,17 @@ def _make(
     )
 
 
-def _commit(zone: Path, staging: durable.Staging, version: Found) -> None:
+def _commit(zone: Path, staging: durable.Staging, version: Found, *, immutable: bool) -> None:
     """Give a staged version its name, unless another process has published it first."""
     _fill(staging, version)
-    with contextlib.suppress(FileExistsError):
-        staging.commit(layout.version_directory(zone, version.record.key))
+    directory = layout.version_directory(zone, version.record.key)
+    with (
+        contextlib.suppress(FileExistsError),
+        guard.names(directory.parent, immutable=immutable),
+    ):
+        staging.commit(directory)
+    if immutable:
+        guard.freeze(directory, on=True)
 
 
 def _fill(staging: durable.Staging, version: Found) -> None:

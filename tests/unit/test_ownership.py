@@ -13,7 +13,10 @@ from adapters.zones.ownership import (
     OWNER_FILE,
     adopt,
     check_there,
+    file_system_of,
     identify,
+    is_lost,
+    moved_from,
     owner_of,
 )
 from pipeline.errors import Conflict, EnvironmentMissing, VerificationFailed
@@ -25,12 +28,17 @@ class Memory:
     def __init__(self, identity: str) -> None:
         self.identity = identity * 32
         self.seen: dict[str, str] = {}
+        self.places: dict[str, str] = {}
 
     def zones_seen(self) -> dict[str, str]:
         return dict(self.seen)
 
-    def see_zone(self, directory: str, zone: str) -> None:
+    def zone_file_systems(self) -> dict[str, str]:
+        return dict(self.places)
+
+    def see_zone(self, directory: str, zone: str, file_system: str) -> None:
         self.seen[directory] = zone
+        self.places[directory] = file_system
 
 
 @pytest.fixture
@@ -102,6 +110,7 @@ def test_a_directory_that_is_not_mounted_does_not_become_a_second_zone(
     check_there(eu, mine)
     eu.rename(tmp_path / "unmounted")
     eu.mkdir()
+    mine.places[str(eu)] = "its own"  # the mount point lies on another one
     with pytest.raises(EnvironmentMissing, match="not mounted, or it is lost") as caught:
         check_there(eu, mine)
     assert f"init --adopt {eu}" in caught.value.hint
@@ -152,3 +161,51 @@ def test_a_catalog_in_a_database_remembers(tmp_path: Path) -> None:
     assert other.identity != first.identity
     for catalog in (first, again, other):
         catalog.close()
+
+
+# --- lost and moved -------------------------------------------------------------------------------
+
+
+def test_an_empty_directory_is_a_lost_zone_where_its_file_system_is_mounted(
+    mine: Memory, tmp_path: Path
+) -> None:
+    eu = zone(tmp_path / "eu")
+    assert not is_lost(eu, mine)  # nobody knows it
+    identify(eu, mine, [eu])
+    assert mine.places == {str(eu): file_system_of(eu)}
+    assert not is_lost(eu, mine)
+    shutil.rmtree(eu)
+    assert not is_lost(eu, mine)  # not even a directory: perhaps it is not mounted
+    eu.mkdir()
+    assert is_lost(eu, mine)
+    with pytest.raises(EnvironmentMissing, match="is lost") as caught:
+        check_there(eu, mine)
+    assert "galleria repair" in caught.value.hint
+    (eu / "lost+found").mkdir()
+    assert is_lost(eu, mine)
+    (eu / "other").mkdir()
+    assert not is_lost(eu, mine)
+
+
+def test_the_mount_point_of_a_zone_is_not_a_lost_zone(mine: Memory, tmp_path: Path) -> None:
+    eu = zone(tmp_path / "eu")
+    identify(eu, mine, [eu])
+    mine.places[str(eu)] = "another"
+    shutil.rmtree(eu)
+    eu.mkdir()
+    assert not is_lost(eu, mine)
+    with pytest.raises(EnvironmentMissing, match="not mounted, or it is lost"):
+        check_there(eu, mine)
+
+
+def test_a_zone_that_was_moved_tells_where_it_was(mine: Memory, tmp_path: Path) -> None:
+    eu, new = zone(tmp_path / "eu"), tmp_path / "new"
+    assert moved_from(eu, mine, [eu]) == []
+    identify(eu, mine, [eu])
+    assert moved_from(eu, mine, [eu]) == []
+    eu.rename(new)
+    assert moved_from(new, mine, [new]) == [eu]
+    assert moved_from(new, mine, [eu, new]) == []  # both are configured: one is not where it was
+    assert moved_from(new, Memory("b"), [new]) == []
+    identify(new, mine, [new])
+    assert moved_from(new, mine, [new]) == []

@@ -4,7 +4,7 @@ No right is asked here: it was when the version was taken, and jobs need to know
 use whoever uses them. Nothing of it is shown to whoever asked for the job.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
@@ -25,7 +25,7 @@ from pipeline.model import (
 )
 from pipeline.model.clock import utc_now
 from pipeline.model.resource_names import ResourceKind
-from pipeline.model.resources import Resource, Snapshot
+from pipeline.model.resources import Disk, Resource, Snapshot
 from pipeline.model.scrubs import ScrubRecord
 from pipeline.model.spelling import region_key
 from pipeline.ports.catalog import CatalogReader
@@ -209,12 +209,7 @@ class JobRecords:
     def versions(self) -> list[ImageVersion]:
         """All, deleted ones too, in whatever state they are."""
         with self._catalog.read() as catalog:
-            return [
-                version
-                for gallery in catalog.galleries()
-                for definition in catalog.definitions(gallery.name)
-                for version in catalog.versions(definition.name, deleted=None)
-            ]
+            return list(_every_version(catalog))
 
     def cut_audit(self, seconds: int, *, dry_run: bool) -> int:
         """Remove the entries of the audit record that are older; returns how many."""
@@ -247,6 +242,21 @@ class JobRecords:
         with self._catalog.write() as (_, changes):
             for record in records:
                 changes.delete_scrub(record.zone, record.subject)
+
+    def zone_moved(self, old: str, new: str) -> None:
+        """What the catalog says lies in the directory `old` lies in `new` now."""
+        with self._catalog.write() as (catalog, changes):
+            for kind in ResourceKind:
+                for resource in catalog.resources(kind):
+                    if isinstance(resource, Disk) and resource.file is not None:
+                        path = _moved(resource.file.path, old, new)
+                        if path != resource.file.path:
+                            file = replace(resource.file, path=path)
+                            changes.put_resource(replace(resource, file=file))
+            for version in _every_version(catalog):
+                regions = tuple(_moved_status(status, old, new) for status in version.regions)
+                if regions != version.regions:
+                    changes.put_version(replace(version, regions=regions))
 
     def snapshots(self) -> list[Snapshot]:
         """Every usable one, newest first: what a new one can start from."""
@@ -306,3 +316,27 @@ def _taken(current: Resource | None, resource: Resource) -> None:
         raise NotFound(f"The {name.kind.noun} '{name}' was deleted meanwhile.")
     if resource.owner is None or current.owner != resource.owner:
         raise Conflict(f"The {name.kind.noun} '{name}' was taken over by another process.")
+
+
+def _every_version(catalog: CatalogReader) -> Iterator[ImageVersion]:
+    for gallery in catalog.galleries():
+        for definition in catalog.definitions(gallery.name):
+            yield from list(catalog.versions(definition.name, deleted=None))
+
+
+def _moved_status(status: RegionStatus, old: str, new: str) -> RegionStatus:
+    """A region's status, whose replicas lie in another directory now."""
+    replicas = tuple(
+        {
+            **replica,
+            "disks": [
+                {**disk, "path": _moved(disk["path"], old, new)} for disk in replica["disks"]
+            ],
+        }
+        for replica in status.result.replicas
+    )
+    return replace(status, result=replace(status.result, replicas=replicas))
+
+
+def _moved(path: str, old: str, new: str) -> str:
+    return new + path.removeprefix(old) if path.startswith(f"{old}/") else path
