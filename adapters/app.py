@@ -27,6 +27,7 @@ from adapters.process.sandbox import Sandbox
 from pipeline.errors import Busy, Conflict, GalleriaError, Refused
 from pipeline.gallery.audit import append, removal
 from pipeline.gallery.audited import AuditedCatalog
+from pipeline.gallery.service.running import RunTerms
 from pipeline.gallery.services import Services
 from pipeline.model import Architecture, ImageVersion, ProvisioningState, Region
 from pipeline.model.access import ROOT, Action, Identity
@@ -125,7 +126,16 @@ class Session(Services):
     def __init__(self, app: App, identity: Identity) -> None:
         source_region = app.config.source_region
         host = ProcessRunHost(app.config.logs)
-        super().__init__(app.catalog, app.regions, identity, host, source_region, noted=app.noted)
+        terms = RunTerms(app.config.lease)
+        super().__init__(
+            app.catalog,
+            app.regions,
+            identity,
+            host,
+            source_region,
+            noted=app.noted,
+            terms=terms,
+        )
         self._app = app
         self._identity = identity
         self.config = app.config

@@ -63,6 +63,13 @@ class EnvironmentMissing(GalleriaError):
     exit_status = 3
 
 
+class ConnectionLost(EnvironmentMissing):
+    """The connection to the catalog's server ended in a transaction: nobody knows whether that was
+    committed."""
+
+    code = "ConnectionLost"
+
+
 class CommandFailed(GalleriaError):
     """A subprocess ended with an error; carries its argv, exit status and last lines of stderr."""
 

@@ -24,6 +24,7 @@ from pipeline.jobs.replicate import (
     given_back,
     held,
     region_meter,
+    remove_other,
     replicate_missing,
     require_some,
     zone_record,
@@ -52,6 +53,7 @@ def publish(request: PublishRequest, context: JobContext) -> ImageVersion:
             if version.completed_regions:  # an earlier run ended after that: no source needed
                 version = replicate_missing(version, work, context)
             else:
+                remove_other(version, context)
                 version = make(version, request, work, context)
             concluded = conclude(version, context, record)
         return complete(concluded)

@@ -7,6 +7,7 @@ database with several writers can be corrupted (https://www.sqlite.org/changes.h
 import contextlib
 import functools
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from adapters.catalog.tables import SCHEMA
 from pipeline.errors import (
     Busy,
     Conflict,
+    ConnectionLost,
     EnvironmentMissing,
     GalleriaError,
     NoSpace,
@@ -33,7 +35,8 @@ from pipeline.gallery import audit
 from pipeline.model.resource_names import ResourceKind
 from pipeline.ports.catalog import Catalog, CatalogHealth, CatalogReader, CatalogWriter
 
-BUSY_SECONDS = 30.0
+BUSY_SECONDS = 90.0  # that a writer is waited for, or a server that was there
+PAUSE_SECONDS = 0.5
 WRITERS_LOCK = 0x67616C6C  # PostgreSQL advisory lock: writers take turns, as they do in SQLite
 
 _PRAGMAS = (
@@ -53,12 +56,14 @@ class SqlCatalog:
         if self._sqlite and not make and not Path(parsed.database or "").exists():
             raise _missing(parsed.database)
         self._attending: set[sa.Connection] = set()
+        self._opened = False
         self._engine = _sqlite(parsed) if self._sqlite else _postgresql(parsed)
         try:
             self._bring_up_to_date(make=make)
         except BaseException:
             self._engine.dispose()
             raise
+        self._opened = True
 
     @contextlib.contextmanager
     def read(self) -> Iterator[CatalogReader]:
@@ -156,7 +161,7 @@ class SqlCatalog:
 
     @contextlib.contextmanager
     def _transaction(self, *, write: bool) -> Iterator[sa.Connection]:
-        with self._explained(), self._engine.connect() as connection:
+        with self._explained(), self._connect() as connection:
             if self._sqlite:
                 connection.execution_options(write=write)
             elif not write:
@@ -168,6 +173,18 @@ class SqlCatalog:
                 yield connection
                 if not write:  # nothing to commit, and on a damaged database that fails
                     transaction.rollback()
+
+    def _connect(self) -> sa.Connection:
+        """A connection. A server that was there, and is being started again, is waited for: a job
+        of hours does not fail by it."""
+        until = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                return self._engine.connect()
+            except exc.OperationalError:
+                if self._sqlite or not self._opened or time.monotonic() > until:
+                    raise
+            time.sleep(PAUSE_SECONDS)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -190,6 +207,11 @@ class SqlCatalog:
             )
         if "disk is full" in text or "No space left" in text:
             return NoSpace(f"no room for the catalog {self._name}: {text}")
+        if error.connection_invalidated:
+            return ConnectionLost(
+                f"the connection to the catalog {self._name} was lost: {text}",
+                hint="the same command continues",
+            )
         if isinstance(error, exc.OperationalError):
             return EnvironmentMissing(
                 f"the catalog {self._name} can't be used: {text}",
@@ -251,7 +273,7 @@ def _sqlite(url: URL) -> sa.Engine:
 
 def _postgresql(url: URL) -> sa.Engine:
     try:
-        return sa.create_engine(url)
+        return sa.create_engine(url, pool_pre_ping=True)
     except ModuleNotFoundError as error:
         raise EnvironmentMissing(
             f"the PostgreSQL driver is not installed: {error}",

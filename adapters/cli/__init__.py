@@ -132,6 +132,11 @@ def explain(error: BaseException) -> GalleriaError:
             f"{error.filename or 'a file'}: {error.strerror}",
             hint="check its owner and mode, or run galleria as a user who may",
         )
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return EnvironmentMissing(
+            f"no more files can be opened: {error.strerror}",
+            hint="raise the limit (ulimit -n 1024), then run the same command again",
+        )
     if isinstance(error, OSError) and error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ELOOP):
         return InvalidParameter(f"{error.filename or 'a path'}: {error.strerror}")
     if isinstance(error, OSError):

@@ -75,6 +75,7 @@ class Config:
     recheck_after: int | None = 7 * DAY
     zrs_same_filesystem: bool = False  # zones of one file system as if each had its own
     max_virtual_size: int = 32 << 40
+    lease: int = 30  # seconds that a run which is not heard of keeps what it works on
     # networks that downloads may reach beside the public ones, separated by commas
     allow_private_sources: str = ""
     libvirt: str = "qemu:///system"  # which libvirt knows the machines that are named

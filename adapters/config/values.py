@@ -205,6 +205,13 @@ def _duration(value: object, where: str, base: Path) -> int | None:
     return value if type(value) is int else parsed
 
 
+def _seconds(value: object, where: str, base: Path) -> int:
+    number = int(value) if isinstance(value, str) and value.isdigit() else value
+    if not isinstance(number, int) or isinstance(number, bool) or not 3 <= number <= 86_400:
+        raise _expected(where, "seconds, 3 to 86400", value)
+    return number
+
+
 def _networks(value: object, where: str, base: Path) -> str:
     """A list of networks, or a text of them with commas; the same in its normal spelling."""
     listed = value.split(",") if isinstance(value, str) else value
@@ -247,6 +254,7 @@ PARSERS: Mapping[str, Callable[[object, str, Path], object]] = {
     "principal": _text,
     "zrs_same_filesystem": _boolean,
     "max_virtual_size": _bytes,
+    "lease": _seconds,
     "allow_private_sources": _networks,
     "libvirt": _libvirt,
     "recheck_after": _duration,
@@ -279,6 +287,7 @@ MEANINGS: Mapping[str, str] = {
     "immutable": "`chattr +i` on bases, replicas, records and their names, where rights allow.",
     "group": "The group that may read zones and use VMs: QEMU's. Default: none.",
     "max_virtual_size": "Larger images are refused.",
+    "lease": "Seconds that a job which is not heard of keeps what it works on. Default: 30.",
     "recheck_after": "A base that was last read from its disk longer ago is read before it is"
     " reused. Default: `7 d`.",
     "keep_unused": "`galleria gc` leaves bases that are younger. Default: `1 h`.",

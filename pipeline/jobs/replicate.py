@@ -39,6 +39,7 @@ from pipeline.storage.placement import (
     Parents,
     Places,
     Zones,
+    every_zone,
     place,
     sink_name,
     sinks,
@@ -307,6 +308,19 @@ def given_back(version: TakenVersion, context: JobContext) -> Iterator[None]:
         with suppress(GalleriaError, OSError):
             context.records.abandon_version(version, str(error) or type(error).__name__)
         raise
+
+
+def remove_other(version: TakenVersion, context: JobContext) -> None:
+    """Take away what a run that was killed, or overtaken, has left in zones under the number of a
+    version that is Completed nowhere, if it was made from other sources or with another plan."""
+    if version.attempt == 1 or version.completed_regions:
+        return
+    for zone in every_zone(context.zones):
+        with suppress(GalleriaError, OSError):  # what is to be written there says what is wrong
+            document = zone.find_document(version.zone_key)
+            left = None if document is None else document["version"].get("fingerprint")
+            if left not in (None, version.fingerprint):
+                zone.remove_version(version.zone_key)
 
 
 def undo(version: ImageVersion, context: JobContext) -> None:

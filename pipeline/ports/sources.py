@@ -61,7 +61,8 @@ class Sources(Protocol):
     """Opens every kind of source. None is ever written to."""
 
     def identity(self, source: AnySource) -> tuple[object, ...]:
-        """What tells this source, as it now is, from another: cheap, no content is read. Raises
+        """What tells this source, as it now is, from another, by facts of its content: the same
+        after a reboot and on another host. Cheap: little of the content is read. Raises
         NotFound."""
         ...
 

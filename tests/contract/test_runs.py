@@ -1,17 +1,20 @@
 """Runs in the catalog, over the in-memory double, SQLite and PostgreSQL."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 
+from adapters.catalog import open_catalog, sql
 from pipeline.errors import Conflict, LeaseLost, NotFound, RunCancelled
 from pipeline.gallery.service.running import OwnRun
 from pipeline.gallery.services import Services
 from pipeline.model import Region
 from pipeline.model.access import Identity
-from pipeline.model.runs import Run, RunError, RunKind, RunState
+from pipeline.model.runs import Presence, Run, RunError, RunKind, RunState
 from pipeline.ports.catalog import Catalog
 from tests.samples import NOW, FakeRunHost
 
@@ -195,3 +198,63 @@ def test_a_run_is_named_by_the_beginning_of_its_id(catalog: Catalog) -> None:
     for unknown in ("x", ""):
         with pytest.raises(NotFound, match="there is no run"):
             ask(unknown)
+
+
+def test_a_server_that_comes_back_is_waited_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not url.startswith("postgresql"):
+        return
+    monkeypatch.setattr(sql, "PAUSE_SECONDS", 0.01)
+    with contextlib.closing(open_catalog(url)) as made:
+        with made.read() as reader:
+            assert reader.runs() == []
+        connect, away = made._engine.connect, iter(range(3))
+
+        def refused() -> sa.Connection:
+            if next(away, None) is not None:
+                raise sa.exc.OperationalError("connect", None, OSError("connection refused"))
+            return connect()
+
+        monkeypatch.setattr(made._engine, "connect", refused)
+        with made.read() as reader:
+            assert reader.runs() == []
+
+
+def test_a_connection_that_died_costs_no_job(url: str) -> None:
+    """The server ends all sessions, as it does when it is started again: those that wait in the
+    pool, and that of a run that goes on, which is there again after its next beat."""
+    if not url.startswith("postgresql"):
+        return
+    with contextlib.closing(open_catalog(url)) as made:
+        host = FakeRunHost()
+        ask = service(made, host)
+        with ask.job_runs.opened(RunKind.PUBLISH, ANY) as own:
+            with made.read() as reader:
+                assert reader.presence(own.record.id) is Presence.THERE
+            cut(url)
+            with made.read() as reader:
+                assert reader.presence(own.record.id) is Presence.UNSEEN
+            host.beat()
+            with made.read() as reader:
+                assert reader.presence(own.record.id) is Presence.THERE
+        assert stored(made, own.record.id).state is RunState.SUCCEEDED
+
+
+def cut(url: str) -> None:
+    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.connect() as connection:
+        connection.execute(
+            sa.text(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+    engine.dispose()
+
+
+def test_a_process_is_there_until_it_ends(catalog: Catalog) -> None:
+    with catalog.attend("a1"), catalog.attend("b2"), catalog.read() as reader:
+        assert reader.presence("a1") is Presence.THERE
+        assert reader.presence("b2") is Presence.THERE
+        assert reader.presence("c3") is not Presence.THERE
+    with catalog.read() as reader:
+        assert reader.presence("a1") is not Presence.THERE

@@ -11,7 +11,7 @@ from itertools import takewhile
 from typing import Any, NewType, TypeVar
 
 from pipeline.data.digest import digest
-from pipeline.errors import Conflict, NotFound
+from pipeline.errors import Conflict, ConnectionLost, NotFound
 from pipeline.gallery import rules, transitions
 from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.service.running import JobRuns
@@ -35,6 +35,7 @@ from pipeline.ports.catalog import CatalogReader
 TakenVersion = NewType("TakenVersion", ImageVersion)
 
 R = TypeVar("R", bound=Resource)
+T = TypeVar("T")
 
 
 class JobRecords:
@@ -69,16 +70,20 @@ class JobRecords:
     ) -> TakenVersion:
         """What the version consists of, and what was done to the guest and seen in it; before its
         first region is Completed. The version's record has the report's digest."""
-        with self._catalog.write() as (catalog, changes):
-            current = replace(
-                _mine(catalog, version),
-                disks=tuple(disks),
-                unverified=unverified,
-                report_digest=digest(report),
-            )
-            changes.put_version(current)
-            changes.put_report(version.name, report)
-            return TakenVersion(current)
+
+        def act() -> TakenVersion:
+            with self._catalog.write() as (catalog, changes):
+                current = replace(
+                    _mine(catalog, version),
+                    disks=tuple(disks),
+                    unverified=unverified,
+                    report_digest=digest(report),
+                )
+                changes.put_version(current)
+                changes.put_report(version.name, report)
+                return TakenVersion(current)
+
+        return _again(act)
 
     def region_left(self, version: TakenVersion, region: str) -> TakenVersion:
         """Nothing of a removed region is left in its zones."""
@@ -285,16 +290,28 @@ class JobRecords:
     def _change(
         self, version: TakenVersion, change: Callable[[ImageVersion], ImageVersion]
     ) -> TakenVersion:
-        with self._catalog.write() as (catalog, changes):
-            changed = change(_mine(catalog, version))
-            changes.put_version(changed)
-            return TakenVersion(changed)
+        def act() -> TakenVersion:
+            with self._catalog.write() as (catalog, changes):
+                changed = change(_mine(catalog, version))
+                changes.put_version(changed)
+                return TakenVersion(changed)
+
+        return _again(act)
 
     def _replace(self, resource: Resource, changed: R) -> R:
         with self._catalog.write() as (catalog, changes):
             _taken(catalog.resource(resource.name), resource)
             changes.put_resource(changed)
             return changed
+
+
+def _again(act: Callable[[], T]) -> T:
+    """Do what can be done twice again, if the connection ended meanwhile: hours of work do not
+    depend on one connection."""
+    try:
+        return act()
+    except ConnectionLost:
+        return act()
 
 
 def _mine(catalog: CatalogReader, version: TakenVersion) -> ImageVersion:
