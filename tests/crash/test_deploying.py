@@ -14,9 +14,10 @@ from adapters.vms import STAGING, HostVmDirectories
 from pipeline.deploying import scale_sets
 from pipeline.deploying.deploy import DeployRequest, deploy, vm_names
 from pipeline.deploying.release import release
-from pipeline.errors import Busy, Conflict
+from pipeline.errors import Conflict, HeldByRun
 from pipeline.model import Deployment
 from pipeline.model.names import parse_version
+from pipeline.model.runs import RunKind
 from tests.crash.world import DIED, FailAt, World, in_child, interpose
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -227,7 +228,7 @@ def test_two_processes_do_not_make_the_same_vms(tmp_path: Path) -> None:
 
         def place(self, staged: object, homes: object) -> None:
             for act in (deploy_all, give_up):
-                assert in_child_fails(act, world) == "Busy"
+                assert in_child_fails(act, world) == "HeldByRun"
             super().place(staged, homes)  # type: ignore[arg-type]
 
     def give_up(world: World) -> None:
@@ -262,9 +263,12 @@ def test_a_scale_set_is_scaled_by_one_at_a_time(tmp_path: Path) -> None:
     make_set(world)
     with world.app() as app:
         found = app.gallery.get_scale_set("vm")
-        with app.gallery.scaling(found) as (_, members):
+        with (
+            app.job_runs.opened(RunKind.SCALE, "/"),
+            app.gallery.scaling(found) as (_, members),
+        ):
             assert members == []
-            assert in_child_fails(scale, world) == "Busy"
+            assert in_child_fails(scale, world) == "HeldByRun"
     assert in_child_fails(scale, world) == "done"
     check_all(world)
 
@@ -296,11 +300,17 @@ def test_a_set_whose_scaler_died_is_free(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.publish("1.0.0")
     make_set(world)
-    assert in_child(partial(scale, world), 3) == DIED
-    with world.app() as app:
+    assert in_child(partial(scale, world), 5) == DIED
+    with world.app() as app, world.app() as other:
         found = app.gallery.get_scale_set("vm")
         assert found.owner is not None
-        with app.gallery.scaling(found), pytest.raises(Busy), app.gallery.scaling(found):
+        with (
+            app.job_runs.opened(RunKind.SCALE, "/"),
+            other.job_runs.opened(RunKind.SCALE, "/"),
+            app.gallery.scaling(found),
+            pytest.raises(HeldByRun),
+            other.gallery.scaling(found),
+        ):
             pass
     scale(world)
     check_all(world)

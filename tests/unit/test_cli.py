@@ -132,6 +132,8 @@ def test_the_guide_has_the_table_of_statuses() -> None:
         (errors.NoSpace("x"), 8, "NoSpace"),
         (OSError(errno.ENOSPC, "No space left on device", "/zone/x"), 8, "NoSpace"),
         (PermissionError(errno.EACCES, "Permission denied", "/zone/x"), 3, "EnvironmentMissing"),
+        (OSError(errno.EMFILE, "Too many open files", "/zone/x"), 3, "EnvironmentMissing"),
+        (OSError(errno.ENFILE, "Too many open files in system"), 3, "EnvironmentMissing"),
         (IsADirectoryError(errno.EISDIR, "Is a directory", "/zone"), 2, "InvalidParameter"),
         (OSError(errno.EIO, "Input/output error", "/zone/x"), 1, "Failed"),
         (ZeroDivisionError("x"), 1, "Failed"),
