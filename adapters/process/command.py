@@ -166,7 +166,7 @@ def _leashed(
         from adapters.process.confinement import confinement  # which starts programs itself
 
         confined = leash.enter_context(confinement(argv[0]))
-        own = argv[: argv.index("--")]
+        own = argv[: argv.index("--")] if "--" in argv else argv
         files = [int(number) for word, number in pairwise(own) if word == "--ro-bind-fd"]
         argv = [*confined.before, argv[0], *confined.options, *argv[1:]]
         descriptors += (*confined.descriptors, *files)

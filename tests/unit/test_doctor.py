@@ -2,6 +2,7 @@
 
 import grp
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from adapters import doctor
 from adapters.catalog import open_catalog
 from adapters.config import Config, ZonePlace
 from adapters.doctor import Check, Status
+from adapters.process import command
 from adapters.process.sandbox import Sandbox
 from adapters.zones import create_zone
 
@@ -130,6 +132,11 @@ def test_a_password_is_not_shown(bare_host: Path) -> None:
 def test_only_a_failure_stops(verdicts: list[Status], *, expected: bool) -> None:
     checks = tuple(Check("c", verdict, "f") for verdict in verdicts)
     assert doctor.can_run(checks) is expected
+
+
+def test_the_program_of_the_sandbox_says_its_version(require: Callable[..., None]) -> None:
+    require("bwrap")
+    assert command.run(["bwrap", "--version"]).stdout.startswith(b"bubblewrap")
 
 
 def test_a_sound_catalog_says_how_it_is_kept(bare_host: Path) -> None:
