@@ -30,6 +30,9 @@ SNAPSHOT_LIMIT = 1000
 SNAPSHOT_TABLE_LIMIT = 1 << 20
 REFTABLE_LIMIT = 8 << 20
 L1_LIMIT = 32 << 20
+# of all its cluster tables (L1): 64 TiB of data at 64 KiB a cluster, 4 TiB at 4 KiB
+TABLES_LIMIT = 1 << 20
+EXTENSIONS_LIMIT = 64  # header extensions; five are known
 CLUSTER_LIMIT = 2 << 20  # a backing name lies in the first cluster
 NAME_LIMIT = 1023
 OFFSET_MASK = 0x00FFFFFFFFFFFE00
@@ -70,8 +73,9 @@ def parse(window: Window, findings: Findings) -> None:
         f"its virtual size of {findings.virtual_size} bytes is not whole sectors of 512",
     )
     _extensions(window, findings, length, min(cluster, _end_of_extensions(head)))
-    _tables(window, findings, head, cluster, extended=bool(incompatible & EXTENDED_L2))
-    _snapshots(window, findings, head, cluster)
+    tables = _ClusterTables(window, findings, cluster)
+    _tables(window, findings, head, tables, extended=bool(incompatible & EXTENDED_L2))
+    _snapshots(window, findings, head, tables)
 
 
 def _version3(
@@ -128,7 +132,9 @@ def _end_of_extensions(head: bytes) -> int:
 
 def _extensions(window: Window, findings: Findings, position: int, end: int) -> None:
     end = min(end, window.size)
-    while position + 8 <= end:
+    for _ in range(EXTENSIONS_LIMIT):
+        if position + 8 > end:
+            return
         kind, length = struct.unpack(">II", window.read(position, 8, "a header extension"))
         if kind == END:
             return
@@ -144,6 +150,7 @@ def _extensions(window: Window, findings: Findings, position: int, end: int) -> 
         if kind not in KNOWN_EXTENSIONS:
             findings.notes.append(f"it has an unknown header extension {kind:#010x}")
         position += (length + 7) & ~7
+    raise UnsafeImage(f"it has more than {EXTENSIONS_LIMIT} header extensions")
 
 
 def _backing_format(findings: Findings, driver: bytes) -> None:
@@ -157,15 +164,16 @@ def _backing_format(findings: Findings, driver: bytes) -> None:
 
 
 def _tables(
-    window: Window, findings: Findings, head: bytes, cluster: int, *, extended: bool
+    window: Window, findings: Findings, head: bytes, tables: "_ClusterTables", *, extended: bool
 ) -> None:
+    cluster = tables.cluster
     l1_entries, l1_offset = be32(head, 36), be64(head, 40)
     span = cluster * (cluster // (16 if extended else 8))
     needed = -(-findings.virtual_size // span)
     if needed * 8 > L1_LIMIT:
         raise UnsafeImage("its virtual size needs a larger cluster table than qcow2 allows")
     findings.refuse_unless(l1_entries >= needed, "its cluster table is too short for its size")
-    _check_l1(window, findings, l1_offset, l1_entries, cluster, "the cluster table (L1)")
+    tables.check(l1_offset, l1_entries, "the cluster table (L1)")
     offset, clusters = be64(head, 48), be32(head, 56)
     if clusters * cluster > REFTABLE_LIMIT:
         raise UnsafeImage("its reference count table is too long")
@@ -176,30 +184,48 @@ def _tables(
     window.read(offset, clusters * cluster, "the reference count table")
 
 
-def _check_l1(
-    window: Window, findings: Findings, offset: int, entries: int, cluster: int, what: str
-) -> None:
-    if entries * 8 > L1_LIMIT:
-        raise UnsafeImage(f"{what} has {entries} entries: too many")
-    findings.refuse_unless(offset % cluster == 0, f"{what} is not aligned")
-    findings.refuse_unless(not entries or offset >= cluster, f"{what} lies in the header")
-    table = array("Q", window.read(offset, entries * 8, what))
-    table.byteswap()
-    seen = [entry & OFFSET_MASK for entry in table if entry & OFFSET_MASK]
-    findings.refuse_unless(
-        all(entry % cluster == 0 and window.holds(entry, cluster) for entry in seen),
-        f"{what} points outside of the file: it is truncated or damaged",
-    )
-    findings.refuse_unless(len(set(seen)) == len(seen), f"{what} has an entry twice")
+class _ClusterTables:
+    """The L1 tables of an image, its own and its snapshots': each is read once."""
+
+    def __init__(self, window: Window, findings: Findings, cluster: int) -> None:
+        self.cluster = cluster
+        self._window = window
+        self._findings = findings
+        self._left = TABLES_LIMIT
+        self._checked: set[tuple[int, int]] = set()
+
+    def check(self, offset: int, entries: int, what: str) -> None:
+        if (offset, entries) in self._checked:
+            return
+        self._checked.add((offset, entries))
+        findings, cluster, window = self._findings, self.cluster, self._window
+        if entries * 8 > L1_LIMIT:
+            raise UnsafeImage(f"{what} has {entries} entries: too many")
+        findings.refuse_unless(offset % cluster == 0, f"{what} is not aligned")
+        findings.refuse_unless(not entries or offset >= cluster, f"{what} lies in the header")
+        content = window.read(offset, entries * 8, what)
+        if not content.strip(b"\0"):
+            return
+        table = array("Q", content)
+        table.byteswap()
+        self._left -= entries - table.count(0)
+        if self._left < 0:
+            raise UnsafeImage(f"its cluster tables have more than {TABLES_LIMIT} entries")
+        seen = [entry & OFFSET_MASK for entry in table if entry & OFFSET_MASK]
+        findings.refuse_unless(
+            all(entry % cluster == 0 and window.holds(entry, cluster) for entry in seen),
+            f"{what} points outside of the file: it is truncated or damaged",
+        )
+        findings.refuse_unless(len(set(seen)) == len(seen), f"{what} has an entry twice")
 
 
-def _snapshots(window: Window, findings: Findings, head: bytes, cluster: int) -> None:
+def _snapshots(window: Window, findings: Findings, head: bytes, tables: _ClusterTables) -> None:
     count, offset = be32(head, 60), be64(head, 64)
     if not count:
         return
     if count > SNAPSHOT_LIMIT:
         raise UnsafeImage(f"it has {count} snapshots: too many")
-    findings.refuse_unless(offset % cluster == 0, "its snapshot table is not aligned")
+    findings.refuse_unless(offset % tables.cluster == 0, "its snapshot table is not aligned")
     start = offset
     for _ in range(count):
         if offset - start > SNAPSHOT_TABLE_LIMIT:
@@ -213,7 +239,7 @@ def _snapshots(window: Window, findings: Findings, head: bytes, cluster: int) ->
             offset + 40, extra_length + id_length + name_length, "the snapshot table"
         )
         size = be64(variable, 8) if extra_length >= 16 else findings.virtual_size
-        _check_l1(window, findings, be64(fixed, 0), be32(fixed, 8), cluster, "a snapshot's table")
+        tables.check(be64(fixed, 0), be32(fixed, 8), "a snapshot's table")
         _note_snapshot(findings, variable[extra_length + id_length :], size)
         offset += (40 + len(variable) + 7) & ~7
 

@@ -1,8 +1,17 @@
 """VDI, dynamic and fixed. Source: qemu's block/vdi.c, VirtualBox's VDICore.h; little endian."""
 
+import itertools
 from array import array
 
-from adapters.formats.window import TABLE_LIMIT, Findings, Window, le32, le64, power_of_two
+from adapters.formats.window import (
+    TABLE_LIMIT,
+    Findings,
+    Window,
+    le32,
+    le64,
+    power_of_two,
+    used_blocks,
+)
 from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
 
@@ -51,10 +60,12 @@ def _check_blocks(window: Window, findings: Findings, head: bytes, blocks: int, 
     findings.refuse_unless(
         data_offset >= map_offset + blocks * 4, "its data overlaps its block map"
     )
-    used = [entry for entry in entries if entry < DISCARDED]
+    used = used_blocks(entry for entry in entries if entry < DISCARDED)
     findings.refuse_unless(
         all(entry < allocated for entry in used)
         and all(window.holds(data_offset + entry * block, block) for entry in used),
         "its block map points outside of the file: it is truncated or damaged",
     )
-    findings.refuse_unless(len(set(used)) == len(used), "its block map has a block twice")
+    used.sort()
+    twice = any(one == other for one, other in itertools.pairwise(used))
+    findings.refuse_unless(not twice, "its block map has a block twice")

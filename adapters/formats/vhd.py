@@ -17,6 +17,7 @@ from adapters.formats.window import (
     be32,
     be64,
     power_of_two,
+    used_blocks,
 )
 from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
@@ -182,7 +183,7 @@ def _check_blocks(
         raise UnsafeImage(f"its block table has {entries} entries: too many")
     blocks = array("I", window.read(table, entries * 4, "the block table"))
     blocks.byteswap()
-    used = [entry for entry in blocks if entry != UNUSED]
+    used = used_blocks(entry for entry in blocks if entry != UNUSED)
     bitmap = bitmap_length(block)
     findings.refuse_unless(
         all(window.holds(entry * SECTOR, bitmap + block) for entry in used),

@@ -146,8 +146,8 @@ def _facts(file: _File) -> ImageFacts:
         allocated_size=file.status.st_blocks * 512,
         logical_sector_size=findings.logical_sector_size,
         snapshots=tuple(findings.snapshots),
-        refusals=tuple(findings.refusals),
-        notes=tuple(findings.notes),
+        refusals=findings.refusals.told(),
+        notes=findings.notes.told(),
         unread=findings.unread,
     )
 

@@ -11,6 +11,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +26,9 @@ from pipeline.ports.extents import Extent, Kind
 WORKING = command.Limits(address_space=4 << 30)
 # glibc reserves 64 MiB of address space per arena and thread: with two, the limit is about use
 ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
+
+# bytes of a map, of any image and for each byte of its files: a quarter of a million ranges
+MAP_LIMIT, MAP_SHARE = 32 << 20, 32
 
 # qcow2 specification, header bytes 16-19: "Maximum length of the backing file name is 1023 bytes".
 BACKING_NAME_LIMIT = 1023
@@ -168,13 +172,16 @@ def _json(
 def map_extents(sandbox: Sandbox, chain: Chain) -> IO[bytes]:
     """Ask qemu once where the bytes of a disk are: an unlinked file, to be read by `parse_map`.
 
-    A file and not a list, so that memory does not grow with the number of extents.
+    A file and not a list, so that memory does not grow with the number of extents. Raises
+    UnsafeImage when they are more than an honest file of its length has.
     """
+    # a range takes some 120 bytes of text, and one of data has at least 4 KiB in the file
+    length = MAP_LIMIT + sum(path.stat().st_size for path in paths(chain)) // MAP_SHARE
     argv = sandbox.wrap(
         ["qemu-img", "map", "--output=json", json_name(node(chain, sandbox))],
         read=chain,
         env=ENVIRONMENT,
-        limits=command.INSPECTION,
+        limits=replace(command.INSPECTION, file_size=length),
     )
     # anonymous: the caller closes it, a killed process leaves nothing
     output = tempfile.TemporaryFile()  # noqa: SIM115
@@ -184,6 +191,10 @@ def map_extents(sandbox: Sandbox, chain: Chain) -> IO[bytes]:
                 _, stderr = process.communicate(timeout=300)
             except subprocess.TimeoutExpired:
                 raise StageFailed("qemu-img map did not end within 300 s") from None
+        if os.fstat(output.fileno()).st_size >= length:
+            raise UnsafeImage(
+                f"its map has more than {length >> 20} MiB: far too many ranges for such a file"
+            )
         if process.returncode:
             raise CommandFailed(argv, process.returncode, stderr.decode(errors="replace"))
     except BaseException:
