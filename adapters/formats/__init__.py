@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from adapters.formats import qcow2, raw, vdi, vhd, vhdx, vmdk
 from adapters.formats.window import Findings, Window
-from pipeline.ports import ImageFormat
+from pipeline.model.images import ImageFormat
 
 PARSERS: Mapping[ImageFormat, Callable[[Window, Findings], None]] = {
     ImageFormat.RAW: raw.parse,

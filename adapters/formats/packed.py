@@ -15,7 +15,7 @@ from adapters.formats import qcow2, vmdk
 from adapters.formats.window import Window, be32, be64
 from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
-from pipeline.ports import ImageFormat
+from pipeline.model.images import ImageFormat
 
 
 class Codec(IntEnum):

@@ -21,7 +21,7 @@ from adapters.formats.window import (
 )
 from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
-from pipeline.ports import ImageFormat
+from pipeline.model.images import ImageFormat
 
 HEADER_SIZE = 1024
 HEADER_COOKIE = b"cxsparse"

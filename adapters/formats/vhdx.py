@@ -30,7 +30,7 @@ from adapters.formats.window import (
 )
 from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
-from pipeline.ports import ImageFormat
+from pipeline.model.images import ImageFormat
 
 MAGIC = b"vhdxfile"
 HEADERS = (64 << 10, 128 << 10)

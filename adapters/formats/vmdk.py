@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from adapters.formats.window import TABLE_LIMIT, Findings, Parent, Window, power_of_two, quoted
 from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
-from pipeline.ports import ImageFormat
+from pipeline.model.images import ImageFormat
 
 MAGIC = b"KDMV"
 HEADER_SIZE = 512

@@ -19,7 +19,7 @@ from adapters.formats.layering import Allocation, Piece
 from adapters.formats.window import Findings, Window, power_of_two, quoted
 from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
-from pipeline.ports import ImageFormat
+from pipeline.model.images import ImageFormat
 
 TYPES = {
     *("monolithicflat", "twogbmaxextentflat", "twogbmaxextentsparse", "2gbmaxextentflat"),

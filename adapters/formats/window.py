@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
-from pipeline.ports import ImageFormat
+from pipeline.model.images import ImageFormat
 
 # The largest table of a sane disk: 32 MiB is qemu's own limit for a qcow2's L1, and the block
 # table of a VHDX of 32 TiB with blocks of 8 MiB or more.

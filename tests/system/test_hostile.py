@@ -6,12 +6,13 @@ import random
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adapters.filesystem.rawfile import open_readonly
 from adapters.formats import Window
-from adapters.images import QemuImages
+from adapters.images import QemuImages, looker
 from adapters.images.inspect import Policy, detect_format, inspect_as
 from adapters.process.sandbox import Sandbox
 from adapters.qemu import img
@@ -24,10 +25,11 @@ CANARY = b"galleria-canary-of-the-host"
 
 
 class Shut(Sandbox):
-    """A sandbox that nothing may be run in."""
+    """A sandbox that no other program than galleria's own parser may be run in."""
 
-    def wrap(self, argv: Sequence[str], **_: object) -> list[str]:
-        raise AssertionError(f"{argv[0]} was to see a file that had to be refused before")
+    def wrap(self, argv: Sequence[str], **options: Any) -> list[str]:
+        assert self.name(Path(looker.__file__)) in argv, f"{argv[0]} saw the file"
+        return super().wrap(argv, **options)
 
 
 @contextlib.contextmanager
