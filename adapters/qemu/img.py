@@ -176,7 +176,7 @@ def map_extents(sandbox: Sandbox, chain: Chain) -> IO[bytes]:
     UnsafeImage when they are more than an honest file of its length has.
     """
     # a range takes some 120 bytes of text, and one of data has at least 4 KiB in the file
-    length = MAP_LIMIT + sum(path.stat().st_size for path in paths(chain)) // MAP_SHARE
+    length = MAP_LIMIT + sum(layer.opened.stat().st_size for layer in chain) // MAP_SHARE
     argv = sandbox.wrap(
         ["qemu-img", "map", "--output=json", json_name(node(chain, sandbox))],
         read=chain,
