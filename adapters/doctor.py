@@ -248,7 +248,10 @@ def _catalog(config: Config) -> Check:
     shown = printable(where.render_as_string(hide_password=True))
     if _missing_file(url):
         if config.regions:  # what made them zones has made the catalog, too
-            advice = "galleria catalog restore puts a backup there; galleria init makes a new one"
+            advice = (
+                "galleria catalog restore puts a backup there, galleria catalog rebuild makes it "
+                "again from the zones"
+            )
             return Check("catalog", Status.FAIL, f"{shown} is not there", advice)
         return Check("catalog", Status.WARN, f"{shown} is not there yet", "galleria init makes it")
     with contextlib.closing(open_catalog(url)) as catalog:

@@ -242,8 +242,9 @@ class SqlCatalog:
 def _missing(name: str | None) -> NotFound:
     return NotFound(
         f"there is no catalog {name}",
-        hint="galleria init makes a new one; if there was one, mount its file system, or put a "
-        "backup there with galleria catalog restore",
+        hint="galleria init makes a new one; if there was one, mount its file system, put a backup "
+        "there (galleria catalog restore), or make it again from the zones (galleria catalog "
+        "rebuild)",
     )
 
 
