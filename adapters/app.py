@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from adapters.qemu.emulator import Firmware
     from adapters.sources.download import Downloads
     from pipeline.gallery.descriptions import Rebuilt
+    from pipeline.gallery.metrics import Metric
     from pipeline.gallery.service.taken import JobRecords
     from pipeline.jobs.context import JobContext
     from pipeline.ports.vms import VmDirectories
@@ -173,6 +174,13 @@ class Session(Services):
 
         self.grants.check_backup()
         copies.backup(self._app.catalog.opened, target)
+
+    def metrics(self) -> "list[Metric]":
+        """What there is, as numbers."""
+        from pipeline.jobs.metrics import measure
+
+        self.grants.check_metrics()
+        return measure(self.context)
 
     def collect_garbage(self, keep: Keep) -> list[Collected]:
         """Remove whatever nobody needs, in the zones and on this host."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapters.catalog import catalog_file, open_catalog
 from adapters.config import Config
@@ -20,9 +21,14 @@ from adapters.guestfs import accelerator, fixed
 from adapters.process import cgroup, command, escape
 from adapters.process.sandbox import Sandbox
 from adapters.text import bytes_text, printable
-from adapters.zones import open_zone
+from adapters.zones import open_zone, records
 from adapters.zones.ownership import check_there, identify
 from pipeline.errors import GalleriaError
+from pipeline.gallery import descriptions
+from pipeline.model.audit import AuditHead
+
+if TYPE_CHECKING:
+    from adapters.catalog.sql import SqlCatalog
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 TRIAL_SECONDS = 30.0
@@ -286,9 +292,20 @@ def _zones(config: Config) -> Iterator[Check]:
             seen.append((region, directory))
 
 
+def _lacks(directory: Path, catalog: "SqlCatalog") -> str:
+    """What a zone's records lack of the catalog, for people."""
+    known = records.head_of(directory, catalog.identity) or AuditHead()
+    with catalog.read() as reader:
+        changed = descriptions.changed_since(reader, known)
+    if changed is None:
+        return "its records of the catalog are of another time"
+    return f"its records of the catalog lack {len(changed)} changes" if changed else ""
+
+
 def _zone(
     name: str, directory: Path, twins: list[str], config: Config, directories: list[Path]
 ) -> Check:
+    lacks = ""
     if _missing_file(config.catalog):
         zone = open_zone(directory, sandbox=Sandbox(enabled=config.sandbox))
     else:
@@ -296,6 +313,7 @@ def _zone(
             check_there(directory, registry)
             zone = open_zone(directory, sandbox=Sandbox(enabled=config.sandbox))
             identify(directory, registry, directories)
+            lacks = _lacks(directory, registry)
     profile = probe(directory)
     free = bytes_text(calls.free_bytes(directory))
     clones = "reflinks" if profile.reflink else "no reflinks"
@@ -307,6 +325,9 @@ def _zone(
     if degraded := _degraded(config, directory):
         advice = "galleria show names the versions; galleria repair mends what can be mended"
         return Check(name, Status.WARN, f"{found}; Degraded: {degraded}", advice)
+    if lacks:
+        advice = "the next change of the catalog brings them up to date, if they can be written"
+        return Check(name, Status.WARN, f"{found}; {lacks}", advice)
     if foreign := zone.foreign():
         some = ", ".join(printable(str(path)) for path in foreign[:SHOWN])
         advice = "they are left alone"

@@ -114,6 +114,10 @@ COMMANDS = {
         "Check the catalog, back it up, restore or rebuild it.",
     ),
     "runs": ("adapters.cli.runs:runs", "List jobs, follow one, cancel it, or read its log."),
+    "metrics": (
+        "adapters.cli.metrics:metrics",
+        "Print what there is, as metrics in Prometheus's text format.",
+    ),
     "gc": (
         "adapters.cli.garbage:gc_command",
         "Remove what nobody needs: bases, remains of killed runs, old downloads and logs.",

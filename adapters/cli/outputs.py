@@ -734,6 +734,27 @@ class CollectedDocument(TypedDict):
     kept: tuple[KeptDocument, ...]
 
 
+class LabelDocument(TypedDict):
+    name: str
+    value: str
+
+
+class SampleDocument(TypedDict):
+    labels: tuple[LabelDocument, ...]
+    value: float
+
+
+class MetricDocument(TypedDict):
+    name: str
+    help: str
+    samples: tuple[SampleDocument, ...]
+
+
+class MetricsOutput(TypedDict):
+    metrics: tuple[MetricDocument, ...]
+    file: Path | None
+
+
 class GarbageOutput(TypedDict):
     dryRun: bool
     freedBytes: int
@@ -983,6 +1004,7 @@ OUTPUTS: dict[str, Any] = {
     "catalog check": CatalogChecked,
     "catalog rebuild": CatalogRebuilt,
     "gc": GarbageOutput,
+    "metrics": MetricsOutput,
     "catalog restore": CatalogRestored,
     "runs list": Runs,
     "runs show": OneRun,

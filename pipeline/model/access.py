@@ -63,6 +63,7 @@ class Action(Enum):
     CATALOG_BACKUP = "Galleria/catalogs/backup/action"
     CATALOG_CHECK = "Galleria/catalogs/check/action"
     CATALOG_RESTORE = "Galleria/catalogs/restore/action"
+    METRICS_READ = "Galleria/metrics/read"
     GARBAGE_COLLECT = "Galleria/garbage/collect/action"
     ZONE_ADOPT = "Galleria/zones/adopt/action"
     RUN_READ = "Galleria/runs/read"

@@ -119,16 +119,19 @@ def interpose(patch: pytest.MonkeyPatch, step: Step) -> None:
 
     for name in DURABLE:
         patch.setattr(durable, name, around(name, getattr(durable, name)))
-    write = SqlCatalog.write
+    for name in ("write", "rebuild"):
+        patch.setattr(SqlCatalog, name, transaction(getattr(SqlCatalog, name), step))
 
+
+def transaction(begin: Callable[..., Any], step: Step) -> Callable[..., Any]:
     @contextmanager
-    def transaction(self: SqlCatalog) -> Iterator[Any]:
+    def stepped(*args: Any) -> Iterator[Any]:
         step("before commit")
-        with write(self) as writer:
+        with begin(*args) as writer:
             yield writer
         step("after commit")
 
-    patch.setattr(SqlCatalog, "write", transaction)
+    return stepped
 
 
 def die_at(k: int) -> Step:

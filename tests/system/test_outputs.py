@@ -227,6 +227,7 @@ audit list
 audit list --denied
 audit verify
 catalog check
+metrics
 gc --dry-run
 gc --grace 0s
 catalog backup backup.db

@@ -172,6 +172,10 @@ class Grants:
         """Refuse unless the subject may know what is wrong with the catalog."""
         self._access.require(Action.CATALOG_CHECK, ROOT)
 
+    def check_metrics(self) -> None:
+        """Refuse unless the subject may know how much there is of everything."""
+        self._access.require(Action.METRICS_READ, ROOT)
+
     def check_collect(self) -> None:
         """Refuse unless the subject may remove what nobody needs, whoever made it."""
         self._access.require(Action.GARBAGE_COLLECT, ROOT)

@@ -12,8 +12,9 @@ from typing import Any, NewType, TypeVar
 
 from pipeline.data.digest import digest
 from pipeline.errors import Conflict, ConnectionLost, NotFound
-from pipeline.gallery import rules, transitions
+from pipeline.gallery import metrics, rules, transitions
 from pipeline.gallery.audited import AuditedCatalog
+from pipeline.gallery.metrics import Metric
 from pipeline.gallery.service.running import JobRuns
 from pipeline.model import (
     Deployment,
@@ -215,6 +216,11 @@ class JobRecords:
         """All, deleted ones too, in whatever state they are."""
         with self._catalog.read() as catalog:
             return list(_every_version(catalog))
+
+    def metrics(self) -> list[Metric]:
+        """What there is, as numbers."""
+        with self._catalog.read() as catalog:
+            return metrics.of_catalog(catalog)
 
     def cut_audit(self, seconds: int, *, dry_run: bool) -> int:
         """Remove the entries of the audit record that are older; returns how many."""
