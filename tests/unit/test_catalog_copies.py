@@ -233,7 +233,7 @@ def test_a_catalog_in_a_server_has_its_own_tools(
     assert "pg_dump" in home.run("catalog", "backup", "b.db", status=3).stderr
 
 
-def test_an_adopted_zone_is_in_the_record_and_one_not_mounted_is_told_so(home: Session) -> None:
+def test_an_adopted_zone_is_in_the_record_and_a_lost_one_is_told(home: Session) -> None:
     def adoptions() -> list[str]:
         entries = home.json("audit", "list")["entries"]
         return [e["details"] for e in entries if e["action"] == "Galleria/zones/adopt/action"]
@@ -242,8 +242,8 @@ def test_an_adopted_zone_is_in_the_record_and_one_not_mounted_is_told_so(home: S
     (home.path / "eu").rename(home.path / "away")
     (home.path / "eu").mkdir()
     said = home.run("cost", "corp").stderr
-    assert "mount it" in said
-    assert f"galleria init --adopt {home.path}/eu" in said
+    assert f"the zone {home.path}/eu is lost: its directory is empty" in said
+    assert "galleria repair" in said
     home.run("init", "--adopt", "eu")
     assert adoptions() == [str(home.path / "eu")]
     assert home.run("cost", "corp").stderr == ""
