@@ -114,3 +114,12 @@ def delete(settings: Settings, *, name: str) -> None:
     with settings.session() as session:
         delete_disk(target, session.context)
     settings.emit({"deleted": target.arm_id}, f"deleted disk {target}")
+
+
+@disk.command()
+@NAME
+@resource.SCRUB
+@click.pass_context
+def verify(context: click.Context, *, name: str, scrub: bool) -> None:
+    """Read what a disk depends on, and its file's tables, again and compare every chunk."""
+    resource.verify(context, parse_resource(name, DISK), scrub=scrub)

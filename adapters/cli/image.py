@@ -126,3 +126,12 @@ def delete(settings: Settings, *, name: str) -> None:
     with settings.session() as session:
         delete_resource(target, session.context)
     settings.emit({"deleted": target.arm_id}, f"deleted managed image {target}")
+
+
+@image.command()
+@NAME
+@resource.SCRUB
+@click.pass_context
+def verify(context: click.Context, *, name: str, scrub: bool) -> None:
+    """Read a managed image's disks again and compare every chunk."""
+    resource.verify(context, parse_resource(name, IMAGE), scrub=scrub)

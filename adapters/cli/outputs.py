@@ -559,6 +559,13 @@ class VerifyOutput(TypedDict):
     missingRegions: tuple[str, ...]
 
 
+class VerifyResourceOutput(TypedDict):
+    resource: str
+    sound: bool
+    verdicts: tuple[VerdictDocument, ...]
+    missingRegions: tuple[str, ...]
+
+
 class RangeDocument(TypedDict):
     start: int
     length: int
@@ -1019,6 +1026,9 @@ OUTPUTS: dict[str, Any] = {
     "snapshot export": Written,
     "snapshot list": Snapshots,
     "snapshot show": SnapshotDocument,
+    "snapshot verify": VerifyResourceOutput,
+    "disk verify": VerifyResourceOutput,
+    "image verify": VerifyResourceOutput,
     "disk create": DiskDocument,
     "disk delete": Deleted,
     "disk list": Disks,

@@ -30,7 +30,7 @@ from pipeline.jobs.dry_run import (
     version_disks,
 )
 from pipeline.jobs.show import bill_of_materials
-from pipeline.jobs.verify import VerifyResult, verify_all
+from pipeline.jobs.verify import Verification, VerifyResult, verify_all
 from pipeline.model import ImageVersion
 from pipeline.model.disks import disk_name
 from pipeline.sources.ingest import Disk
@@ -237,13 +237,18 @@ def verify(context: click.Context, *, reference: str, region: str | None, scrub:
         place = None if region is None else session.region(region)
         version = session.gallery.own_version(reference, place)
         found = verify_all(version, place, session.context, scrub=scrub)
+    tell_verified(context, "version", version.name.arm_id, found)
+
+
+def tell_verified(context: click.Context, kind: str, id: str, found: Verification) -> None:
+    """Print what reading something again showed. Exit status 1 unless all of it is sound."""
     rows = [(item.region, item.subject, _verdict(item)) for item in found.results]
-    rows += [(name, "", "no zone here holds the version") for name in found.missing]
+    rows += [(name, "", f"no zone here holds the {kind}") for name in found.missing]
     places_of_bad = fields([(f"{item.region} {item.subject}", item.path) for item in found.bad])
     text = "\n".join([table(("REGION", "DISK", "VERDICT"), rows), places_of_bad]).strip()
-    settings.emit(
+    context.ensure_object(Settings).emit(
         {
-            "version": version.name.arm_id,
+            kind: id,
             "sound": found.sound,
             "verdicts": [item.document() for item in found.results],
             "missingRegions": found.missing,

@@ -12,7 +12,7 @@ from pipeline.errors import NotFound
 from pipeline.gallery import answers
 from pipeline.model import Architecture, HyperVGeneration, OsType
 from pipeline.model.disks import disk_name
-from pipeline.model.resource_names import resource_of
+from pipeline.model.resource_names import ResourceName, resource_of
 from pipeline.model.resources import Disk, DiskControllerTypes, ManagedImage, Resource, Snapshot
 from pipeline.model.sources import AnySource, DiskKinds, VmSource
 from pipeline.resources.lineage import Family, Lineage, Step, Thing
@@ -216,3 +216,18 @@ def listing(found: Sequence[Resource], noun: str) -> str:
     ]
     header = ("NAME", "REGION", "STATE", "VIRTUAL SIZE", "MADE", "DISKS")
     return table(header, rows) if rows else f"there are no {noun}s"
+
+
+SCRUB = click.option("--scrub", is_flag=True, help="Read from the disk, not from the page cache.")
+
+
+def verify(context: click.Context, target: ResourceName, *, scrub: bool) -> None:
+    """Read what is kept of a resource again, and tell what it showed."""
+    from adapters.cli.context import Settings
+    from adapters.cli.proof import tell_verified
+    from pipeline.jobs.scrub import verify_resource
+
+    with context.ensure_object(Settings).session() as session:
+        resource = session.resources.get(target)
+        found = verify_resource(resource, session.context, scrub=scrub)
+    tell_verified(context, "resource", resource.id, found)

@@ -126,3 +126,12 @@ def export(settings: Settings, *, name: str, out: Path, format_name: str, subfor
         {"file": out, "format": format_name, "fileSize": length},
         f"wrote {printable(str(out))} ({format_name}, {bytes_text(length)})",
     )
+
+
+@snapshot.command()
+@NAME
+@resource.SCRUB
+@click.pass_context
+def verify(context: click.Context, *, name: str, scrub: bool) -> None:
+    """Read a snapshot's content again and compare every chunk."""
+    resource.verify(context, parse_resource(name, SNAPSHOT), scrub=scrub)

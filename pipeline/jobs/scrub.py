@@ -18,7 +18,7 @@ from threading import Lock
 
 from pipeline.errors import GalleriaError
 from pipeline.jobs.context import JobContext
-from pipeline.jobs.verify import Check, VerifyResult, verify_report
+from pipeline.jobs.verify import Check, Verification, VerifyResult, verify_report
 from pipeline.model import DeployedDisk, Deployment, ImageVersion, ReplicationMode
 from pipeline.model.clock import utc_now
 from pipeline.model.disks import disk_name
@@ -123,7 +123,14 @@ class Inventory:
 
 
 def inventory(scope: Scope, context: JobContext) -> Inventory:
-    """What is in the scope; None is everything, whoever it belongs to."""
+    """What is in the scope; None is everything, whoever it belongs to. Raises NotFound."""
+    match scope:
+        case GalleryName():
+            context.gallery.get_gallery(scope)
+        case DefinitionName():
+            context.gallery.get_definition(scope)
+        case VersionName():
+            context.gallery.get_version(scope)
     versions = [item for item in context.records.versions() if _within(item.name, scope)]
     items: list[Stored] = [item for item in versions if item.completed_regions]
     uids = {item.uid for item in versions}
@@ -409,6 +416,23 @@ def _disks(zone: Zone, stock: Inventory) -> Iterator[tuple[str, DeployedDisk]]:
             yield item.name.name, DeployedDisk(None, item.file.path, item.file.format, digest)
 
 
+def verify_resource(resource: Resource, context: JobContext, *, scrub: bool) -> Verification:
+    """Verify all that is kept of a snapshot, a disk or an image: its bases, its record, and the
+    file of a disk. `scrub` reads the medium."""
+    check, stock = Check(context, scrub=scrub), Inventory([resource], [], whole=False)
+    results: list[VerifyResult] = []
+    zones = [zone for zone in context.zones.get(resource.location, ()) if not zone.unusable]
+    for zone in zones:
+        if not _is_there(zone, resource) and not must_hold(zone, resource, context):
+            continue
+        for lun, digest in digests_of(resource).items():
+            result, _ = check.base(zone, digest, f"base {disk_name(lun)}")
+            results.append(result)
+        results += _item_results(zone, resource, {}, check)
+        results += (_disk_result(zone, name, disk) for name, disk in _disks(zone, stock))
+    return Verification(tuple(results), () if results else (resource.location,))
+
+
 def _scrub_disk(
     zone: Zone,
     owner: str,
@@ -417,16 +441,20 @@ def _scrub_disk(
     context: JobContext,
     mend: Mend,
 ) -> None:
+    result = _disk_result(zone, owner, disk)
+    remember(zone, disk.path, result, context)
+    if not result.sound:
+        found.bad.append(Bad(zone, result, machines=(owner,), disk=disk))
+        mend(found.bad[-1])
+
+
+def _disk_result(zone: Zone, owner: str, disk: DeployedDisk) -> VerifyResult:
     try:
         problem = zone.deployed_problem(disk)
     except (OSError, GalleriaError) as error:
         problem = str(error)
     subject = f"disk {disk_name(disk.lun)} of {owner}"
-    result = VerifyResult(zone.region, subject, Path(disk.path), "", problem=problem)
-    remember(zone, disk.path, result, context)
-    if problem:
-        found.bad.append(Bad(zone, result, machines=(owner,), disk=disk))
-        mend(found.bad[-1])
+    return VerifyResult(zone.region, subject, Path(disk.path), "", problem=problem)
 
 
 def remember(zone: Zone, subject: str, result: VerifyResult, context: JobContext) -> None:

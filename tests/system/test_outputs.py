@@ -147,6 +147,8 @@ version show corp/pet/1.0.0
 version update corp/pet/1.0.0 --tags a=c --replica-count 2
 replicate corp/pet/1.0.0 --region us
 verify corp/pet/1.0.1
+scrub corp --rate 900M
+repair corp/pet
 boot-check corp/pet/1.0.1
 cost corp
 diff corp/pet/1.0.0 corp/pet/1.0.1
@@ -170,6 +172,11 @@ disk show k2 --lineage
 image create --name i1 --os-disk d.raw --data-disk 1=e.raw --no-generalize
 image list
 image show i1 --lineage
+snapshot verify s1
+disk verify k2 --scrub
+disk verify k3
+image verify i1
+scrub --repair
 disk delete k3
 snapshot delete s2
 image delete i1

@@ -259,3 +259,62 @@ def test_names_and_files_of_a_zone_are_protected(tmp_path: Path, mount: Mount) -
             home.run("version", "delete", f"corp/web/{number}")
         assert list((zone / "bases").iterdir()) == list((zone / "versions").iterdir()) == []
         deletable(zone)
+
+
+def test_snapshots_disks_and_images_are_verified_and_repaired(home: Session) -> None:
+    eu = home.path / "eu"
+    begin(home, eu=eu)
+    source = home.path / "disk.raw"
+    source.write_bytes(CONTENT)
+    home.run("snapshot", "create", str(source), "-n", "s1")
+    home.run("disk", "create", "-n", "d1", "--source", "s1")
+    home.run("image", "create", "-n", "i1", "--os-disk", str(source), "--no-generalize")
+    kinds = (("snapshot", "s1"), ("disk", "d1"), ("image", "i1"))
+    for kind, name in kinds:
+        assert home.json(kind, "verify", name)["sound"]
+    (file,) = eu.glob("bases/*/base.raw")
+    file.chmod(0o600)
+    with file.open("r+b") as content:
+        content.seek(ROTTEN)
+        content.write(b"rot")
+    for kind, name in kinds:
+        (bad,) = home.json(kind, "verify", name, status=1)["verdicts"][:1]
+        assert bad["bad"] == [{"start": 3 * CHUNK_SIZE, "length": CHUNK_SIZE}]
+    # the next of its line does not inherit it
+    home.run("snapshot", "export", "s1", "--out", "x.qcow2", status=1)
+    home.run("disk", "create", "-n", "d2", "--source", "s1", status=1)
+    found = home.json("repair")  # from the source's file, which still is there
+    assert all(item["repaired"] for item in found["findings"])
+    for kind, name in kinds:
+        assert home.json(kind, "verify", name, "--scrub")["sound"]
+    assert file.read_bytes() == CONTENT
+
+
+def test_a_version_is_not_deleted_while_a_region_of_it_is_away(home: Session) -> None:
+    eu, us, away = home.path / "eu", home.path / "us", home.path / "away"
+    begin(home, eu=eu, us=us)
+    publish(home, "corp/web/1.0.0", CONTENT, "eu us")
+    us.rename(away)
+    told = home.run("version", "delete", "corp/web/1.0.0", status=3).stderr
+    assert str(us) in told
+    assert home.json("show", "corp/web/1.0.0")["version"]["provisioningState"] == "Deleting"
+    away.rename(us)
+    home.run("version", "delete", "corp/web/1.0.0")
+    for zone in (eu, us):
+        assert list((zone / "bases").iterdir()) == list((zone / "versions").iterdir()) == []
+
+
+def test_a_scrub_reads_what_was_not_read_for_the_longest_time(home: Session) -> None:
+    begin(home, eu=home.path / "eu")
+    for number in range(3):
+        publish(home, f"corp/web/1.0.{number}", changed(CONTENT, number), "eu")
+    read = set()
+    for _ in range(3):
+        found = home.json("scrub", "--subset", "20%")
+        assert (found["basesRead"], found["basesSkipped"]) == (1, 2)
+        read |= {found["bytesRead"]}
+    assert home.json("scrub", "--older-than", "1d")["basesRead"] == 0
+    assert home.json("scrub", "corp/web/1.0.0", "--rate", "100M")["basesRead"] == 1
+    for wrong in (("--subset", "0"), ("--rate", "fast"), ("--older-than", "long")):
+        home.run("scrub", *wrong, status=2)
+    home.run("scrub", "corp/nothing", status=4)
