@@ -2,7 +2,7 @@
 
 import re
 
-from pipeline.guest import boot_identity
+from pipeline.guest import boot_identity, units
 from pipeline.guest.operations import Context, Editor, Operation, lines_of
 
 MACHINE_ID = re.compile(r"[0-9A-Fa-f-]*\s*|uninitialized\s*")
@@ -92,7 +92,7 @@ def remove_snakeoil(edit: Editor, _: Context) -> None:
     """Services name this certificate, so it only goes where the guest can make a new one."""
     if not edit.exists(SNAKEOIL_KEY) or not edit.exists("/usr/sbin/make-ssl-cert"):
         return
-    if not any(edit.exists(path) for path in SYSTEMD):
+    if not any(edit.exists(path) for path in SYSTEMD) or not units.runs_systemd(edit):
         return
     unit = f"/etc/systemd/system/{SNAKEOIL_UNIT}"
     edit.write_text(unit, SNAKEOIL_SERVICE)

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 
 from pipeline.data.text import printable
 from pipeline.errors import StageFailed
+from pipeline.guest import units
 from pipeline.guest.operations import Context, Editor, Operation, lines_of
 
 KEYGEN = "/usr/bin/ssh-keygen"
@@ -83,7 +84,8 @@ TYPES = ("ed25519", "ecdsa", "rsa")
 def remove_host_keys(edit: Editor, _: Context) -> None:
     elsewhere = _named_keys(edit)
     if edit.is_file(edit.follow("/usr/sbin/sshd")):
-        made = " ".join(edit.text(_drop_in(unit)) for unit in UNITS).split()  # by an earlier run
+        written = (*map(_drop_in, UNITS), INIT_SCRIPT)  # by an earlier run
+        made = " ".join(map(edit.text, written)).split()
         _guarantee_new_keys(edit, [key for key in elsewhere if edit.exists(key) or key in made])
     if edit.is_file(edit.follow(DROPBEAR)) and edit.guest.glob(DROPBEAR_KEYS):
         _guarantee_dropbear_keys(edit)
@@ -118,29 +120,29 @@ def _drop_in(unit: str) -> str:
     return f"/etc/systemd/system/{unit}.service.d/{DROP_IN}"
 
 
-def _making(keys: Sequence[str]) -> str:
-    """Lines of a unit that make the keys that sshd_config(5) names."""
-    lines = []
+def _making(keys: Sequence[str]) -> list[str]:
+    """Commands of a shell that make the keys that sshd_config(5) names."""
+    commands = []
     for key in keys:
         if not PLAIN.fullmatch(key):
             raise StageFailed(
-                f"sshd_config names the host key {printable(key)}, which no unit can name safely",
+                f"sshd_config names the host key {printable(key)}, which nothing can name safely",
                 hint="leave the keys with --skip ssh-host-keys",
             )
         if key.endswith(".pub"):
             continue  # a certificate: of the old key
         kind = next((name for name in TYPES if name in key), TYPES[0])
         directory = PurePosixPath(key).parent
-        lines.append(
-            f"ExecStartPre=/bin/sh -c '[ -e {key} ] || {{ mkdir -p {directory}; "
-            f'/usr/bin/ssh-keygen -q -t {kind} -N "" -f {key}; }}\'\n'
+        commands.append(
+            f"[ -e {key} ] || {{ mkdir -p {directory}; "
+            f'/usr/bin/ssh-keygen -q -t {kind} -N "" -f {key}; }}'
         )
-    return "".join(lines)
+    return commands
 
 
 def _guarantee_dropbear_keys(edit: Editor) -> None:
     """`dropbear -R` makes keys when they are asked for; Debian makes them with the package."""
-    unit = _unit(edit, "dropbear")
+    unit = _unit(edit, "dropbear") if units.runs_systemd(edit) else ""
     texts = [unit, *(edit.text(path) for path in DROPBEAR_STARTERS)]
     if any("dropbearkey" in text or DROPBEAR_MAKES.search(text) for text in texts):
         return
@@ -162,19 +164,20 @@ def _guarantee_new_keys(edit: Editor, named: Sequence[str]) -> None:
         text = _unit(edit, unit)
         if not text:
             continue
-        guaranteed = True
+        guaranteed = units.runs_systemd(edit)
         # Fedora, RHEL: the unit wants a target that makes keys
         if own or "sshd-keygen" not in text:
             checks = [line for line in text.splitlines() if line.startswith("ExecStartPre=")]
             checks = [line for line in checks if "ssh-keygen" not in line]
-            edit.write_text(_drop_in(unit), HEADER + own + "".join(f"{line}\n" for line in checks))
+            lines = [*(f"ExecStartPre=/bin/sh -c '{command}'" for command in own), *checks]
+            edit.write_text(_drop_in(unit), HEADER + "".join(f"{line}\n" for line in lines))
+    guaranteed = guaranteed or (not own and _starts_with_keys(edit)) or _add_init_script(edit, own)
     if own and not guaranteed:
         raise StageFailed(
             f"sshd_config names host keys of its own ({printable(', '.join(named))}), which "
             "nothing would make again",
             hint="leave the keys with --skip ssh-host-keys",
         )
-    guaranteed = guaranteed or _starts_with_keys(edit) or _add_init_script(edit)
     if not guaranteed and not _add_to_inittab(edit):
         raise StageFailed(
             "the guest has sshd, but nothing that would make new host keys at its first start",
@@ -194,7 +197,7 @@ def _starts_with_keys(edit: Editor) -> bool:
     return any("ssh-keygen" in edit.text(path) for path in paths)
 
 
-def _add_init_script(edit: Editor) -> bool:
+def _add_init_script(edit: Editor, own: Sequence[str]) -> bool:
     """System V: a script of our own that runs before sshd's in every runlevel that starts that."""
     if not any(edit.text(path) for path in INIT_SCRIPTS):
         return False
@@ -202,7 +205,8 @@ def _add_init_script(edit: Editor) -> bool:
         level for level in RUNLEVELS if any("ssh" in name for name in edit.guest.names(level))
     ]
     if levels:
-        edit.write_text(INIT_SCRIPT, INIT_TEXT, mode=0o755)
+        text = INIT_TEXT + "".join(f"{command}\n" for command in own)
+        edit.write_text(INIT_SCRIPT, text, mode=0o755)
         for level in levels:
             edit.symlink(f"../init.d/{PurePosixPath(INIT_SCRIPT).name}", f"{level}/{INIT_LINK}")
     return bool(levels)

@@ -32,7 +32,14 @@ def enabled(reader: Editor) -> list[str]:
 
 def is_enabled(reader: Editor, *names: str) -> bool:
     """Whether the guest starts one of these units."""
-    return bool(set(names) & set(enabled(reader)))
+    return runs_systemd(reader) and bool(set(names) & set(enabled(reader)))
+
+
+def runs_systemd(reader: Editor) -> bool:
+    """Whether the guest's init is systemd. Packages bring their units to all others, too: to those
+    of System V, OpenRC and runit, where nothing starts them."""
+    real = reader.follow("/sbin/init")
+    return PurePosixPath(real).name == "systemd" or not reader.is_file(real)
 
 
 def text(reader: Editor, name: str) -> str:

@@ -725,6 +725,39 @@ def test_system_v_gets_a_script_that_makes_host_keys(guest: MemoryGuest) -> None
     assert "ssh-keygen -A" in text(guest, "/etc/init.d/galleria-host-keys")
 
 
+@pytest.mark.parametrize("init", ["sysvinit", "../lib/systemd/systemd"])
+def test_units_guarantee_keys_only_where_systemd_starts_them(guest: MemoryGuest, init: str) -> None:
+    """Debian's openssh-server and dropbear bring their units to a guest of System V, too."""
+    guest.plant("/usr/lib/systemd/systemd", "ELF")
+    guest.plant("/lib/systemd/systemd", "ELF")
+    guest.plant("/sbin/sysvinit", "ELF")
+    guest.symlink(init, "/sbin/init")
+    guest.plant("/usr/sbin/sshd")
+    guest.plant("/usr/bin/ssh-keygen")
+    guest.plant("/usr/lib/systemd/system/ssh.service", "[Service]\nExecStartPre=sshd -t\n")
+    guest.plant("/etc/init.d/ssh", "#!/bin/sh\nsshd\n")
+    guest.plant("/etc/rc2.d/S02ssh", "")
+    guest.plant("/etc/ssh/sshd_config", "HostKey /etc/ssh/keys/machine\n")
+    guest.plant("/etc/ssh/keys/machine", "k")
+    for _ in range(2):
+        run(guest, "ssh-host-keys")
+        by_script = "galleria-host-keys" in guest.names("/etc/init.d")
+        assert by_script == (init == "sysvinit")
+        assert not by_script or "-f /etc/ssh/keys/machine" in text(
+            guest, "/etc/init.d/galleria-host-keys"
+        )
+        assert guest.names("/etc/ssh/keys") == []
+    guest.plant("/usr/sbin/dropbear")
+    guest.plant("/etc/dropbear/dropbear_rsa_host_key", "k")
+    guest.plant("/usr/lib/systemd/system/dropbear.service", "[Service]\nExecStart=dropbear\n")
+    if init == "sysvinit":
+        with pytest.raises(StageFailed, match="nothing that would make new host keys"):
+            run(guest, "ssh-host-keys")
+    else:
+        run(guest, "ssh-host-keys")
+        assert guest.names("/etc/dropbear") == []
+
+
 def test_swap_files_keep_their_header_and_length(guest: MemoryGuest) -> None:
     header = bytes(4086) + b"SWAPSPACE2"
     guest.plant("/etc/fstab", "/data/swap none swap sw 0 0\n")
