@@ -29,11 +29,12 @@ from pipeline.gallery.audit import append, removal
 from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.service.running import RunTerms
 from pipeline.gallery.services import Services
-from pipeline.model import Architecture, ImageVersion, ProvisioningState, Region
+from pipeline.model import Architecture, ProvisioningState, Region
 from pipeline.model.access import ROOT, Action, Identity
 from pipeline.model.audit import AuditHead, Event
 from pipeline.model.clock import utc_now
 from pipeline.model.garbage import Collected, Garbage, Keep
+from pipeline.model.runs import Run
 from pipeline.model.spelling import EDGE
 from pipeline.ports import Pins, Progress, Zone
 from pipeline.ports.catalog import CatalogHealth
@@ -246,7 +247,7 @@ class Session(Services):
             work=WorkDirectory(config.work / "galleria"),
             logs=config.logs,
             progress=progress,
-            later=partial(_replicate_later, config, self._identity.principal),
+            later=partial(_begin_later, config, self._identity.principal),
             leftovers=partial(_leftovers, config, self.records),
             keep=config.keep,
             cpu=cpu_seconds,
@@ -554,16 +555,14 @@ def _firmware(architecture: Architecture, nvram_length: int | None) -> "Firmware
     return Firmware(found.code, found.template)
 
 
-def _replicate_later(config: Config, principal: str | None, version: ImageVersion) -> None:
-    """Start a process of its own that finishes the version's regions; its output goes to a log."""
+def _begin_later(config: Config, principal: str | None, run: Run) -> None:
+    """Start a process of its own that does a run that waits; its output goes to the run's log."""
     from adapters.process import command
 
-    config.logs.mkdir(parents=True, exist_ok=True)
+    log = Path(run.log)
+    log.parent.mkdir(parents=True, exist_ok=True)
     # -P: what lies in the user's present directory is no part of the program
     program = [sys.executable, "-P", "-m", "adapters.cli"]
     options = ["--config", str(config.file)] if config.file else []
     options += ["--as", principal] if principal else []
-    command.detach(
-        [*program, *options, "replicate", str(version.name), "--retry"],
-        log=config.logs / f"replicate-{version.zone_key}.log",
-    )
+    command.detach([*program, *options, "--quiet", "runs", "resume", run.id], log=log)

@@ -43,8 +43,9 @@ def publish(request: PublishRequest, context: JobContext) -> ImageVersion:
     a region is Completed or not there. Raises PartiallyReplicated when only some regions are."""
     context, record = recorded(context)
     asked = described(request, context.sources)
+    name = asked.name.arm_id
     with (
-        running(context, RunKind.PUBLISH, asked.name.arm_id, digest=asked.fingerprint) as context,
+        running(context, RunKind.PUBLISH, name, {"version": name}, asked.fingerprint) as context,
         context.work.directory() as work,
     ):
         version = when_free(lambda: context.gallery.begin_version(asked), context)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.gallery.rules import Limits
-from pipeline.gallery.service.running import JobRuns
+from pipeline.gallery.service.running import JobRuns, attendance
 from pipeline.gallery.services import Services
 from pipeline.model import (
     DiskProvenance,
@@ -98,7 +98,7 @@ class Processes(JobRuns):
     def start(self) -> None:
         self.work_on(None)
         run = uuid.uuid4().hex[:12]
-        attending = self._catalog.attend(run)
+        attending = self._catalog.attend(attendance(run, 1))
         own = self.begin(run, RunKind.PUBLISH, "/", {}, "", attending.__enter__())
         with self._catalog.unguarded() as (_, changes):
             changes.put_run(replace(own.record, principal=""))

@@ -113,7 +113,10 @@ COMMANDS = {
         "adapters.cli.catalog:catalog",
         "Check the catalog, back it up, restore or rebuild it.",
     ),
-    "runs": ("adapters.cli.runs:runs", "List jobs, follow one, cancel it, or read its log."),
+    "runs": (
+        "adapters.cli.runs:runs",
+        "List jobs, follow one, cancel or resume it, or read its log.",
+    ),
     "metrics": (
         "adapters.cli.metrics:metrics",
         "Print what there is, as metrics in Prometheus's text format.",

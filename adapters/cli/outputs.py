@@ -1017,6 +1017,7 @@ OUTPUTS: dict[str, Any] = {
     "runs show": OneRun,
     "runs logs": RunLogOutput,
     "runs cancel": OneRun,
+    "runs resume": OneRun,
     "inspect": InspectOutput,
     "generalize": GeneralizeOutput,
     "convert": Written,

@@ -335,7 +335,7 @@ def in_background(settings: Settings, job: Callable[[JobContext], ImageVersion])
     with settings.session() as session:
 
         def begun(version: ImageVersion) -> None:
-            log = session.config.logs / f"publish-{version.zone_key}.log"
+            log = Path(session.job_runs.log)
             told = {"version": encode(version), "log": str(log)}
             side.leave(json.dumps(told).encode(), log)
 

@@ -21,7 +21,7 @@ SECONDS = 0.5
 
 @click.group(cls=Group)
 def runs() -> None:
-    """List jobs, follow one, cancel it, or read its log."""
+    """List jobs, follow one, cancel or resume it, or read its log."""
 
 
 @runs.command("list")
@@ -65,6 +65,24 @@ def cancel(settings: Settings, *, id: str) -> None:
     with settings.session() as session:
         run = session.runs.cancel_run(id)
     settings.emit({"run": encode(run)}, _cancelled(run))
+
+
+@runs.command()
+@RUN
+@click.pass_obj
+def resume(settings: Settings, *, id: str) -> None:
+    """Go on with a run that waits, or whose process ended.
+
+    A replication, a deletion, and the regions that a publish has not made are gone on with by what
+    the run's record says. For other runs the same command does that.
+    """
+    from pipeline.jobs.resume import resume as go_on
+
+    with settings.session() as session:
+        run = session.runs.resumable(id)
+        go_on(run, session.context)
+        run = session.runs.get_run(run.id)
+    settings.emit({"run": encode(run)}, f"run {run.id}: {run.state.value}")
 
 
 @runs.command()

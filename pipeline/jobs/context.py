@@ -14,6 +14,7 @@ from pipeline.gallery.service.taken import JobRecords
 from pipeline.jobs.timing import Record
 from pipeline.model import ImageVersion
 from pipeline.model.garbage import AT_ONCE, Collected, Keep
+from pipeline.model.runs import Run
 from pipeline.ports import Files, GuestHost, Images, Pins, Progress, TransferStats, Work
 from pipeline.ports.boots import Boots
 from pipeline.ports.disks import DiskDirectories
@@ -30,8 +31,8 @@ class JobContext:
     the job; `records` takes down what was made, and `runs` the job itself. `logs` is where what
     background processes and booted machines say is kept. `cpu` says what CPU seconds this process
     and what it started have used; `sleep` lets seconds pass. `leftovers` removes what is old on
-    this host, by a rule such as `keep`, the configured one. `later` replicates a version in the
-    background; `begun` is told of a version when its rules have passed and its number is taken;
+    this host, by a rule such as `keep`, the configured one. `later` has a run that waits begun in
+    the background; `begun` is told of a version when its rules have passed and its number is taken;
     a base that was last read longer than `recheck_after` ago is read before it is reused; `timed`
     and `moved` measure a stage that is no progress to see, and take its bytes."""
 
@@ -53,7 +54,7 @@ class JobContext:
     progress: Progress
     cpu: Callable[[], float]
     sleep: Callable[[float], None]
-    later: Callable[[ImageVersion], None]
+    later: Callable[[Run], None]
     leftovers: Callable[[Keep], Sequence[Collected]]
     keep: Keep = AT_ONCE
     begun: Callable[[ImageVersion], None] = lambda _: None

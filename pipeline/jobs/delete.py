@@ -50,7 +50,8 @@ def delete_version(
     def begin() -> TakenVersion:
         return context.gallery.begin_delete(name, force=force, permanent=permanent)
 
-    with running(context, RunKind.DELETE, name.arm_id) as context:
+    wanted = {"version": name.arm_id, "permanent": permanent}
+    with running(context, RunKind.DELETE, name.arm_id, wanted) as context:
         version = when_free(begin, context)
         if version.provisioning_state is not ProvisioningState.DELETING:
             return version
@@ -95,7 +96,8 @@ def delete_cascade(plan: Cascade, context: JobContext) -> None:
         context.gallery.check_gallery_deletable(plan.gallery)
     context.gallery.check_deletable(plan.versions)
     about = plan.gallery or plan.definitions[0]
-    with running(context, RunKind.DELETE, about.arm_id) as context:
+    wanted = {"gallery" if plan.gallery else "definition": about.arm_id}
+    with running(context, RunKind.DELETE, about.arm_id, wanted) as context:
         _delete_all(plan, context)
 
 

@@ -56,8 +56,9 @@ def replicate_version(
 ) -> ImageVersion:
     """Add regions to a published version, or make failed ones again: from a region that has it,
     never from the source. `retry` tries transient errors again, with exponential backoff."""
+    wanted = {"version": name.arm_id, "targetRegions": encode(targets), "retry": retry}
     with (
-        running(context, RunKind.REPLICATE, name.arm_id) as context,
+        running(context, RunKind.REPLICATE, name.arm_id, wanted) as context,
         context.work.directory() as work,
     ):
         version = when_free(lambda: context.gallery.begin_replication(name, targets), context)
@@ -200,7 +201,8 @@ def conclude(version: TakenVersion, context: JobContext, record: Record) -> Imag
     if all(status.state is not ReplicationState.UNKNOWN for status in version.regions):
         return context.records.finish_version(version, stats)
     handed = context.records.hand_over(version, stats)
-    context.later(handed)
+    wanted = {"version": handed.name.arm_id, "retry": True}
+    context.later(context.runs.leave(RunKind.REPLICATE, handed.name.arm_id, wanted))
     return handed
 
 

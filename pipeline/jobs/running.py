@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pipeline.errors import HeldByRun
 from pipeline.gallery.service.running import OwnRun
 from pipeline.jobs.context import JobContext
-from pipeline.model.runs import RunKind
+from pipeline.model.runs import Run, RunKind
 from pipeline.ports import Meter, Progress
 
 T = TypeVar("T")
@@ -30,6 +30,13 @@ def running(
         return
     with context.runs.opened(kind, object, request, digest) as run:
         yield replace(context, progress=RunProgress(context.progress, run))
+
+
+@contextmanager
+def going_on(context: JobContext, run: Run) -> Iterator[JobContext]:
+    """What a job works with that goes on with a run."""
+    with context.runs.resumed(run) as own:
+        yield replace(context, progress=RunProgress(context.progress, own))
 
 
 def when_free(begin: Callable[[], T], context: JobContext) -> T:

@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from adapters.catalog import open_catalog, sql
-from pipeline.errors import Conflict, LeaseLost, NotFound, RunCancelled
-from pipeline.gallery.service.running import OwnRun
+from pipeline.errors import Conflict, HeldByRun, LeaseLost, NotFound, RunCancelled
+from pipeline.gallery.service.running import OwnRun, attendance
 from pipeline.gallery.services import Services
 from pipeline.model import Region
 from pipeline.model.access import Identity
@@ -229,13 +229,13 @@ def test_a_connection_that_died_costs_no_job(url: str) -> None:
         ask = service(made, host)
         with ask.job_runs.opened(RunKind.PUBLISH, ANY) as own:
             with made.read() as reader:
-                assert reader.presence(own.record.id) is Presence.THERE
+                assert reader.presence(attendance(own.record.id, 1)) is Presence.THERE
             cut(url)
             with made.read() as reader:
-                assert reader.presence(own.record.id) is Presence.UNSEEN
+                assert reader.presence(attendance(own.record.id, 1)) is Presence.UNSEEN
             host.beat()
             with made.read() as reader:
-                assert reader.presence(own.record.id) is Presence.THERE
+                assert reader.presence(attendance(own.record.id, 1)) is Presence.THERE
         assert stored(made, own.record.id).state is RunState.SUCCEEDED
 
 
@@ -258,3 +258,43 @@ def test_a_process_is_there_until_it_ends(catalog: Catalog) -> None:
         assert reader.presence("c3") is not Presence.THERE
     with catalog.read() as reader:
         assert reader.presence("a1") is not Presence.THERE
+
+
+def test_a_run_that_was_left_is_begun_by_the_next_process(catalog: Catalog) -> None:
+    ask, other = service(catalog), service(catalog)
+    left = ask.job_runs.leave(RunKind.REPLICATE, ANY, {"version": "v"})
+    assert stored(catalog, left.id).state is RunState.WAITING
+    with other.job_runs.resumed(left) as own:
+        assert own.record.request == {"version": "v"}
+        assert stored(catalog, left.id).state is RunState.RUNNING
+        with pytest.raises(HeldByRun):  # also for who has read it as it is now
+            ask.job_runs.resumed(stored(catalog, left.id)).__enter__()
+    assert stored(catalog, left.id).state is RunState.SUCCEEDED
+    with pytest.raises(Conflict, match="Succeeded"):
+        ask.job_runs.resumed(stored(catalog, left.id)).__enter__()
+
+
+def test_what_was_cancelled_before_it_began_is_not_begun(catalog: Catalog) -> None:
+    ask = service(catalog)
+    left = ask.job_runs.leave(RunKind.REPLICATE, ANY, {})
+    assert ask.runs.cancel_run(left.id).state is RunState.CANCELLED
+    with pytest.raises(Conflict, match="Cancelled"):
+        ask.job_runs.resumed(left).__enter__()
+
+
+def test_a_resumed_run_is_fenced_off_from_the_process_that_had_it(catalog: Catalog) -> None:
+    first, second = service(catalog), service(catalog)
+
+    def resumed_by_another(own: OwnRun) -> None:
+        with catalog.write() as writer:
+            past = writer.now() - timedelta(hours=1)
+            writer.put_run(replace(own.record, lease=past, heartbeat=past))
+        with second.job_runs.resumed(stored(catalog, own.record.id)) as again:
+            assert again.record.token == own.record.token + 1
+            assert first.job_runs.lost(first.job_runs.tag)
+            assert not first.job_runs.lost(second.job_runs.tag)
+            own.check()
+
+    with pytest.raises(LeaseLost), first.job_runs.opened(RunKind.PUBLISH, ANY) as own:
+        resumed_by_another(own)
+    assert stored(catalog, own.record.id).token == 2

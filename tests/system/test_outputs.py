@@ -4,6 +4,7 @@ and `Home.json` holds what it prints against the schema that is shipped."""
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from adapters.cli.commands import cli
 from adapters.cli.outputs import FOREIGN, OUTPUTS
 from adapters.cli.schema import FILE
 from pipeline.guest.boot import Booted
+from pipeline.model.names import parse_version
 from pipeline.model.runs import Run, RunKind, RunState
 from tests.contract.storing import pattern
 from tests.docs import schemas
@@ -83,9 +85,10 @@ def test_every_command_prints_what_its_schema_says(
     monkeypatch.setattr(proof, "boot_version", lambda *_, **__: booted)
     VALIDATED.clear()
     for lines in (PREPARE, PUBLISH, RESOURCES, DEPLOY, SHARING, ACCESS, END):
+        if lines is END:
+            follow_runs(home)
         for line in lines.strip().splitlines():
             home.json(*line.split())
-    follow_runs(home)
     for line in FAIL.strip().splitlines():
         status, *args = line.split()
         home.json(*args, status=int(status))
@@ -101,6 +104,12 @@ def follow_runs(home: Session) -> None:
     with contextlib.closing(catalog), catalog.write() as writer:
         writer.put_run(Run("abc", RunKind.GC, "/", writer.now(), RunState.WAITING))
     assert home.json("runs", "cancel", "abc")["run"]["state"] == "Cancelled"
+    catalog = open_catalog(f"sqlite:///{home.path}/state/galleria/catalog.db")
+    with contextlib.closing(catalog), catalog.write() as writer:
+        name = parse_version("corp/pet/1.0.1").arm_id
+        left = Run("abd", RunKind.REPLICATE, name, writer.now(), RunState.WAITING, token=0)
+        writer.put_run(replace(left, request={"version": name}))
+    assert home.json("runs", "resume", "abd")["run"]["state"] == "Succeeded"
 
 
 PREPARE = f"""

@@ -8,9 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import cast
+from types import ModuleType
 
 import pytest
 
@@ -19,7 +19,7 @@ from adapters.cli.commands import COMMANDS
 from adapters.cli.report import report_text
 from adapters.config import Config
 from adapters.process import command
-from pipeline.model import ImageVersion
+from pipeline.model.runs import Run, RunKind
 from tests.home import DEFINE, GALLERIA, Home, furnished
 
 pytestmark = pytest.mark.timeout(180)  # each starts several processes
@@ -376,10 +376,10 @@ def test_nothing_of_the_present_directory_runs_in_the_background(
     monkeypatch.setattr(command, "detach", lambda argv, *, log: started.append(argv))
     work, cache, logs, captures = (home.path / n for n in ("work", "cache", "logs", "captures"))
     config = Config({}, "", "", work, cache, logs, captures)
-    version = SimpleNamespace(name="corp/web/1.0.0", zone_key="key")
-    app._replicate_later(config, None, cast(ImageVersion, version))
-    ((*program, verb, name, _),) = started
-    assert (verb, name) == ("replicate", "corp/web/1.0.0")
+    run = Run("abc", RunKind.REPLICATE, "/", datetime.now(UTC), log=str(logs / "abc.log"))
+    app._begin_later(config, None, run)
+    ((*program, _, noun, verb, name),) = started
+    assert (noun, verb, name) == ("runs", "resume", "abc")
     (home.path / "adapters").mkdir()
     (home.path / "adapters/__init__.py").write_text("raise SystemExit(99)")
     found = subprocess.run([*program, "--version"], env=home.env, cwd=home.path, check=False)

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from pipeline.errors import GalleriaError, LeaseLost, RunCancelled
+from pipeline.errors import Conflict, GalleriaError, HeldByRun, LeaseLost, RunCancelled
 from pipeline.gallery.audited import AuditedCatalog, Changes
 from pipeline.model.access import Identity
 from pipeline.model.runs import Held, Presence, Run, RunError, RunKind, RunState
@@ -178,6 +178,13 @@ class JobRuns:
             raise RuntimeError("nothing is taken outside of a run")
         return self._current.record.id
 
+    @property
+    def log(self) -> str:
+        """Where the run that this process is in says what it does."""
+        if self._current is None:
+            raise RuntimeError("there is no log outside of a run")
+        return self._current.record.log
+
     # --- this process's run ---------------------------------------------------------------------
 
     @contextmanager
@@ -194,10 +201,74 @@ class JobRuns:
             yield self._current
             return
         id = uuid.uuid4().hex[:12]
-        with self._catalog.attend(id) as keep:
+        with self._catalog.attend(attendance(id, 1)) as keep:
             own = self.begin(id, kind, object, request or {}, digest, keep)
             with self._host.every(self._terms.beat, own.beat), self._ended(own):
                 yield own
+
+    @contextmanager
+    def resumed(self, run: Run) -> Iterator[OwnRun]:
+        """A run that waits, or whose process has ended, for the length of a `with`: this process's,
+        by a new token. Raises HeldByRun while another process works on it."""
+        token = run.token + 1
+        with self._catalog.attend(attendance(run.id, token)) as keep:
+            own = self._again(run, token, keep)
+            with self._host.every(self._terms.beat, own.beat), self._ended(own):
+                yield own
+
+    def leave(self, kind: RunKind, object: str, request: Mapping[str, Any]) -> Run:
+        """Record a run that another process is to begin."""
+        id = uuid.uuid4().hex[:12]
+        with self._catalog.unguarded() as (catalog, changes):
+            run = Run(
+                id,
+                kind,
+                object,
+                started=catalog.now(),
+                state=RunState.WAITING,
+                request=request,
+                actor=self._identity.actor.name,
+                principal=self._identity.principal or "",
+                host=self._host.name,
+                token=0,
+                log=str(self._host.log(id).path),
+            )
+            changes.put_run(run)
+        return run
+
+    def _again(self, run: Run, token: int, keep: Callable[[], None]) -> OwnRun:
+        log = self._host.log(run.id)
+        with self._catalog.unguarded() as (catalog, changes):
+            current = catalog.run(run.id)
+            held = None if current is None else self.holder(catalog, run.id)
+            if current is None or current.token != run.token or held is not None:
+                heard = None if current is None else current.heartbeat
+                raise HeldByRun(
+                    f"the run {run.id} is another process's",
+                    run=run.id,
+                    heard=heard,
+                    free_in=None if held is None else held.free_in,
+                    hint=f"galleria runs show {run.id} --watch",
+                )
+            never = current.state is RunState.CANCELLED and current.token == 0
+            if current.state is RunState.SUCCEEDED or never:
+                raise Conflict(f"the run {run.id} has ended: {current.state.value}")
+            mine = replace(
+                current,
+                state=RunState.RUNNING,
+                token=token,
+                host=self._host.name,
+                boot_id=self._host.boot_id,
+                pid=self._host.pid,
+                log=str(log.path),
+                cancelling=False,
+                finished=None,
+                error=None,
+            )
+            mine = leased(mine, catalog, self._terms)
+            changes.put_run(mine)
+        log.write(f"run {run.id} goes on: {run.kind.value} {run.object}")
+        return OwnRun(mine, self._catalog, self._host, log, self._terms, keep)
 
     @contextmanager
     def _ended(self, own: OwnRun) -> Iterator[None]:
@@ -289,7 +360,7 @@ class JobRuns:
             return None
         if run.state is RunState.WAITING:
             return Held(run)
-        presence = catalog.presence(run.id)
+        presence = catalog.presence(attendance(run.id, run.token))
         if presence is Presence.GONE:
             return None
         if presence is Presence.THERE or run.heartbeat is None:
@@ -314,6 +385,11 @@ class JobRuns:
         error = RunError(LeaseLost.code, message)
         ended = replace(run, state=RunState.FAILED, finished=catalog.now(), lease=None, error=error)
         changes.put_run(ended)
+
+
+def attendance(run: str, token: int) -> str:
+    """What a process that works on a run attends: who had it before does not stand for it."""
+    return f"{run}:{token}"
 
 
 def leased(run: Run, catalog: CatalogReader, terms: RunTerms) -> Run:

@@ -36,6 +36,12 @@ class RunService:
             )
         return found[0]
 
+    def resumable(self, id: str) -> Run:
+        """A run that the caller may go on with."""
+        run = self.get_run(id)
+        self._access.require(Action.RUN_WRITE, _object_of(run))
+        return run
+
     def cancel_run(self, id: str) -> Run:
         """Ask the process that works on a run to end it; what it began is undone there. One that
         nobody works on yet ends at once."""

@@ -1,0 +1,56 @@
+"""Resume: go on with a run that waits, or whose process ended, by what its record says."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pipeline.errors import Conflict
+from pipeline.gallery.documents import decode
+from pipeline.jobs.context import JobContext
+from pipeline.jobs.delete import delete_cascade, delete_version, plan_cascade
+from pipeline.jobs.replicate import replicate_version
+from pipeline.jobs.running import going_on
+from pipeline.model import TargetRegion
+from pipeline.model.names import parse_definition, parse_gallery, parse_version
+from pipeline.model.runs import Run, RunKind
+
+
+def resume(run: Run, context: JobContext) -> None:
+    """Do what is left of a run, in this process. Raises Conflict for one that needs what its record
+    does not hold: the same command goes on with that."""
+    act = _ACTS.get(run.kind)
+    wanted = dict(run.request)
+    if act is None or not wanted:
+        raise Conflict(
+            f"the run {run.id} ({run.kind.value}) can't be resumed by its record alone",
+            hint="give the same command again: it goes on with what the run has left",
+        )
+    with going_on(context, run) as resumed:
+        act(wanted, resumed)
+
+
+def _replicate(wanted: Mapping[str, Any], context: JobContext) -> None:
+    targets = tuple(decode(TargetRegion, item) for item in wanted.get("targetRegions", ()))
+    retry = bool(wanted.get("retry"))
+    replicate_version(parse_version(wanted["version"]), targets, context, retry=retry)
+
+
+def _publish(wanted: Mapping[str, Any], context: JobContext) -> None:
+    """The regions that are missing, from one that is there: the sources are not needed for that."""
+    replicate_version(parse_version(wanted["version"]), (), context, retry=True)
+
+
+def _delete(wanted: Mapping[str, Any], context: JobContext) -> None:
+    if "version" in wanted:
+        permanent = bool(wanted.get("permanent"))
+        delete_version(parse_version(wanted["version"]), context, permanent=permanent)
+    elif "gallery" in wanted:
+        delete_cascade(plan_cascade(context, parse_gallery(wanted["gallery"])), context)
+    else:
+        delete_cascade(plan_cascade(context, parse_definition(wanted["definition"])), context)
+
+
+_ACTS: Mapping[RunKind, Callable[[Mapping[str, Any], JobContext], None]] = {
+    RunKind.REPLICATE: _replicate,
+    RunKind.PUBLISH: _publish,
+    RunKind.DELETE: _delete,
+}
