@@ -6,7 +6,8 @@ merged, or raises Unsure when the tables can't be trusted or are of a kind not k
 
 import re
 import struct
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 
 from pipeline.data.extents import SECTOR
 from pipeline.ports.extents import Range
@@ -16,6 +17,13 @@ PAIR = re.compile(r"(\d+)(?:-(\d+))?")
 MAPPED = re.compile(r"\((\d+)(?:-\d+)?\)(?:\[u\])?:(\d+)(?:-(\d+))?")
 BTRFS_COPIES = (64 << 10, 64 << 20, 256 << 30)  # of the superblock
 BTRFS_EXTENT = re.compile(r"key \((\d+) (EXTENT_ITEM|METADATA_ITEM) (\d+)\)")
+# an item of a file: the whole extent, and what the file has of it
+BTRFS_WHOLE = re.compile(r"^\s*(?:prealloc|extent) data disk byte (\d+) nr (\d+)", re.MULTILINE)
+BTRFS_FILE = re.compile(
+    r"^\s*(prealloc|extent) data disk byte (\d+) nr \d+\n"
+    r"\s*(?:prealloc|extent) data offset (\d+) nr (\d+)",
+    re.MULTILINE,
+)
 SWAP_SIGNATURE = b"SWAPSPACE2"
 PAGE_SIZES = (4096, 8192, 16384, 32768, 65536)
 
@@ -53,9 +61,7 @@ def ext(dumpe2fs: str, journal: str) -> tuple[Range, ...]:
     if "bigalloc" in features:
         raise Unsure("it allocates clusters of blocks (bigalloc)")
     size = int(fields["Block size"])
-    free = []
-    for line in re.findall(r"^  Free blocks: (.*)$", dumpe2fs, re.MULTILINE):
-        free += [_blocks(first, last, size) for first, last in PAIR.findall(line)]
+    free = list(ext_bitmaps(dumpe2fs))
     if sum(item.length for item in free) != int(fields["Free blocks"]) * size:
         raise Unsure("its bitmaps do not agree with its superblock")
     if "has_journal" in features and fields.get("Journal inode", "").strip() == "8":
@@ -65,6 +71,14 @@ def ext(dumpe2fs: str, journal: str) -> tuple[Range, ...]:
                 run = Range(run.start + size, run.length - size)
             free.append(run)
     return merge(free)
+
+
+def ext_bitmaps(dumpe2fs: str) -> Iterator[Range]:
+    """What the bitmaps of ext2/3/4 call free."""
+    size = int(dict(re.findall(r"^(Block size):[ \t]+(.*)$", dumpe2fs, re.MULTILINE))["Block size"])
+    for line in re.findall(r"^  Free blocks: (.*)$", dumpe2fs, re.MULTILINE):
+        for first, last in PAIR.findall(line):
+            yield _blocks(first, last, size)
 
 
 def ext_length(dumpe2fs: str) -> int:
@@ -103,6 +117,74 @@ def btrfs(superblock: str, chunks: str, extents: str, length: int) -> tuple[Rang
     if fields.get("num_devices") != "1" or fields.get("log_root", "0") != "0":
         raise Unsure("it has several devices, or a log that is not replayed")
     used = [Range(0, 1 << 20), *(Range(copy, 64 << 10) for copy in BTRFS_COPIES)]
+    mapped = _btrfs_chunks(chunks)
+    node = int(fields["nodesize"])
+    for address, kind, number in BTRFS_EXTENT.findall(extents):
+        start, size_ = int(address), node if kind == "METADATA_ITEM" else int(number)
+        used += _btrfs_places(mapped, start, size_)
+    free, at = [], 0
+    for found in sorted(used, key=lambda item: item.start):
+        if found.start > at:
+            free.append(Range(at, min(found.start, length) - at))
+        at = max(at, found.end)
+    if at < length:
+        free.append(Range(at, length - at))
+    return merge(item for item in free if item.length > 0)
+
+
+def btrfs_files(superblock: str, chunks: str, files: str) -> tuple[list[Range], list[Range]]:
+    """What the trees and files of btrfs have, by `btrfs inspect-internal dump-tree`; and what of it
+    was preallocated and never written."""
+    fields = dict(re.findall(r"^(\w+)\s+(\S+)", superblock, re.MULTILINE))
+    mapped, node = _btrfs_chunks(chunks), int(fields["nodesize"])
+    used = [
+        place
+        for address in set(re.findall(r"^(?:leaf|node) (\d+) ", files, re.MULTILINE))
+        for place in _btrfs_places(mapped, int(address), node)
+    ]
+    items = BTRFS_FILE.findall(files)
+    allocated = {address for kind, address, _, _ in items if kind == "prealloc"}
+    written: set[tuple[int, int]] = set()
+    empty: set[tuple[int, int]] = set()
+    for kind, address, offset, length in items:
+        if address in allocated:
+            found = (int(address) + int(offset), int(length))
+            (written if kind == "extent" else empty).add(found)
+    for address, length in BTRFS_WHOLE.findall(files):
+        if int(address):
+            used += _btrfs_places(mapped, int(address), int(length))
+    places = [place for item in sorted(empty) for place in _btrfs_places(mapped, item[0], item[1])]
+    kept = merge(place for item in written for place in _btrfs_places(mapped, *item))
+    return used, list(_without(places, kept))
+
+
+def _without(ranges: Iterable[Range], kept: Sequence[Range]) -> Iterator[Range]:
+    """The parts of ranges that are in none of `kept`, which are sorted and merged."""
+    starts = [item.start for item in kept]
+    for item in ranges:
+        at = item.start
+        for other in kept[max(0, bisect_right(starts, at) - 1) :]:
+            if other.start >= item.end:
+                break
+            if other.start > at:
+                yield Range(at, other.start - at)
+            at = max(at, other.end)
+        if at < item.end:
+            yield Range(at, item.end - at)
+
+
+def _btrfs_places(
+    mapped: Sequence[tuple[int, int, list[int]]], start: int, length: int
+) -> Iterator[Range]:
+    """Where on its device a range of btrfs's addresses lies, each copy."""
+    home = next((c for c in mapped if c[0] <= start < c[0] + c[1]), None)
+    if home is None:
+        raise Unsure("an extent lies in no chunk")
+    yield from (Range(place + start - home[0], length) for place in home[2])
+
+
+def _btrfs_chunks(chunks: str) -> list[tuple[int, int, list[int]]]:
+    """Address, length and places of each chunk."""
     mapped = []
     for chunk in re.split(r"^\titem ", chunks, flags=re.MULTILINE)[1:]:
         key = re.search(r"CHUNK_ITEM (\d+)\)", chunk)
@@ -115,21 +197,7 @@ def btrfs(superblock: str, chunks: str, extents: str, length: int) -> tuple[Rang
         mapped.append((int(key[1]), int(size[1]), places))
     if not mapped:
         raise Unsure("its chunks can't be read")
-    node = int(fields["nodesize"])
-    for address, kind, number in BTRFS_EXTENT.findall(extents):
-        start, size_ = int(address), node if kind == "METADATA_ITEM" else int(number)
-        home = next((c for c in mapped if c[0] <= start < c[0] + c[1]), None)
-        if home is None:
-            raise Unsure("an extent lies in no chunk")
-        used += [Range(place + start - home[0], size_) for place in home[2]]
-    free, at = [], 0
-    for found in sorted(used, key=lambda item: item.start):
-        if found.start > at:
-            free.append(Range(at, min(found.start, length) - at))
-        at = max(at, found.end)
-    if at < length:
-        free.append(Range(at, length - at))
-    return merge(item for item in free if item.length > 0)
+    return mapped
 
 
 def swap(header: bytes, length: int) -> tuple[Range, ...]:

@@ -186,7 +186,7 @@ class GuestfsSession:
         self._covered: tuple[str, ...] = ()
         self._names: frozenset[str] = frozenset()  # of what the guest mounts
         self._places = {"/"}  # mount points that the appliance has while nothing is mounted
-        self.later: list[touch.Touch] = []  # to be done when the appliance is gone
+        self.later: list[touch.Work] = []  # to be done when the appliance is gone
 
     def part(self, *disks: int) -> "GuestfsSession":
         """A session for one of several guests that share this appliance: it sees its own disks

@@ -18,9 +18,12 @@ MIB = 1 << 20
 
 ENCRYPTED = ("crypto_LUKS", "BitLocker")
 LDM = ("5808c8aa-7e8f-42e0-85d2-e1e90434cfb3", "af9b60a0-1431-4f62-bc68-3311714a69ad")
-# MBR types whose partitions, or whose disks' ends, hold more than the table says: extended ones
-# (chains of tables between the logical ones) and Windows's dynamic disks (a database at the end)
-SHAPELESS = ("0x5", "0xf", "0x85", "0x42", *LDM)
+EXTENDED = ("0x5", "0xf", "0x85")  # their tables lie in a chain between the logical partitions
+# Windows's dynamic disks: a database lies at the end
+DYNAMIC = ("0x42", *LDM)
+# MBR types whose partitions, or whose disks' ends, hold more than the table says
+SHAPELESS = (*EXTENDED, *DYNAMIC)
+MOST_TABLES = 128  # of an extended partition
 
 LVM_COLUMNS = (
     "pv_name,pe_start,vg_extent_size,pvseg_start,pvseg_size,segtype,vg_name,lv_name,seg_start,"
@@ -97,6 +100,8 @@ class Devices:
     tables: tuple[tuple[str, tuple[str, ...]], ...] = ()
     # the same inside encryption: ranges of nodes of which it is not known where they lie
     inside: tuple[tuple[str, Range], ...] = ()
+    # what becomes of the gaps of each disk with partitions, in a line
+    gaps: tuple[str, ...] = ()
 
     def kinds(self) -> dict[str, str]:
         return {device.name: device.kind for device in self.devices}
@@ -109,7 +114,10 @@ class Devices:
             if device.pieces and {piece.disk for piece in device.pieces} <= set(disks)
         )
         free = tuple((disk, found) for disk, found in self.unallocated if disk in disks)
-        return Devices(self.disks, devices, free, tuple(self.tables[disk] for disk in disks))
+        names = tuple(f"{drive_name(disk)} " for disk in disks)
+        gaps = tuple(line for line in self.gaps if line.startswith(names))
+        tables = tuple(self.tables[disk] for disk in disks)
+        return Devices(self.disks, devices, free, tables, gaps=gaps)
 
     def find(self, name: str) -> Device | None:
         return next((device for device in self.devices if device.name == name), None)
@@ -157,9 +165,12 @@ def survey(helper: Helper, disks: int) -> Devices:
         devices.append(
             Device(names.get(path, path), path, tags.get("TYPE", "unknown"), tuple(pieces), tags)
         )
+    gaps = []
     for node in nodes:
         if node.path in parents and node.disk is not None:
-            unallocated += _unpartitioned(node, nodes, known)
+            found, how = _unpartitioned(helper, node, nodes, known)
+            unallocated += found
+            gaps.append(f"{node.name} (between partitions): {how}")
     tables = []
     for disk in range(disks):
         own_nodes = [node for node in nodes if node.disk == disk]
@@ -172,6 +183,7 @@ def survey(helper: Helper, disks: int) -> Devices:
         tuple(unallocated),
         tuple(tables),
         tuple(inside),
+        tuple(gaps),
     )
 
 
@@ -240,26 +252,54 @@ def _known(listing: str) -> dict[str, dict[str, str]]:
 
 
 def _unpartitioned(
-    node: _Node, nodes: Iterable[_Node], known: Mapping[str, Mapping[str, str]]
-) -> list[tuple[int, Range]]:
-    """What lies between partitions and behind the last one, where deleted ones were. Boot loaders
-    live before the first one, a GPT's copy and some RAIDs' labels in the last MiB: these stay."""
+    helper: Helper,
+    node: _Node,
+    nodes: Iterable[_Node],
+    known: Mapping[str, Mapping[str, str]],
+) -> tuple[list[tuple[int, Range]], str]:
+    """What lies between partitions and behind the last one, where deleted ones were, and a line
+    about it. Boot loaders live before the first one, a GPT's copy and some RAIDs' labels in the
+    last MiB: these stay, and so do the tables of logical partitions."""
     parts = [
         other
         for other in nodes
         if not other.whole and other.disk == node.disk and other.place is not None
     ]
-    types = {known.get(part.path, {}).get("PART_ENTRY_TYPE", "") for part in parts}
-    if node.place is None or node.disk is None or types & {"", *SHAPELESS}:
-        return []
-    spans = sorted((part.place.start, part.place.length) for part in parts if part.place)
+    types = {part.path: known.get(part.path, {}).get("PART_ENTRY_TYPE", "") for part in parts}
+    kinds = set(types.values())
+    if node.place is None or node.disk is None or kinds & {"", *DYNAMIC}:
+        return [], "left as they are: it is a dynamic disk, or its table is not understood"
+    spans = [
+        (part.place.start, part.place.length)
+        for part in parts
+        if part.place and types[part.path] not in EXTENDED
+    ]
+    for part in parts:
+        if part.place and types[part.path] in EXTENDED:
+            spans += _tables(helper, node.name, part.place.start)
+    spans.sort()
     gaps = []
     end = spans[0][0] + spans[0][1]
     for start, length in [*spans[1:], (node.place.length - MIB, 0)]:
         if start > end:
             gaps.append((node.disk, Range(end, start - end)))
         end = max(end, start + length)
-    return gaps
+    freed = sum(found.length for _, found in gaps)
+    kept = f"{spans[0][0]} bytes before the first one and the last MiB left as they are"
+    return gaps, f"{freed} bytes free; {kept}"
+
+
+def _tables(helper: Helper, disk: str, first: int) -> Iterator[tuple[int, int]]:
+    """The sectors with the tables of an extended partition that begins at byte `first`: each names
+    a logical partition, and the next table by its distance from the first one."""
+    at = first
+    for _ in range(MOST_TABLES):
+        yield at, SECTOR
+        sector = helper.call("pread_device", disk, SECTOR, at)
+        following = int.from_bytes(sector[470:474], "little")
+        if sector[510:512] != b"\x55\xaa" or sector[466] not in (5, 0xF, 0x85) or not following:
+            return
+        at = first + following * SECTOR
 
 
 def _volumes(

@@ -199,7 +199,7 @@ def date_inodes(
 ) -> None:
     """Give inodes that the session changed the time of the source's last write, and those that it
     made a generation that is not random (with the checksums that depend on it)."""
-    seed = _seed(before.superblock)
+    seed = checksum_seed(before.superblock)
     free = set()
     for first, last in found.free:
         free |= {number for number in touched if first <= number <= last}
@@ -255,20 +255,26 @@ def _sign_directory(
     first = _first_block(inode[0x28 : 0x28 + 60], read, block)
     if first is None:
         return
-    content = bytearray(read(first * block, block))
+    content = read(first * block, block)
     # a dirent that is none (ext4_dir_entry_tail): inode 0, length 12, type 0xDE
     if content[-12:-4] != b"\0\0\0\0\x0c\0\0\xde":
         return
-    checksum = crc32c(_inode_seed(inode, number, seed), content[:-12])
-    struct.pack_into("<I", content, block - 4, checksum)
-    write(first * block, bytes(content))
+    write(first * block, signed(content, inode, number, seed))
+
+
+def signed(content: bytes, inode: bytes, number: int, seed: int) -> bytes:
+    """A block of a directory with its checksum."""
+    made = bytearray(content)
+    checksum = crc32c(_inode_seed(inode, number, seed), made[:-12])
+    struct.pack_into("<I", made, len(made) - 4, checksum)
+    return bytes(made)
 
 
 def _inode_seed(inode: bytes | bytearray, number: int, seed: int) -> int:
     return crc32c(crc32c(seed, struct.pack("<I", number)), bytes(inode[0x64:0x68]))
 
 
-def _seed(superblock: bytes) -> int | None:
+def checksum_seed(superblock: bytes) -> int | None:
     """What the file system's checksums begin with; None when it has none."""
     if not _u32(superblock, 0x64) & METADATA_CSUM:
         return None

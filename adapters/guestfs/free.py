@@ -4,22 +4,22 @@ Deleted secrets lie in free blocks, in the swap and in the journal. What is list
 zero by whoever stores the disk, so nothing has to be filled or trimmed.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from adapters.guestfs import blocks, btrfs, ext, volumes
+from adapters.guestfs.accounts import Damaged, check
 from adapters.guestfs.changes import Changes
 from adapters.guestfs.devices import ENCRYPTED, Device, Devices, project
 from adapters.guestfs.leftover import READ_ONLY
 from adapters.guestfs.process import CallFailed, Helper, printable
-from adapters.guestfs.shell import quote, run_script
-from adapters.guestfs.touch import Touch, in_appliance
-from pipeline.data.extents import SECTOR
+from adapters.guestfs.shell import ZERO_SECONDS, quote, run_script, zeroing
+from adapters.guestfs.touch import FatTails, Touch, Work, XfsRemains, in_appliance
 from pipeline.errors import StageFailed
 from pipeline.ports import FreeSpace
 from pipeline.ports.extents import Range
 
-ZERO_SECONDS = 3600.0
 # why two runs on the same source differ in a few blocks of these
 UNLIKE = {
     # recently_deleted in Linux's fs/ext4/ialloc.c, which ext2 runs on
@@ -30,8 +30,9 @@ UNLIKE = {
     "btrfs": "; not byte for byte the same in another run (transaction and inode times)",
 }
 BTRFS_KINDS = "\\(EXTENT\\|METADATA\\)_ITEM"
+# the blocks of trees, and what files have
+BTRFS_FILES = "^(leaf|node) [0-9]|(prealloc|extent) data (disk byte|offset) "
 READ_PART = 2 << 20
-PAGE = 4096  # bytes; no sector is longer
 NOTHING_FREE = (*READ_ONLY, "unknown", "LVM2_member", "linux_raid_member")
 
 
@@ -48,7 +49,7 @@ class Edited:
     mounted: Collection[str] = ()
     # ranges of devices whose contents are not to be kept: swap files
     hollow: Mapping[str, Sequence[Range]] = field(default_factory=dict)
-    later: list[Touch] = field(default_factory=list)
+    later: list[Work] = field(default_factory=list)
 
     def with_changes(self, changes: Changes, found: Devices) -> "Edited":
         """Besides, what was changed in file systems that are still mounted, to be written."""
@@ -93,7 +94,7 @@ def free_space(
     helper.call("umount_all")
     edited = edited or Edited()
     disks: list[list[Range]] = [[] for _ in range(found.disks)]
-    notes = []
+    notes = [printable(line) for line in found.gaps]
     for disk, range_ in found.unallocated:
         disks[disk].append(range_)
     for device in found.devices:
@@ -142,23 +143,9 @@ def _zeroed(helper: Helper, node: str, ranges: Sequence[Range], *, zero_rest: bo
     striped volumes."""
     if not zero_rest:
         return "free space kept as it is"
-    script = "\n".join(step for item in ranges for step in _zeroing(item, quote(node)))
+    script = "\n".join(zeroing(item, quote(node)) for item in ranges)
     run_script(helper, f"set -e; {script}\nsync", timeout=ZERO_SECONDS)
     return f"{sum(item.length for item in ranges)} bytes of free space zeroed"
-
-
-def _zeroing(item: Range, node: str) -> Iterator[str]:
-    """Fast where sectors are whole, of whatever length; the ends through the page cache."""
-    start, end = -(-item.start // PAGE) * PAGE, item.end // PAGE * PAGE
-    if start < end:
-        yield f"blkdiscard -f -z -o {start} -l {end - start} {node} 2>/dev/null"
-    ends = [(item.start, start), (end, item.end)] if start < end else [(item.start, item.end)]
-    for first, last in ends:
-        if first < last:
-            yield (
-                f"dd if=/dev/zero of={node} bs={SECTOR} seek={first // SECTOR} "
-                f"count={(last - first) // SECTOR} conv=notrunc 2>/dev/null"
-            )
 
 
 def _ext(helper: Helper, device: Device, edited: Edited) -> tuple[Range, ...]:
@@ -174,32 +161,54 @@ def _ext(helper: Helper, device: Device, edited: Edited) -> tuple[Range, ...]:
     found = ext.tables(table)
     slots = list(ext.free_inodes(found))
 
+    fields = dict(re.findall(r"^([A-Z][\w ]*):[ \t]+(.*)$", table, re.MULTILINE))
+    end = blocks.ext_length(table)
     touch = Touch(
         device,
+        blocks.merge(blocks.ext_bitmaps(table)),
+        int(fields["Inode count"]),
+        end,
         found,
         slots,
         edited.before.get(device.name),
         edited.touched.get(device.name, ()),
         edited.created.get(device.name, ()),
     )
-    if device.pieces:
+    _later(helper, touch, edited)
+    rest = [Range(end, device.length - end)] if end < device.length else []
+    return blocks.merge([*ranges, *slots, *rest])
+
+
+def _later(helper: Helper, touch: Work, edited: Edited) -> None:
+    if touch.device.pieces:
         edited.later.append(touch)
     else:
         in_appliance(helper, touch)
-    end = blocks.ext_length(table)
-    rest = [Range(end, device.length - end)] if end < device.length else []
-    return blocks.merge([*ranges, *slots, *rest])
 
 
 def _xfs(helper: Helper, device: Device, edited: Edited) -> tuple[Range, ...]:
     if device.name not in edited.mounted:
         _replay(helper, device.name)
     node = quote(device.node)
+    _clear_log(helper, device)
     superblock = run_script(
         helper, f"xfs_db -r -c 'sb 0' -c 'p blocksize agblocks rextents' {node}"
     )
     listed = run_script(helper, f"xfs_db -r -c 'freesp -d' {node}")
-    return blocks.xfs(superblock.decode(), listed.decode())
+    ranges = blocks.xfs(superblock.decode(), listed.decode())
+    _later(helper, XfsRemains(device), edited)
+    return ranges
+
+
+def _clear_log(helper: Helper, device: Device) -> None:
+    """Empty the log of a sound file system, where names, link targets and attributes of removed
+    files lie. (There is no other way to one that the kernel takes for newer than all the rest.)"""
+    _check(helper, device, CHECKERS["xfs"])
+    run_script(helper, f"xfs_repair -L {quote(device.node)} 2>&1", timeout=ZERO_SECONDS)
+
+
+def _shown(device: Device) -> str:
+    return printable(f"{device.name} ({device.kind})")
 
 
 def _btrfs(helper: Helper, device: Device, edited: Edited) -> tuple[Range, ...]:
@@ -210,11 +219,18 @@ def _btrfs(helper: Helper, device: Device, edited: Edited) -> tuple[Range, ...]:
         helper,
         f"btrfs inspect-internal dump-super {node}; echo =; "
         f"btrfs inspect-internal dump-tree -t chunk {node}; echo =; "
-        f"btrfs inspect-internal dump-tree -t extent {node} | grep -o 'key (.* {BTRFS_KINDS} .*)'",
+        f"btrfs inspect-internal dump-tree -t extent {node} | grep -o 'key (.* {BTRFS_KINDS} .*)'; "
+        f"echo =; btrfs inspect-internal dump-tree {node} | grep -E {quote(BTRFS_FILES)}",
     )
-    superblock, chunks, extents = output.decode(errors="replace").split("\n=\n")
+    superblock, chunks, extents, files = output.decode(errors="replace").split("\n=\n")
     length = helper.call("blockdev_getsize64", device.name)
-    return blocks.btrfs(superblock, chunks, extents, length)
+    free = blocks.btrfs(superblock, chunks, extents, length)
+    used, unwritten = blocks.btrfs_files(superblock, chunks, files)
+    try:
+        check(used, free, length)
+    except Damaged as error:
+        raise Damaged(error.what, device=_shown(device)) from None
+    return blocks.merge([*free, *unwritten])
 
 
 def _unseen(helper: Helper, device: Device, edited: Edited) -> str:
@@ -234,9 +250,18 @@ def _swap(helper: Helper, device: Device, _: Edited) -> tuple[Range, ...]:
     return blocks.swap(header, helper.call("blockdev_getsize64", device.name))
 
 
-def _fat(helper: Helper, device: Device, _: Edited) -> tuple[Range, ...]:
+def _fat(helper: Helper, device: Device, edited: Edited) -> tuple[Range, ...]:
     boot = helper.call("pread_device", device.name, 512, 0)
-    return blocks.fat(boot, _read(helper, device.name, blocks.fat_table(boot)))
+    ranges = blocks.fat(boot, _read(helper, device.name, blocks.fat_table(boot)))
+    length = helper.call("blockdev_getsize64", device.name)
+    _later(helper, FatTails(device, length), edited)
+    return ranges
+
+
+def _ntfs(helper: Helper, device: Device, _: Edited) -> tuple[Range, ...]:
+    ranges = volumes.free_clusters(helper, device)
+    _check(helper, device, CHECKERS["ntfs"])
+    return ranges
 
 
 def _read(helper: Helper, device: str, where: Range) -> bytes:
@@ -254,6 +279,29 @@ def _read(helper: Helper, device: str, where: Range) -> bytes:
     return content
 
 
+def _check(helper: Helper, device: Device, checker: str) -> None:
+    """Let a file system's own program look at it, without a change."""
+    command = f'said=$({checker} {quote(device.node)} 2>&1); status=$?; echo $status; echo "$said"'
+    status, _, said = (
+        run_script(helper, command, timeout=ZERO_SECONDS).decode(errors="replace").partition("\n")
+    )
+    told = COMPLAINTS.get(device.kind, "")
+    if status not in ("0", str(NO_PROGRAM)) and re.search(told, said):
+        last = printable(" ".join(said.split()[-12:]))
+        raise Damaged(f"{checker.split()[0]} says: {last}", device=_shown(device))
+
+
+# what says whether a file system is sound, and ends with status 0 if it is
+CHECKERS = {
+    **dict.fromkeys(("ext2", "ext3", "ext4"), "e2fsck -f -n"),
+    "xfs": "xfs_repair -n",
+    "btrfs": "btrfs check --readonly",
+    "vfat": "fsck.vfat -n",
+    "ntfs": "ntfsresize --info --force --no-progress-bar",
+}
+# of those that end so for less, what they say of files and free blocks that contradict each other
+COMPLAINTS = {"vfat": "Contains a free cluster|share clusters", "ntfs": "check failed"}
+NO_PROGRAM = 127
 READERS: dict[str, Callable[[Helper, Device, Edited], tuple[Range, ...]]] = {
     "ext2": _ext,
     "ext3": _ext,
@@ -262,7 +310,7 @@ READERS: dict[str, Callable[[Helper, Device, Edited], tuple[Range, ...]]] = {
     "btrfs": _btrfs,
     "swap": _swap,
     "vfat": _fat,
-    "ntfs": lambda helper, device, _: volumes.free_clusters(helper, device),
+    "ntfs": _ntfs,
 }
 
 
@@ -273,9 +321,12 @@ def _replay(helper: Helper, device: str) -> None:
 
 
 def _explicitly(helper: Helper, device: Device, *, zero_rest: bool) -> str:
-    """Fill the free space of a file system with zeros. Slow, and the overlay grows by it."""
+    """Fill the free space of a file system with zeros, if it is sound. Slow, and the overlay grows
+    by it."""
     if not zero_rest:
         return "free space kept as it is"
+    if checker := CHECKERS.get(device.kind):
+        _check(helper, device, checker)
     try:
         helper.call("mount", device.name, "/")
     except CallFailed as error:

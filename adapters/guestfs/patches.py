@@ -10,10 +10,11 @@ import gzip
 from collections.abc import Iterable, Iterator
 
 from adapters.guestfs.process import Helper
-from adapters.guestfs.shell import quote, run_script
+from adapters.guestfs.shell import ZERO_SECONDS, quote, run_script, zeroing
 from pipeline.ports.extents import Range
 
 BLOCK = 1024  # the smallest block of ext: none of its blocks ends behind the device
+WINDOW = 256 << 10
 MESSAGE = 90_000  # characters of packed blocks in a script; Linux ends one argument at 128 KiB
 BATCH = 256  # blocks of one script
 PATCH = "/tmp/galleria.patch"  # noqa: S108 - in the appliance
@@ -29,7 +30,8 @@ class Patches:
         self._dirty: set[int] = set()
 
     def fetch(self, ranges: Iterable[Range]) -> None:
-        """Get ready what will be asked for; what is not is fetched one at a time."""
+        """Get ready what will be asked for; what is not is fetched when it is, with its
+        neighbours."""
         wanted = {
             number
             for found in ranges
@@ -50,11 +52,12 @@ class Patches:
             self._blocks[number] = bytearray(content[at * BLOCK : (at + 1) * BLOCK])
 
     def read(self, offset: int, length: int) -> bytes:
-        self.fetch([Range(offset, length)])
         first = offset // BLOCK
-        whole = b"".join(
-            bytes(self._blocks[number]) for number in range(first, -(-(offset + length) // BLOCK))
-        )
+        wanted = range(first, -(-(offset + length) // BLOCK))
+        if not self._blocks.keys() >= set(wanted):
+            start = offset // WINDOW * WINDOW
+            self.fetch([Range(start, -(-(offset + length - start) // WINDOW) * WINDOW)])
+        whole = b"".join(bytes(self._blocks[number]) for number in wanted)
         return whole[offset - first * BLOCK :][:length]
 
     def write(self, offset: int, content: bytes) -> None:
@@ -63,6 +66,13 @@ class Patches:
             number, within = divmod(byte_at, BLOCK)
             self._blocks[number][within] = content[index]
             self._dirty.add(number)
+
+    def zero(self, area: Range) -> None:
+        """At once: what is asked for afterwards is fetched again."""
+        self.flush()
+        run_script(self._helper, f"set -e; {zeroing(area, self._node)}\nsync", timeout=ZERO_SECONDS)
+        for number in range(area.start // BLOCK, -(-area.end // BLOCK)):
+            self._blocks.pop(number, None)
 
     def flush(self) -> None:
         pending = sorted(self._dirty)

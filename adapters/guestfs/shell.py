@@ -9,10 +9,14 @@ import base64
 import shlex
 
 from adapters.guestfs.process import CALL_SECONDS, CallFailed, Helper
+from pipeline.data.extents import SECTOR
 from pipeline.errors import StageFailed
+from pipeline.ports.extents import Range
 
 OUTPUT, ERRORS = "/tmp/galleria.out", "/tmp/galleria.err"  # noqa: S108 - in the appliance
 PAGE = 2 << 20  # bytes before base64
+ZERO_SECONDS = 3600.0
+LONGEST_SECTOR = 4096
 
 
 def quote(word: str) -> str:
@@ -58,3 +62,23 @@ def _escaped(script: bytes) -> str:
     """A word for the `printf %b` of POSIX shells: all but plain characters in octal."""
     plain = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-./=:,+"
     return "'" + "".join(chr(c) if c in plain else f"\\0{c:03o}" for c in script) + "'"
+
+
+def zeroing(item: Range, node: str) -> str:
+    """The script that writes zeros to a range of a (quoted) device: fast where sectors are whole,
+    of whatever length; the ends through the page cache."""
+    steps = []
+    start, end = (
+        -(-item.start // LONGEST_SECTOR) * LONGEST_SECTOR,
+        item.end // LONGEST_SECTOR * LONGEST_SECTOR,
+    )
+    if start < end:
+        steps.append(f"blkdiscard -f -z -o {start} -l {end - start} {node} 2>/dev/null")
+    ends = [(item.start, start), (end, item.end)] if start < end else [(item.start, item.end)]
+    for first, last in ends:
+        if first < last:
+            steps.append(
+                f"dd if=/dev/zero of={node} bs={SECTOR} seek={first // SECTOR} "
+                f"count={(last - first) // SECTOR} conv=notrunc 2>/dev/null"
+            )
+    return "\n".join(steps)
