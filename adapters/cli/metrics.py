@@ -19,14 +19,15 @@ from adapters.text import printable
 @click.pass_obj
 def metrics(settings: Settings, *, out: Path | None) -> None:
     """Print what there is, as metrics in Prometheus's text format."""
-    from adapters.filesystem import durable
+    from adapters.filesystem import durable, modes
     from pipeline.gallery.metrics import text
 
     with settings.session() as session:
         found = session.metrics()
     shown = text(found)
     if out is not None:
-        durable.write_file(out.absolute(), shown.encode(), overwrite=True)
+        # another user's collector reads it
+        durable.write_file(out.absolute(), shown.encode(), mode=modes.plain(), overwrite=True)
     document = {
         "metrics": [
             {

@@ -207,9 +207,10 @@ def write_config(config: Config, path: Path, *, force: bool = False) -> None:
     Raises Conflict when the file exists and not `force`.
     """
     refuse_existing(path, force=force)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with modes.callers():
+        path.parent.mkdir(parents=True, exist_ok=True)
     # the catalog's URL may hold a password
-    mode = 0o600 if "@" in config.catalog else modes.outgoing(os.getegid(), ())
+    mode = 0o600 if "@" in config.catalog else modes.plain()
     durable.write_file(path, render(config).encode(), mode=mode, overwrite=force)
 
 

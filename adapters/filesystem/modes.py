@@ -48,6 +48,11 @@ def _umask() -> int:
     return found
 
 
+def plain() -> int:
+    """The mode of a file that holds nothing of an image: as the caller's umask says."""
+    return outgoing(os.getegid(), ())
+
+
 def outgoing(group: int, sources: Iterable[os.stat_result]) -> int:
     """The mode of a file of this group that is made of `sources`: whoever may read it may read each
     of those, and the umask lets them."""

@@ -119,6 +119,14 @@ def test_another_group_gains_nothing(home: Session) -> None:
     assert mode(home.path / "out.vhd") == 0o600
 
 
+def test_what_holds_nothing_of_an_image_is_as_the_umask_says(home: Session, umask: int) -> None:
+    home.run("--config", "etc/galleria.toml", "init", "--region", "eu=eu")
+    home.run("--config", "etc/galleria.toml", "metrics", "--out", "galleria.prom")
+    for name in ("etc/galleria.toml", "galleria.prom"):
+        assert oct(mode(home.path / name)) == oct(0o644 & ~umask | 0o600)
+    assert oct(mode(home.path / "etc")) == oct(0o777 & ~umask)
+
+
 def test_exports_are_no_wider_than_the_base(home: Session, umask: int) -> None:
     set_up(home)
     for format, subformat in OUTPUTS:
