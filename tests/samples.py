@@ -57,6 +57,7 @@ class FakeRunHost:
         self.acts: list[Callable[[], None]] = []
         self.interrupted = 0
         self.lines: list[str] = []
+        self.removed: list[str] = []
 
     def beat(self) -> None:
         for act in list(self.acts):
@@ -75,6 +76,9 @@ class FakeRunHost:
 
     def log(self, id: str) -> "FakeRunLog":
         return FakeRunLog(Path(f"/logs/{id}.log"), self.lines)
+
+    def remove_log(self, id: str) -> None:
+        self.removed.append(id)
 
 
 class FakeRunLog:

@@ -56,6 +56,10 @@ class ProcessRunHost:
     def log(self, id: str) -> "FileLog":
         return FileLog(self._logs / "runs" / f"{id}.log")
 
+    def remove_log(self, id: str) -> None:
+        with contextlib.suppress(OSError):
+            self.log(id).path.unlink(missing_ok=True)
+
 
 class FileLog:
     """Lines in a file, each with its time."""

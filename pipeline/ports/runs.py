@@ -69,5 +69,9 @@ class RunHost(Protocol):
         """The log of a run: a file of this host, named by the run."""
         ...
 
+    def remove_log(self, id: str) -> None:
+        """Nothing to do when it is not on this host."""
+        ...
+
 
 _: type[Lease] = NoLease

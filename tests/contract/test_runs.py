@@ -298,3 +298,33 @@ def test_a_resumed_run_is_fenced_off_from_the_process_that_had_it(catalog: Catal
     with pytest.raises(LeaseLost), first.job_runs.opened(RunKind.PUBLISH, ANY) as own:
         resumed_by_another(own)
     assert stored(catalog, own.record.id).token == 2
+
+
+def test_a_run_whose_process_died_ends_when_the_next_begins(catalog: Catalog) -> None:
+    with catalog.write() as writer:
+        now = writer.now()
+        lease = now + timedelta(seconds=30)
+        writer.put_run(run("a1", lease=lease, heartbeat=now))
+        writer.put_run(run("b2", lease=now - timedelta(days=2), heartbeat=now - timedelta(days=2)))
+        writer.put_run(run("c3", state=RunState.WAITING))
+    with catalog.attend(attendance("a1", 1)), service(catalog).job_runs.opened(RunKind.GC, "/"):
+        assert stored(catalog, "a1").state is RunState.RUNNING
+        assert stored(catalog, "b2").state is RunState.FAILED
+        assert stored(catalog, "c3").state is RunState.WAITING
+    error = stored(catalog, "b2").error
+    assert error is not None
+    assert error.code == "Died"
+
+
+def test_runs_are_forgotten_a_month_after_their_end(catalog: Catalog) -> None:
+    with catalog.write() as writer:
+        now = writer.now()
+        for id, days in (("a1", 29), ("b2", 31)):
+            ended = now - timedelta(days=days)
+            writer.put_run(run(id, started=ended, finished=ended, state=RunState.FAILED))
+        writer.put_run(run("c3", started=now - timedelta(days=99), state=RunState.WAITING))
+    host = FakeRunHost()
+    assert [item.id for item in service(catalog, host).job_runs.tidy()] == ["b2"]
+    assert host.removed == ["b2"]
+    with catalog.read() as reader:
+        assert {item.id for item in reader.runs(ended=True)} == {"a1", "c3"}

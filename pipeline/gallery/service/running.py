@@ -23,7 +23,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pipeline.errors import Conflict, GalleriaError, HeldByRun, LeaseLost, RunCancelled
@@ -34,6 +34,9 @@ from pipeline.ports.catalog import CatalogReader
 from pipeline.ports.runs import Lease, RunHost, RunLog
 
 BEATS = 6  # how often a lease is prolonged while it lasts
+DIED = "Died"  # the code of a run whose process ended without a word
+KEPT = timedelta(days=30)  # how long a run is remembered after its end
+SILENT_FOR_GOOD = timedelta(days=1)  # after its lease: the process is not to be seen, or hangs
 SILENT_BEATS = 2  # without which a process that is not to be seen counts as dead
 
 
@@ -185,6 +188,30 @@ class JobRuns:
             raise RuntimeError("there is no log outside of a run")
         return self._current.record.log
 
+    # --- what ended -----------------------------------------------------------------------------
+
+    def tidy(self) -> list[Run]:
+        """End the runs whose processes have certainly ended without a word, and forget those that
+        ended long ago, with their logs; returns these."""
+        with self._catalog.read() as catalog:
+            now = catalog.now()
+            dead = [run for run in catalog.runs() if _dead(run, catalog)]
+            old = [run for run in catalog.runs(ended=True) if _old(run, now)]
+        if not dead and not old:
+            return []
+        with self._catalog.unguarded() as (catalog, changes):
+            for run in dead:
+                if catalog.run(run.id) == run:
+                    error = RunError(DIED, "its process ended without a word")
+                    changes.put_run(
+                        replace(run, state=RunState.FAILED, finished=now, lease=None, error=error)
+                    )
+            for run in old:
+                changes.delete_run(run.id)
+        for run in old:
+            self._host.remove_log(run.id)
+        return old
+
     # --- this process's run ---------------------------------------------------------------------
 
     @contextmanager
@@ -200,6 +227,7 @@ class JobRuns:
         if self._current is not None:
             yield self._current
             return
+        self.tidy()
         id = uuid.uuid4().hex[:12]
         with self._catalog.attend(attendance(id, 1)) as keep:
             own = self.begin(id, kind, object, request or {}, digest, keep)
@@ -385,6 +413,18 @@ class JobRuns:
         error = RunError(LeaseLost.code, message)
         ended = replace(run, state=RunState.FAILED, finished=catalog.now(), lease=None, error=error)
         changes.put_run(ended)
+
+
+def _dead(run: Run, catalog: CatalogReader) -> bool:
+    if run.state is not RunState.RUNNING or run.lease is None:
+        return False
+    if catalog.presence(attendance(run.id, run.token)) is Presence.GONE:
+        return True
+    return run.lease < catalog.now() - SILENT_FOR_GOOD
+
+
+def _old(run: Run, now: datetime) -> bool:
+    return run.ended and (run.finished or run.started) < now - KEPT
 
 
 def attendance(run: str, token: int) -> str:
