@@ -171,7 +171,7 @@ def _text(found: "Scrubbed", repaired: list["Repaired"]) -> str:
 
 
 def _verdict(bad: "Bad") -> str:
-    from pipeline.jobs.scrub import said_of
+    from pipeline.jobs.verify import said_of
 
     return said_of(bad.result)
 

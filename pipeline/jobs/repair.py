@@ -25,11 +25,10 @@ from pipeline.jobs.scrub import (
     Stored,
     digests_of,
     is_shallow,
-    remember,
     replica_count,
     scrub,
 )
-from pipeline.jobs.verify import Check, VerifyResult
+from pipeline.jobs.verify import Check, VerifyResult, remember
 from pipeline.model import ImageVersion
 from pipeline.model.runs import RunKind
 from pipeline.ports import Chain, Layer, VersionRecord, Zone

@@ -18,19 +18,18 @@ from threading import Lock
 
 from pipeline.errors import GalleriaError
 from pipeline.jobs.context import JobContext
-from pipeline.jobs.verify import Check, Verification, VerifyResult, verify_report
+from pipeline.jobs.verify import Check, Verification, VerifyResult, remember, verify_report
 from pipeline.model import DeployedDisk, Deployment, ImageVersion, ReplicationMode
 from pipeline.model.clock import utc_now
 from pipeline.model.disks import disk_name
 from pipeline.model.kinds import ProvisioningState, StorageAccountType
 from pipeline.model.names import DefinitionName, GalleryName, VersionName
 from pipeline.model.resources import Disk, Resource
-from pipeline.model.scrubs import ByteRange, ScrubRecord, base_subject, version_subject
+from pipeline.model.scrubs import base_subject, version_subject
 from pipeline.model.spelling import region_key
 from pipeline.ports import StoredBase, Zone
 
 MISSING = "record missing"  # the subject of what a zone has nothing of
-KEPT_RANGES = 100  # of what is bad in one base, in the catalog
 
 Scope = GalleryName | DefinitionName | VersionName | None
 Stored = ImageVersion | Resource
@@ -306,7 +305,6 @@ def _scrub_bases(
         versions, machines = stock.users(digest, zone.region)
         result, base = check.base(zone, digest, f"base {digest[:16]}")
         found.bases += 1
-        remember(zone, base_subject(digest), result, check.context)
         if not result.sound:
             bad = Bad(zone, result, versions, machines)
             found.bad.append(bad)
@@ -455,20 +453,6 @@ def _disk_result(zone: Zone, owner: str, disk: DeployedDisk) -> VerifyResult:
         problem = str(error)
     subject = f"disk {disk_name(disk.lun)} of {owner}"
     return VerifyResult(zone.region, subject, Path(disk.path), "", problem=problem)
-
-
-def remember(zone: Zone, subject: str, result: VerifyResult, context: JobContext) -> None:
-    """Let the catalog know what reading something has shown."""
-    bad = tuple(ByteRange(area.start, area.length) for area in result.bad[:KEPT_RANGES])
-    record = ScrubRecord(str(zone.path), subject, zone.region, utc_now(), said_of(result), bad)
-    context.records.record_scrubs([record])
-
-
-def said_of(result: VerifyResult) -> str:
-    """Why something is not sound, for people; empty when it is."""
-    if result.problem or not result.bad:
-        return result.problem
-    return f"{sum(area.length for area in result.bad)} bytes of its content differ"
 
 
 def _forget_gone(zones: Sequence[Zone], stock: Inventory, context: JobContext) -> None:

@@ -9,7 +9,9 @@ from pipeline.data.digest import digest
 from pipeline.errors import GalleriaError
 from pipeline.jobs.context import JobContext
 from pipeline.model import ImageVersion
+from pipeline.model.clock import utc_now
 from pipeline.model.disks import disk_name
+from pipeline.model.scrubs import ByteRange, ScrubRecord, base_subject
 from pipeline.ports import (
     Chain,
     ImageFormat,
@@ -22,6 +24,8 @@ from pipeline.ports import (
 )
 from pipeline.ports.extents import Range
 from pipeline.storage.soundness import read_again, said
+
+KEPT_RANGES = 100  # of what is bad in one base, in the catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +127,8 @@ def verify_version(
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Reads what zones hold. `scrub` reads the medium, and not what memory still holds of it;
-    `paced` is told the bytes, and may wait."""
+    """Reads what zones hold, and lets the catalog know of bases. `scrub` reads the medium, and not
+    what memory still holds of it; `paced` is told the bytes, and may wait."""
 
     context: JobContext
     scrub: bool = False
@@ -139,13 +143,17 @@ class Check:
             base, problem = None, str(error)
         if base is None:
             place = zone.base_manifest(digest).parent
-            return VerifyResult(zone.region, subject, place, digest, problem=problem), None
+            result = VerifyResult(zone.region, subject, place, digest, problem=problem)
+            remember(zone, base_subject(digest), result, self.context)
+            return result, None
         result = self._read(zone, subject, base, base.chain)
         if result.sound and (problem := self._file_problem(zone, base)):
             result = replace(result, problem=problem)
             zone.remember_base(base, problem, read=self.scrub)
         elif not result.problem:
             zone.remember_base(base, said(result.bad), read=self.scrub)
+        if self.scrub or not result.sound:  # what memory holds says nothing good of the medium
+            remember(zone, base_subject(digest), result, self.context)
         return result, base
 
     def _file_problem(self, zone: Zone, base: StoredBase) -> str:
@@ -187,6 +195,20 @@ class Check:
         except (GalleriaError, OSError) as error:
             return VerifyResult(zone.region, subject, path, base.digest, problem=str(error))
         return VerifyResult(zone.region, subject, path, base.digest, bad)
+
+
+def remember(zone: Zone, subject: str, result: VerifyResult, context: JobContext) -> None:
+    """Let the catalog know what reading something has shown."""
+    bad = tuple(ByteRange(area.start, area.length) for area in result.bad[:KEPT_RANGES])
+    record = ScrubRecord(str(zone.path), subject, zone.region, utc_now(), said_of(result), bad)
+    context.records.record_scrubs([record])
+
+
+def said_of(result: VerifyResult) -> str:
+    """Why something is not sound, for people; empty when it is."""
+    if result.problem or not result.bad:
+        return result.problem
+    return f"{sum(area.length for area in result.bad)} bytes of its content differ"
 
 
 def _replica_problem(zone: Zone, disk: ReplicaDisk, base: StoredBase) -> str:

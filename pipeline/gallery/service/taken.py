@@ -4,7 +4,7 @@ No right is asked here: it was when the version was taken, and jobs need to know
 use whoever uses them. Nothing of it is shown to whoever asked for the job.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
@@ -23,11 +23,12 @@ from pipeline.model import (
     ImageVersion,
     ProvisioningState,
     RegionStatus,
+    ReplicationState,
 )
 from pipeline.model.clock import utc_now
 from pipeline.model.resource_names import ResourceKind
 from pipeline.model.resources import Disk, Resource, Snapshot
-from pipeline.model.scrubs import ScrubRecord
+from pipeline.model.scrubs import ScrubRecord, base_subject
 from pipeline.model.spelling import region_key
 from pipeline.ports.catalog import CatalogReader
 
@@ -60,7 +61,25 @@ class JobRecords:
                 current = transitions.region_changed(current, status, self._clock())
             return current
 
-        return self._change(version, change)
+        changed = self._change(version, change)
+        done = {item.key for item in statuses if item.state is ReplicationState.COMPLETED}
+        if done:
+            self._forget_bad(changed, done)
+        return changed
+
+    def _forget_bad(self, version: ImageVersion, regions: Collection[str]) -> None:
+        """What was bad in these regions of the bases that a version has just been stored with is
+        not bad any more: they were read, or written anew."""
+        subjects = {base_subject(disk.digest) for disk in version.disks if disk.digest}
+        mended = [
+            record
+            for record in self.scrubs()
+            if record.problem
+            and record.subject in subjects
+            and region_key(record.region) in regions
+        ]
+        if mended:
+            self.forget_scrubs(mended)
 
     def record_contents(
         self,
