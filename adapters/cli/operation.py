@@ -10,6 +10,7 @@ import click
 from adapters.cli import arguments
 from adapters.cli.context import Settings
 from adapters.cli.lazy import Command
+from adapters.process.scrub import scrub
 from adapters.text import fields
 from pipeline.errors import InvalidParameter, NotFound
 from pipeline.guest.agents import Agent, parse_agents
@@ -31,15 +32,26 @@ def _list_operations(context: click.Context, parameter: click.Parameter, value: 
 
 def _keep_keys(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
     context.ensure_object(Settings).keys = value
+    spoken = [secret for _, mark, secret in (text.partition(":key:") for text in value) if mark]
+    if spoken and not context.resilient_parsing:
+        scrub(spoken)
+        click.echo(
+            "galleria: warning: every user of this host can read a passphrase on a command line, "
+            "and the shell keeps it: use --key-file FILE, or - for standard input",
+            err=True,
+        )
 
 
 KEYS = click.option(
+    "--key-file",
     "--key",
     multiple=True,
-    metavar="FILE|DEVICE:key:PASSPHRASE",
+    metavar="FILE|DEVICE:file:FILE",
     expose_value=False,
     callback=_keep_keys,
-    help="Key of an encrypted (LUKS) volume. DEVICE: its name in the appliance, or its UUID.",
+    help="File with the key of an encrypted (LUKS) volume; - is standard input, /dev/fd/N a "
+    "descriptor. DEVICE: its name in the appliance, or its UUID. DEVICE:key:PASSPHRASE works too, "
+    "but the list of processes shows it.",
 )
 
 

@@ -1,10 +1,11 @@
 """VHD, fixed, dynamic and differencing: inspection, and where a chain's bytes lie (qemu reads no
 differencing VHD). Source: Microsoft's VHD specification 1.0 (see adapters/vhd.py)."""
 
+import bisect
 import itertools
 import uuid
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from adapters.formats import vhd_footer
@@ -155,6 +156,13 @@ def _dynamic(window: Window, findings: Findings, footer: vhd_footer.Footer, tail
         entries * block >= footer.current_size, "its block table is too short for its size"
     )
     blocks = _check_blocks(window, findings, table, entries, block)
+    taken = (
+        (0, vhd_footer.FOOTER_SIZE),
+        (footer.data_offset, HEADER_SIZE),
+        (table, entries * 4),
+        (window.size - vhd_footer.FOOTER_SIZE, vhd_footer.FOOTER_SIZE),
+    )
+    _check_apart(findings, blocks, bitmap_length(block) + block, taken)
     return Layout(window, footer.current_size, block, blocks, differencing)
 
 
@@ -169,6 +177,20 @@ def _parent(window: Window, header: bytes, locators: bytes) -> Parent:
             names.append(path.decode("utf-16-le", "replace").split("\0")[0])
     identifier = str(uuid.UUID(bytes=header[40:56]))
     return Parent(tuple(filter(None, names)), (identifier,), ImageFormat.VHD)
+
+
+def _check_apart(
+    findings: Findings, blocks: "array[int]", length: int, taken: Sequence[tuple[int, int]]
+) -> None:
+    """Refuse a block that lies over a header or the table: its data is what the disk is read by."""
+    used = sorted(entry * SECTOR for entry in blocks if entry != UNUSED)
+    for start, size in taken:
+        # the first one that ends behind the start; it must not begin before the end
+        index = bisect.bisect_right(used, start - length)
+        findings.refuse_unless(
+            index == len(used) or used[index] >= start + size,
+            "its block table has a block that lies over a header, the table or the footer",
+        )
 
 
 def bitmap_length(block: int) -> int:

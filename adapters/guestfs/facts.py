@@ -98,8 +98,8 @@ def mountable(system: System) -> Mapping[str, str]:
             system.problem or "the guest's root file system is not on the disks",
             hint="galleria treats one guest at a time"
             if system.mountpoints
-            else "give the disk with the operating system as --os-disk, --key for an encrypted "
-            "one, or use --no-generalize",
+            else "give the disk with the operating system as --os-disk, --key-file for an "
+            "encrypted one, or use --no-generalize",
         )
     return system.mountpoints
 

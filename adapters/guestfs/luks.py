@@ -12,9 +12,13 @@ from adapters.guestfs.process import CallFailed, Helper, printable
 from pipeline.errors import InvalidParameter, NotFound, Refused
 
 KIND = "crypto_LUKS"
+SPOKEN = ":key:"  # what follows is the passphrase itself
 OPEN_SECONDS = 600.0  # argon2 under software emulation
 LIMIT = 8192  # bytes of a key; what cryptsetup takes interactively is less
-HINT = "give its passphrase with --key FILE, or --key DEVICE:key:PASSPHRASE (DEVICE: name or UUID)"
+HINT = (
+    "give a file with its passphrase: --key-file FILE, or --key-file DEVICE:file:FILE (DEVICE: "
+    "name or UUID); - is standard input"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +33,16 @@ class Key:
 
 
 def parse_key(text: str) -> Key:
-    """FILE, DEVICE:file:FILE or DEVICE:key:PASSPHRASE. A file's last line end is no part of it.
-    Raises NotFound for a file that is not there."""
-    device, mark, secret = text.partition(":key:")
+    """FILE, DEVICE:file:FILE or DEVICE:key:PASSPHRASE; `-` is standard input, and /dev/fd/N a
+    descriptor. A file's last line end is no part of it. Raises NotFound for a file that is not
+    there."""
+    device, mark, secret = text.partition(SPOKEN)
     if mark:
         return Key(device or "all", secret)
     device, mark, name = text.partition(":file:")
     path = Path(name if mark else text)
+    if str(path) == "-":
+        path = Path("/dev/stdin")
     try:
         with path.open("rb") as file:
             content = file.read(LIMIT + 1)

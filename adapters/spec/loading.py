@@ -14,7 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from adapters.spec.models import DataDisk, Generalize, Spec
 from pipeline.errors import InvalidParameter, NotFound
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 128 << 10  # the parser takes 3 s for that
 MAX_NODES = 10_000  # aliases can make a small file expand without end
 TAGS = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str")}
 

@@ -9,15 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from adapters.filesystem import calls, durable
+from adapters.filesystem import calls, durable, rawfile
 from adapters.filesystem.profile import ZoneProfile
 from adapters.filesystem.sinks import RawSink
-from adapters.formats import qcow2
+from adapters.formats import Window, qcow2
+from adapters.formats.raw import lookalikes
 from adapters.process.sandbox import Sandbox
 from adapters.zones import guard, layout, schema
 from adapters.zones.opening import Opened, ZoneSink, open_delta
 from pipeline.data.manifest import ManifestReader
-from pipeline.errors import VerificationFailed
+from pipeline.errors import UnsafeImage, VerificationFailed
 from pipeline.model.clock import utc_now
 from pipeline.ports import BaseStaging, Chain, ImageFormat, Layer, Sink, StoredBase
 from pipeline.ports.runs import Lease
@@ -396,6 +397,7 @@ class StagedBase:
                     self._write_records(opened, digest, manifest)
                     self._replace(directory, opened, damage)
                 elif not layout.is_directory(directory):
+                    self._check_unlike(opened)
                     self._write_records(opened, digest, manifest)
                     # another process may have stored the same content first
                     with contextlib.suppress(FileExistsError), self._names():
@@ -438,6 +440,23 @@ class StagedBase:
 
     def _names(self) -> contextlib.AbstractContextManager[None]:
         return guard.names(self._zone / layout.BASES, immutable=self._immutable)
+
+    def _check_unlike(self, opened: Opened) -> None:
+        """Refuse a raw file whose content begins or ends as another format's does: tools that look
+        for themselves would follow what the guest's bytes name."""
+        if opened.format is not ImageFormat.RAW:
+            return
+        fd = rawfile.open_readonly(self._staging.path / "base.raw")
+        try:
+            found = lookalikes(Window(fd))
+        finally:
+            os.close(fd)
+        if found:
+            raise UnsafeImage(
+                f"what is on the disk looks like {found[0]}: other programs would take its raw "
+                "base for one",
+                hint="it is an image in an image: unpack the inner one, and publish that",
+            )
 
     def _close(self, opened: Opened) -> None:
         try:

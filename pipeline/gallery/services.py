@@ -51,7 +51,13 @@ class Services:
         )
         self.resources = ResourceService(access, self.job_runs, regions, clock)
         self.grants = Grants(access)
-        self.records = JobRecords(audited, self.job_runs, clock)
+        self.records = JobRecords(
+            audited,
+            self.job_runs,
+            # by the roles of then: `access` keeps those that it has read once
+            lambda action, name: Access(audited, identity).require(action, name),
+            clock,
+        )
         self.runs = RunService(access)
 
     def region(self, name: str | None = None) -> str:

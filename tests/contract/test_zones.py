@@ -20,6 +20,7 @@ from pipeline.errors import (
     NoSpace,
     NotFound,
     Refused,
+    UnsafeImage,
     VerificationFailed,
 )
 from pipeline.ports import ImageFormat, Layer, ShallowDisk, VersionRecord
@@ -759,3 +760,18 @@ def test_nothing_is_written_to_remove_what_is_not_there(
     """Nor is a zone that is read-only in the way of a version that it never had."""
     monkeypatch.setattr(durable, "Staging", lambda _: pytest.fail("it is to be left alone"))
     zone.remove_version(RECORD.key)
+
+
+@pytest.mark.parametrize("start", [b"QFI\xfb\0\0\0\3", b"KDMV", b"# Disk DescriptorFile\n"])
+def test_an_image_in_an_image_is_no_raw_base(
+    zone: DirectoryZone, tmp_path: Path, start: bytes
+) -> None:
+    """Other programs would take it for what it begins as, and follow what it names."""
+    manifest, content = tmp_path / "manifest", start + CONTENT[len(start) :]
+    with (
+        staged(zone, MemorySource(content), manifest) as (staging, result),
+        pytest.raises(UnsafeImage, match="looks like"),
+    ):
+        staging.commit(result.root, manifest)
+    assert zone.digests() == []
+    assert files(zone.path / "staging") == []

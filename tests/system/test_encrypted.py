@@ -75,7 +75,7 @@ def test_with_its_key_a_volume_is_treated_and_without_refused(
         session._keys = ()
         with pytest.raises(Refused, match="encrypted") as caught:
             session.mount()
-        assert "--key" in caught.value.hint
+        assert "--key-file" in caught.value.hint
         session._devices, session._system, session._keys = None, None, (Key(uuid, "wrong"),)
         with pytest.raises(Refused, match="no given key opens"):
             session.inspect()

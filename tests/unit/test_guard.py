@@ -757,3 +757,19 @@ def test_who_publishes_one_definition_need_not_see_the_gallery(world: World) -> 
         alice.gallery.get_gallery(CORP)
     record = zone_record(version, job_context(alice), None)
     assert record.document["gallery"]["description"] == "ours"
+
+
+def test_a_right_that_is_taken_away_while_a_version_is_published_is_missed(world: World) -> None:
+    """Roles were read once, when the work began; a region can be used by the roles of its end."""
+    alice = world.give(Role.CONTRIBUTOR, "corp")
+    version = alice.gallery.begin_version(request("corp/web/2.0.0"))
+    version = alice.records.record_contents(version, [disk()], {})
+    half = RegionStatus("eu", ReplicationState.REPLICATING, 50)
+    version = alice.records.set_regions(version, half)
+    world.owner.grants.unassign("alice", Role.CONTRIBUTOR, "corp")
+    done = RegionStatus("eu", ReplicationState.COMPLETED, 100)
+    with pytest.raises((AuthorizationFailed, NotFound)):
+        alice.records.set_regions(version, done)
+    assert alice.records.abandon_version(version, "no right") is None
+    with pytest.raises(NotFound):
+        world.owner.gallery.get_version(parse_version("corp/web/2.0.0"))

@@ -247,3 +247,9 @@ def test_the_schema_judges_as_galleria_does() -> None:
     ):
         broken = YAML(typ="safe").load(FULL.replace("2099-01-31", "'2099-01-31'").replace(old, new))
         assert list(validator.iter_errors(broken)) != [], new
+
+
+def test_a_spec_that_would_take_long_to_read_is_refused(tmp_path: Path) -> None:
+    """A MiB took the parser 24 s."""
+    with pytest.raises(SpecInvalid, match="larger than"):
+        load(tmp_path, GOOD + "# more\n" * (20 << 10))

@@ -1,7 +1,8 @@
 """What a process records of a version or resource that it has taken, and what jobs know of all.
 
-No right is asked here: it was when the version was taken, and jobs need to know which bases are in
-use whoever uses them. Nothing of it is shown to whoever asked for the job.
+The right was asked when the version was taken, and is once more before a region of it can be used;
+jobs need to know which bases are in use whoever uses them. Nothing of it is shown to whoever asked
+for the job.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +26,9 @@ from pipeline.model import (
     RegionStatus,
     ReplicationState,
 )
+from pipeline.model.access import Action
 from pipeline.model.clock import utc_now
+from pipeline.model.names import VersionName
 from pipeline.model.resource_names import ResourceKind
 from pipeline.model.resources import Disk, Resource, Snapshot
 from pipeline.model.scrubs import ScrubRecord, base_subject
@@ -44,9 +47,15 @@ class JobRecords:
     """What jobs alone ask of the catalog. Safe to call from many threads and processes at once."""
 
     def __init__(
-        self, catalog: AuditedCatalog, runs: JobRuns, clock: Callable[[], datetime] = utc_now
+        self,
+        catalog: AuditedCatalog,
+        runs: JobRuns,
+        require: Callable[[Action, VersionName], None],
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
+        """`require` asks for a right as it is now, and raises where it is gone."""
         self._catalog = catalog
+        self._require = require
         self._runs = runs
         self._clock = clock
 
@@ -54,7 +63,10 @@ class JobRecords:
 
     def set_regions(self, version: TakenVersion, *statuses: RegionStatus) -> TakenVersion:
         """Record how far regions are. Each call is a durable transaction: call it on changes of
-        state and every few per cent, not for every block."""
+        state and every few per cent, not for every block. A region that can be used from now on
+        takes the right to write the version still: it may be gone since the work began."""
+        if any(status.state is ReplicationState.COMPLETED for status in statuses):
+            self._require(Action.VERSION_WRITE, version.name)
 
         def change(current: ImageVersion) -> ImageVersion:
             for status in statuses:
