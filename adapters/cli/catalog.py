@@ -15,7 +15,7 @@ FILE = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 
 @click.group(cls=Group)
 def catalog() -> None:
-    """Check the catalog, back it up, restore or rebuild it."""
+    """Check the catalog, make a backup, restore or rebuild it."""
 
 
 @catalog.command()

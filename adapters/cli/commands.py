@@ -111,7 +111,7 @@ COMMANDS = {
     "role": ("adapters.cli.access:role", "Assign, list and remove roles."),
     "catalog": (
         "adapters.cli.catalog:catalog",
-        "Check the catalog, back it up, restore or rebuild it.",
+        "Check the catalog, make a backup, restore or rebuild it.",
     ),
     "runs": (
         "adapters.cli.runs:runs",
