@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from pipeline.data.text import printable
 from pipeline.errors import StageFailed
 from pipeline.guest import units
+from pipeline.guest.accounts import change_lines
 from pipeline.guest.operations import Context, Editor, Operation, lines_of
 
 KEYGEN = "/usr/bin/ssh-keygen"
@@ -42,6 +43,7 @@ ExecStartPre=/usr/bin/ssh-keygen -A
 """
 RUNLEVELS = tuple(f"/etc/rc{number}.d" for number in range(2, 6))
 INIT_SCRIPT, INIT_LINK = "/etc/init.d/galleria-host-keys", "S00galleria-host-keys"
+INIT_ORDER = "/etc/init.d/.depend.start"
 INIT_TEXT = """\
 #!/bin/sh
 ### BEGIN INIT INFO
@@ -209,7 +211,19 @@ def _add_init_script(edit: Editor, own: Sequence[str]) -> bool:
         edit.write_text(INIT_SCRIPT, text, mode=0o755)
         for level in levels:
             edit.symlink(f"../init.d/{PurePosixPath(INIT_SCRIPT).name}", f"{level}/{INIT_LINK}")
+        change_lines(edit, INIT_ORDER, _ordered)
     return bool(levels)
+
+
+def _ordered(line: str) -> str:
+    """As insserv(8) would write it: startpar(8) starts what this file names, and nothing else."""
+    own = PurePosixPath(INIT_SCRIPT).name
+    key, mark, rest = line.partition(":")
+    if line.startswith("TARGETS = ") and own not in line.split():
+        return line.replace("TARGETS =", f"TARGETS = {own}", 1)
+    if mark and key in ("ssh", "sshd") and own not in rest.split():
+        return f"{key}: {own}{rest}"
+    return line
 
 
 def _add_to_inittab(edit: Editor) -> bool:

@@ -716,7 +716,14 @@ def test_system_v_gets_a_script_that_makes_host_keys(guest: MemoryGuest) -> None
     guest.plant("/etc/init.d/ssh", "#!/bin/sh\nsshd\n")
     guest.plant("/etc/rc2.d/S02ssh", "")
     guest.plant("/etc/ssh/ssh_host_rsa_key", "k")
+    order = "TARGETS = rsyslog dbus ssh\nINTERACTIVE =\ndbus: rsyslog\nssh: rsyslog\n"
+    guest.plant("/etc/init.d/.depend.start", order)
     run(guest, "ssh-host-keys")
+    run(guest, "ssh-host-keys")
+    assert text(guest, "/etc/init.d/.depend.start") == (
+        "TARGETS = galleria-host-keys rsyslog dbus ssh\nINTERACTIVE =\n"
+        "dbus: rsyslog\nssh: galleria-host-keys rsyslog\n"
+    )
     assert guest.names("/etc/ssh") == []
     assert guest.readlink("/etc/rc2.d/S00galleria-host-keys") == "../init.d/galleria-host-keys"
     found = guest.stat("/etc/init.d/galleria-host-keys")
