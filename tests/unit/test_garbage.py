@@ -238,3 +238,22 @@ def test_it_takes_a_right(home: Session) -> None:
 def test_a_time_that_is_none_is_told(home: Session) -> None:
     error = home.json("gc", "--grace", "soon", status=2)["error"]
     assert "'soon' is not a time such as 30min, 12h or 7d" in error["message"]
+
+
+def test_old_entries_of_the_audit_record_go_if_that_is_wanted(
+    home: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(home, 0)
+    before = len(home.json("audit", "list")["entries"])
+    collect(home)
+    assert len(home.json("audit", "list")["entries"]) >= before
+    monkeypatch.setenv("GALLERIA_KEEP_AUDIT", "0 s")
+    (said,) = freed(collect(home, "--dry-run"), "audit")
+    assert len(home.json("audit", "list")["entries"]) >= before
+    assert int(said.removesuffix(" entries")) >= before
+    assert freed(collect(home), "audit")
+    (entry,) = home.json("audit", "list")["entries"]
+    assert "entries removed; the record begins after" in entry["details"]
+    home.run("audit", "verify")
+    publish(home, 1)
+    home.run("audit", "verify")
