@@ -49,8 +49,9 @@ def create(
         version = session.gallery.resolve(image, place)
         definition = session.gallery.get_definition(version.name.definition)
         profile = profile_of(values, definition, name)
-        made = jobs.create(name, image, place, out, profile, session.context)
-        members = jobs.scale(made, count, session.vm_directories, session.context)
+        machines = session.vm_directories
+        made = jobs.create(name, image, place, out, profile, count, machines, session.context)
+        members = jobs.members(made, session.gallery.list_deployments())
     _emit(settings, made, members)
 
 

@@ -32,6 +32,7 @@ _STATFS = 256  # bytes, more than struct statfs has; its first member is the typ
 _BTRFS = 0x9123683E  # linux/magic.h
 _LOCK_SUFFIX = ".lock"
 _TOKEN = re.compile(r"[0-9a-f]{32}")
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}")  # of a file that `write_file` makes
 MARKER = b"galleria: this directory is being made\n"
 _TAG = re.compile(re.escape(MARKER) + rb"run ([0-9a-f]{1,32}:[0-9]{1,18})\n")
 FEW_TREES = 4

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from adapters.filesystem import durable, leftovers
-from adapters.zones import bases, guard, layout, versions
+from adapters.zones import bases, guard, layout, records, versions
 from pipeline.errors import VerificationFailed
 from pipeline.model.garbage import Collected, Freed, Garbage, Keep, Kept
 from pipeline.ports.runs import Lease
@@ -67,7 +67,18 @@ def collect_rest(zone: Path, keep: Keep, lease: Lease) -> Collected:
         old = leftovers.collect(
             str(zone), Garbage.QUARANTINE, entries, keep.quarantine, keep.quarantine_size, keep
         )
-    return Collected(str(zone), (*staging.freed, *old.freed), (*staging.kept, *old.kept))
+    begun = _temporaries(zone, keep)
+    return Collected(str(zone), (*staging.freed, *old.freed, *begun), (*staging.kept, *old.kept))
+
+
+def _temporaries(zone: Path, keep: Keep) -> list[Freed]:
+    """Remove records that a killed run had begun to write beside those that they replace."""
+    freed: list[Freed] = []
+    for place in (zone, zone / records.CATALOG, *sorted((zone / layout.BASES).iterdir())):
+        with leftovers.named(place, durable.TEMPORARY) as found:
+            gone = leftovers.collect(str(place), Garbage.STAGING, found, keep.unused, None, keep)
+        freed += gone.freed
+    return freed
 
 
 def _children_first(zone: Path, digests: Sequence[str]) -> list[str]:

@@ -19,9 +19,17 @@ from pipeline.ports.vms import VmDirectories
 
 
 def create(
-    name: str, image: str, region: str, out: Path, profile: OsProfile | None, context: JobContext
+    name: str,
+    image: str,
+    region: str,
+    out: Path,
+    profile: OsProfile | None,
+    count: int,
+    machines: VmDirectories,
+    context: JobContext,
 ) -> ScaleSet:
-    """Make an empty scale set. Its image must be there now, and take the profile."""
+    """Make a scale set of `count` VMs, or go on with what a killed run began of it. Its image must
+    be there now, and take the profile."""
     check_name(name)
     version = context.gallery.resolve(image, region)
     definition = context.gallery.get_definition(version.name.definition)
@@ -36,7 +44,9 @@ def create(
         shape=shape_of(version, context),
         profile=profile,
     )
-    return context.gallery.create_scale_set(scale_set)
+    made = context.gallery.create_scale_set(scale_set, count)
+    scale(made, count, machines, context)
+    return context.gallery.get_scale_set(name)
 
 
 def members(scale_set: ScaleSet, deployments: Iterable[Deployment]) -> list[Deployment]:

@@ -5,10 +5,12 @@ that was killed in between is finished by the same command. Deployed disks keep 
 depend on.
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.errors import Conflict
 from pipeline.gallery.rules.retention import Retention, RetentionDecision
 from pipeline.gallery.service.taken import TakenVersion
 from pipeline.jobs.context import JobContext
@@ -144,4 +146,8 @@ def apply_retention(
         for verdict in verdicts:
             if not verdict.reason:
                 delete_version(verdict.version.name, context)
+            elif verdict.version.provisioning_state is ProvisioningState.DELETING:
+                # begun by a run that was killed; or one that lives does it, which is as good
+                with contextlib.suppress(Conflict):
+                    delete_version(verdict.version.name, context)
         return verdicts, purge_expired(definition, context)

@@ -42,7 +42,8 @@ def deploy_all(world: World) -> None:
 
 def make_set(world: World) -> None:
     with world.app() as app:
-        scale_sets.create("vm", "corp/web", "eu", out(world), None, app.context)
+        machines = HostVmDirectories()
+        scale_sets.create("vm", "corp/web", "eu", out(world), None, 0, machines, app.context)
 
 
 def scale(world: World, count: int = COUNT) -> None:

@@ -112,12 +112,16 @@ class Records(Operations):
             and (version_uid is None or item.version_uid == version_uid)
         ]
 
-    def create_scale_set(self, scale_set: ScaleSet) -> ScaleSet:
-        """Make a scale set of a version that the caller may read."""
+    def create_scale_set(self, scale_set: ScaleSet, count: int = 0) -> ScaleSet:
+        """Make a scale set of a version that the caller may read. One that was made by the same
+        request and has fewer than `count` VMs is what a killed run began: it is returned."""
         made = replace(scale_set, created_by=self._access.principal)
         with self._access.write(Action.VERSION_READ, scale_set.version) as (catalog, changes):
-            if any(item.name == made.name for item in catalog.scale_sets()):
-                raise Conflict(f"The scale set '{made.name}' exists already.")
+            for there in catalog.scale_sets():
+                if there.name == made.name:
+                    if _asked(there) == _asked(made) and _size(catalog, there) < count:
+                        return there
+                    raise Conflict(f"The scale set '{made.name}' exists already.")
             changes.put_scale_set(made)
         return made
 
@@ -209,6 +213,19 @@ def _existing(catalog: CatalogReader, name: str) -> ScaleSet:
     if found is None:
         raise _no_scale_set(name)
     return found
+
+
+def _asked(scale_set: ScaleSet) -> tuple[object, ...]:
+    """What a request for it says, and whose it is."""
+    return (
+        *(scale_set.image, scale_set.region, scale_set.directory),
+        *(scale_set.profile, scale_set.created_by),
+    )
+
+
+def _size(catalog: CatalogReader, scale_set: ScaleSet) -> int:
+    """How many VMs it has."""
+    return sum(item.scale_set == scale_set.name for item in catalog.deployments())
 
 
 def _no_scale_set(name: str) -> NotFound:
