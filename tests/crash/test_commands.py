@@ -134,7 +134,9 @@ def put_back(home: Session, kept: Path) -> None:
 
 
 def state(home: Session) -> dict[str, Any]:
-    """What the catalog says, without what differs each time; and which directories there are."""
+    """What the catalog says, without what differs each time; and which files there are. Zones that
+    lag behind the catalog are brought up by any change."""
+    home.run("principal", "create", "last")
     told = {" ".join(args): _lasting(home.json(*args)) for args in STATE}
     found = sorted(
         CHANGING.sub("#", str(path.relative_to(home.path)))

@@ -224,8 +224,9 @@ def _asked(scale_set: ScaleSet) -> tuple[object, ...]:
 
 
 def _size(catalog: CatalogReader, scale_set: ScaleSet) -> int:
-    """How many VMs it has."""
-    return sum(item.scale_set == scale_set.name for item in catalog.deployments())
+    """How many VMs it has in place."""
+    placed = (item for item in catalog.deployments() if item.making is None)
+    return sum(item.scale_set == scale_set.name for item in placed)
 
 
 def _no_scale_set(name: str) -> NotFound:
