@@ -287,7 +287,7 @@ class Rebuilding:
         self._count("definitions")
 
     def _put_version(self, content: Content) -> None:
-        self._new_version(decode(ImageVersion, content["version"]))
+        self._new_version(_kept_version(content["version"]))
 
     def _new_version(self, version: ImageVersion) -> None:
         if self._writer.definition(version.name.definition) is None:
@@ -338,7 +338,7 @@ class Rebuilding:
         found: dict[str, list[tuple[ImageVersion, Holding]]] = {}
         for item in holdings:
             try:
-                version = decode(ImageVersion, item.document["version"])
+                version = _kept_version(item.document["version"])
             except (GalleriaError, KeyError, TypeError, ValueError) as error:
                 self._problems.append(f"a version in {item.region}: {error}")
                 continue
@@ -383,6 +383,13 @@ class Rebuilding:
             else:
                 self._writer.put_resource(replace(resource, file=item.file))
         self._recovered.append(str(name))
+
+
+def _kept_version(document: Content) -> ImageVersion:
+    """A version as a zone keeps it. Who worked on it when that was written, a run or (in records of
+    an older galleria) a process, does so no more."""
+    gone = ("owner", "ownedSince")
+    return decode(ImageVersion, {key: item for key, item in document.items() if key not in gone})
 
 
 def _recovered(version: ImageVersion, holdings: Iterable[Holding], now: datetime) -> ImageVersion:

@@ -193,8 +193,7 @@ STORED = {
         '"origin": {"kind": "vhd", "id": "web.vhdx", "digest": "s0"}}}, {"lun": 3, '
         '"digest": "d0", "virtualSize": 1073741824, "source": {"path": "web.vhdx", '
         '"format": "vhdx", "origin": {"kind": "vhd", "id": "web.vhdx", "digest": "s0"}}}], '
-        '"stats": {"seconds": 1.5, "stages": [1, null]}, "owner": {"host": "build1", '
-        '"bootId": "boot", "pidNamespace": 4026531836, "pid": 1234, "startTicks": 99}, '
+        '"stats": {"seconds": 1.5, "stages": [1, null]}, "owner": "4ac2bf7d01e9", '
         '"ownedSince": "2026-11-01T12:00:00Z"}'
     ),
 }

@@ -66,7 +66,7 @@ KEYS = {
 }
 NOT_IN_SPECS = {
     "dry_run": "galleria plan says what a build would do",
-    "key": "a secret: build and plan have the option, a spec is no place for it",
+    "key_file": "a secret: build and plan have the option, a spec is no place for it",
     "list_operations": "galleria operations",
     "encryption": "for scripts that come from az: nothing but null can be said",
     "cvm_encryption": "the same",
