@@ -116,7 +116,9 @@ def oslo(fd: int, format: ImageFormat, *, has_backing: bool) -> int | None:
 
 
 def _for_oslo(content: bytes, format: ImageFormat) -> bytes:
-    """A copy without what it is known to misread, which galleria's parser has looked at."""
+    """Without what it is known to misread, which galleria's parser has looked at."""
+    if format not in (ImageFormat.QCOW2, ImageFormat.VMDK):
+        return content
     data = bytearray(content)
     if format is ImageFormat.QCOW2 and data[4:8] == b"\0\0\0\2":
         # it looks for the feature bits of version 3 where version 2 has header extensions
@@ -133,6 +135,20 @@ def _for_oslo(content: bytes, format: ImageFormat) -> bytes:
     return bytes(data)
 
 
+class _Luks(ModuleType):
+    """oslo.utils' module that decrypts, imported when its inspector of LUKS has a use for it: it
+    needs cryptography. Where that is missing the program ends, as an exception would be taken for
+    a format that does not match."""
+
+    LUKSHeader = dict[str, Any]  # what the inspector's annotations name
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return getattr(importlib.import_module(self.__name__), name)
+        except ImportError as error:
+            raise SystemExit(f"oslo.utils' inspector of LUKS can't run: {error}") from None
+
+
 @cache
 def _format_inspector() -> ModuleType:
     """oslo.utils' module of that name, by itself, and only when an image is read: the package
@@ -141,6 +157,7 @@ def _format_inspector() -> ModuleType:
 
     package = ModuleType("oslo_utils.imageutils")
     package.__path__ = [str(Path(path) / "imageutils") for path in oslo_utils.__path__]
+    vars(package)["_luks"] = _Luks("oslo_utils.imageutils._luks")
     sys.modules[package.__name__] = package
     try:
         return importlib.import_module("oslo_utils.imageutils.format_inspector")

@@ -54,15 +54,14 @@ def validate_file(
     footer."""
     with context.work.directory() as work, context.sources.unwrapped(source, work) as found:
         disk = inspect_disk(found, context.images)
-        facts = context.images.inspect(found.path)
-        problems = footer(found.path) if facts.format is ImageFormat.VHD else ()
+        problems = footer(found.path) if disk.chain[0].format is ImageFormat.VHD else ()
         return validate(
             disk,
             context.guests,
             context.images,
             work,
             context.progress,
-            file=facts,
+            file=disk.facts,
             footer_problems=problems,
         )
 

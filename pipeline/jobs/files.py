@@ -23,7 +23,7 @@ from pipeline.model.disks import disk_name
 from pipeline.model.sources import DiskSource
 from pipeline.ports import Chain, GuestFacts, ImageFacts, ImageFormat
 from pipeline.ports.extents import Range
-from pipeline.sources.ingest import Disk, content_notes, inspect_disk, inspected
+from pipeline.sources.ingest import Disk, content_notes, inspect_disk, inspected, inspected_disk
 from pipeline.sources.partitions import PartitionTable, read_partitions
 from pipeline.sources.pin import pin_disks
 from pipeline.storage.convert import hash_disk
@@ -47,12 +47,13 @@ def inspect_file(source: DiskSource, context: JobContext, *, deep: bool) -> Insp
 
 
 def _inspect(source: DiskSource, work: Path, context: JobContext, *, deep: bool) -> Inspection:
-    facts, *below = inspected(source, context.images)
-    unsafe = next((layer for layer in (facts, *below) if layer.refusals), None)
+    layers = inspected(source, context.images)
+    facts = layers[0]
+    unsafe = next((layer for layer in layers if layer.refusals), None)
     if unsafe is not None:
         return Inspection(unsafe)
     try:
-        disk = inspect_disk(source, context.images)
+        disk = inspected_disk(source, layers, context.images)
     except UnsafeImage as error:
         return Inspection(replace(facts, refusals=(error.message,)))
     with context.images.open(disk.chain) as content:

@@ -43,7 +43,7 @@ def ingest(sources: Sequence[DiskSource], images: Images) -> tuple[Disk, ...]:
     NotFound."""
     check_luns([source.lun for source in sources])
     ordered = sorted(sources, key=lambda source: (source.lun is not None, source.lun or 0))
-    found = [_checked(source, images) for source in ordered]
+    found = [_checked(source, inspected(source, images), images) for source in ordered]
     for disk, contents in found:
         if disk.lun is None and contents.optical and disk.facts is not None:
             raise Refused(
@@ -55,7 +55,12 @@ def ingest(sources: Sequence[DiskSource], images: Images) -> tuple[Disk, ...]:
 
 def inspect_disk(source: DiskSource, images: Images) -> Disk:
     """Inspect every layer of one source and give it the format that its content has."""
-    return _checked(source, images)[0]
+    return inspected_disk(source, inspected(source, images), images)
+
+
+def inspected_disk(source: DiskSource, layers: Sequence[ImageFacts], images: Images) -> Disk:
+    """The disk that layers make which were inspected, the top first. Raises as `ingest` does."""
+    return _checked(source, layers, images)[0]
 
 
 @contextmanager
@@ -68,9 +73,11 @@ def _by_name(source: DiskSource) -> Iterator[None]:
         raise UnsafeImage(message, hint=error.hint) from None
 
 
-def _checked(source: DiskSource, images: Images) -> tuple[Disk, Contents]:
-    facts, *below = inspected(source, images)
-    for layer in (facts, *below):
+def _checked(
+    source: DiskSource, layers: Sequence[ImageFacts], images: Images
+) -> tuple[Disk, Contents]:
+    facts, *below = layers
+    for layer in layers:
         if layer.refusals:
             raise UnsafeImage(
                 f"{layer.path} is refused: " + "; ".join(layer.refusals), hint=_advice(layer)
