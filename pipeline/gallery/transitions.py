@@ -73,6 +73,8 @@ def taken_over(old: ImageVersion, fresh: ImageVersion) -> ImageVersion:
         target_regions=targets,
         regions=_statuses(old, targets),
         disks=old.disks,
+        unverified=old.unverified,
+        leaving=old.leaving,
         report_digest=old.report_digest,
         stats=old.stats,
         published_date=old.published_date,

@@ -1,20 +1,24 @@
-"""System calls that fail, one at a time, while versions are published and changed.
+"""System calls that fail, one at a time, while versions are published, changed and deleted.
 
 Whatever fails: it is told in one sentence with a stable status, what is visible is whole, and the
 same command finishes the job. Nothing else makes galleria's own writes and those of SQLite, qemu
 and the sandbox fail alike.
 """
 
+import contextlib
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from adapters.cli import EXIT_STATUSES
+from pipeline.errors import NotFound
+from pipeline.jobs.garbage import collect_all
 from pipeline.model.names import parse_definition
-from tests.crash.test_changes import check_usable, update
+from tests.crash.test_changes import check_usable, delete, update
 from tests.crash.test_publish import again, check_finished, check_visible
 from tests.crash.world import World
 from tests.failures.injection import Fault, under
@@ -52,7 +56,8 @@ WEB = parse_definition("corp/web")
 
 # What a job does not do: clone (nor does the file system of the tests), or make a file.
 UNCALLED = {
-    *((name, "copy_file_range") for name in ("publish", "update")),
+    *((name, "copy_file_range") for name in ("publish", "update", "delete")),
+    *(("delete", call) for call in ("ftruncate", "ioctl", "rename")),
 }
 
 Job = Callable[[World], object]
@@ -77,10 +82,23 @@ def after_updating(world: World) -> None:
     assert version.completed_regions == ("eu",)
 
 
+def after_deleting(world: World) -> None:
+    with contextlib.suppress(NotFound):  # it was done already
+        delete(world)
+    with world.app() as app:
+        assert app.gallery.list_versions(WEB) == []
+        collect_all(app.context, replace(app.context.keep, unused=0))
+    for region in ("eu", "us"):
+        zone = world.config.regions[region][0].path
+        assert [*(zone / "bases").iterdir(), *(zone / "versions").iterdir()] == []
+    assert [path for path in world.debris() if "/staging/" in path] == []
+
+
 # What a job does, and what does it again and says that it is done.
 JOBS: dict[str, tuple[Job, Job]] = {
     "publish": (publish, after_publishing),
     "update": (update, after_updating),
+    "delete": (delete, after_deleting),
 }
 
 

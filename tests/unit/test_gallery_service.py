@@ -257,7 +257,7 @@ def test_a_process_that_was_thought_dead_can_change_nothing(ask: Services) -> No
 
 def test_what_a_dead_process_completed_is_kept_and_the_rest_resumed(ask: Services) -> None:
     old = ask.records.record_contents(
-        ask.gallery.begin_version(request()), [disk()], {"kept": True}
+        ask.gallery.begin_version(request()), [disk()], {"kept": True}, ("osType",)
     )
     old = done(ask, old, "us")
     die(ask)
@@ -278,6 +278,7 @@ def test_what_a_dead_process_completed_is_kept_and_the_rest_resumed(ask: Service
     assert ask.gallery.report(V100) == {"kept": True}
     finished = ask.records.finish_version(done(ask, new, "eu", "uksouth"))
     assert finished.provisioning_state is ProvisioningState.SUCCEEDED
+    assert new.unverified == ("osType",)
 
 
 def test_a_version_that_failed_everywhere_is_taken_over(ask: Services) -> None:
