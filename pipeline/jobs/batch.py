@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.plan import Action, find_version, judge, next_patch
-from pipeline.jobs.prepare import PublishRequest, described
+from pipeline.jobs.prepare import PublishRequest, fingerprinted
 from pipeline.model import ImageVersion
 from pipeline.model.names import DefinitionName
 
@@ -29,7 +29,7 @@ def numbered(wanted: Wanted, context: JobContext) -> PublishRequest:
     if not wanted.next_patch:
         return request
     versions = context.gallery.list_versions(wanted.definition, limit=1)
-    fingerprint = described(request, context.sources).fingerprint
+    fingerprint = fingerprinted(request, context.sources).fingerprint
     name = next_patch(wanted.definition, fingerprint, versions)
     return replace(request, version=replace(request.version, name=name))
 
@@ -38,7 +38,7 @@ def already_there(request: PublishRequest, context: JobContext) -> ImageVersion 
     """The version, if it was published from the same sources: then there is nothing to do. Raises
     Conflict when its number is taken by another."""
     old = find_version(request.version.name, context.gallery)
-    fingerprint = described(request, context.sources).fingerprint
+    fingerprint = fingerprinted(request, context.sources).fingerprint
     return old if judge(old, fingerprint, context.gallery) is Action.NOTHING else None
 
 

@@ -14,7 +14,7 @@ from pipeline.sources.ingest import file_name
 NOTHING_STORED: Mapping[int | None, str] = MappingProxyType({})
 
 
-def describe(
+def record_contents(
     version: TakenVersion,
     ready: Prepared,
     report: Mapping[str, Any],

@@ -14,11 +14,11 @@ from pipeline.jobs.files import pinned
 from pipeline.jobs.plan import Action, Preview, preview, running, shown, trial
 from pipeline.jobs.prepare import (
     PublishRequest,
-    boot_checked,
     check_publish,
     check_still,
     clean,
     prepared,
+    report_with_boot,
 )
 from pipeline.jobs.replicate import find_donor
 from pipeline.model import ImageVersion
@@ -99,6 +99,6 @@ def try_publish(request: PublishRequest, context: JobContext) -> tuple[Preview, 
         checked = check_publish(version, supply, request, context)
         found = shown(version, action, checked, context)
         with prepared(checked, work, context) as ready:
-            report = boot_checked(version, ready, ready.disks, work, context)
+            report = report_with_boot(version, ready, ready.disks, work, context)
             check_still(ready, context)
     return found, report

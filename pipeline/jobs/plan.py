@@ -17,8 +17,8 @@ from pipeline.jobs.prepare import (
     Checked,
     PublishRequest,
     check_publish,
-    described,
     effective_plan,
+    fingerprinted,
 )
 from pipeline.jobs.replicate import placed
 from pipeline.model import ImageVersion, ProvisioningState
@@ -130,7 +130,7 @@ def preview(request: PublishRequest, context: JobContext) -> Preview:
 
 def trial(request: PublishRequest, context: JobContext) -> tuple[ImageVersion, Action]:
     """The version that a publish would begin with, or that is there, and what it would be."""
-    wanted = described(request, context.sources)
+    wanted = fingerprinted(request, context.sources)
     old = find_version(wanted.name, context.gallery)
     action = judge(old, wanted.fingerprint, context.gallery)
     if old is not None and action is Action.NOTHING:

@@ -2,9 +2,9 @@
 
     sources -> checked -> prepared -> stored
 
-`check_publish` (of a resource: `check_resource`) asks all that can be asked before a byte is read,
-and decides what is to become of the disks: this is the plan. `prepared` holds the sources still,
-compares them with the definition, and generalizes them on overlays: a dry run ends there.
+`check_publish` (of a resource: `check_resource`) asks all that can be asked before the sources are
+pinned, and decides what is to become of the disks: this is the plan. `prepared` holds the sources
+still, compares them with the definition, and generalizes them on overlays: a dry run ends there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,7 +66,7 @@ class PublishRequest:
     validate: bool = False
 
 
-def described(request: PublishRequest, sources: Sources) -> VersionRequest:
+def fingerprinted(request: PublishRequest, sources: Sources) -> VersionRequest:
     """The request with what tells it from another one: a run that died is taken up again only for
     the same sources, unchanged, and the same plan."""
     check_combination(request.sources)
@@ -95,7 +95,9 @@ def decisions(plan: Plan | None) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Sources that passed every check that needs no byte of them, and what is to become of them.
+    """Sources that passed what can be checked before they are pinned, and what is to become of
+    them. Every rule is checked before a byte is stored; a boot check, before the version is
+    visible.
 
     `plan` generalizes the guest; None leaves it as it is. `policy` is what a version's guest has to
     be; a resource's may be anything, and is not even looked at unless `survey`. `caching` is by
@@ -281,7 +283,7 @@ def judged(
     return check_os_state(report, definition.os_state, progress, force=policy.force)
 
 
-def boot_checked(
+def report_with_boot(
     version: ImageVersion,
     ready: Prepared,
     disks: Sequence[Disk],

@@ -65,7 +65,8 @@ def replicate_version(
         with given_back(version, context):
             version = replicate_missing(version, work, context, DELAYS if retry else ())
             finished = context.records.finish_version(version)
-        return complete(finished)
+        raise_if_partial(finished)
+        return finished
 
 
 def replicate_missing(
@@ -206,11 +207,12 @@ def conclude(version: TakenVersion, context: JobContext, record: Record) -> Imag
     return handed
 
 
-def complete(version: ImageVersion) -> ImageVersion:
-    """The version, if no region failed. Raises PartiallyReplicated naming those that did."""
+def raise_if_partial(version: ImageVersion) -> None:
+    """Raise PartiallyReplicated, naming the regions that failed, if any did. It is called outside
+    of `given_back`: what is Completed stays, and there is nothing to undo."""
     failed = [s for s in version.regions if s.state is ReplicationState.FAILED]
     if not failed:
-        return version
+        return
     details = "; ".join(f"{status.region}: {status.details}" for status in failed)
     raise PartiallyReplicated(
         f"{version.name} is usable in {', '.join(version.completed_regions)}, "

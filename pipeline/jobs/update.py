@@ -9,7 +9,7 @@ from pipeline.gallery.rules import VersionChange
 from pipeline.gallery.service.taken import TakenVersion
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.delete import remove_data
-from pipeline.jobs.replicate import complete, given_back, replicate_missing
+from pipeline.jobs.replicate import given_back, raise_if_partial, replicate_missing
 from pipeline.jobs.running import running, when_free
 from pipeline.model import ImageVersion, RegionStatus
 from pipeline.model.names import VersionName
@@ -25,7 +25,9 @@ def update_version(name: VersionName, change: VersionChange, context: JobContext
         version = when_free(lambda: context.gallery.begin_update(name, change), context)
         if version.owner is None:  # nothing to do in the zones
             return version
-        return complete(updated(version, context))
+        changed = updated(version, context)
+        raise_if_partial(changed)
+        return changed
 
 
 def updated(version: TakenVersion, context: JobContext) -> ImageVersion:

@@ -11,7 +11,7 @@ from pipeline.errors import Conflict, InvalidParameter
 from pipeline.gallery.services import Services
 from pipeline.jobs.batch import Wanted, already_there, numbered, series
 from pipeline.jobs.plan import Action, find_version, judge, next_patch
-from pipeline.jobs.prepare import PublishRequest, described
+from pipeline.jobs.prepare import PublishRequest, fingerprinted
 from pipeline.model import RegionStatus, ReplicationState
 from pipeline.model.names import MAX_NUMBER, parse_definition, parse_gallery, parse_version
 from pipeline.model.sources import DiskSource
@@ -98,7 +98,7 @@ def test_a_batch_asks_for_numbers_and_skips_what_is_there(ask: Services) -> None
     assert str(numbered(following, context).version.name) == "corp/web/1.4.8"
     with pytest.raises(Conflict):  # from other sources
         already_there(wanted("corp/web/1.4.7").request, context)
-    mark = described(fixed.request, sources).fingerprint
+    mark = fingerprinted(fixed.request, sources).fingerprint
     made = publish(ask, "corp/web/2.0.0", fingerprint=mark)
     there = already_there(fixed.request, context)
     assert there is not None
