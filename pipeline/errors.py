@@ -2,7 +2,9 @@
 what to do.
 
 Exit statuses (`galleria guide errors`): 1 failed, 2 usage, 3 environment, 4 not found, 5 conflict,
-6 refused, 7 partial, 8 no space, 130 interrupted.
+6 refused, 7 partial, 8 no space, 130 interrupted. `http_status` is what a server would answer: 507
+for NoSpace; 500 for PartiallyReplicated and EnvironmentMissing, as for all that the caller can't
+mend.
 """
 
 from collections.abc import Callable, Iterator
