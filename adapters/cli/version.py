@@ -292,7 +292,7 @@ def show(
         if is_shared_reference(reference):
             show_view(settings, session.views, version, reference)
             return
-        found = jobs.show_version(version, session.gallery, session.zones, session.pins)
+        found = jobs.show_version(version, session.gallery, session.zones, lambda: session.pins)
         lineage = _lineage(session, version) if with_lineage else ([], "")
     document, definition = found.document(), found.definition
     kind = f"{definition.os_type.value} {definition.os_state.value}"

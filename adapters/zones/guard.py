@@ -8,10 +8,13 @@ no name in them can be given or taken, but while galleria itself does it.
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from adapters.filesystem import calls
+
+STOPPED = 3.0  # seconds
 
 
 @contextlib.contextmanager
@@ -20,7 +23,7 @@ def names(directory: Path, *, immutable: bool = False) -> Iterator[None]:
     time. Afterwards the directory is immutable if it was, or is to be (`immutable`)."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        _wait_for(fd)
         guarded = calls.is_immutable(fd)
         if guarded:
             calls.set_immutable(directory, on=False)
@@ -31,6 +34,20 @@ def names(directory: Path, *, immutable: bool = False) -> Iterator[None]:
                 calls.set_immutable(directory, on=True)
     finally:
         os.close(fd)
+
+
+def _wait_for(fd: int) -> None:
+    """Take the lock of a directory. Who holds it does so for a few calls: one that does it for
+    longer was stopped, and is not waited for. Its names fail when it wakes: another one has its
+    staging by then."""
+    deadline = time.monotonic() + STOPPED
+    while time.monotonic() < deadline:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.01)
+        else:
+            return
 
 
 def freeze(directory: Path, *, on: bool, but: str = "") -> None:

@@ -1,7 +1,7 @@
 """Show: versions with all that is known of them, and lists of them. Only the catalog, the zones and
 the sources of Shallow versions are looked at."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,12 +142,13 @@ class ShownVersion:
 
 
 def show_version(
-    version: ImageVersion, gallery: GalleryService, zones: Zones, pins: Pins
+    version: ImageVersion, gallery: GalleryService, zones: Zones, pins: Callable[[], Pins]
 ) -> ShownVersion:
-    """Gather what is known of a version."""
+    """Gather what is known of a version. Pins are made for a Shallow one alone."""
     definition = gallery.get_definition(version.name.definition)
     report = gallery.report(version.name)
     channels = gallery.list_channels(definition.name)
+    shallow = version.replication_mode is ReplicationMode.SHALLOW
     return ShownVersion(
         version,
         definition,
@@ -163,18 +164,16 @@ def show_version(
             )
             for status in version.regions
         },
-        _source_changes(version, pins),
+        _source_changes(version, pins) if shallow else {},
         tuple(gallery.list_deployments(version_uid=version.uid)),
         tuple(gallery.degraded(definition.name, [version]).get(version.uid, ())),
     )
 
 
-def _source_changes(version: ImageVersion, pins: Pins) -> Mapping[str, list[str]]:
-    if version.replication_mode is not ReplicationMode.SHALLOW:
-        return {}
+def _source_changes(version: ImageVersion, pins: Callable[[], Pins]) -> Mapping[str, list[str]]:
     from pipeline.jobs.shallow import source_changes  # few versions need what it loads
 
-    return source_changes(version, pins)
+    return source_changes(version, pins())
 
 
 def bill_of_materials(version: ImageVersion, gallery: GalleryService) -> Mapping[str, Any]:

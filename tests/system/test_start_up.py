@@ -33,9 +33,10 @@ IDLE = (
 # Of images, guests, machines and jobs: nothing that is needed to say what the catalog holds.
 UNSHOWN = (
     *IDLE,
-    *("guestfs", "nbd", "libvirt", "xml", "http", "tarfile", "pipeline.jobs", "pipeline.sources"),
+    *("guestfs", "nbd", "libvirt", "xml", "http", "tarfile", "pipeline.sources"),
+    *("pipeline.jobs.context", "pipeline.jobs.prepare", "pipeline.jobs.replicate"),
     *("pipeline.guest", "pipeline.azure", "pipeline.storage.commit", "pipeline.publish"),
-    *("adapters.guestfs", "adapters.images", "adapters.formats", "adapters.qmp", "adapters.vms"),
+    *("adapters.guestfs", "adapters.images", "adapters.qmp", "adapters.vms"),
     *("adapters.sources", "adapters.pins", "adapters.qemu.nbd", "adapters.qemu.emulator"),
 )
 # stops where the first stage begins to read, and says what it took until then

@@ -85,7 +85,7 @@ def test_versions_are_listed_with_what_means_them(ask: Services) -> None:
 
 
 def test_a_version_is_shown_with_what_belongs_to_it(ask: Services) -> None:
-    found = show_version(OLD, ask.gallery, ZONES, PINS)
+    found = show_version(OLD, ask.gallery, ZONES, lambda: PINS)
     assert found.channels == ("prod",)
     assert found.allocated == {"eu": 14, "us": 7}
     assert [item.name for item in found.deployments] == ["a"]
@@ -100,7 +100,7 @@ def test_a_version_is_shown_with_what_belongs_to_it(ask: Services) -> None:
         replication_mode=ReplicationMode.SHALLOW,
         disks=(replace(disk(), source=replace(disk().source, files=(FILE,))),),
     )
-    changed = show_version(shallow, ask.gallery, ZONES, PINS).source_changes
+    changed = show_version(shallow, ask.gallery, ZONES, lambda: PINS).source_changes
     assert changed == {"/srv/web.vhd": ["length"]}
 
 
