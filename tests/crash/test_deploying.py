@@ -136,6 +136,7 @@ def test_a_scale_out_that_is_killed(tmp_path: Path) -> None:
     assert at_every_step(tmp_path, make_set, scale, again(scale)) > COUNT
 
 
+@pytest.mark.nightly
 def test_what_a_killed_deployment_left_can_be_released(tmp_path: Path) -> None:
     def then(world: World) -> None:
         with world.app() as app:
@@ -147,7 +148,7 @@ def test_what_a_killed_deployment_left_can_be_released(tmp_path: Path) -> None:
     at_every_step(tmp_path, nothing, deploy_all, then)
 
 
-@pytest.mark.parametrize("job", [deploy_all, scale])
+@pytest.mark.parametrize("job", [deploy_all, pytest.param(scale, marks=pytest.mark.nightly)])
 def test_a_deployment_that_fails_is_undone_whole(job: Job, tmp_path: Path) -> None:
     world = World(tmp_path)
     world.publish("1.0.0")
