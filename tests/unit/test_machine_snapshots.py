@@ -35,6 +35,7 @@ def context() -> Any:
         yield Path("work")
 
     return SimpleNamespace(
+        runs=SimpleNamespace(current=object()),  # within a run
         zones={},
         gallery=made.gallery,
         work=SimpleNamespace(directory=directory),
