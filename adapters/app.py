@@ -520,7 +520,6 @@ def _zones(
     from adapters.zones import open_zone
     from adapters.zones.ownership import check_there, identify, moved_from
     from adapters.zones.unusable import UnusableZone
-    from pipeline.jobs.moved import follow
 
     zones: list[Zone] = []
     for place in config.regions[region]:
@@ -536,6 +535,8 @@ def _zones(
             before = moved_from(place.path, registry, _directories(config))
             identify(place.path, registry, _directories(config))
             for old in before:
+                from pipeline.jobs.moved import follow  # zones seldom move
+
                 services = _services(registry, config, Identity(local_account()))
                 follow(zone, old, services.records, progress)
             zones.append(zone)

@@ -10,14 +10,14 @@ import logging
 import os
 import struct
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from adapters.formats import PARSERS, Findings, Window, qcow2, vmdk
-from adapters.formats.raw import lookalikes
+from adapters.formats import Findings, Window, qcow2, raw, vdi, vhd, vhdx, vmdk
 from adapters.formats.window import Few
 from pipeline.data.extents import SECTOR
 from pipeline.errors import UnsafeImage
@@ -32,6 +32,14 @@ STREAM_BYTES = 8 << 20
 CHUNK = 64 << 10
 # a partition table or an ISO 9660 tree is what a raw disk may well hold
 RAW_NAMES = {"raw", "gpt", "iso"}
+PARSERS: Mapping[ImageFormat, Callable[[Window, Findings], None]] = {
+    ImageFormat.RAW: raw.parse,
+    ImageFormat.QCOW2: qcow2.parse,
+    ImageFormat.VHD: vhd.parse,
+    ImageFormat.VHDX: vhdx.parse,
+    ImageFormat.VMDK: vmdk.parse,
+    ImageFormat.VDI: vdi.parse,
+}
 # what adapters.formats.raw calls the formats that galleria reads
 CLAIMS = {
     "a qcow or qcow2 image": ImageFormat.QCOW2,
@@ -57,7 +65,7 @@ class Policy:
 
 def detect_format(window: Window) -> tuple[ImageFormat, list[str]]:
     """The format that claims a file, and why that is in doubt. Nothing known: raw."""
-    claims = lookalikes(window)
+    claims = raw.lookalikes(window)
     formats = list(dict.fromkeys(CLAIMS[claim] for claim in claims if claim in CLAIMS))
     others = [claim for claim in claims if claim not in CLAIMS]
     if not formats:

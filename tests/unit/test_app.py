@@ -1,9 +1,11 @@
 """One application, for whoever asks: sessions share the catalog and the zones, and no rights."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from adapters import zones
 from adapters.app import App, Session, create_zones, open_app
 from adapters.config import Config, ZonePlace
 from adapters.progress import Mode, open_progress
@@ -36,7 +38,11 @@ def session(app: App, principal: str) -> Session:
     return app.session(Identity("root@host", principal))
 
 
-def test_each_request_has_the_rights_of_who_asks(config: Config) -> None:
+def test_each_request_has_the_rights_of_who_asks(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Mock(wraps=zones.open_zone)
+    monkeypatch.setattr(zones, "open_zone", opened)
     with open_app(config, open_progress(Mode.NONE)) as app:
         owner, alice = app.session(Identity("root@host")), session(app, "alice")
         owner.gallery.create_gallery(CORP, "eu")
@@ -52,7 +58,8 @@ def test_each_request_has_the_rights_of_who_asks(config: Config) -> None:
         with pytest.raises(NotFound, match="no user or service principal 'nobody'"):
             session(app, "nobody").gallery.list_galleries()
 
-        assert alice.zones.keys() == owner.zones.keys() == app.zones.keys()
+        assert alice.zones.keys() == owner.zones.keys() == app.zones.keys() == {"eu"}
+        opened.assert_called_once()  # for all of them
         assert alice.pins is owner.pins
         entries = [entry.content for entry in owner.grants.audit()]
         assert {(item["actor"], item["allowed"]) for item in entries} == {
