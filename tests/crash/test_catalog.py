@@ -2,10 +2,8 @@
 the old one or the new one, and the same command finishes."""
 
 import contextlib
-import shutil
 import sqlite3
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,11 +16,10 @@ from pipeline.gallery import descriptions
 from pipeline.model.access import Identity
 from pipeline.model.names import parse_gallery, parse_version
 from pipeline.ports.catalog import CatalogReader
-from tests.crash.world import DIED, World, in_child
+from tests.crash.world import World, at_every_step
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(900)]
 
-LIMIT = 300
 V100 = parse_version("corp/web/1.0.0")
 ME = Identity(local_account())
 
@@ -51,22 +48,14 @@ def integrity(path: Path) -> object:
         return database.execute("PRAGMA integrity_check").fetchall()
 
 
-def at_every_step(root: Path, prepare: Job, job: Job, then: Callable[[World, bool], None]) -> int:
-    live, kept = root / "live", root / "kept"
-    live.mkdir()
-    world = World(live)
-    world.publish("1.0.0")
-    prepare(world)
-    shutil.copytree(live, kept, symlinks=True)
-    for k in range(1, LIMIT):
-        status = in_child(partial(job, world), k)
-        assert status in (0, DIED), f"step {k} ended with {status}"
-        then(world, status == 0)
-        if status == 0:
-            return k
-        shutil.rmtree(live)
-        shutil.copytree(kept, live, symlinks=True)
-    raise AssertionError("it never ends")
+def killed(root: Path, prepare: Job, job: Job, then: Callable[[World, bool], None]) -> int:
+    """Kill the job at each step, in a world that has version 1.0.0 and was prepared."""
+
+    def published(world: World) -> None:
+        world.publish("1.0.0")
+        prepare(world)
+
+    return at_every_step(root, published, job, then)
 
 
 def rebuild(world: World) -> None:
@@ -88,7 +77,7 @@ def test_a_rebuild_that_is_killed(tmp_path: Path) -> None:
         with world.app() as app:
             assert app.zones["eu"][0].find_version(app.gallery.get_version(V100).zone_key)
 
-    assert at_every_step(tmp_path, lose, rebuild, then) > 1
+    assert killed(tmp_path, lose, rebuild, then) > 1
 
 
 def test_a_restore_that_is_killed(tmp_path: Path) -> None:
@@ -111,7 +100,7 @@ def test_a_restore_that_is_killed(tmp_path: Path) -> None:
             assert [item.name.name for item in app.gallery.list_galleries()] == ["corp"]
         said(world)
 
-    assert at_every_step(tmp_path, prepare, restore, then) > 3
+    assert killed(tmp_path, prepare, restore, then) > 3
 
 
 def test_zones_are_told_the_rest_by_the_next_change(tmp_path: Path) -> None:
@@ -131,4 +120,4 @@ def test_zones_are_told_the_rest_by_the_next_change(tmp_path: Path) -> None:
         assert made.rebuilt.problems == ()
         assert said(world) == wanted
 
-    assert at_every_step(tmp_path, lambda _: None, change, then) > 12
+    assert killed(tmp_path, lambda _: None, change, then) > 12

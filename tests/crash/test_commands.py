@@ -22,7 +22,7 @@ from adapters import cli
 from tests.crash.world import DIED, die_at, interpose
 from tests.home import DEFINE, Session, deletable
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.crash, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(7200)]
 
 Args = tuple[str, ...]
 Prepared = Callable[[Session], None]

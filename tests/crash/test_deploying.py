@@ -3,7 +3,6 @@ command goes on, and nothing is half there with a status that says otherwise."""
 
 import errno
 import re
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,11 +17,10 @@ from pipeline.errors import Conflict, HeldByRun
 from pipeline.model import Deployment
 from pipeline.model.names import parse_version
 from pipeline.model.runs import RunKind
-from tests.crash.world import DIED, FailAt, World, in_child, interpose
+from tests.crash.world import DIED, LIMIT, FailAt, World, at_every_step, in_child, interpose
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-LIMIT = 500
 COUNT = 6  # more than are synced one by one
 V100 = parse_version("corp/web/1.0.0")
 
@@ -87,24 +85,19 @@ def check_meanwhile(world: World) -> None:
     assert len(list(bases.iterdir())) == 1
 
 
-def at_every_step(root: Path, begin: Job, job: Job, then: Job) -> int:
-    live, kept = root / "live", root / "kept"
-    live.mkdir()
-    world = World(live)
-    world.publish("1.0.0")
-    begin(world)
-    shutil.copytree(live, kept, symlinks=True)
-    for k in range(1, LIMIT):
-        status = in_child(partial(job, world), k)
-        assert status in (0, DIED), f"step {k} ended with {status}"
+def killed(root: Path, begin: Job, job: Job, then: Job) -> int:
+    """Kill the job at each step, in a world that has version 1.0.0 and what `begin` makes; what is
+    there meanwhile is whole, and `then` goes on. Returns how many steps there are."""
+
+    def prepare(world: World) -> None:
+        world.publish("1.0.0")
+        begin(world)
+
+    def after(world: World, done: bool) -> None:
         check_meanwhile(world)
-        if status == 0:
-            check_all(world)
-            return k
-        then(world)
-        shutil.rmtree(live)
-        shutil.copytree(kept, live, symlinks=True)
-    raise AssertionError("it never ends")
+        (check_all if done else then)(world)
+
+    return at_every_step(root, prepare, job, after)
 
 
 def nothing(_: World) -> None:
@@ -129,11 +122,11 @@ def again(job: Job) -> Job:
 
 
 def test_a_deployment_of_many_that_is_killed(tmp_path: Path) -> None:
-    assert at_every_step(tmp_path, nothing, deploy_all, again(deploy_all)) > COUNT
+    assert killed(tmp_path, nothing, deploy_all, again(deploy_all)) > COUNT
 
 
 def test_a_scale_out_that_is_killed(tmp_path: Path) -> None:
-    assert at_every_step(tmp_path, make_set, scale, again(scale)) > COUNT
+    assert killed(tmp_path, make_set, scale, again(scale)) > COUNT
 
 
 @pytest.mark.nightly
@@ -145,7 +138,7 @@ def test_what_a_killed_deployment_left_can_be_released(tmp_path: Path) -> None:
         assert recorded(world) == []
         assert [path.name for path in out(world).glob("vm-*")] == []
 
-    at_every_step(tmp_path, nothing, deploy_all, then)
+    assert killed(tmp_path, nothing, deploy_all, then) > COUNT
 
 
 @pytest.mark.parametrize("job", [deploy_all, pytest.param(scale, marks=pytest.mark.nightly)])

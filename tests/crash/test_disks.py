@@ -11,7 +11,7 @@ import pytest
 from tests.crash.world import DIED
 from tests.home import Session
 
-pytestmark = [pytest.mark.system, pytest.mark.crash, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
 STEPS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.utime"}
 PLAIN = ("disk", "create", "-n", "d", "--size-gb", "1", "--out", "vms/d")

@@ -19,7 +19,7 @@ from tests.contract.storing import pattern
 from tests.crash.test_publish import check_finished
 from tests.crash.world import World, interpose
 
-pytestmark = [pytest.mark.system, pytest.mark.crash, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LIMIT = 100
 VISIBLE = ("before rename_new", "before exchange", "before replace", "before commit")

@@ -3,7 +3,6 @@ what is gone; the same command collects the rest."""
 
 import shutil
 import subprocess
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,18 +14,17 @@ from pipeline.jobs.garbage import collect_all
 from pipeline.jobs.verify import verify_version
 from pipeline.model.garbage import Keep
 from pipeline.model.names import parse_definition, parse_version
-from tests.crash.world import DIED, World, in_child
+from tests.crash.world import World, at_every_step
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(900)]
 
-LIMIT = 500
 TOKEN = "c" * 32
 
 
-def furnished(root: Path) -> World:
+def furnish(world: World) -> None:
     """A version; a VM whose version was deleted; bases that nobody needs, deltas on each other;
     something in staging and in quarantine."""
-    world = World(root)
+    root = world.source.parent
     world.publish("1.0.0")
     for index, number in enumerate(("1.0.1", "1.0.2", "1.0.3"), 1):
         with world.source.open("r+b") as file:
@@ -55,7 +53,6 @@ def furnished(root: Path) -> World:
         marker = b"galleria: this directory is being made\n"
         (zone(world, region) / "staging" / f"{TOKEN}.lock").write_bytes(marker)
     shutil.rmtree(aside)
-    return world
 
 
 def zone(world: World, region: str) -> Path:
@@ -85,24 +82,17 @@ def check(world: World) -> None:
 
 
 def test_a_collection_that_is_killed(tmp_path: Path) -> None:
-    live, kept = tmp_path / "live", tmp_path / "kept"
-    live.mkdir()
-    world = furnished(live)
-    assert bases(world, "eu") == bases(world, "us") == 4
-    check(world)
-    shutil.copytree(live, kept, symlinks=True)
-    for k in range(1, LIMIT):
-        status = in_child(partial(collect, world), k)
-        assert status in (0, DIED), f"step {k} ended with {status}"
+    def prepare(world: World) -> None:
+        furnish(world)
+        assert bases(world, "eu") == bases(world, "us") == 4
+        check(world)
+
+    def then(world: World, done: bool) -> None:
         check(world)
         collect(world)
         check(world)
         assert not list(zone(world, "us").glob("quarantine/*"))
         assert world.debris() == []
         assert bases(world, "eu") == bases(world, "us") == 2
-        if status == 0:
-            assert k > 8
-            return
-        shutil.rmtree(live)
-        shutil.copytree(kept, live, symlinks=True)
-    raise AssertionError("it never ends")
+
+    assert at_every_step(tmp_path, prepare, collect, then) > 8

@@ -15,7 +15,7 @@ from pipeline.model import ProvisioningState
 from pipeline.model.names import parse_definition
 from tests.crash.world import DIED, ERRORS, FailAt, World, in_child, interpose
 
-pytestmark = [pytest.mark.system, pytest.mark.crash, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LIMIT = 1000  # more durable steps than a publish has
 

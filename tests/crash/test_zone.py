@@ -19,7 +19,7 @@ from tests.contract.storing import changed, collect, files, pattern, store
 from tests.crash.world import DURABLE
 from tests.system.conftest import mounted
 
-pytestmark = [pytest.mark.system, pytest.mark.crash, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 CRASHED = 86
 FIRST = pattern(1, 5 * CHUNK_SIZE)

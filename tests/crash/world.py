@@ -2,8 +2,10 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ DURABLE = (
     "remove_tree",
 )
 DIED = 42
+LIMIT = 1000  # more durable steps than any job has
 
 Step = Callable[[str], None]  # called before and after every durable step, with its name
 
@@ -164,6 +167,30 @@ def in_child_with(job: Callable[[], object], step: Step) -> int:
         finally:
             os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def at_every_step(
+    root: Path,
+    prepare: Callable[[World], object],
+    job: Callable[[World], object],
+    then: Callable[[World, bool], object],
+) -> int:
+    """Do a job in a world that was prepared, killed at its k-th step, for each k in turn. `then` is
+    called after each with whether the job came to its end; returns how many steps there are."""
+    live, kept = root / "live", root / "kept"
+    live.mkdir()
+    world = World(live)
+    prepare(world)
+    shutil.copytree(live, kept, symlinks=True)
+    for k in range(1, LIMIT):
+        status = in_child(partial(job, world), k)
+        assert status in (0, DIED), f"step {k} ended with {status}"
+        then(world, status == 0)
+        if status == 0:
+            return k
+        shutil.rmtree(live)
+        shutil.copytree(kept, live, symlinks=True)
+    raise AssertionError("it never ends")
 
 
 class FailAt:

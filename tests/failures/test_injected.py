@@ -26,7 +26,6 @@ from tests.failures.injection import Fault, under
 pytestmark = [
     pytest.mark.system,
     pytest.mark.slow,
-    pytest.mark.faults,
     pytest.mark.timeout(3600),
 ]
 

@@ -24,7 +24,7 @@ from tests.crash.test_publish import check_visible
 from tests.crash.world import DIED, Step, World, in_child_with
 from tests.system.conftest import KINDS, MAKE, Mount, loop_mounted, settle
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 MOST = 1000  # more durable steps than a publish has
 BOUNDED = (2, 9, 24, 41, 54)  # those that every run of the suite tries
