@@ -12,7 +12,7 @@ _GALLERY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.]{0,78}[A-Za-z0-9])?")
 _DEFINITION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,78}[A-Za-z0-9])?")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-]")
 _RESOURCE_GROUP = re.compile(r"[A-Za-z0-9_().-]{0,89}[A-Za-z0-9_()-]")
-_SUBSCRIPTION = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_GUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _CHANNEL = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _IDENTIFIER_LENGTH = {"publisher": 128, "offer": 64, "sku": 64}
 _REGION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 _.-]{0,62}[A-Za-z0-9])?")
@@ -47,8 +47,13 @@ def check_subscription(text: str) -> str:
     return _guid(text, "subscription")
 
 
+def is_guid(text: str) -> bool:
+    """Whether this is a GUID, in either case."""
+    return _GUID.fullmatch(text) is not None
+
+
 def _guid(text: str, what: str) -> str:
-    if not _SUBSCRIPTION.fullmatch(text):
+    if not is_guid(text):
         raise InvalidParameter(
             f"The provided {what} identifier {text!r} is malformed or invalid.",
             plain=f"{text!r} is not the id of a {what}",

@@ -26,10 +26,10 @@ from pipeline.model.names import (
     qualified,
 )
 from pipeline.model.sharing import Community, Sharing
+from pipeline.model.spelling import check_subscription, check_tenant, is_guid
 from pipeline.ports.catalog import CatalogReader
 
 _NAME = re.compile(r"[^\s/\\'\"<>]{1,256}")
-_GUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 class Grants:
@@ -233,7 +233,7 @@ def parse_scope(
     anything else, versions too."""
     if text == ROOT:
         return ROOT
-    if _GUID.fullmatch(text):
+    if is_guid(text):
         return f"/subscriptions/{text.lower()}"
     segments = text.split("/")
     if not text.startswith("/"):
@@ -276,13 +276,10 @@ def _check_principal(principal: Principal) -> None:
             f"The principal name {name!r} is not valid: 1 to 256 printable characters without "
             "blanks, slashes and quotes."
         )
-    for what, values in (
-        ("tenant", (principal.tenant, *principal.guest_of)),
-        ("subscription", principal.subscriptions),
-    ):
-        for value in values:
-            if not _GUID.fullmatch(value):
-                raise InvalidParameter(f"The {what} id {value!r} is not a GUID.")
+    for tenant in (principal.tenant, *principal.guest_of):
+        check_tenant(tenant)
+    for subscription in principal.subscriptions:
+        check_subscription(subscription)
     if principal.members and principal.kind is not PrincipalKind.GROUP:
         raise InvalidParameter(f"Only a group has members: {name!r} is a {principal.kind.value}.")
 

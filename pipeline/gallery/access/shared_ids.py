@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pipeline.errors import InvalidParameter
 from pipeline.model import SharingPermissions
 from pipeline.model.names import DefinitionName, GalleryName, VersionNumber, parse_number
-from pipeline.model.spelling import LATEST
+from pipeline.model.spelling import LATEST, is_guid
 
-_GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PUBLIC_NAME = re.compile(r"[A-Za-z0-9]{1,40}-[0-9A-Fa-f-]{36}")
 
 
@@ -46,7 +45,7 @@ def unique_name(gallery: GalleryName) -> str:
 def by_unique_name(name: str) -> GalleryName:
     """The subscription and name of a gallery; its resource group is not in the name."""
     subscription, dash, gallery = name[:36], name[36:37], name[37:]
-    if not _GUID.fullmatch(subscription.lower()) or dash != "-":
+    if not is_guid(subscription) or dash != "-":
         raise InvalidParameter(
             f"The gallery unique name {name!r} is not valid: expected SUBSCRIPTION-GALLERY."
         )

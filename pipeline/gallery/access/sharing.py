@@ -13,12 +13,11 @@ from pipeline.errors import Conflict, InvalidParameter, NotFound, Refused
 from pipeline.gallery.rules import features
 from pipeline.model import Gallery, ImageDefinition, SharingPermissions
 from pipeline.model.sharing import Community, Sharing
-from pipeline.model.spelling import region_key
+from pipeline.model.spelling import check_subscription, check_tenant, region_key
 
 MAX_SUBSCRIPTIONS = 30
 MAX_TENANTS = 5
 
-_GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
 _URI = re.compile(r"https?://[^\s/]+\S*")
 _PREFIX = re.compile(r"[A-Za-z0-9]{1,40}")
@@ -31,7 +30,7 @@ _EULA_LENGTH = 2048
 def add(sharing: Sharing, subscriptions: Iterable[str], tenants: Iterable[str]) -> Sharing:
     """Share with more subscriptions and tenants; those that have it already count once."""
     _expect(sharing, SharingPermissions.GROUPS, "be shared with subscriptions and tenants")
-    more = _guids(subscriptions, "subscription"), _guids(tenants, "tenant")
+    more = _checked(subscriptions, tenants)
     _some(*more)
     result = replace(
         sharing,
@@ -54,7 +53,7 @@ def remove(sharing: Sharing, subscriptions: Iterable[str], tenants: Iterable[str
     """Stop sharing with some. One with whom it is not shared is an error: a mistyped id must not
     look revoked."""
     _expect(sharing, SharingPermissions.GROUPS, "be shared with subscriptions and tenants")
-    gone = _guids(subscriptions, "subscription"), _guids(tenants, "tenant")
+    gone = _checked(subscriptions, tenants)
     _some(*gone)
     for wanted, there in zip(gone, (sharing.subscriptions, sharing.tenants), strict=True):
         for item in wanted:
@@ -155,12 +154,10 @@ def _expect(sharing: Sharing, wanted: SharingPermissions, what: str) -> None:
         )
 
 
-def _guids(values: Iterable[str], what: str) -> tuple[str, ...]:
-    found = tuple(value.lower() for value in values)
-    for value in found:
-        if not _GUID.fullmatch(value):
-            raise InvalidParameter(f"The {what} id {value!r} is not a GUID.")
-    return found
+def _checked(
+    subscriptions: Iterable[str], tenants: Iterable[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return tuple(map(check_subscription, subscriptions)), tuple(map(check_tenant, tenants))
 
 
 def _some(subscriptions: Sequence[str], tenants: Sequence[str]) -> None:
