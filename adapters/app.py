@@ -24,7 +24,7 @@ from adapters.catalog import LateCatalog, catalog_file, open_catalog
 from adapters.config import Config
 from adapters.process.runs import ProcessRunHost
 from adapters.process.sandbox import Sandbox
-from pipeline.errors import Busy, Conflict, GalleriaError, Refused
+from pipeline.errors import Busy, Conflict, EnvironmentMissing, GalleriaError, Refused
 from pipeline.gallery.audit import append, removal
 from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.service.running import RunTerms
@@ -195,7 +195,15 @@ class Session(Services):
         """Where VMs are put together."""
         from adapters.vms import HostVmDirectories
 
-        return HostVmDirectories(self.config.group_id, self.job_runs)
+        boots = self.context.boots
+
+        def accelerator(architecture: Architecture) -> str:
+            try:
+                return boots.accelerator(architecture)
+            except EnvironmentMissing:
+                return "kvm"  # it is there, and without libguestfs nothing here tries it
+
+        return HostVmDirectories(self.config.group_id, self.job_runs, accelerator)
 
     @cached_property
     def context(self) -> "JobContext":

@@ -16,7 +16,7 @@ from pipeline.errors import InvalidParameter
 from pipeline.gallery import answers
 from pipeline.gallery.access.shared_ids import shared_name
 from pipeline.jobs.show import deployments_of
-from pipeline.model import Deployment, ImageDefinition, OsProfile
+from pipeline.model import Deployment, Forward, Hardware, ImageDefinition, OsProfile
 from pipeline.model.disks import disk_name
 
 REGION = click.option("--region", required=True, metavar="NAME", help="Region to deploy from.")
@@ -43,6 +43,44 @@ profile_options = arguments.options(
         help="Passed to cloud-init unchanged: a script or #cloud-config.",
     ),
 )
+
+
+hardware_options = arguments.options(
+    click.option("--memory", type=int, metavar="MB", help="Default: what the image recommends."),
+    click.option("--cpus", type=int, metavar="N", help="Default: what the image recommends."),
+    click.option(
+        "--network",
+        default="",
+        metavar="user|none|bridge:NAME|NAME",
+        help="User-mode networking, none, a bridge, or a network of libvirt. Default: libvirt's "
+        "network 'default', and user mode in start.sh.",
+    ),
+    click.option(
+        "--forward",
+        "forwards",
+        multiple=True,
+        metavar="HOST:GUEST",
+        help="A TCP port of this host's loopback address that leads to one of the VM (repeatable). "
+        "Of several VMs each takes the next number on the host.",
+    ),
+)
+
+
+def hardware_of(values: dict[str, Any]) -> Hardware:
+    """What the options ask for."""
+    return Hardware(
+        memory_mib=values["memory"],
+        vcpus=values["cpus"],
+        network=values["network"],
+        forwards=tuple(map(_forward, values["forwards"])),
+    )
+
+
+def _forward(text: str) -> Forward:
+    host, colon, guest = text.partition(":")
+    if not (colon and host.isdecimal() and guest.isdecimal()):
+        raise InvalidParameter(f"--forward: {text!r} is not HOST:GUEST", hint="such as 2222:22")
+    return Forward(int(host), int(guest))
 
 
 def profile_of(values: dict[str, Any], definition: ImageDefinition, name: str) -> OsProfile | None:
@@ -85,6 +123,7 @@ def _text(path: Path) -> str:
 @click.option("--count", type=int, metavar="N", help="Number of VMs, named VM-1, VM-2, ...")
 @OUT
 @profile_options
+@hardware_options
 @click.pass_obj
 def deploy_command(
     settings: Settings,
@@ -104,7 +143,9 @@ def deploy_command(
         definition = session.gallery.get_definition(version.name.definition)
         profile = profile_of(values, definition, name)
         image = shared_name(reference, version.number)
-        request = DeployRequest(vm_names(name, count), out, place, profile, image=image)
+        request = DeployRequest(
+            vm_names(name, count), out, place, profile, image=image, hardware=hardware_of(values)
+        )
         made = deploy(version, request, session.vm_directories, session.context)
     document: dict[str, Any] = {"deployments": [answers.deployment(item) for item in made]}
     if count is None:

@@ -36,6 +36,14 @@ class Accelerator:
     reason: str
 
 
+def without_kvm(kvm: Path = KVM) -> Accelerator | None:
+    """What is left to a host that has no KVM for this user; None: it is to be tried."""
+    if os.access(kvm, os.R_OK | os.W_OK):
+        return None
+    there = "may not be opened by this user" if kvm.exists() else "does not exist"
+    return Accelerator("tcg", f"{kvm} {there}")
+
+
 def probe(
     sandbox: Sandbox,
     cache_dir: Path,
@@ -48,9 +56,9 @@ def probe(
 ) -> Accelerator:
     """The accelerator to use on this host: remembered, or tried now (at most `seconds`;
     `again` even if remembered)."""
-    if not os.access(kvm, os.R_OK | os.W_OK):
-        there = "may not be opened by this user" if kvm.exists() else "does not exist"
-        return Accelerator("tcg", f"{kvm} {there}")
+    without = without_kvm(kvm)
+    if without is not None:
+        return without
     program = qemu or f"qemu-system-{platform.machine()}"
     memory = cache_dir / f"accelerator-{_host_key(program)}.json"
     remembered = None if again else _recall(memory)

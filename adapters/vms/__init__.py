@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from adapters.filesystem import durable, full, modes
@@ -12,6 +12,7 @@ from adapters.pins.writers import qemu_lock, writers
 from adapters.vms import domain, line, parts
 from adapters.vms.parts import Start
 from pipeline.errors import Conflict
+from pipeline.model import Architecture
 from pipeline.ports.runs import Lease, NoLease
 from pipeline.ports.vms import Machine, VmDirectories
 
@@ -22,11 +23,17 @@ DOMAIN_LIMIT = 1 << 20  # bytes
 
 class HostVmDirectories:
     """`group`: who may use the VMs beside the user; None: whoever the directory is for. They are
-    put in place under `lease`."""
+    put in place under `lease`. `accelerator` says "kvm" or "tcg", whichever works here."""
 
-    def __init__(self, group: int | None = None, lease: Lease | None = None) -> None:
+    def __init__(
+        self,
+        group: int | None = None,
+        lease: Lease | None = None,
+        accelerator: Callable[[Architecture], str] = lambda _: "kvm",
+    ) -> None:
         self._group = group
         self._lease = lease or NoLease()
+        self._accelerator = accelerator
 
     def exists(self, home: Path) -> bool:
         return os.path.lexists(home)
@@ -56,7 +63,7 @@ class HostVmDirectories:
             self._describe(machine, directory)
 
     def _describe(self, machine: Machine, directory: Path) -> None:
-        start = parts.plan(machine)
+        start = parts.plan(machine, self._accelerator(machine.architecture))
         if start.nvram is not None:
             from adapters.vms.signatures import enroll
 

@@ -2,8 +2,9 @@
 
 from xml.etree import ElementTree as ET
 
-from adapters.vms.parts import Disk, Start
+from adapters.vms.parts import LOOPBACK, Disk, Start
 from pipeline.model import Architecture, HostCaching
+from pipeline.model.deployments import BRIDGE, NO_NETWORK, USER_NETWORK
 from pipeline.ports.vms import Machine
 
 # Azure's host caching in libvirt's words: by the host not at all; reads; reads and writes
@@ -14,9 +15,13 @@ CACHE = {
 }
 
 
+DEFAULT_NETWORK = "default"  # the one that libvirt comes with
+
+
 def domain(machine: Machine, start: Start) -> bytes:
     """The XML of the domain."""
-    root = ET.Element("domain", type="kvm")
+    kvm = start.accelerator == "kvm"
+    root = ET.Element("domain", type="kvm" if kvm else "qemu")
     _text(root, "name", machine.name)
     _text(root, "uuid", machine.uuid)
     _text(root, "title", f"{machine.name}, from {machine.title}")
@@ -29,7 +34,7 @@ def domain(machine: Machine, start: Start) -> bytes:
         ET.SubElement(features, "apic")
     if start.needs_smm:
         ET.SubElement(features, "smm", state="on")
-    ET.SubElement(root, "cpu", mode="host-passthrough")
+    ET.SubElement(root, "cpu", mode="host-passthrough" if kvm else "maximum")
     _devices(ET.SubElement(root, "devices"), machine, start)
     ET.indent(root)
     content: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
@@ -51,16 +56,35 @@ def _devices(devices: ET.Element, machine: Machine, start: Start) -> None:
         _disk(devices, disk)
     if any(disk.bus == "scsi" for disk in start.disks):
         ET.SubElement(devices, "controller", type="scsi", index="0", model="virtio-scsi")
-    network = ET.SubElement(devices, "interface", type="network")
-    ET.SubElement(network, "mac", address=machine.mac_address)
-    ET.SubElement(network, "source", network="default")
-    ET.SubElement(network, "model", type=start.network)
+    if machine.network != NO_NETWORK:
+        _network(devices, machine, start.card)
     serial = ET.SubElement(devices, "serial", type="pty")
     ET.SubElement(serial, "target", port="0")
     console = ET.SubElement(devices, "console", type="pty")
     ET.SubElement(console, "target", type="serial", port="0")
     entropy = ET.SubElement(devices, "rng", model="virtio")
     _text(entropy, "backend", "/dev/urandom", model="random")
+
+
+def _network(devices: ET.Element, machine: Machine, card: str) -> None:
+    """Ports are forwarded by passt alone (libvirt 9.0)."""
+    bridge = machine.network.removeprefix(BRIDGE)
+    if machine.forwards or machine.network == USER_NETWORK:
+        kind, source = "user", {}
+    elif bridge != machine.network:
+        kind, source = "bridge", {"bridge": bridge}
+    else:
+        kind, source = "network", {"network": machine.network or DEFAULT_NETWORK}
+    interface = ET.SubElement(devices, "interface", type=kind)
+    ET.SubElement(interface, "mac", address=machine.mac_address)
+    if source:
+        ET.SubElement(interface, "source", source)
+    if machine.forwards:
+        ET.SubElement(interface, "backend", type="passt")
+    for forward in machine.forwards:
+        port = ET.SubElement(interface, "portForward", proto="tcp", address=LOOPBACK)
+        ET.SubElement(port, "range", start=str(forward.host), to=str(forward.guest))
+    ET.SubElement(interface, "model", type=card)
 
 
 def _disk(devices: ET.Element, disk: Disk) -> None:

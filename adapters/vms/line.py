@@ -4,21 +4,25 @@ import json
 import shlex
 from typing import Any
 
-from adapters.vms.parts import Disk, Start
+from adapters.vms.parts import LOOPBACK, Disk, Start
 from pipeline.model import HostCaching
+from pipeline.model.deployments import BRIDGE, NO_NETWORK
 from pipeline.ports.vms import Machine
 
 _HEAD = """#!/bin/sh
-# Starts {name}, from {title}: its console is this terminal; more arguments go to qemu. ACCEL=tcg
-# where KVM does not work. Ends with the machine, or by Ctrl-A X.
+# Starts {name}, from {title}: its console is this terminal; more arguments go to qemu. ACCEL=kvm
+# or ACCEL=tcg (software emulation) chooses how it is run. Ends with the machine, or by Ctrl-A X.
 """
-_ACCEL = "kvm:tcg"  # KVM where there is one, else software emulation
+# the second is for another host that has no KVM; where KVM is there but broken QEMU would not get
+# so far
+_ACCEL = {"kvm": "kvm:tcg", "tcg": "tcg"}
 
 
 def script(machine: Machine, start: Start) -> str:
     words = [shlex.quote(word) for word in arguments(machine, start)]
     chosen = words.index("-machine") + 1
-    words[chosen] = words[chosen].replace(_ACCEL, f'"${{ACCEL:-{_ACCEL}}}"')
+    default = _ACCEL[start.accelerator]
+    words[chosen] = words[chosen].replace(default, f'"${{ACCEL:-{default}}}"')
     lines: list[str] = []
     for word in words:
         if word.startswith("-") or not lines:
@@ -31,7 +35,8 @@ def script(machine: Machine, start: Start) -> str:
 
 def arguments(machine: Machine, start: Start) -> list[str]:
     """The program and all its arguments."""
-    board = f"{start.machine},accel={_ACCEL}" + (",smm=on" if start.needs_smm else "")
+    board = f"{start.machine},accel={_ACCEL[start.accelerator]}"
+    board += ",smm=on" if start.needs_smm else ""
     argv = [f"qemu-system-{start.arch}", "-nodefaults", "-no-user-config"]
     argv += ["-name", machine.name, "-uuid", machine.uuid]
     argv += ["-machine", board, "-cpu", "max"]
@@ -49,10 +54,22 @@ def arguments(machine: Machine, start: Start) -> list[str]:
         argv += ["-device", f"ich9-ahci,id=sata{controller}"]
     for number, disk in enumerate(start.disks):
         argv += _disk(f"disk{number}", disk)
-    model = "virtio-net-pci" if start.network == "virtio" else start.network
-    argv += ["-netdev", "user,id=net", "-device", f"{model},netdev=net,mac={machine.mac_address}"]
+    if machine.network != NO_NETWORK:
+        model = "virtio-net-pci" if start.card == "virtio" else start.card
+        argv += ["-netdev", _network(machine)]
+        argv += ["-device", f"{model},netdev=net,mac={machine.mac_address}"]
     argv += ["-device", "virtio-rng-pci", "-display", "none"]
     return [*argv, "-chardev", "stdio,id=console,mux=on,signal=off", "-serial", "chardev:console"]
+
+
+def _network(machine: Machine) -> str:
+    """A network of libvirt's has no name for QEMU: a machine of one is in user mode here."""
+    if machine.network.startswith(BRIDGE):
+        return f"bridge,id=net,br={machine.network.removeprefix(BRIDGE)}"
+    forwards = [
+        f",hostfwd=tcp:{LOOPBACK}:{forward.host}-:{forward.guest}" for forward in machine.forwards
+    ]
+    return "user,id=net" + "".join(forwards)
 
 
 def _disk(name: str, disk: Disk) -> list[str]:

@@ -16,6 +16,7 @@ from pipeline.ports.vms import Machine
 SATA_PORTS = 6  # of one controller (ICH9)
 SEED = "seed.iso"
 NVRAM = "nvram.fd"
+LOOPBACK = "127.0.0.1"  # where forwarded ports are, for this host alone
 
 _MACHINE = {Architecture.X64: ("x86_64", "q35"), Architecture.ARM64: ("aarch64", "virt")}
 
@@ -36,26 +37,29 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How a machine is started; `code` and `nvram` are those of UEFI."""
+    """How a machine is started; `card` is the model of its network card, `code` and `nvram` are
+    those of UEFI."""
 
     arch: str
     machine: str
-    network: str
+    card: str
     disks: tuple[Disk, ...]
     code: Path | None = None
     template: Path | None = None
     nvram: Path | None = None
     needs_smm: bool = False
+    accelerator: str = "kvm"
 
 
-def plan(machine: Machine) -> Start:
-    """Raises EnvironmentMissing when a UEFI machine finds no firmware here."""
+def plan(machine: Machine, accelerator: str) -> Start:
+    """`accelerator` is "kvm" where that works here, else "tcg". Raises EnvironmentMissing when a
+    UEFI machine finds no firmware here."""
     arch, board = _MACHINE[machine.architecture]
     windows = machine.os_type is OsType.WINDOWS
     disks = tuple(_sata(machine) if windows else _virtio(machine))
-    network = "e1000e" if windows else "virtio"
+    card = "e1000e" if windows else "virtio"
     if machine.generation is HyperVGeneration.V1:
-        return Start(arch, board, network, disks)
+        return Start(arch, board, card, disks, accelerator=accelerator)
     length = None if machine.nvram is None else len(machine.nvram)
     found = firmware.find(
         machine.architecture,
@@ -64,7 +68,17 @@ def plan(machine: Machine) -> Start:
         nvram_length=length,
     )
     nvram = machine.home / NVRAM
-    return Start(arch, board, network, disks, found.code, found.template, nvram, found.needs_smm)
+    return Start(
+        arch,
+        board,
+        card,
+        disks,
+        code=found.code,
+        template=found.template,
+        nvram=nvram,
+        needs_smm=found.needs_smm,
+        accelerator=accelerator,
+    )
 
 
 def _virtio(machine: Machine) -> list[Disk]:

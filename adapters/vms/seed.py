@@ -37,7 +37,11 @@ def user_data(profile: OsProfile) -> str:
 
 
 def cloud_config(profile: OsProfile) -> dict[str, Any]:
-    config: dict[str, Any] = {"hostname": profile.computer_name, "preserve_hostname": False}
+    config: dict[str, Any] = {
+        "hostname": profile.computer_name,
+        "preserve_hostname": False,
+        "manage_etc_hosts": "localhost",  # the machine resolves its own name
+    }
     if profile.admin_username:
         config["users"] = [
             {

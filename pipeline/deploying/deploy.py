@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +11,10 @@ from pipeline.deploying import profile as profiles
 from pipeline.deploying.machine import (
     DEFAULT_MEMORY,
     DEFAULT_VCPUS,
+    check_hardware,
     check_name,
     enrolled_keys,
+    forwarded,
     new_mac_address,
     new_uuid,
 )
@@ -32,6 +34,7 @@ from pipeline.jobs.shallow import check_sources
 from pipeline.model import (
     DeployedDisk,
     Deployment,
+    Hardware,
     ImageDefinition,
     ImageVersion,
     OsProfile,
@@ -58,6 +61,7 @@ class DeployRequest:
     profile: OsProfile | None = None
     scale_set: str = ""
     image: str = ""
+    hardware: Hardware = field(default_factory=Hardware)
 
 
 def vm_names(name: str, count: int | None) -> tuple[str, ...]:
@@ -80,6 +84,7 @@ def deploy(
     """
     definition = context.gallery.get_definition(version.name.definition)
     profiles.check(definition, request.profile)
+    check_hardware(request.hardware, len(request.names))
     for name in request.names:
         check_name(name)
     homes = [request.out.absolute() / name for name in request.names]
@@ -120,7 +125,7 @@ def go_on(
     sources = find_replicas(version, request.region, here, request.image)
     sources = sound_replicas(sources, request.image, context)
     check_sources(version, context.pins, request.image)
-    warn(version, definition, request.image or str(version.name), context)
+    warn(version, definition, request.profile, request.image or str(version.name), context)
     first = taken(version, request.region, context)
     with ExitStack() as stack:
         for zone in {zone.path: zone for zone, _ in sources}.values():
@@ -155,6 +160,7 @@ def identity_of(version: ImageVersion, request: DeployRequest) -> str:
             "out": str(request.out.absolute()),
             "region": request.region,
             "profile": encode(request.profile),
+            "hardware": encode(request.hardware),
             "scaleSet": request.scale_set,
             "image": request.image,
         }
@@ -255,6 +261,7 @@ def describe(
         profile = profiles.named(profile, home.name)
         profiles.check(definition, profile)
     recommended = definition.recommended
+    hardware = forwarded(request.hardware, request.names.index(home.name))
     return Machine(
         name=home.name,
         home=home,
@@ -266,8 +273,10 @@ def describe(
         secure_boot=rules.secure_boot(definition),
         enrolled_keys=enrolled_keys(version),
         signatures=version.security_profile.uefi_settings.additional_signatures,
-        memory_mib=recommended.memory.min or DEFAULT_MEMORY,
-        vcpus=recommended.vcpus.min or DEFAULT_VCPUS,
+        memory_mib=hardware.memory_mib or recommended.memory.min or DEFAULT_MEMORY,
+        vcpus=hardware.vcpus or recommended.vcpus.min or DEFAULT_VCPUS,
+        network=hardware.network,
+        forwards=hardware.forwards,
         disks=tuple(
             ReplicaDisk(
                 disk.lun,
@@ -312,7 +321,11 @@ def recorded(
 
 
 def warn(
-    version: ImageVersion, definition: ImageDefinition, name: str, context: JobContext
+    version: ImageVersion,
+    definition: ImageDefinition,
+    profile: OsProfile | None,
+    name: str,
+    context: JobContext,
 ) -> None:
     """What whoever deploys a version, by that name, should know."""
     for caution in context.gallery.cautions(version, name):
@@ -321,4 +334,9 @@ def warn(
         context.progress.warn(
             f"{name} is Specialized: every VM made from it has the same computer name, "
             "accounts and keys"
+        )
+    elif profiles.nobody_can_log_in(definition, profile):
+        context.progress.warn(
+            f"nobody can log in to a VM of {name} unless its image has an account: give "
+            "--admin-username with --ssh-key, or --custom-data"
         )

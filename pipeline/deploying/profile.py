@@ -55,6 +55,16 @@ def check(definition: ImageDefinition, profile: OsProfile | None) -> None:
         )
 
 
+def nobody_can_log_in(definition: ImageDefinition, profile: OsProfile | None) -> bool:
+    """Whether a generalized Linux machine gets neither a key nor data that may bring one. A user
+    without a key has no password either."""
+    return (
+        definition.os_type is OsType.LINUX
+        and profile is not None
+        and not (profile.ssh_keys or profile.custom_data)
+    )
+
+
 def _is_public_key(line: str) -> bool:
     """Whether it is whole: a key that was cut would be found out when nobody can log in. In base64
     are strings with their lengths (RFC 4253, 6.6), of which the first names the type again."""

@@ -16,6 +16,8 @@ from pipeline.model.definitions import (
 from pipeline.model.deployments import (
     DeployedDisk,
     Deployment,
+    Forward,
+    Hardware,
     ImageShape,
     Making,
     OsProfile,
@@ -70,7 +72,9 @@ __all__ = [
     "Disallowed",
     "DiskProvenance",
     "Feature",
+    "Forward",
     "Gallery",
+    "Hardware",
     "HostCaching",
     "HyperVGeneration",
     "Identifier",

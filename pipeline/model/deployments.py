@@ -6,6 +6,8 @@ from datetime import datetime
 from pipeline.model.kinds import HyperVGeneration, OsState, OsType
 from pipeline.model.names import VersionName
 
+USER_NETWORK, NO_NETWORK, BRIDGE = "user", "none", "bridge:"  # and the bridge's name
+
 
 @dataclass(frozen=True, slots=True)
 class DeployedDisk:
@@ -63,6 +65,25 @@ class OsProfile:
     admin_username: str = ""
     ssh_keys: tuple[str, ...] = ()
     custom_data: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A TCP port of this host's loopback address that leads to a port of a VM."""
+
+    host: int
+    guest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What a VM gets. None is what its image recommends; `network` is USER_NETWORK, NO_NETWORK,
+    a bridge of the host, or a network of libvirt's, which is also what an empty one means."""
+
+    memory_mib: int | None = None
+    vcpus: int | None = None
+    network: str = ""
+    forwards: tuple[Forward, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

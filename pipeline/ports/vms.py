@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pipeline.model import (
     Architecture,
+    Forward,
     HostCaching,
     HyperVGeneration,
     OsProfile,
@@ -22,7 +23,8 @@ class Machine:
     """`disks` are those of a replica, named as they will be; `nvram` None is a fresh one.
     `enrolled_keys` says whether its Secure Boot trusts anybody's keys from the start, `signatures`
     whose it trusts besides;
-    `host_caching` is by LUN, of the disks of which the version says it."""
+    `host_caching` is by LUN, of the disks of which the version says it. `network` and `forwards`
+    are those of Hardware."""
 
     name: str
     home: Path
@@ -38,6 +40,8 @@ class Machine:
     nvram: bytes | None = None
     profile: OsProfile | None = None
     title: str = ""
+    network: str = ""
+    forwards: tuple[Forward, ...] = ()
     enrolled_keys: bool = True
     signatures: UefiKeySignatures = field(default_factory=UefiKeySignatures)
     host_caching: Mapping[int | None, HostCaching] = field(default_factory=dict)

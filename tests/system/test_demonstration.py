@@ -187,6 +187,7 @@ def test_machines_with_cloud_init_are_who_their_seed_says(
     for machine, identity in zip(machines, first, strict=True):
         name = machine.name
         assert identity.hostname == f"{name}-host"
+        assert identity.address.startswith("127.")
         assert identity.users == (f"{name}-admin",)
         keys = f"/home/{name}-admin/.ssh/authorized_keys {KEY.format(name)}"
         assert identity.authorized == (keys,)

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from adapters.cli.guide import TOPICS
 from adapters.guestfs import client
+from adapters.guestfs.accelerator import Accelerator
 from fixtures.chains import qemu_child
 from pipeline.ports import Chain, FreeSpace, GuestFacts
 from tests.contract.memory_guest import MemoryGuest, MemoryHost, MemorySession
@@ -47,6 +48,9 @@ class FakeHost(MemoryHost):
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(MemoryGuest(), FACTS)
+
+    def accelerator(self) -> Accelerator:
+        return Accelerator("tcg", "no KVM")
 
     @contextmanager
     def session(self, chains: Sequence[Chain], *, writable: bool) -> Iterator[MemorySession]:
@@ -112,6 +116,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, require: Callable[..., None]
     key = Ed25519PrivateKey.generate().public_key()
     openssh = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     (place / "id_ed25519.pub").write_bytes(openssh + b" ada\n")
+    (place / "setup.sh").write_text("#!/bin/sh\n")
     return place
 
 

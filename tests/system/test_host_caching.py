@@ -30,7 +30,7 @@ def test_qemu_takes_the_cache_modes(tmp_path: Path, os_type: OsType) -> None:
         host_caching=CACHING,
         profile=None,
     )
-    words = line.arguments(machine, parts.plan(machine))
+    words = line.arguments(machine, parts.plan(machine, "kvm"))
     del words[words.index("-chardev") :]
     asked = "".join(
         json.dumps({"execute": name}) + "\n" for name in ("qmp_capabilities", "query-block", "quit")

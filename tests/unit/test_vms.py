@@ -12,10 +12,19 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from adapters.vms import domain, firmware, line, parts, seed
-from pipeline.deploying.machine import check_name
+from pipeline.deploying.machine import check_hardware, check_name, forwarded
 from pipeline.deploying.profile import check
 from pipeline.errors import EnvironmentMissing, InvalidParameter
-from pipeline.model import Architecture, HostCaching, HyperVGeneration, OsProfile, OsState, OsType
+from pipeline.model import (
+    Architecture,
+    Forward,
+    Hardware,
+    HostCaching,
+    HyperVGeneration,
+    OsProfile,
+    OsState,
+    OsType,
+)
 from pipeline.ports import ImageFormat, ReplicaDisk
 from pipeline.ports.vms import Machine
 from tests import samples
@@ -66,7 +75,7 @@ def firmware_in(directory: Path, name: str, *features: str, length: int = 64) ->
 
 
 def test_a_linux_machine_finds_its_data_disks_by_lun() -> None:
-    root = ET.fromstring(domain.domain(MACHINE, parts.plan(MACHINE)))  # noqa: S314 - our own
+    root = ET.fromstring(domain.domain(MACHINE, parts.plan(MACHINE, "kvm")))  # noqa: S314 - our own
     assert root.findtext("uuid") == MACHINE.uuid
     assert root.findtext("memory") == "1024"
     assert root.findtext("vcpu") == "3"
@@ -99,7 +108,7 @@ CACHES = {"os": "none", "data-0": "writethrough", "data-7": "writeback", "seed":
 @pytest.mark.parametrize("os_type", list(OsType))
 def test_host_caching_is_the_cache_mode_of_both_descriptions(os_type: OsType) -> None:
     machine = replace(MACHINE, os_type=os_type, host_caching=CACHING)
-    start = parts.plan(machine)
+    start = parts.plan(machine, "kvm")
     root = ET.fromstring(domain.domain(machine, start))  # noqa: S314 - our own
     found = {
         Path(item.find("source").get("file", "")).stem: item.find("driver").get("cache")  # type: ignore[union-attr]
@@ -122,10 +131,89 @@ def test_host_caching_is_the_cache_mode_of_both_descriptions(os_type: OsType) ->
     assert said[3][0] is None
 
 
+def interface(machine: Machine) -> ET.Element:
+    text = domain.domain(machine, parts.plan(machine, "kvm"))
+    found = ET.fromstring(text).find("devices/interface")  # noqa: S314 - our own
+    assert found is not None
+    return found
+
+
+def netdev(machine: Machine) -> str:
+    words = line.arguments(machine, parts.plan(machine, "kvm"))
+    return words[words.index("-netdev") + 1]
+
+
+def test_the_network_is_the_one_that_was_asked_for() -> None:
+    assert interface(MACHINE).find("source").attrib == {"network": "default"}  # type: ignore[union-attr]
+    assert netdev(MACHINE) == "user,id=net"
+    named = replace(MACHINE, network="lab")
+    assert interface(named).find("source").attrib == {"network": "lab"}  # type: ignore[union-attr]
+    bridged = replace(MACHINE, network="bridge:br0")
+    assert interface(bridged).get("type") == "bridge"
+    assert interface(bridged).find("source").attrib == {"bridge": "br0"}  # type: ignore[union-attr]
+    assert netdev(bridged) == "bridge,id=net,br=br0"
+    alone = replace(MACHINE, network="none")
+    root = ET.fromstring(domain.domain(alone, parts.plan(alone, "kvm")))  # noqa: S314 - our own
+    assert root.find("devices/interface") is None
+    assert "-netdev" not in line.arguments(alone, parts.plan(alone, "kvm"))
+
+
+def test_forwarded_ports_are_of_the_loopback_address() -> None:
+    machine = replace(MACHINE, forwards=(Forward(2222, 22), Forward(8080, 80)))
+    assert netdev(machine) == (
+        "user,id=net,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=tcp:127.0.0.1:8080-:80"
+    )
+    found = interface(machine)
+    assert found.get("type") == "user"
+    assert [port.find("range").attrib for port in found.iter("portForward")] == [  # type: ignore[union-attr]
+        {"start": "2222", "to": "22"},
+        {"start": "8080", "to": "80"},
+    ]
+    assert {port.get("address") for port in found.iter("portForward")} == {"127.0.0.1"}
+
+
+def test_a_machine_is_run_by_what_works_here() -> None:
+    for accelerator, kind, mode, accel in (
+        ("kvm", "kvm", "host-passthrough", "kvm:tcg"),
+        ("tcg", "qemu", "maximum", "tcg"),
+    ):
+        start = parts.plan(MACHINE, accelerator)
+        root = ET.fromstring(domain.domain(MACHINE, start))  # noqa: S314 - our own
+        assert (root.get("type"), root.find("cpu").get("mode")) == (kind, mode)  # type: ignore[union-attr]
+        assert f'"${{ACCEL:-{accel}}}"' in line.script(MACHINE, start)
+
+
+HARDWARE = [
+    (Hardware(memory_mib=1), 1, "1 MiB of memory"),
+    (Hardware(vcpus=0), 1, "0 CPUs"),
+    (Hardware(network="a b"), 1, "not the name of a network"),
+    (Hardware(network="bridge:"), 1, "not the name of a network"),
+    (Hardware(network="x,id=y"), 1, "not the name of a network"),
+    (Hardware(network="bridge:br0", forwards=(Forward(1, 1),)), 1, "user-mode networking only"),
+    (Hardware(network="none", forwards=(Forward(1, 1),)), 1, "user-mode networking only"),
+    (Hardware(forwards=(Forward(0, 22),)), 1, "0 is not a port"),
+    (Hardware(forwards=(Forward(65535, 22),)), 2, "65536 is not a port"),
+    (Hardware(forwards=(Forward(80, 1), Forward(80, 2))), 1, "one port of the host"),
+    (Hardware(forwards=(Forward(80, 1), Forward(81, 2))), 2, "one port of the host"),
+]
+
+
+@pytest.mark.parametrize(("hardware", "count", "text"), HARDWARE)
+def test_hardware_that_no_host_gives_is_refused(hardware: Hardware, count: int, text: str) -> None:
+    with pytest.raises(InvalidParameter, match=text):
+        check_hardware(hardware, count)
+
+
+def test_each_vm_has_ports_of_its_own() -> None:
+    hardware = Hardware(forwards=(Forward(2200, 22), Forward(8000, 80)))
+    check_hardware(hardware, 100)
+    assert forwarded(hardware, 3).forwards == (Forward(2203, 22), Forward(8003, 80))
+
+
 def test_windows_needs_no_drivers_of_others() -> None:
     many = tuple(disk(lun) for lun in (None, *range(7)))
     machine = replace(MACHINE, os_type=OsType.WINDOWS, disks=many)
-    start = parts.plan(machine)
+    start = parts.plan(machine, "kvm")
     assert {item.bus for item in start.disks} == {"sata"}
     assert [item.address for item in start.disks][5:8] == [(0, 5), (1, 0), (1, 1)]
     assert start.disks[-1].cdrom
@@ -139,7 +227,7 @@ def test_a_script_holds_any_path() -> None:
     home = Path('/srv/it\'s, "here" $(date)')
     path = home / "os.qcow2"
     machine = replace(MACHINE, home=home, disks=(replace(disk(None), path=path),))
-    text = line.script(machine, parts.plan(machine))
+    text = line.script(machine, parts.plan(machine, "kvm"))
     done = subprocess.run(
         ["sh", "-c", text.replace("exec qemu-system-x86_64", "printf '%s\\n'")],
         capture_output=True,
