@@ -58,6 +58,12 @@ class InvalidParameter(GalleriaError):
     http_status = 400
 
 
+class DescriptionInvalid(InvalidParameter):
+    """A VM's description is not what its format allows, or says what galleria does not take."""
+
+    code = "DescriptionInvalid"
+
+
 class EnvironmentMissing(GalleriaError):
     """A tool, a kernel feature or a permission that the job needs is not on this host."""
 

@@ -12,7 +12,7 @@ from pipeline.model.disks import disk_name
 from pipeline.model.sources import VmSource
 
 if TYPE_CHECKING:
-    from adapters.sources.libvirt import Machine
+    from adapters.sources.domains import Machine
 
 
 @click.group(cls=Group)
@@ -25,13 +25,15 @@ def vm() -> None:
 @click.pass_obj
 def list_machines(settings: Settings, *, directory: Path | None) -> None:
     """List the domains of a directory of XML files, or of libvirt."""
-    from adapters.sources import libvirt
+    from adapters.process.sandbox import Sandbox
+    from adapters.sources import domains, libvirt
 
-    found = libvirt.list_machines(directory, settings.load().libvirt)
+    config = settings.load()
+    found = libvirt.list_machines(directory, config.libvirt, Sandbox(enabled=config.sandbox))
     rows: list[tuple[object, ...]] = []
     documents: list[dict[str, Any]] = []
     for place, machine in found:
-        if isinstance(machine, libvirt.Machine):
+        if isinstance(machine, domains.Machine):
             about = machine.description
             documents.append({"from": place, "vm": _document(machine)})
             rows.append(
@@ -51,9 +53,12 @@ def list_machines(settings: Settings, *, directory: Path | None) -> None:
 @click.pass_obj
 def show(settings: Settings, *, name: str) -> None:
     """Show a machine: firmware, controller, and every layer of every disk."""
+    from adapters.process.sandbox import Sandbox
     from adapters.sources import libvirt
 
-    machine = libvirt.read_machine(VmSource(name), settings.load().libvirt)
+    config = settings.load()
+    sandbox = Sandbox(enabled=config.sandbox)
+    machine = libvirt.read_machine(VmSource(name), config.libvirt, sandbox)
     about = machine.description
     text = fields(
         [

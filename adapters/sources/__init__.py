@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from adapters.filesystem.identity import disk_identity, file_identity
 from adapters.process.sandbox import Sandbox
-from adapters.sources import archive, devices, libvirt, machines, wrapped
+from adapters.sources import devices, libvirt, machine_archives, unpacking, wrapped
+from adapters.sources.compression import head_of
 from adapters.sources.own import OwnPlaces
 from adapters.sources.parts import Described, files_of
 from pipeline.errors import GalleriaError, InvalidParameter
@@ -58,7 +59,7 @@ class HostSources:
                 chosen = (source.machine, source.configuration)
                 return (source.form.value, *chosen, *file_identity(source.path))
             case VmSource():
-                machine = libvirt.machine_at_rest(source, self._libvirt_uri)
+                machine = libvirt.machine_at_rest(source, self._libvirt_uri, self._sandbox)
                 disks = tuple(disk_identity(disk) for disk in _over(machine.disks, source))
                 variables = machine.nvram
                 if variables is not None and variables.exists():
@@ -85,7 +86,7 @@ class HostSources:
                 with self._unpacked(source, work) as supply:
                     yield supply
             case VmSource():
-                machine = libvirt.machine_at_rest(source, self._libvirt_uri)
+                machine = libvirt.machine_at_rest(source, self._libvirt_uri, self._sandbox)
                 nvram = self._nvram(machine.nvram, work) if machine.nvram else None
                 with ExitStack() as stack:
                     named = _over(machine.disks, source)
@@ -104,16 +105,16 @@ class HostSources:
         elif not source.path.is_file():  # inspection says what it is
             make = None
         else:
-            kind = wrapped.wrapping_of(wrapped.head_of(source.path))
+            kind = wrapped.wrapping_of(head_of(source.path))
             make = self._joined if kind == "parts" else self._unwrapped if kind else None
         if make is None:
             yield source
             return
-        into = archive.private_directory(work)
+        into = unpacking.private_directory(work)
         try:
             yield make(source, into)
         finally:
-            archive.discard(into)
+            unpacking.discard(into)
 
     def _copied(self, source: DiskSource, into: Path) -> DiskSource:
         return replace(source, path=devices.copy(source.path, into), name=source.shown)
@@ -142,15 +143,15 @@ class HostSources:
     @contextmanager
     def _unpacked(self, source: ArchiveSource, work: Path) -> Iterator[Supply]:
         self._own.check(source.path)
-        into = archive.private_directory(work)
+        into = unpacking.private_directory(work)
         try:
             with self._pins.pin([_pinnable(source.path)], into) as pin:
                 held = pin.chains[0][0].opened
-                supply = machines.open_archive(source, held, into, self._sandbox)
+                supply = machine_archives.open_archive(source, held, into, self._sandbox)
                 pin.verify()
             yield supply
         finally:
-            archive.discard(into)
+            unpacking.discard(into)
 
     def _nvram(self, path: Path, work: Path) -> bytes | None:
         """The variables of a machine's firmware; a machine that never ran has none."""
@@ -191,7 +192,7 @@ def _described(source: DiskSource) -> Sequence[Described]:
 def _parts_identity(source: DiskSource) -> tuple[object, ...]:
     """Of the files that hold the content where the named one is only a descriptor."""
     path = source.path
-    if not path.is_file() or wrapped.wrapping_of(wrapped.head_of(path)) != "parts":
+    if not path.is_file() or wrapped.wrapping_of(head_of(path)) != "parts":
         return ()
     try:
         return tuple(file_identity(file) for file in files_of(_described(source)))

@@ -1,4 +1,5 @@
-"""Archives of strangers (tar, perhaps compressed, and zip), read member by member.
+"""Archives of strangers (tar and zip), read member by member; in the sandbox
+(`adapters.sources.unpacker`).
 
 Nothing is extracted by the name that it has in the archive. Every member has to be a plain regular
 file with a sane name; descriptions are small and kept in memory, everything else is written to new
@@ -15,27 +16,26 @@ import tarfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, Protocol, cast
 from urllib.parse import unquote
 
-from adapters.filesystem import durable
-from adapters.process.sandbox import Sandbox
 from adapters.sources.sparse import refuse_small_room, write_sparse
-from adapters.sources.streams import Bytes, Stream, compression_of, decompressed
 from pipeline.errors import UnsafeImage
 
 MEMBERS = 1000
 TEXT_LIMIT = 1 << 20
 PIECE = 1 << 20
+ZIP = b"PK\x03\x04"
 READ_LIMIT = 4 << 20  # tarfile reads a pax header, a long name or a sparse map into memory
 LENGTH_LIMIT = 64 << 40  # of a sparse disk, whose length costs nothing to claim
 # bytes of archive members per byte of archive: zlib reaches a thousand, on zeros
 RATIO = 400
 NAME_LIMIT, PART_LIMIT = 1000, 255
-# what tarfile and zipfile raise on what is no archive, or a damaged one
+# what tarfile and zipfile raise on what is no archive, or a damaged one; NotImplementedError is
+# zipfile's of a compression or a feature that it does not know
 DAMAGED = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError),
     *(ValueError, OverflowError, RecursionError),
@@ -43,6 +43,7 @@ DAMAGED = (
 DIGESTS = {"SHA1": "sha1", "SHA224": "sha224", "SHA256": "sha256", "SHA384": "sha384"}
 DIGESTS["SHA512"] = "sha512"
 _MANIFEST = re.compile(r"(SHA\d{1,3})\s?\((.+)\)\s?=\s?([0-9a-fA-F]{40,128})", re.IGNORECASE)
+DISK_SUFFIXES = (".img", ".qcow2", ".vmdk", ".vhd", ".vhdx", ".vdi", ".raw")
 # what macOS adds to archives
 CLUTTER = re.compile(r"(.*/)?(\._[^/]*|\.DS_Store)|__MACOSX(/.*)?")
 
@@ -57,15 +58,19 @@ class Contents:
     sparse: set[str] = field(default_factory=set)  # those of `files` that were stored with holes
 
     def find(self, reference: str, folder: str = "") -> str | None:
-        """The member that a description in `folder` means: names in descriptions may be escaped as
-        in URLs, and Unicode has two spellings of some letters."""
-        known = {unicodedata.normalize("NFC", name): name for name in (*self.texts, *self.files)}
-        for spelled in (reference, unquote(reference)):
-            place = f"{folder}/{spelled}" if folder else spelled
-            name = unicodedata.normalize("NFC", place.removeprefix("./"))
-            if name in known:
-                return known[name]
-        return None
+        return find_in((*self.texts, *self.files), reference, folder)
+
+
+def find_in(names: Iterable[str], reference: str, folder: str = "") -> str | None:
+    """The member that a description in `folder` means: names in descriptions may be escaped as in
+    URLs, and Unicode has two spellings of some letters."""
+    known = {unicodedata.normalize("NFC", name): name for name in names}
+    for spelled in (reference, unquote(reference)):
+        place = f"{folder}/{spelled}" if folder else spelled
+        name = unicodedata.normalize("NFC", place.removeprefix("./"))
+        if name in known:
+            return known[name]
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,38 @@ class Member:
     stored: int
     sparse: bool
     pieces: Iterator[tuple[int, bytes]]
+
+
+class Bytes(Protocol):
+    """What an archive is read from. Seeks of a pipe go forwards."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def seek(self, offset: int, whence: int = 0, /) -> int: ...
+    def tell(self) -> int: ...
+
+
+class _Piped:
+    """A pipe, read forwards."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._position = 0
+
+    def read(self, size: int, /) -> bytes:
+        """Exactly `size` bytes, or those that are left."""
+        data = self._file.read(size)
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        if whence or offset < self._position:
+            raise ValueError("a stream is read forwards")
+        while self._position < offset and self.read(min(PIECE, offset - self._position)):
+            pass
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
 
 
 class _Reads:
@@ -105,20 +142,19 @@ class _Reads:
         return True
 
 
-def unpack(path: Path, into: Path, is_text: Callable[[str], bool], sandbox: Sandbox) -> Contents:
-    """Read an archive whole: texts go to memory, everything else to new files in `into`.
-
-    Raises UnsafeImage, and NoSpace when `into` has no room.
-    """
+def unpack(
+    file: IO[bytes], packed: int | None, into: Path, is_text: Callable[[str], bool]
+) -> Contents:
+    """Read an archive whole, as `members` does: texts go to memory, everything else to new files in
+    `into`. Raises UnsafeImage, and NoSpace when `into` has no room."""
     contents = Contents()
-    with members(path, sandbox) as listed:
+    with members(file, packed) as listed:
         for member in listed:
             if is_text(member.name):
                 contents.texts[member.name] = text_of(member)
                 continue
-            refuse_small_room(into, member.stored)
             target = into / f"disk-{len(contents.files)}"
-            write_sparse(member.pieces, member.size, target)
+            write_member(member, target)
             contents.files[member.name] = target
             if member.sparse:
                 contents.sparse.add(member.name)
@@ -128,29 +164,29 @@ def unpack(path: Path, into: Path, is_text: Callable[[str], bool], sandbox: Sand
 
 
 @contextlib.contextmanager
-def members(path: Path, sandbox: Sandbox) -> Iterator[Iterator[Member]]:
-    """The members of an archive in order, each to be read before the next one. Raises UnsafeImage
-    for what is no archive, and for everything that a hostile one can hold."""
-    with path.open("rb") as raw:
-        head = raw.read(8)
-        raw.seek(0)
-        length = os.fstat(raw.fileno()).st_size
-        try:
-            if head.startswith(b"PK\x03\x04"):
-                yield _limited(_zip_members(raw), RATIO * length)
-            elif compression := compression_of(head):
-                with decompressed(path, compression, sandbox) as stream:
-                    yield _limited(_tar_members(stream), RATIO * length)
-                    _finish(stream)
-            else:
-                yield _limited(_tar_members(raw), None)
-        except DAMAGED as error:
-            reason = f"{type(error).__name__}: {str(error)[:200]!a}"
-            raise UnsafeImage(f"the archive is damaged, or none: {reason}") from None
+def members(file: IO[bytes], packed: int | None) -> Iterator[Iterator[Member]]:
+    """The members of an archive in order, each to be read before the next one. `packed`: `file` is
+    the pipe of a program that unpacks so many bytes. Raises UnsafeImage for what is no archive, and
+    for everything that a hostile one can hold."""
+    try:
+        if packed is not None:
+            stream = _Piped(file)
+            yield _limited(_tar_members(stream), RATIO * packed)
+            _finish(stream)
+        elif file.read(len(ZIP)) == ZIP:
+            file.seek(0)
+            yield _limited(_zip_members(file), RATIO * os.fstat(file.fileno()).st_size)
+        else:
+            file.seek(0)
+            yield _limited(_tar_members(file), None)
+    except DAMAGED as error:
+        reason = f"{type(error).__name__}: {str(error)[:200]!a}"
+        raise UnsafeImage(f"the archive is damaged, or none: {reason}") from None
 
 
-def _finish(stream: Stream) -> None:
-    """Read the padding after the last member: only then is the checksum looked at."""
+def _finish(stream: Bytes) -> None:
+    """Read the padding after the last member: only then does the other program look at the
+    checksum."""
     for _ in range(READ_LIMIT // PIECE):
         if not stream.read(PIECE):
             return
@@ -314,6 +350,12 @@ def _zip_pieces(
 # --- what members hold ---------------------------------------------------------------------------
 
 
+def write_member(member: Member, target: Path) -> None:
+    """Write a member to a new file. Raises NoSpace, before anything is written where it can."""
+    refuse_small_room(target.parent, member.stored)
+    write_sparse(member.pieces, member.size, target)
+
+
 def text_of(member: Member) -> bytes:
     shown = ascii(member.name[:200])
     if member.size > TEXT_LIMIT:
@@ -361,14 +403,3 @@ def _digest(contents: Contents, name: str, algorithm: str) -> str:
         return hashlib.new(algorithm, contents.texts[name]).hexdigest()
     with contents.files[name].open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-def private_directory(work: Path) -> Path:
-    """A new directory in `work`, for what an archive holds."""
-    path = work / f"archive-{os.urandom(6).hex()}"
-    path.mkdir(mode=0o700)
-    return path
-
-
-def discard(path: Path) -> None:
-    durable.remove_tree(path)

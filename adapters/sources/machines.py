@@ -1,4 +1,5 @@
-"""Vagrant boxes and OVAs: what is in the archive, as the disks and the description of one machine.
+"""Vagrant boxes and OVAs: what is in the archive, as the disks and the description of one machine;
+in the sandbox (`adapters.sources.unpacker`).
 
 A box's Vagrantfile is code: it is never run, and not read either. What describes the machine says
 which members are its disks; the others, licences and keys and CDs, are not needed, but every one
@@ -16,25 +17,20 @@ that a manifest lists has to be what the manifest says.
 import json
 import plistlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.parsers.expat import ExpatError
 
-from adapters.process.sandbox import Sandbox
-from adapters.sources.archive import Contents, check_manifest, unpack
+from adapters.sources.archive import Contents, check_manifest
+from adapters.sources.compression import compression_of, head_of
 from adapters.sources.ovf import OvfDisk, all_of, local, parse_ovf
-from adapters.sources.parts import Described, assemble
-from adapters.sources.sparse import PIECE, write_sparse
-from adapters.sources.streams import compression_of, decompressed
-from adapters.sources.wrapped import DISK_SUFFIXES, expand, head_of, wrapping_of
-from adapters.sources.xml import DescriptionInvalid, parse
-from pipeline.data.extents import SECTOR
-from pipeline.errors import InvalidParameter, UnsafeImage
-from pipeline.model.images import QEMU_FORMATS
-from pipeline.model.sources import ArchiveForm, ArchiveSource, DiskSource
-from pipeline.ports import ImageFormat
-from pipeline.ports.sources import Description, Supply
+from adapters.sources.xml import parse
+from pipeline.errors import DescriptionInvalid, InvalidParameter, UnsafeImage
+from pipeline.model.descriptions import Description
+from pipeline.model.images import QEMU_FORMATS, ImageFormat
+from pipeline.model.sources import ArchiveForm
 
 METADATA = "metadata.json"
 TEXTS = {METADATA, "info.json", "Vagrantfile", "_Vagrantfile", "vagrant_private_key"}
@@ -43,24 +39,39 @@ BOX_FORMATS = {format.value: format for format in ImageFormat} | QEMU_FORMATS
 ARCHITECTURES = {"amd64": "x64", "x86_64": "x64", "arm64": "Arm64", "aarch64": "Arm64"}
 DISK_LIMIT = 64
 CHUNKS = 1000
-BLANK_LIMIT = 64 << 40  # of an empty disk, whose length costs nothing to claim
-XML_HEADS = (b"<?xml", b"<Envelope", b"<ovf:Envelope")
 
 
-class Machine:
-    """An unpacked archive, and the disks of its machine as they are taken out of it."""
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A disk of the machine: what messages call it, and the members that are its file, one after
+    the other; one without any is empty."""
 
-    def __init__(self, source: ArchiveSource, contents: Contents, into: Path, box: Sandbox) -> None:
-        self.source = source
+    name: str
+    members: tuple[str, ...] = ()
+    declared: ImageFormat | None = None
+    capacity: int | None = None  # the length that it has to have
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a description says: the OS disk first. `described` are all files that it names."""
+
+    disks: tuple[Disk, ...]
+    description: Description
+    described: tuple[str, ...] = ()
+
+
+class Archive:
+    """What was unpacked, and what is asked of it: in an OVA one of its machines, in one of its
+    configurations."""
+
+    def __init__(
+        self, contents: Contents, machine: str | None = None, configuration: str | None = None
+    ) -> None:
         self.contents = contents
-        self._into = into
-        self._sandbox = box
+        self.machine = machine
+        self.configuration = configuration
         self._used: set[str] = set()
-        self._made = 0
-
-    def shown(self, member: str) -> str:
-        """What messages call a member: the archive's name, and its own."""
-        return f"{self.source.path.name}: {member}"
 
     def member(self, reference: str, folder: str = "") -> str:
         """The file that a description in `folder` means. Each makes one disk."""
@@ -74,32 +85,8 @@ class Machine:
         self._used.add(name)
         return name
 
-    def disk(self, name: str) -> tuple[Path, ImageFormat | None]:
-        """A member as an image file: unpacked and put together where it has to be. What was put
-        together is a raw disk, and known to be."""
-        path = self.contents.files[name]
-        if compression := compression_of(head_of(path)):
-            target = self._new()
-            with decompressed(path, compression, self._sandbox) as stream:
-                expand(stream.read(4096), stream, path.stat().st_size, target)
-            path = target
-        if wrapping_of(head_of(path)) != "parts":
-            return path, None
-        target = self._new()
-        folder = str(PurePosixPath(name).parent).removeprefix(".")
-
-        def find(part: str) -> Path | None:
-            found = self.contents.find(part, folder)
-            if found is None or found not in self.contents.files:
-                return None
-            self._used.add(found)
-            return self.contents.files[found]
-
-        assemble([Described(path, self.shown(name), find)], target)
-        return target, ImageFormat.RAW
-
-    def joined(self, disk: OvfDisk, folder: str) -> str:
-        """A file that the archive holds in chunks (DSP0243, 7.1), as one member more."""
+    def chunks(self, disk: OvfDisk, folder: str) -> tuple[str, ...]:
+        """The members that hold a file in chunks (DSP0243, 7.1)."""
         chunks: list[str] = []
         while len(chunks) < CHUNKS:
             found = self.contents.find(f"{disk.href}.{len(chunks):09d}", folder)
@@ -114,101 +101,46 @@ class Machine:
         lengths = [self.contents.files[name].stat().st_size for name in chunks]
         if any(length != disk.chunk for length in lengths[:-1]):
             raise UnsafeImage(f"the chunks of {disk.href[:99]!a} are not of the length they say")
-        target = self._new()
-        write_sparse(_pieces([self.contents.files[name] for name in chunks]), sum(lengths), target)
-        for name in chunks:
-            self.contents.files[name].unlink()
-            self._used.add(name)
-        name = f"{folder}/{disk.href}" if folder else disk.href
-        self.contents.files[name] = target
-        return name
-
-    def blank(self, capacity: int) -> Path:
-        """An empty disk."""
-        size = -(-capacity // SECTOR) * SECTOR
-        if size > BLANK_LIMIT:
-            raise DescriptionInvalid(f"the OVF has an empty disk of {capacity} bytes")
-        target = self._new()
-        write_sparse((), size, target)
-        return target
-
-    def refuse_others(self, described: Sequence[str] = ()) -> None:
-        """A disk that nothing describes is not what the user believes to publish."""
-        for name in self.contents.files:
-            known = name in self._used or name in described or name.startswith("include/")
-            if not known and name.lower().endswith(DISK_SUFFIXES):
-                raise DescriptionInvalid(f"the archive holds {name!a}, which it does not describe")
-
-    def _new(self) -> Path:
-        self._made += 1
-        return self._into / f"made-{self._made}"
+        return tuple(self.member(name) for name in chunks)
 
 
-def _pieces(files: Sequence[Path]) -> Iterator[tuple[int, bytes]]:
-    position = 0
-    for path in files:
-        with path.open("rb") as file:
-            while piece := file.read(PIECE):
-                yield position, piece
-                position += len(piece)
-
-
-def open_archive(source: ArchiveSource, path: Path, into: Path, sandbox: Sandbox) -> Supply:
-    """Unpack into the private directory `into`, verify, and say what the machine is. `path` is
-    where the archive is read from."""
-    shown = str(source.path)
-    head = head_of(path)
-    if head.lstrip(b"\xef\xbb\xbf \r\n").startswith(XML_HEADS):
-        raise InvalidParameter(
-            f"{shown} is an OVF descriptor alone, without its disks",
-            hint="pack it with its disks: tar -cf NAME.ova NAME.ovf NAME.mf NAME-disk1.vmdk",
-        )
-    try:
-        machine = Machine(source, unpack(path, into, _is_text, sandbox), into, sandbox)
-        return FORMS[source.form](machine)
-    except UnsafeImage as error:
-        raise UnsafeImage(f"{shown!a} is refused: {error.message}", hint=error.hint) from None
-
-
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+    """Whether a member describes the machine, or is for people."""
     return PurePosixPath(name).name in TEXTS or name.lower().endswith(TEXT_SUFFIXES)
 
 
-def _supply(
-    machine: Machine,
-    members: Sequence[str],
-    description: Description,
-    formats: Sequence[ImageFormat] = (),
-) -> Supply:
-    """The first member is the OS disk."""
-    disks = []
-    for number, name in enumerate(members):
-        path, made = machine.disk(name)
-        declared = made or (formats[number] if formats else None)
-        lun = None if number == 0 else number - 1
-        disks.append(DiskSource(lun, path, declared=declared, name=machine.shown(name)))
-    machine.refuse_others()
-    return Supply(tuple(disks), description, lasting=False)
+def plan(form: ArchiveForm, archive: Archive) -> Plan:
+    """What an archive says its machine is. Raises DescriptionInvalid, and UnsafeImage for what is
+    not as the archive says."""
+    return FORMS[form](archive)
+
+
+def _plan(
+    members: Sequence[str], description: Description, formats: Sequence[ImageFormat] = ()
+) -> Plan:
+    declared: Sequence[ImageFormat | None] = formats or [None] * len(members)
+    disks = (Disk(name, (name,), kind) for name, kind in zip(members, declared, strict=True))
+    return Plan(tuple(disks), description)
 
 
 # --- boxes ---------------------------------------------------------------------------------------
 
 
-def _box(machine: Machine) -> Supply:
+def _box(archive: Archive) -> Plan:
     for option, value in (
-        ("--machine", machine.source.machine),
-        ("--configuration", machine.source.configuration),
+        ("--machine", archive.machine),
+        ("--configuration", archive.configuration),
     ):
         if value is not None:
             raise InvalidParameter(f"{option} goes with an OVA, and not with a box")
-    metadata = _metadata(machine.contents)
+    metadata = _metadata(archive.contents)
     provider = str(metadata.get("provider"))
     architecture = ARCHITECTURES.get(str(metadata.get("architecture")))
     if provider not in PROVIDERS:
         raise DescriptionInvalid(
             f"the box is for the provider {provider[:99]!a}: known are {', '.join(PROVIDERS)}"
         )
-    return PROVIDERS[provider](machine, metadata, architecture)
+    return PROVIDERS[provider](archive, metadata, architecture)
 
 
 def _metadata(contents: Contents) -> Mapping[str, Any]:
@@ -225,7 +157,7 @@ def _metadata(contents: Contents) -> Mapping[str, Any]:
     return metadata
 
 
-def _libvirt(machine: Machine, metadata: Mapping[str, Any], architecture: str | None) -> Supply:
+def _libvirt(archive: Archive, metadata: Mapping[str, Any], architecture: str | None) -> Plan:
     """`disks` lists them, the first being the boot disk; older boxes have box.img alone."""
     listed = metadata.get("disks")
     if listed is None:
@@ -239,13 +171,13 @@ def _libvirt(machine: Machine, metadata: Mapping[str, Any], architecture: str | 
         declared = str(item.get("format", metadata.get("format", "qcow2")))
         if declared not in BOX_FORMATS:
             raise DescriptionInvalid(f"the box has a disk of the format {declared[:99]!a}")
-        names.append(machine.member(str(item.get("path"))))
+        names.append(archive.member(str(item.get("path"))))
         formats.append(BOX_FORMATS[declared])
-    return _supply(machine, names, Description(architecture=architecture), formats)
+    return _plan(names, Description(architecture=architecture), formats)
 
 
-def _virtualbox(machine: Machine, metadata: Mapping[str, Any], architecture: str | None) -> Supply:
-    return _from_ovf(machine, "box.ovf")
+def _virtualbox(archive: Archive, metadata: Mapping[str, Any], architecture: str | None) -> Plan:
+    return _from_ovf(archive, "box.ovf")
 
 
 # scsi0:0.fileName = "disk.vmdk"
@@ -253,15 +185,15 @@ _VMX_LINE = re.compile(r'\s*([A-Za-z0-9_.:-]+)\s*=\s*"([^"]*)"\s*')
 _VMX_DISK = re.compile(r"(nvme|scsi|sata|ide)(\d+):(\d+)\.filename")
 
 
-def _vmware(machine: Machine, metadata: Mapping[str, Any], architecture: str | None) -> Supply:
+def _vmware(archive: Archive, metadata: Mapping[str, Any], architecture: str | None) -> Plan:
     """The configuration says which files are disks; controllers in the order that VMware boots
     from them."""
-    names = [name for name in machine.contents.texts if name.lower().endswith(".vmx")]
+    names = [name for name in archive.contents.texts if name.lower().endswith(".vmx")]
     if len(names) != 1:
         raise DescriptionInvalid(
             f"the box for the provider VMware has {len(names)} files NAME.vmx, and not one"
         )
-    text = machine.contents.texts[names[0]].decode("utf-8", "replace")
+    text = archive.contents.texts[names[0]].decode("utf-8", "replace")
     matches = (_VMX_LINE.fullmatch(line) for line in text.splitlines())
     settings = {match[1].lower(): match[2] for match in matches if match}
     found = []
@@ -287,14 +219,14 @@ def _vmware(machine: Machine, metadata: Mapping[str, Any], architecture: str | N
         controller="NVMe" if found[0][2] == "nvme" else "SCSI",
         os_type="Windows" if system.startswith("win") else None,
     )
-    members = [machine.member(value, folder) for _, value, _ in found]
-    return _supply(machine, members, description)
+    members = [archive.member(value, folder) for _, value, _ in found]
+    return _plan(members, description)
 
 
-def _hyperv(machine: Machine, metadata: Mapping[str, Any], architecture: str | None) -> Supply:
+def _hyperv(archive: Archive, metadata: Mapping[str, Any], architecture: str | None) -> Plan:
     """Its configuration is binary; so only a machine of one disk is certain."""
     suffixes = (".vhdx", ".vhd", ".avhdx", ".avhd")
-    found = [name for name in machine.contents.files if name.lower().endswith(suffixes)]
+    found = [name for name in archive.contents.files if name.lower().endswith(suffixes)]
     if len(found) != 1:
         shown = ", ".join(ascii(name[:99]) for name in found[:DISK_LIMIT]) or "none"
         raise DescriptionInvalid(
@@ -302,18 +234,18 @@ def _hyperv(machine: Machine, metadata: Mapping[str, Any], architecture: str | N
             f"the machine boots from: {shown}",
             hint="unpack it, and name each: --os-disk FILE --data-disk LUN=FILE",
         )
-    return _supply(machine, [machine.member(found[0])], Description(architecture=architecture))
+    return _plan([archive.member(found[0])], Description(architecture=architecture))
 
 
-def _utm(machine: Machine, metadata: Mapping[str, Any], architecture: str | None) -> Supply:
+def _utm(archive: Archive, metadata: Mapping[str, Any], architecture: str | None) -> Plan:
     """config.plist lists the drives; their images lie in Data (Images, in older versions)."""
-    names = [name for name in machine.contents.texts if name.endswith("config.plist")]
+    names = [name for name in archive.contents.texts if name.endswith("config.plist")]
     if len(names) != 1:
         raise DescriptionInvalid(
             f"the box for the provider utm has {len(names)} files config.plist, and not one"
         )
     try:
-        config = plistlib.loads(machine.contents.texts[names[0]], fmt=plistlib.FMT_XML)
+        config = plistlib.loads(archive.contents.texts[names[0]], fmt=plistlib.FMT_XML)
         drives = [
             drive
             for drive in config.get("Drive", config.get("Drives", ()))
@@ -331,21 +263,21 @@ def _utm(machine: Machine, metadata: Mapping[str, Any], architecture: str | None
     members = []
     for image in images:
         places = [f"{folder}/{place}" if folder else place for place in ("Data", "Images")]
-        place = next((one for one in places if machine.contents.find(image, one)), places[0])
-        members.append(machine.member(image, place))
+        place = next((one for one in places if archive.contents.find(image, one)), places[0])
+        members.append(archive.member(image, place))
     description = Description(architecture=architecture or ARCHITECTURES.get(system))
-    return _supply(machine, members, description)
+    return _plan(members, description)
 
 
-def _parallels(machine: Machine, metadata: Mapping[str, Any], architecture: str | None) -> Supply:
+def _parallels(archive: Archive, metadata: Mapping[str, Any], architecture: str | None) -> Plan:
     """A disk is a directory with a descriptor; a plain image is a raw disk, an expanding one is in
     Parallels' own format."""
-    names = [name for name in machine.contents.texts if name.endswith("DiskDescriptor.xml")]
+    names = [name for name in archive.contents.texts if name.endswith("DiskDescriptor.xml")]
     if len(names) != 1:
         raise DescriptionInvalid(
             f"the box for the provider parallels has {len(names)} disks, and not one"
         )
-    root = parse(machine.contents.texts[names[0]], "diskdescriptor.xml")
+    root = parse(archive.contents.texts[names[0]], "diskdescriptor.xml")
     images = [
         {local(child): (child.text or "").strip() for child in image}
         for image in all_of(root, "Image")
@@ -358,11 +290,11 @@ def _parallels(machine: Machine, metadata: Mapping[str, Any], architecture: str 
             "NAME.hds disk.qcow2",
         )
     folder = str(PurePosixPath(names[0]).parent).removeprefix(".")
-    member = machine.member(images[0].get("File", ""), folder)
-    return _supply(machine, [member], Description(architecture=architecture), [ImageFormat.RAW])
+    member = archive.member(images[0].get("File", ""), folder)
+    return _plan([member], Description(architecture=architecture), [ImageFormat.RAW])
 
 
-Provider = Callable[[Machine, Mapping[str, Any], str | None], Supply]
+Provider = Callable[[Archive, Mapping[str, Any], str | None], Plan]
 PROVIDERS: Mapping[str, Provider] = {
     "libvirt": _libvirt,
     "qemu": _libvirt,
@@ -380,15 +312,15 @@ PROVIDERS: Mapping[str, Provider] = {
 # --- OVF -----------------------------------------------------------------------------------------
 
 
-def _ova(machine: Machine) -> Supply:
-    names = [name for name in machine.contents.texts if name.lower().endswith(".ovf")]
+def _ova(archive: Archive) -> Plan:
+    names = [name for name in archive.contents.texts if name.lower().endswith(".ovf")]
     if len(names) != 1:
         raise DescriptionInvalid(f"the OVA has {len(names)} OVF descriptors, and not one")
-    return _from_ovf(machine, names[0])
+    return _from_ovf(archive, names[0])
 
 
-def _from_ovf(machine: Machine, name: str) -> Supply:
-    contents = machine.contents
+def _from_ovf(archive: Archive, name: str) -> Plan:
+    contents = archive.contents
     if name not in contents.texts:
         raise DescriptionInvalid(f"the archive has no {name}")
     manifests = [text for text in contents.texts if text.lower().endswith(".mf")]
@@ -396,39 +328,36 @@ def _from_ovf(machine: Machine, name: str) -> Supply:
     stem = PurePosixPath(name).with_suffix("")
     if any(PurePosixPath(text).with_suffix("") == stem for text in manifests):
         _covered([name], listed)
-    source = machine.source
-    found = parse_ovf(contents.texts[name], source.machine, source.configuration)
+    found = parse_ovf(contents.texts[name], archive.machine, archive.configuration)
     folder = str(PurePosixPath(name).parent).removeprefix(".")
     if not found.disks[0].href:
         raise DescriptionInvalid("the OVF's OS disk is without a file: an empty one")
     disks = []
     for number, disk in enumerate(found.disks):
-        lun = None if number == 0 else number - 1
         if not disk.href:
-            path, shown = machine.blank(disk.capacity or 0), machine.shown(f"empty disk {number}")
-            disks.append(DiskSource(lun, path, declared=ImageFormat.RAW, name=shown))
+            disks.append(Disk(f"empty disk {number}", capacity=disk.capacity or 0))
             continue
         if manifests:
-            _covered(_stored(machine, disk, folder), listed)
+            _covered(_stored(contents, disk, folder), listed)
         if disk.chunk:
-            machine.joined(disk, folder)
-        member = machine.member(disk.href, folder)
-        _check_length(disk, contents.files[member])
-        path, made = machine.disk(member)
-        shown = machine.shown(member)
-        disks.append(DiskSource(lun, path, declared=made, virtual_size=disk.capacity, name=shown))
-    described = [contents.find(file, folder) for file in found.files]
-    machine.refuse_others([file for file in described if file])
-    return Supply(tuple(disks), found.description, lasting=False)
+            members = archive.chunks(disk, folder)
+            shown = f"{folder}/{disk.href}" if folder else disk.href
+        else:
+            members = (archive.member(disk.href, folder),)
+            shown = members[0]
+        _check_length(disk, [contents.files[member] for member in members])
+        disks.append(Disk(shown, members, capacity=disk.capacity))
+    described = (contents.find(file, folder) for file in found.files)
+    return Plan(tuple(disks), found.description, tuple(file for file in described if file))
 
 
-def _stored(machine: Machine, disk: OvfDisk, folder: str) -> list[str]:
+def _stored(contents: Contents, disk: OvfDisk, folder: str) -> list[str]:
     """The members that hold a disk."""
     if not disk.chunk:
-        found = machine.contents.find(disk.href, folder)
+        found = contents.find(disk.href, folder)
         return [found] if found else []
     start = f"{folder}/{disk.href}." if folder else f"{disk.href}."
-    return [name for name in machine.contents.files if name.startswith(start)]
+    return [name for name in contents.files if name.startswith(start)]
 
 
 def _covered(names: Sequence[str], listed: set[str]) -> None:
@@ -437,20 +366,20 @@ def _covered(names: Sequence[str], listed: set[str]) -> None:
             raise UnsafeImage(f"the archive's manifest does not list {name!a}")
 
 
-def _check_length(disk: OvfDisk, path: Path) -> None:
-    length = path.stat().st_size
+def _check_length(disk: OvfDisk, files: Sequence[Path]) -> None:
+    length = sum(path.stat().st_size for path in files)
     if disk.file_size is not None and disk.file_size != length:
         raise UnsafeImage(
             f"the OVF says that {disk.href[:99]!a} has {disk.file_size} bytes, and it has {length}"
         )
-    if disk.compression and compression_of(head_of(path)) != disk.compression:
+    if disk.compression and compression_of(head_of(files[0])) != disk.compression:
         raise UnsafeImage(
             f"the OVF says that {disk.href[:99]!a} is compressed ({disk.compression}), and it is "
             "not"
         )
 
 
-FORMS: Mapping[ArchiveForm, Callable[[Machine], Supply]] = {
+FORMS: Mapping[ArchiveForm, Callable[[Archive], Plan]] = {
     ArchiveForm.BOX: _box,
     ArchiveForm.OVA: _ova,
 }

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from adapters.sources.xml import DescriptionInvalid, number, parse
-from pipeline.ports.sources import Description
+from adapters.sources.xml import number, parse
+from pipeline.errors import DescriptionInvalid
+from pipeline.model.descriptions import Description
 
 # CIM resource types (DMTF DSP1041); storage extents are what XenServer calls its disks
 DISK_DRIVES = {"17", "19"}

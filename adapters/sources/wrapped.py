@@ -6,27 +6,21 @@ What comes out is one new file in the work directory, inspected like any other. 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from adapters.formats.vmdk_parts import is_descriptor
 from adapters.process.sandbox import Sandbox
-from adapters.sources.archive import LENGTH_LIMIT, PIECE, RATIO, Member, members
+from adapters.sources.archive import LENGTH_LIMIT, PIECE, RATIO, ZIP
+from adapters.sources.compression import HEAD, compression_of, head_of
 from adapters.sources.parts import Described, Finder, assemble, beside
-from adapters.sources.sparse import data_in, refuse_small_room, write_sparse
-from adapters.sources.streams import Stream, compression_of, decompressed
-from pipeline.errors import InvalidParameter, UnsafeImage
+from adapters.sources.sparse import data_in, write_sparse
+from adapters.sources.streams import Stream, decompressed
+from adapters.sources.unpacking import only_disk
+from pipeline.errors import UnsafeImage
 
-HEAD = 4096
 # zeros are holes and cost time alone: so much may be made of nothing, and so much of each byte
 ZEROS, ZEROS_RATIO = 64 << 30, 20_000
 DATA = 64 << 20
-DISK_SUFFIXES = (".img", ".qcow2", ".vmdk", ".vhd", ".vhdx", ".vdi", ".raw")
-ZIP = b"PK\x03\x04"
-
-
-def head_of(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(HEAD)
 
 
 def wrapping_of(head: bytes) -> str:
@@ -61,8 +55,8 @@ def _unwrap(path: Path, shown: str, into: Path, sandbox: Sandbox) -> tuple[Path,
                 target = into / "unpacked"
                 expand(head, stream, path.stat().st_size, target)
                 return target, shown
-    with members(path, sandbox) as listed:
-        return _only_disk(listed, shown, into)
+    found, name = only_disk(path, shown, into, sandbox)
+    return found, f"{shown}: {name}"
 
 
 def expand(head: bytes, stream: Stream, packed: int, target: Path) -> None:
@@ -86,31 +80,6 @@ def expand(head: bytes, stream: Stream, packed: int, target: Path) -> None:
             piece = stream.read(PIECE)
 
     write_sparse(pieces(), None, target)
-
-
-def _only_disk(listed: Iterator[Member], shown: str, into: Path) -> tuple[Path, str]:
-    """The disk of an archive that holds one, and perhaps texts beside it."""
-    found: list[str] = []
-    target = into / "unpacked"
-    for member in listed:
-        name = PurePosixPath(member.name).name.lower()
-        if name.endswith((".ovf", ".ova")):
-            raise InvalidParameter(f"{shown} is an OVA, not a disk", hint="give it as --ova FILE")
-        if name == "metadata.json":
-            raise InvalidParameter(f"{shown} is a Vagrant box", hint="give it as --box FILE")
-        if not name.endswith(DISK_SUFFIXES):
-            continue
-        found.append(member.name)
-        if len(found) > 1:
-            raise UnsafeImage(
-                f"it holds several disks, {found[0]!a} and {found[1]!a}",
-                hint="unpack it, and name each: --os-disk FILE --data-disk LUN=FILE",
-            )
-        refuse_small_room(into, member.stored)
-        write_sparse(member.pieces, member.size, target)
-    if not found:
-        raise UnsafeImage("the archive holds no disk (a file named .raw, .img, .vhd, .qcow2, ...)")
-    return target, f"{shown}: {found[0]}"
 
 
 def put_together(described: Sequence[Described], held: Mapping[Path, Path], into: Path) -> Path:

@@ -5,15 +5,9 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from pipeline.errors import InvalidParameter
+from pipeline.errors import DescriptionInvalid
 
 LIMIT = 1 << 20  # bytes; a domain or an OVF with dozens of disks has some 50 KiB
-
-
-class DescriptionInvalid(InvalidParameter):
-    """A VM's description is not what its format allows, or says what galleria does not take."""
-
-    code = "DescriptionInvalid"
 
 
 def number(text: str) -> int | None:

@@ -17,8 +17,8 @@ from pipeline.model import (
     OsType,
     SourceProperties,
 )
+from pipeline.model.descriptions import Description
 from pipeline.ports import Images
-from pipeline.ports.sources import Description
 from pipeline.sources.ingest import Disk, file_name, refuse_large_sectors
 from pipeline.sources.partitions import BIOS_BOOT, ESP, PartitionTable, read_partitions
 

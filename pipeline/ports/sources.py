@@ -6,31 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.model import HostCaching, Origin, PurchasePlan
+from pipeline.model import Origin
+from pipeline.model.descriptions import Description
 from pipeline.model.sources import (
     AnySource,
     DiskSource,
     QemuSource,
 )
 from pipeline.ports.machines import MachineFacts
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What a VM's description says, in Azure's words; None where it does not say.
-
-    `controller` is SCSI or NVMe. `nvram` is the VM's UEFI variable store; `purchase_plan` that of
-    the marketplace image that it comes from, however many copies ago; `host_caching` is by LUN.
-    """
-
-    generation: str | None = None  # V1, V2
-    architecture: str | None = None  # x64, Arm64
-    controller: str | None = None
-    os_type: str | None = None  # Linux, Windows
-    nvram: bytes | None = None
-    accelerated_network: bool | None = None
-    purchase_plan: PurchasePlan | None = None
-    host_caching: Mapping[int | None, HostCaching] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +27,7 @@ class Supply:
     """
 
     disks: tuple[DiskSource, ...]
-    description: Description = Description()
+    description: Description = field(default_factory=Description)
     origins: Mapping[int | None, Origin] = field(default_factory=dict)
     generalized: bool = False
     report: Mapping[str, Any] = field(default_factory=dict)

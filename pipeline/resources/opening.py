@@ -20,6 +20,7 @@ from pipeline.guest.report import inherited
 from pipeline.jobs.replicate import find_donor
 from pipeline.jobs.shallow import check_sources, is_shallow, replica_chain
 from pipeline.model import ImageDisk, ImageVersion, Origin, OsState
+from pipeline.model.descriptions import Description
 from pipeline.model.resource_names import (
     ResourceKind,
     ResourceName,
@@ -43,7 +44,7 @@ from pipeline.model.sources import (
 )
 from pipeline.ports import Chain, ImageFormat, Pins, Progress, StoredBase
 from pipeline.ports.machines import CaptureRequest, MachineFacts, RunningMachines, whole
-from pipeline.ports.sources import Description, Sources, Supply
+from pipeline.ports.sources import Sources, Supply
 from pipeline.sources.supply import public_url
 from pipeline.storage.placement import Zones, every_zone, usable_base, usable_version
 from pipeline.storage.soundness import Reading, check_base

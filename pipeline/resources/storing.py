@@ -18,6 +18,7 @@ from pipeline.jobs.context import JobContext
 from pipeline.jobs.prepare import Checked, prepared
 from pipeline.jobs.replicate import held, remove_stored
 from pipeline.model import Architecture, HyperVGeneration, Origin, OsType, TargetRegion
+from pipeline.model.descriptions import Description
 from pipeline.model.resources import (
     Content,
     DiskControllerTypes,
@@ -26,7 +27,7 @@ from pipeline.model.resources import (
     SupportedCapabilities,
 )
 from pipeline.ports import VersionRecord, Zone
-from pipeline.ports.sources import Description, Supply
+from pipeline.ports.sources import Supply
 from pipeline.sources.ingest import Disk, ingest
 from pipeline.sources.partitions import read_partitions
 from pipeline.storage.convert import Stored, bases_below

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from pipeline.errors import InvalidParameter
 from pipeline.gallery import rules
+from pipeline.model.descriptions import Description
 from pipeline.model.sources import (
     AnySource,
     DiskKinds,
@@ -27,7 +28,7 @@ from pipeline.model.sources import (
     UrlSource,
     WholeKinds,
 )
-from pipeline.ports.sources import Description, Sources, Supply
+from pipeline.ports.sources import Sources, Supply
 
 # --- the kinds -----------------------------------------------------------------------------------
 

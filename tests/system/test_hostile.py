@@ -16,8 +16,9 @@ import pytest
 from adapters.filesystem.rawfile import open_readonly
 from adapters.formats import Window
 from adapters.formats.window import TOLD
-from adapters.images import QemuImages, looker
+from adapters.images import QemuImages
 from adapters.images.inspect import Policy, detect_format, inspect_as
+from adapters.process import parser
 from adapters.process.sandbox import Sandbox
 from fixtures import hostile
 from pipeline.errors import GalleriaError, UnsafeImage
@@ -32,7 +33,7 @@ class Shut(Sandbox):
     """A sandbox that no other program than galleria's own parser may be run in."""
 
     def wrap(self, argv: Sequence[str], **options: Any) -> list[str]:
-        assert self.name(Path(looker.__file__)) in argv, f"{argv[0]} saw the file"
+        assert self.name(Path(parser.__file__)) in argv, f"{argv[0]} saw the file"
         return super().wrap(argv, **options)
 
 
@@ -81,6 +82,7 @@ def test_no_recipe_has_another_ones_name() -> None:
 CONVERTS = """
 import sys
 from pathlib import Path
+from adapters.process import parser
 from adapters.process.sandbox import Sandbox
 from adapters.qemu import img
 from pipeline.errors import CommandFailed

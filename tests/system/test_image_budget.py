@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from adapters.formats.window import TOLD
-from adapters.images import QemuImages, looker, looking
+from adapters.images import QemuImages
+from adapters.process import parser, parsing
 from adapters.process.sandbox import Sandbox
 
 pytestmark = [pytest.mark.system, pytest.mark.hostile]
@@ -119,9 +120,10 @@ def test_the_first_look_takes_little(name: str, tmp_path: Path) -> None:
     COSTLY[name][0](path)
     with path.open("rb") as file:
         argv = [sys.executable, "-I", "-S", "-c", MEASURED]
-        argv += [looker.__file__, str(file.fileno()), str(1 << 60)]
-        argv += [str(looking.ROOT / "adapters"), str(looking.ROOT / "pipeline")]
-        argv += map(str, looking.directories())
+        argv += [parser.__file__, "adapters.images.looker"]
+        argv += [str(parsing.ROOT / "adapters"), str(parsing.ROOT / "pipeline")]
+        argv += [*map(str, parsing.directories("oslo_utils")), "--"]
+        argv += [str(file.fileno()), str(1 << 60)]
         done = subprocess.run(argv, pass_fds=[file.fileno()], capture_output=True, check=True)
     cpu, memory = map(float, done.stderr.split())
     assert cpu < CPU_SECONDS
@@ -141,9 +143,9 @@ def test_a_mistake_in_a_parser_is_a_refusal(
         ("print('{}')", "no sense"),
         ("print('[' * 100000)", "no sense"),
     ):
-        program = tmp_path / "looker.py"
+        program = tmp_path / "parser.py"
         program.write_text(script)
-        monkeypatch.setattr(looker, "__file__", str(program))
+        monkeypatch.setattr(parser, "__file__", str(program))
         refusals = QemuImages(Sandbox()).inspect(path).refusals
         assert len(refusals) == 1
         assert said in refusals[0]

@@ -13,7 +13,8 @@ from typing import cast
 
 import pytest
 
-from adapters.images import QemuImages, headers, looker, looking
+from adapters.images import QemuImages, headers, looking
+from adapters.process import parser, parsing
 from adapters.process.sandbox import Sandbox
 from pipeline.errors import StageFailed, UnsafeImage
 from pipeline.jobs.context import JobContext
@@ -44,9 +45,9 @@ def inspect(passphrase):
 
 
 def started(script: str, image: Path) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-I", "-S", "-c", STARTED + script, looker.__file__, str(image)]
-    argv += [str(looking.ROOT / "adapters"), str(looking.ROOT / "pipeline")]
-    argv += map(str, looking.directories())
+    argv = [sys.executable, "-I", "-S", "-c", STARTED + script, parser.__file__, str(image)]
+    argv += [str(parsing.ROOT / "adapters"), str(parsing.ROOT / "pipeline")]
+    argv += map(str, parsing.directories("oslo_utils"))
     return subprocess.run(argv, capture_output=True, text=True, check=False)
 
 
@@ -99,7 +100,7 @@ def test_an_image_is_not_taken_where_an_inspector_cannot_run(
 ) -> None:
     path = tmp_path / "disk"
     path.write_bytes(b"x" * 4096)
-    monkeypatch.setattr(looking, "directories", list)
+    monkeypatch.setattr(parsing, "directories", lambda _: [])
     with pytest.raises(StageFailed, match="No module named 'oslo_utils'"):
         QemuImages(Sandbox()).inspect(path)
 

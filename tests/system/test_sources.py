@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from adapters.process.sandbox import Sandbox
-from adapters.sources.machines import open_archive
+from adapters.sources.machine_archives import open_archive
 from fixtures.chains import differencing_vhd, differencing_vhdx, qemu_child
 from pipeline.model.sources import ArchiveForm, ArchiveSource
 from tests.conftest import missing

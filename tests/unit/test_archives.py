@@ -17,11 +17,12 @@ import pytest
 from adapters.process.sandbox import Sandbox
 from adapters.sources import HostSources
 from adapters.sources import sparse as sparse_files
-from adapters.sources.machines import open_archive
+from adapters.sources.archive import unpack
+from adapters.sources.machines import is_text
 from pipeline.errors import GalleriaError, NoSpace, SourceChanged
+from pipeline.model.descriptions import Description
 from pipeline.model.sources import ArchiveForm, ArchiveSource
 from pipeline.ports import Chain
-from pipeline.ports.sources import Description
 
 pytestmark = pytest.mark.hostile
 
@@ -525,9 +526,9 @@ def test_room_is_looked_at_first(place: Place, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sparse_files, "SPARE", 1 << 62)
     into = place.work / "into"
     into.mkdir()
-    source = ArchiveSource(place.write(box()), ArchiveForm.BOX)
-    with pytest.raises(NoSpace, match="room"):
-        open_archive(source, source.path, into, Sandbox(enabled=False))
+    source = place.write(packed(*BOX, compress=False))
+    with pytest.raises(NoSpace, match="room"), source.open("rb") as file:
+        unpack(file, None, into, is_text)
     assert list(into.iterdir()) == []
 
 

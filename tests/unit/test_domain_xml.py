@@ -5,15 +5,22 @@ from pathlib import Path
 import pytest
 
 from adapters.process import command
+from adapters.process.sandbox import Sandbox
 from adapters.sources import libvirt
-from adapters.sources.libvirt import parse_domain
-from adapters.sources.xml import DescriptionInvalid
-from pipeline.errors import EnvironmentMissing, GalleriaError, InvalidParameter, NotFound
+from adapters.sources.domains import Machine, parse_domain
+from pipeline.errors import (
+    DescriptionInvalid,
+    EnvironmentMissing,
+    GalleriaError,
+    InvalidParameter,
+    NotFound,
+)
+from pipeline.model.descriptions import Description
 from pipeline.model.sources import Backing, DiskSource, VmSource
 from pipeline.ports import ImageFormat
-from pipeline.ports.sources import Description
 
 ROOT = Path("/vms")
+BARE = Sandbox(enabled=False)
 URI = "test:///nowhere"
 DOMAIN = """<domain type='kvm'>
  <name>web</name>
@@ -37,7 +44,7 @@ DOMAIN = """<domain type='kvm'>
 </domain>"""
 
 
-def parse(text: str) -> libvirt.Machine:
+def parse(text: str) -> Machine:
     return parse_domain(text.encode(), ROOT)
 
 
@@ -157,18 +164,18 @@ def test_domains_of_a_directory(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text(DOMAIN)
     (tmp_path / "b.xml").write_text("<x/>")
     (tmp_path / "c.txt").write_text("?")
-    (_, first), (_, second) = libvirt.list_machines(tmp_path, URI)
-    assert isinstance(first, libvirt.Machine)
+    (_, first), (_, second) = libvirt.list_machines(tmp_path, URI, BARE)
+    assert isinstance(first, Machine)
     assert isinstance(second, DescriptionInvalid)
     with pytest.raises(NotFound, match="no such directory"):
-        libvirt.list_machines(tmp_path / "none", URI)
+        libvirt.list_machines(tmp_path / "none", URI, BARE)
 
 
 def test_names_are_not_options() -> None:
     with pytest.raises(InvalidParameter, match="no name"):
-        libvirt.read_machine(VmSource("-rf"), URI)
+        libvirt.read_machine(VmSource("-rf"), URI, BARE)
     with pytest.raises(NotFound, match="no such file"):
-        libvirt.read_machine(VmSource("/nowhere/vm.xml"), URI)
+        libvirt.read_machine(VmSource("/nowhere/vm.xml"), URI, BARE)
 
 
 @pytest.mark.parametrize(
@@ -186,5 +193,5 @@ def test_a_libvirt_that_does_not_answer_is_no_machine_that_is_missing(
     virsh.chmod(0o755)
     monkeypatch.setattr(command, "PATH", str(tmp_path))
     with pytest.raises(kind, match="libvirt does not tell") as caught:
-        libvirt.read_machine(VmSource("web"), URI)
+        libvirt.read_machine(VmSource("web"), URI, BARE)
     assert type(caught.value) is kind

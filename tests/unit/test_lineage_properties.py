@@ -12,10 +12,11 @@ from pipeline.gallery.documents import decode, encode
 from pipeline.jobs.agree import agree, known
 from pipeline.jobs.prepare import PublishRequest, host_caching
 from pipeline.model import Architecture, Feature, HostCaching, PurchasePlan, SourceProperties
+from pipeline.model.descriptions import Description
 from pipeline.model.resource_names import ResourceKind, parse_resource
 from pipeline.model.resources import DiskControllerTypes, Snapshot, SupportedCapabilities
 from pipeline.model.sources import DiskSource, SnapshotSource
-from pipeline.ports.sources import Description, Supply
+from pipeline.ports.sources import Supply
 from pipeline.resources.opening import described
 from pipeline.resources.storing import annotated
 from pipeline.sources.supply import supplied

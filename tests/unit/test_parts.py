@@ -12,9 +12,8 @@ from adapters.formats.layering import Allocation
 from adapters.formats.vmdk_parts import Part, PartMap, read_parts
 from adapters.formats.window import Window
 from adapters.sources.ovf import parse_ovf
-from adapters.sources.xml import DescriptionInvalid
 from fixtures import people
-from pipeline.errors import UnsafeImage
+from pipeline.errors import DescriptionInvalid, UnsafeImage
 from tests.unit.test_formats import fd_of
 
 SIZE = 1 << 20
