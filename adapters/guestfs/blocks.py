@@ -6,7 +6,6 @@ merged, or raises Unsure when the tables can't be trusted or are of a kind not k
 
 import re
 import struct
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 from pipeline.data.extents import SECTOR
@@ -17,13 +16,6 @@ PAIR = re.compile(r"(\d+)(?:-(\d+))?")
 MAPPED = re.compile(r"\((\d+)(?:-\d+)?\)(?:\[u\])?:(\d+)(?:-(\d+))?")
 BTRFS_COPIES = (64 << 10, 64 << 20, 256 << 30)  # of the superblock
 BTRFS_EXTENT = re.compile(r"key \((\d+) (EXTENT_ITEM|METADATA_ITEM) (\d+)\)")
-# an item of a file: the whole extent, and what the file has of it
-BTRFS_WHOLE = re.compile(r"^\s*(?:prealloc|extent) data disk byte (\d+) nr (\d+)", re.MULTILINE)
-BTRFS_FILE = re.compile(
-    r"^\s*(prealloc|extent) data disk byte (\d+) nr \d+\n"
-    r"\s*(?:prealloc|extent) data offset (\d+) nr (\d+)",
-    re.MULTILINE,
-)
 SWAP_SIGNATURE = b"SWAPSPACE2"
 PAGE_SIZES = (4096, 8192, 16384, 32768, 65536)
 
@@ -132,45 +124,15 @@ def btrfs(superblock: str, chunks: str, extents: str, length: int) -> tuple[Rang
     return merge(item for item in free if item.length > 0)
 
 
-def btrfs_files(superblock: str, chunks: str, files: str) -> tuple[list[Range], list[Range]]:
-    """What the trees and files of btrfs have, by `btrfs inspect-internal dump-tree`; and what of it
-    was preallocated and never written."""
+def btrfs_trees(superblock: str, chunks: str, extents: str) -> list[Range]:
+    """Where the blocks of btrfs's trees lie, one copy of each."""
     fields = dict(re.findall(r"^(\w+)\s+(\S+)", superblock, re.MULTILINE))
     mapped, node = _btrfs_chunks(chunks), int(fields["nodesize"])
-    used = [
-        place
-        for address in set(re.findall(r"^(?:leaf|node) (\d+) ", files, re.MULTILINE))
-        for place in _btrfs_places(mapped, int(address), node)
+    return [
+        next(_btrfs_places(mapped, int(address), node))
+        for address, kind, _ in BTRFS_EXTENT.findall(extents)
+        if kind == "METADATA_ITEM"
     ]
-    items = BTRFS_FILE.findall(files)
-    allocated = {address for kind, address, _, _ in items if kind == "prealloc"}
-    written: set[tuple[int, int]] = set()
-    empty: set[tuple[int, int]] = set()
-    for kind, address, offset, length in items:
-        if address in allocated:
-            found = (int(address) + int(offset), int(length))
-            (written if kind == "extent" else empty).add(found)
-    for address, length in BTRFS_WHOLE.findall(files):
-        if int(address):
-            used += _btrfs_places(mapped, int(address), int(length))
-    places = [place for item in sorted(empty) for place in _btrfs_places(mapped, item[0], item[1])]
-    kept = merge(place for item in written for place in _btrfs_places(mapped, *item))
-    return used, list(_without(places, kept))
-
-
-def _without(ranges: Iterable[Range], kept: Sequence[Range]) -> Iterator[Range]:
-    """The parts of ranges that are in none of `kept`, which are sorted and merged."""
-    starts = [item.start for item in kept]
-    for item in ranges:
-        at = item.start
-        for other in kept[max(0, bisect_right(starts, at) - 1) :]:
-            if other.start >= item.end:
-                break
-            if other.start > at:
-                yield Range(at, other.start - at)
-            at = max(at, other.end)
-        if at < item.end:
-            yield Range(at, item.end - at)
 
 
 def _btrfs_places(

@@ -85,7 +85,7 @@ class GuestfsHost:
             appliance = stack.enter_context(fixed.appliance(self.cache_dir))
             sessions = WorkDirectory(self.cache_dir / "sessions")
             work = stack.enter_context(sessions.directory())
-            fixed.provide(appliance, work)
+            fixed.provide(appliance, work, confined=self.sandbox.enabled)
             found = accelerator.probe(self.sandbox, self.cache_dir, appliance)
             argv = self._argv(chains, appliance, work, found.kind, writable=writable)
             helper = stack.enter_context(_started(argv))

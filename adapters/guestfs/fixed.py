@@ -20,6 +20,7 @@ from adapters.filesystem import leftovers
 from adapters.guestfs import quick
 from adapters.guestfs.process import printable
 from adapters.process import command
+from adapters.process.confinement import sandbox_user
 from pipeline.errors import CommandFailed, EnvironmentMissing
 from pipeline.model.garbage import Collected, Freed, Garbage, Keep, Kept
 
@@ -135,10 +136,15 @@ def slow(appliance: Path) -> str:
     return printable(path.read_text()) if path.is_file() else ""
 
 
-def provide(appliance: Path, cache: Path) -> None:
-    """Spare a session's libguestfs, which keeps its cache in `cache`, the questions to qemu."""
-    home = cache / f".guestfs-{os.geteuid()}"
+def provide(appliance: Path, cache: Path, *, confined: bool) -> None:
+    """Spare a session's libguestfs, which keeps its cache in `cache`, the questions to qemu. It
+    takes a directory of its own user alone, which in the sandbox is another one."""
+    own = os.geteuid()
+    inside, outside = sandbox_user() if confined else (own, own)
+    home = cache / f".guestfs-{inside}"
     home.mkdir(mode=0o700)
+    if outside != own:
+        os.chown(home, outside, outside)
     for file in (appliance / QEMU).iterdir():
         shutil.copy(file, home)
 

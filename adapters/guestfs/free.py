@@ -9,13 +9,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from adapters.guestfs import blocks, btrfs, ext, volumes
-from adapters.guestfs.accounts import Damaged, check
+from adapters.guestfs.accounts import Damaged
 from adapters.guestfs.changes import Changes
 from adapters.guestfs.devices import ENCRYPTED, Device, Devices, project
 from adapters.guestfs.leftover import READ_ONLY
 from adapters.guestfs.process import CallFailed, Helper, printable
 from adapters.guestfs.shell import ZERO_SECONDS, quote, run_script, zeroing
-from adapters.guestfs.touch import FatTails, Touch, Work, XfsRemains, in_appliance
+from adapters.guestfs.touch import BtrfsFiles, FatTails, Touch, Work, XfsRemains, in_appliance
 from pipeline.errors import StageFailed
 from pipeline.ports import FreeSpace
 from pipeline.ports.extents import Range
@@ -30,8 +30,6 @@ UNLIKE = {
     "btrfs": "; not byte for byte the same in another run (transaction and inode times)",
 }
 BTRFS_KINDS = "\\(EXTENT\\|METADATA\\)_ITEM"
-# the blocks of trees, and what files have
-BTRFS_FILES = "^(leaf|node) [0-9]|(prealloc|extent) data (disk byte|offset) "
 READ_PART = 2 << 20
 NOTHING_FREE = (*READ_ONLY, "unknown", "LVM2_member", "linux_raid_member")
 
@@ -219,18 +217,14 @@ def _btrfs(helper: Helper, device: Device, edited: Edited) -> tuple[Range, ...]:
         helper,
         f"btrfs inspect-internal dump-super {node}; echo =; "
         f"btrfs inspect-internal dump-tree -t chunk {node}; echo =; "
-        f"btrfs inspect-internal dump-tree -t extent {node} | grep -o 'key (.* {BTRFS_KINDS} .*)'; "
-        f"echo =; btrfs inspect-internal dump-tree {node} | grep -E {quote(BTRFS_FILES)}",
+        f"btrfs inspect-internal dump-tree -t extent {node} | grep -o 'key (.* {BTRFS_KINDS} .*)'",
     )
-    superblock, chunks, extents, files = output.decode(errors="replace").split("\n=\n")
+    superblock, chunks, extents = output.decode(errors="replace").split("\n=\n")
     length = helper.call("blockdev_getsize64", device.name)
     free = blocks.btrfs(superblock, chunks, extents, length)
-    used, unwritten = blocks.btrfs_files(superblock, chunks, files)
-    try:
-        check(used, free, length)
-    except Damaged as error:
-        raise Damaged(error.what, device=_shown(device)) from None
-    return blocks.merge([*free, *unwritten])
+    trees = () if device.pieces else blocks.btrfs_trees(superblock, chunks, extents)
+    _later(helper, BtrfsFiles(device, free, length, trees), edited)
+    return free
 
 
 def _unseen(helper: Helper, device: Device, edited: Edited) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Protocol
 
-from adapters.guestfs import accounts, blocks, ext, ext_files, fat, xfs
+from adapters.guestfs import accounts, blocks, btrfs_files, ext, ext_files, fat, xfs
 from adapters.guestfs.devices import Device, project
 from adapters.guestfs.patches import Patches
 from adapters.guestfs.process import Helper, printable
@@ -95,6 +95,23 @@ class XfsRemains:
                     write(at, content)
 
 
+@dataclass(frozen=True, slots=True)
+class BtrfsFiles:
+    """What the files of a btrfs were given and never wrote to; and whether its extent tree is
+    true. `trees` are the blocks that will be read, where that is worth knowing before."""
+
+    device: Device
+    free: Sequence[Range]  # by the extent tree
+    length: int
+    trees: Sequence[Range] = ()
+
+    def perform(self, read: ext.Read, write: ext.Write, zero: Zero) -> None:
+        found = btrfs_files.files(read)
+        accounts.check(found.used, self.free, self.length)
+        for item in found.unwritten:
+            zero(item)
+
+
 def _joined(ranges: Iterable[Range]) -> list[Range]:
     """Neighbours as one, in parts of 1 MiB at most."""
     joined: list[Range] = []
@@ -115,6 +132,8 @@ def in_appliance(helper: Helper, touch: Work) -> None:
         inodes = [Range(touch.tables.where(number), touch.tables.inode) for number in touch.touched]
         superblock = Range(ext.SUPERBLOCK, ext.LENGTH)
         patches.fetch([*ext.partial(touch.slots), *inodes, superblock])
+    if isinstance(touch, BtrfsFiles):
+        patches.load(touch.device.name, touch.trees)
     with _named(touch.device):
         touch.perform(patches.read, patches.write, patches.zero)
     patches.flush()

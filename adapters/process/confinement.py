@@ -63,6 +63,12 @@ def confinement(program: str) -> Iterator[Confinement]:
         yield Confinement(("setpriv", "--clear-groups"), tuple(options), (*descriptors, user))
 
 
+def sandbox_user() -> tuple[int, int]:
+    """The number of a sandbox's user inside, and outside."""
+    own = os.geteuid()
+    return (NOBODY, own) if own else (NOBODY + 1, NOBODY)
+
+
 @cache
 def _can_disable_namespaces(program: str) -> bool:
     """Whether this bubblewrap has the option (0.8.0). Else the filter alone forbids new ones."""

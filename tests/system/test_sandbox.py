@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.guestfs import fixed
 from adapters.process import cgroup, command, confinement, seccomp
 from adapters.process.sandbox import Sandbox
 from adapters.qemu import img
@@ -170,3 +171,15 @@ def test_the_filter_has_the_numbers_of_this_kernel() -> None:
     assert {name: seccomp.FORBIDDEN[name][0] for name in there} == {
         name: int(known[name]) for name in there
     }
+
+
+def test_libguestfs_finds_in_the_sandbox_what_is_known_of_qemu(tmp_path: Path) -> None:
+    """It takes a directory that has its user's number and is this user's own."""
+    appliance, cache = tmp_path / "appliance", tmp_path / "cache"
+    (appliance / fixed.QEMU).mkdir(parents=True)
+    (appliance / fixed.QEMU / "qemu-1.help").write_text("known")
+    cache.mkdir()
+    fixed.provide(appliance, cache, confined=True)
+    script = "cd /tmp/.guestfs-$(id -u) && test -O . && cat qemu-1.help && ls -ld . | cut -c1-10"
+    done = command.run(Sandbox().wrap(["sh", "-c", script], scratch=cache))
+    assert done.stdout.decode() == "knowndrwx------\n"
