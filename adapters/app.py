@@ -218,6 +218,7 @@ class Session(Services):
         from adapters.qmp.machine import QemuMachines
         from adapters.sources import HostSources
         from adapters.sources.own import OwnPlaces
+        from adapters.vagrant import VagrantBoxes
         from pipeline.deploying.release import bases_in_use
         from pipeline.jobs.context import JobContext
         from pipeline.resources.opening import StoredSources
@@ -250,6 +251,7 @@ class Session(Services):
             files=readers.files,
             disks=HostDiskDirectories(config.group_id),
             guests=guests,
+            boxes=VagrantBoxes(),
             boots=QemuBoots(sandbox, lambda: guests.accelerator().kind, _firmware),
             zones=zones,
             work=WorkDirectory(config.work / "galleria"),

@@ -16,8 +16,9 @@ from adapters.cli.sources import EXTENTS_FROM, over, parse_disk
 from adapters.text import bytes_text, fields, printable
 from pipeline.data.chunks import CHUNK_SIZE, chunk_length
 from pipeline.data.manifest import Run
-from pipeline.errors import UnsafeImage
+from pipeline.errors import InvalidParameter, UnsafeImage
 from pipeline.gallery.documents import without_inventory
+from pipeline.jobs.box import export_box
 from pipeline.jobs.files import (
     Inspection,
     arm_file,
@@ -30,6 +31,7 @@ from pipeline.jobs.files import (
 from pipeline.model import Architecture
 from pipeline.model.disks import disk_name
 from pipeline.ports import GuestFacts, ImageFacts, ImageFormat
+from pipeline.ports.boxes import Provider
 
 # the disk where every Windows has a driver for it; no network, so that no update comes between
 MACHINE = (*("-cpu", "max", "-smp", "2", "-m", "4096", "-nic", "none", "-rtc", "base=localtime"),)
@@ -336,14 +338,29 @@ def _examination_text(found: Inspection) -> str:
     return fields(about)
 
 
+BOX = "box"
+
+
 @click.command(cls=Command)
 @arguments.REFERENCE
-@TO
+@click.option(
+    "--to",
+    "--format",
+    "format_name",
+    required=True,
+    type=click.Choice([*FORMATS.choices, BOX]),
+    help="Format of the file; box: a Vagrant box of all disks.",
+)
 @click.option(
     "--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="File to create."
 )
 @click.option("--lun", type=int, metavar="N", help="A data disk. Default: the OS disk.")
 @SUBFORMAT
+@click.option(
+    "--provider",
+    type=click.Choice([provider.value for provider in Provider]),
+    help="box: what is to run it. Default: libvirt.",
+)
 @click.pass_obj
 def export(
     settings: Settings,
@@ -353,22 +370,33 @@ def export(
     out: Path,
     lun: int | None,
     subformat: str,
+    provider: str | None,
 ) -> None:
-    """Write one disk of a version as a stand-alone file."""
+    """Write one disk of a version as a stand-alone file, or all of it as a Vagrant box."""
+    boxed = Provider(provider or Provider.LIBVIRT.value) if format_name == BOX else None
+    if boxed and (lun is not None or subformat):
+        raise InvalidParameter("--to box takes all disks: leave out --lun and --subformat")
+    if provider and not boxed:
+        raise InvalidParameter("--provider is for --to box")
     with settings.session() as session:
         version = session.gallery.own_version(reference)
         for caution in session.gallery.cautions(version):
             session.context.progress.warn(caution)
-        export_version(version, lun, out, ImageFormat(format_name), subformat, session.context)
+        if boxed:
+            export_box(version, boxed, out, session.context)
+        else:
+            export_version(version, lun, out, ImageFormat(format_name), subformat, session.context)
     length = out.stat().st_size
+    disk = f"{disk_name(lun)} of {version.name}"
+    what = f"{version.name} for {boxed.value}" if boxed else disk
     settings.emit(
         {
             "version": version.name.arm_id,
             "lun": lun,
             "file": out,
             "format": format_name,
+            "provider": boxed.value if boxed else None,
             "fileSize": length,
         },
-        f"wrote {disk_name(lun)} of {version.name} to {printable(str(out))} "
-        f"({format_name}, {bytes_text(length)})",
+        f"wrote {what} to {printable(str(out))} ({format_name}, {bytes_text(length)})",
     )

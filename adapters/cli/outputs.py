@@ -35,6 +35,7 @@ from pipeline.model.runs import Run
 from pipeline.model.scrubs import ScrubRecord
 from pipeline.model.versions import RegionResult
 from pipeline.ports import GuestFacts, ImageFacts, ImageFormat
+from pipeline.ports.boxes import Provider
 from pipeline.sources.partitions import PartitionTable
 
 
@@ -602,9 +603,13 @@ class ScrubOutput(TypedDict):
     findings: tuple[FindingOfScrub, ...]
 
 
-class ExportOutput(Written):
+class ExportOutput(TypedDict):
+    file: Path
+    format: ImageFormat | Literal["box"]
+    fileSize: int
     version: str
     lun: int | None
+    provider: Provider | None
 
 
 class SharingGroup(TypedDict):

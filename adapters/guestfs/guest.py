@@ -158,6 +158,11 @@ class GuestfsGuest:
             self._changed(self.real(directory), made=True)
             self._paths.made()
 
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        real = self.real(path)
+        self._call("lchown", uid, gid, real)
+        self._changed(real)
+
     def symlink(self, target: str, path: str) -> None:
         real = self.real(path)
         self._call("ln_s", target, real)

@@ -36,16 +36,52 @@ def _number(text: str) -> int | None:
 
 def humans(edit: Editor) -> list[Account]:
     """Accounts of people: those that useradd(8) gives to them by login.defs."""
-    limits = {"UID_MIN": UID_MIN, "UID_MAX": UID_MAX}
-    for line in lines_of(edit.text("/etc/login.defs")):
-        words = line.split()
-        if len(words) >= 2 and words[0] in limits and (limit := _number(words[1])) is not None:
-            limits[words[0]] = limit
+    limits = _limits(edit)
     return [
         account
         for account in accounts(edit)
         if limits["UID_MIN"] <= account.uid <= limits["UID_MAX"] and account.name not in NOBODY
     ]
+
+
+def _limits(edit: Editor) -> dict[str, int]:
+    limits = {"UID_MIN": UID_MIN, "UID_MAX": UID_MAX}
+    for line in lines_of(edit.text("/etc/login.defs")):
+        words = line.split()
+        if len(words) >= 2 and words[0] in limits and (limit := _number(words[1])) is not None:
+            limits[words[0]] = limit
+    return limits
+
+
+def add_account(edit: Editor, name: str) -> Account:
+    """Add a person's account as useradd(8) does: the first free id, a group of its own, no
+    password, and a home made like /etc/skel."""
+    taken = {account.uid for account in accounts(edit)}
+    taken |= {
+        number
+        for line in lines_of(edit.whole_text("/etc/group"))
+        if (number := _number(line.split(":")[2] if line.count(":") >= 3 else "")) is not None
+    }
+    uid = next(number for number in range(_limits(edit)["UID_MIN"], UID_MAX) if number not in taken)
+    home = f"/home/{name}"
+    shell = "/bin/bash" if edit.exists("/bin/bash") else "/bin/sh"
+    shadowed = edit.exists("/etc/shadow")
+    for path, line in (
+        ("/etc/passwd", f"{name}:{'x' if shadowed else '*'}:{uid}:{uid}::{home}:{shell}"),
+        ("/etc/shadow", f"{name}:*:19000:0:99999:7:::"),
+        ("/etc/group", f"{name}:x:{uid}:"),
+        ("/etc/gshadow", f"{name}:!::"),
+    ):
+        if edit.exists(path):
+            text = edit.whole_text(path)
+            edit.write_text(path, f"{text.rstrip(chr(10))}\n{line}\n" if text else f"{line}\n")
+    edit.make_directory(home, uid, uid, 0o755)
+    for leaf in edit.guest.names("/etc/skel"):
+        path = f"{home}/{leaf}"
+        if edit.is_file(f"/etc/skel/{leaf}") and not edit.exists(path):
+            edit.write_text(path, edit.text(f"/etc/skel/{leaf}"))
+            edit.own(path, uid, uid)
+    return Account(name, uid, uid, home)
 
 
 def change_lines(edit: Editor, path: str, change: Callable[[str], str | None]) -> None:

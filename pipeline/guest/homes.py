@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from pipeline.guest import units
 from pipeline.guest.accounts import Account, accounts, change_lines, humans, remove_accounts
 from pipeline.guest.operations import SYSTEM, Context, Editor, Operation, Users, below, lines_of
+from pipeline.guest.vagrant import is_insecure
 
 HISTORIES = (
     *(".ash_history", ".bash_history", ".bash_sessions", ".history", ".irb_history"),
@@ -134,9 +135,14 @@ def remove_user_keys(edit: Editor, _: Context) -> None:
             _remove_secret(edit, path)
 
 
-def remove_authorized_keys(edit: Editor, _: Context) -> None:
+def remove_authorized_keys(edit: Editor, context: Context) -> None:
     for path in _ssh_files(edit):
-        if PurePosixPath(path).name in AUTHORIZED:
+        if PurePosixPath(path).name not in AUTHORIZED:
+            continue
+        kept = [line for line in lines_of(edit.text(path)) if is_insecure(line)]
+        if kept and context.policy.keep_insecure_keys:
+            edit.write_text(path, "".join(f"{line}\n" for line in kept))
+        else:
             _remove_secret(edit, path)
 
 

@@ -35,6 +35,7 @@ class Action(Enum):
     LINKED = "linked"
     LOCKED = "locked"
     RENAMED = "renamed"
+    OWNED = "owned"  # given to its user
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ class Policy:
     scripts: tuple["Script", ...] = ()
     agent_paths: tuple[str, ...] = ()  # of agents that the user's own file names
     force: bool = False  # take a Windows guest that Sysprep has not generalized, too
+    keep_insecure_keys: bool = False  # those of Vagrant, that let everybody in
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +248,22 @@ class Editor:
             self.guest.symlink(target, path)
             self._labels.give(self.guest.real(path))
             self.record(Action.LINKED, self.guest.real(path))
+
+    def own(self, path: str, uid: int, gid: int) -> None:
+        """Give a file or directory to a user and a group."""
+        found = self.guest.stat(path)
+        if found is not None and (found.uid, found.gid) != (uid, gid):
+            self.guest.chown(path, uid, gid)
+            self.record(Action.OWNED, self.guest.real(path))
+
+    def make_directory(self, path: str, uid: int, gid: int, mode: int) -> None:
+        """Make a directory of a user; those that are missing above it are root's. One that is there
+        keeps its mode."""
+        if not self.exists(path):
+            self._make_directory(str(PurePosixPath(path).parent))
+            self.guest.mkdir(path, mode)
+            self._labels.give(self.guest.real(path))
+        self.own(path, uid, gid)
 
     def set_name(self, path: str, name: str) -> None:
         """Give it another name in its directory. What has that name already stays, and this too."""

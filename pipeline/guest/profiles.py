@@ -14,6 +14,7 @@ from pipeline.guest import (
     services,
     ssh,
     swap,
+    vagrant,
 )
 from pipeline.guest.agents import Agent
 from pipeline.guest.operations import Operation, Policy, Script, Users
@@ -45,6 +46,8 @@ class Profile:
     description: str
     operations: tuple[str, ...]
     users: Users
+    keep_users: tuple[str, ...] = ()
+    keep_insecure_keys: bool = False
 
 
 PROFILES: tuple[Profile, ...] = (
@@ -67,6 +70,15 @@ PROFILES: tuple[Profile, ...] = (
         "all identities: every human account, key, credential and trace of the machine",
         _ALL,
         Users.ALL,
+    ),
+    Profile(
+        "vagrant",
+        "as sysprep, but for what a Vagrant box needs: the user vagrant, Vagrant's insecure key, "
+        "its sudo rule",
+        _ALL,
+        Users.ALL,
+        keep_users=(vagrant.USER,),
+        keep_insecure_keys=True,
     ),
     Profile(
         "minimal",
@@ -129,12 +141,13 @@ def select(
     policy = Policy(
         chosen.users,
         frozenset(remove_users),
-        frozenset(keep_users),
+        frozenset((*chosen.keep_users, *keep_users)),
         tuple(remove_paths),
         tuple(truncate_paths),
         tuple(scripts),
         tuple(path for agent in agents for path in agent.paths),
         force,
+        chosen.keep_insecure_keys,
     )
     if scripts:
         wanted.add("scripts")

@@ -6,6 +6,7 @@ is.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -125,6 +126,14 @@ class ScopedGuest:
             self._guest.mkdir(path, mode)
         elif self.stat(path) is None:
             self._others[real] = FileStat("directory", mode, 0, 0, 0)
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        real = self.real(path)
+        found = self.stat(path)
+        if self.changes(real):
+            self._guest.chown(path, uid, gid)
+        elif found is not None and real in self._others:
+            self._others[real] = replace(found, uid=uid, gid=gid)
 
     def symlink(self, target: str, path: str) -> None:
         real = self.real(path)

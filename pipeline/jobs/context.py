@@ -17,6 +17,7 @@ from pipeline.model.garbage import AT_ONCE, Collected, Keep
 from pipeline.model.runs import Run
 from pipeline.ports import Files, GuestHost, Images, Pins, Progress, TransferStats, Work
 from pipeline.ports.boots import Boots
+from pipeline.ports.boxes import Boxes
 from pipeline.ports.disks import DiskDirectories
 from pipeline.ports.machines import RunningMachines
 from pipeline.ports.sources import Sources
@@ -48,6 +49,7 @@ class JobContext:
     disks: DiskDirectories
     guests: GuestHost
     boots: Boots
+    boxes: Boxes
     zones: Zones
     work: Work
     logs: Path

@@ -21,7 +21,7 @@ from pipeline.jobs.replicate import sound_donor
 from pipeline.model import ImageVersion
 from pipeline.model.disks import disk_name
 from pipeline.model.sources import DiskSource
-from pipeline.ports import Chain, GuestFacts, ImageFacts, ImageFormat
+from pipeline.ports import Chain, GuestFacts, ImageFacts, ImageFormat, Zone
 from pipeline.ports.extents import Range
 from pipeline.sources.ingest import Disk, content_notes, inspect_disk, inspected, inspected_disk
 from pipeline.sources.partitions import PartitionTable, read_partitions
@@ -178,18 +178,21 @@ def export_version(
     context: JobContext,
 ) -> None:
     """Write one disk of a version as a stand-alone file."""
+    zone = sound_donor(version, context)
+    write(disk_chain(version, lun, zone, context), path, format, subformat, context)
+
+
+def disk_chain(version: ImageVersion, lun: int | None, zone: Zone, context: JobContext) -> Chain:
+    """One disk of a version as a zone has it. Raises NotFound."""
     disk = next((disk for disk in version.disks if disk.lun == lun), None)
     if disk is None:
         luns = ", ".join(disk_name(disk.lun) for disk in version.disks)
         raise NotFound(f"{version.name} has no disk {disk_name(lun)}", hint=f"it has: {luns}")
-    zone = sound_donor(version, context)
     if shallow.is_shallow(version):
         shallow.check_sources(version, context.pins)
-        chain = shallow.replica_chain(version, lun, zone)
-    else:
-        base = zone.find_base(disk.digest)
-        if base is None:
-            hint = "galleria verify"
-            raise NotFound(f"the base {disk.digest} of {version.name} is gone", hint=hint)
-        chain = base.chain
-    write(chain, path, format, subformat, context)
+        return shallow.replica_chain(version, lun, zone)
+    base = zone.find_base(disk.digest)
+    if base is None:
+        hint = "galleria verify"
+        raise NotFound(f"the base {disk.digest} of {version.name} is gone", hint=hint)
+    return base.chain

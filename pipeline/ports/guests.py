@@ -72,6 +72,10 @@ class Guest(Protocol):
         """With its parents; nothing to do when it is there."""
         ...
 
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        """Give it to a user and a group; a link itself."""
+        ...
+
     def symlink(self, target: str, path: str) -> None: ...
     def hollow(self, path: str, keep: int) -> None:
         """Give up what is in a file behind its first `keep` bytes, without moving it: at the

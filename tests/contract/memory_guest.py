@@ -159,6 +159,11 @@ class MemoryGuest:
             self.mkdir(directory, mode)
             self._at(directory).children[name] = Node("directory", mode)
 
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        node = self._find(path)
+        assert node is not None
+        node.uid, node.gid = uid, gid
+
     def symlink(self, target: str, path: str) -> None:
         directory, name = self._split(path)
         self._at(directory).children[name] = Node("symlink", 0o777, target=target)
