@@ -93,7 +93,15 @@ COMMANDS = {
     ),
     "export": (
         "adapters.cli.file:export",
-        "Write one disk of a version as a stand-alone file.",
+        "Write one disk of a version as a stand-alone file, or all of it as a Vagrant box.",
+    ),
+    "export catalog": (
+        "adapters.cli.vagrant:export_catalog",
+        "Write catalogs and boxes for Vagrant as files.",
+    ),
+    "serve vagrant": (
+        "adapters.cli.vagrant:serve_vagrant",
+        "Serve catalogs and boxes to Vagrant over HTTP; a box is made when it is first asked for.",
     ),
     "share": (
         "adapters.cli.share:share",

@@ -158,7 +158,7 @@ def generalize(
     **values: Any,
 ) -> None:
     """Write a generalized copy of a disk."""
-    from adapters.images.export import check_target
+    from adapters.filesystem.outputs import check_target
 
     settings = context.ensure_object(Settings)
     if check:

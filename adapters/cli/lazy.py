@@ -156,6 +156,9 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
+        longer = " ".join(args[:2])
+        if longer in self.lazy:  # a command of two words, of which the first may be one, too
+            return longer, self.get_command(ctx, longer), args[2:]
         if not (name in self.lazy or name.startswith("-") or ctx.resilient_parsing):
             from pipeline.model.spelling import did_you_mean
 

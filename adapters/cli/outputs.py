@@ -603,6 +603,14 @@ class ScrubOutput(TypedDict):
     findings: tuple[FindingOfScrub, ...]
 
 
+class CatalogsOutput(TypedDict):
+    catalogs: tuple[Path, ...]
+
+
+class ListenOutput(TypedDict):
+    listen: str
+
+
 class ExportOutput(TypedDict):
     file: Path
     format: ImageFormat | Literal["box"]
@@ -995,6 +1003,8 @@ OUTPUTS: dict[str, Any] = {
     "scrub": ScrubOutput,
     "repair": ScrubOutput,
     "export": ExportOutput,
+    "export catalog": CatalogsOutput,
+    "serve vagrant": ListenOutput,
     "share add": ShareOutput,
     "share enable-community": ShareOutput,
     "share remove": ShareOutput,

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from adapters.filesystem.outputs import check_target
 from adapters.images import export, inspect, source
 from adapters.images.inspect import Policy
 from adapters.images.maps import Maps
@@ -93,7 +94,7 @@ class QemuImages:
     def _masked(self, chain: Chain, path: Path, free: Sequence[Range]) -> Iterator[Chain]:
         """The disk with its free ranges read as zero, for qemu-img, which is told of none: an
         overlay beside `path` that holds nothing but zero clusters."""
-        export.check_target(path)
+        check_target(path)
         with tempfile.TemporaryDirectory(prefix=".galleria-", dir=path.parent) as name:
             masked = self.create_overlay(chain, Path(name) / "masked")
             self.zero(masked, free)

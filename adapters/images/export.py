@@ -4,15 +4,13 @@ The file is made in a private directory beside its target (all that qemu sees of
 our own parser, synced, and renamed to a name that must be new.
 """
 
-import contextlib
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from adapters.filesystem import durable, modes, rawfile
-from adapters.filesystem.full import is_full
+from adapters.filesystem import rawfile
+from adapters.filesystem.outputs import committed
 from adapters.formats import vhd_footer
 from adapters.images import gpt, inspect, source
 from adapters.images.inspect import Policy
@@ -20,10 +18,7 @@ from adapters.process import command
 from adapters.process.sandbox import Sandbox
 from adapters.qemu import img
 from pipeline.errors import (
-    CommandFailed,
-    Conflict,
     InvalidParameter,
-    NoSpace,
     StageFailed,
     VerificationFailed,
 )
@@ -61,37 +56,6 @@ def unknown_subformat(format: ImageFormat, subformat: str) -> NoReturn:
         f"{format.value} has no subformat {subformat!r}",
         hint=f"one of: {', '.join(sorted(known))}" if known else "it has none",
     )
-
-
-def check_target(path: Path) -> None:
-    """Raise before any work if a file can't be made there."""
-    if path.exists():
-        raise Conflict(f"{str(path)!r} exists already", hint="choose another name, or remove it")
-    if not path.parent.is_dir():
-        raise InvalidParameter(f"no such directory: {path.parent}")
-
-
-@contextlib.contextmanager
-def committed(path: Path, sources: Iterable[Path]) -> Iterator[Path]:
-    """A private path to write to; on leaving without an error it is durable and named `path`, for
-    nobody who may not read the `sources`."""
-    check_target(path)
-    with tempfile.TemporaryDirectory(prefix=".galleria-", dir=path.parent) as name:
-        temporary = Path(name) / path.name
-        try:
-            yield temporary
-            group = temporary.stat().st_gid
-            temporary.chmod(modes.outgoing(group, [source.stat() for source in sources]))
-            durable.sync_file(temporary)
-        except (OSError, CommandFailed) as error:
-            if is_full(error):
-                raise NoSpace(f"no space left for {str(path)!r}") from error
-            raise
-        try:
-            durable.rename_new(temporary, path)
-        except FileExistsError:
-            raise Conflict(f"{str(path)!r} was made by someone else meanwhile") from None
-    durable.sync_directory(path.parent)
 
 
 def convert(

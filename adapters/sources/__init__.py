@@ -1,6 +1,6 @@
 """Every kind of source, opened (the `Sources` port): one module a kind."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,9 @@ from adapters.sources import devices, libvirt, machine_archives, unpacking, wrap
 from adapters.sources.compression import head_of
 from adapters.sources.own import OwnPlaces
 from adapters.sources.parts import Described, files_of
+from pipeline.data.text import printable
 from pipeline.errors import GalleriaError, InvalidParameter
+from pipeline.model.disks import disk_name
 from pipeline.model.sources import (
     AnySource,
     ArchiveSource,
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
 class HostSources:
     """Sources that this host can reach. What is copied out of a file is held still meanwhile.
-    `downloads` is only asked for when there is a URL: few jobs need an HTTP client."""
+    `downloads` is only asked for when there is a URL: few jobs need an HTTP client. `note` is told
+    the chains that a machine's disks turned out to be, before anything of them is read."""
 
     def __init__(
         self,
@@ -42,12 +45,14 @@ class HostSources:
         libvirt_uri: str,
         sandbox: Sandbox,
         own: OwnPlaces = OwnPlaces(),  # noqa: B008 - it is frozen
+        note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._pins = pins
         self._downloads = downloads
         self._libvirt_uri = libvirt_uri
         self._sandbox = sandbox
         self._own = own
+        self._note = note
 
     def identity(self, source: AnySource) -> tuple[object, ...]:
         match source:
@@ -90,12 +95,19 @@ class HostSources:
                 nvram = self._nvram(machine.nvram, work) if machine.nvram else None
                 with ExitStack() as stack:
                     named = _over(machine.disks, source)
+                    self._tell(named)
                     disks = tuple(stack.enter_context(self.unwrapped(disk, work)) for disk in named)
                     lasting = disks == named
                     description = replace(machine.description, nvram=nvram)
                     yield Supply(disks, description, lasting=lasting)
             case _:
                 raise unknown(source)
+
+    def _tell(self, disks: Iterable[DiskSource]) -> None:
+        for disk in disks:
+            if disk.backing:
+                layers = " over ".join(printable(str(layer.path)) for layer in disk.layers)
+                self._note(f"{disk_name(disk.lun)}: {layers}")
 
     @contextmanager
     def unwrapped(self, source: DiskSource, work: Path) -> Iterator[DiskSource]:

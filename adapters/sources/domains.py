@@ -25,6 +25,7 @@ ARCHITECTURES = {"x86_64": "x64", "aarch64": "Arm64"}
 UNKNOWN = ("encryption", "mirror", "transient", "shareable")
 SOURCE_UNKNOWN = ("encryption", "slices", "reservations", "dataStore")
 DEPTH = 32
+VOLUME = b"<volume"  # how libvirt begins what it says of one
 # hosts of libosinfo's ids (https://osinfo.org)
 WINDOWS_HOSTS = ("microsoft.com",)
 LINUX_HOSTS = (
@@ -46,8 +47,8 @@ class Machine:
 
 
 def answer() -> dict[str, Any]:
-    """The domains on standard input: each an XML, in base 64, with where its paths are relative
-    to."""
+    """The domains and volumes on standard input: each an XML, in base 64, with where its paths are
+    relative to."""
     return {
         "domains": [
             _spelled(base64.b64decode(content), Path(directory))
@@ -58,6 +59,8 @@ def answer() -> dict[str, Any]:
 
 def _spelled(content: bytes, directory: Path) -> dict[str, Any]:
     try:
+        if content.lstrip().startswith(VOLUME):
+            return {"below": volume_below(content)}
         machine = parse_domain(content, directory)
     except DescriptionInvalid as error:
         return {"invalid": error.message, "hint": error.hint}
@@ -108,6 +111,16 @@ def parse_domain(content: bytes, directory: Path) -> Machine:
         nvram=_nvram(root, directory),
         live=root.get("id") is not None,
     )
+
+
+def volume_below(content: bytes) -> tuple[str, str] | None:
+    """The file and format below a volume of a storage pool (libvirt, "Storage volume XML"); None
+    where there is none."""
+    store = parse(content, "the volume's XML").find("backingStore")
+    path = "" if store is None else store.findtext("path", "").strip()
+    if store is None or not path:
+        return None
+    return path, _format(_attribute(store.find("format"), "type")).value
 
 
 def _is_disk(disk: Element) -> bool:

@@ -8,12 +8,13 @@ import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from adapters.process import command, parsing
 from adapters.process.sandbox import Sandbox
-from adapters.sources.domains import Machine
+from adapters.sources.domains import DEPTH, Machine
 from adapters.sources.xml import LIMIT
 from pipeline.data.text import printable
 from pipeline.errors import (
@@ -43,7 +44,39 @@ def read_machine(source: VmSource, uri: str, sandbox: Sandbox) -> Machine:
         return _read(_content(path), path.parent, sandbox)
     if "/" in source.name or source.name.endswith(".xml"):
         raise NotFound(f"no such file: {source.name}")
-    return _read(_dump(uri, source.name), Path("/"), sandbox)
+    return _completed(_read(_dump(uri, source.name), Path("/"), sandbox), uri, sandbox)
+
+
+def _completed(machine: Machine, uri: str, sandbox: Sandbox) -> Machine:
+    """The domain of a machine that is shut off names the top file of each disk alone. What is below
+    it is asked of libvirt's storage pools: only volumes of theirs are taken."""
+    disks = []
+    for disk in machine.disks:
+        layers = list(disk.layers)
+        content = _volume(uri, disk.path) if not disk.backing else None
+        while content is not None and len(layers) <= DEPTH:
+            below = _below(content, sandbox)
+            content = None if below is None else _volume(uri, below.path)
+            if below is not None and content is not None:
+                layers.append(below)
+        disks.append(replace(disk, backing=tuple(layers[1:])))
+    return replace(machine, disks=tuple(disks))
+
+
+def _volume(uri: str, path: Path) -> bytes | None:
+    """What libvirt says of a file that is a volume of one of its pools; None where it is none."""
+    try:
+        return _virsh(uri, "vol-dumpxml", "--vol", str(path))
+    except (NotFound, EnvironmentMissing):
+        return None
+
+
+def _below(content: bytes, sandbox: Sandbox) -> Backing | None:
+    (found,) = _ask([(content, Path("/"))], sandbox)
+    if "invalid" in found:
+        raise DescriptionInvalid(str(found["invalid"]), hint=str(found["hint"]))
+    below = found["below"]
+    return None if below is None else _layer(*below)
 
 
 def machine_at_rest(source: VmSource, uri: str, sandbox: Sandbox) -> Machine:
@@ -89,23 +122,29 @@ def read_domains(
     where that comes to no end, by one each."""
     if not domains:
         return []
-    asked = [[base64.b64encode(content).decode(), str(place)] for content, place in domains]
     try:
-        answer = parsing.ask(
-            "adapters.sources.domains",
-            (),
-            sandbox,
-            parsing.Given(stdin=json.dumps(asked).encode()),
-            directories=parsing.directories("defusedxml"),
-        )
-        found = [_machine(spelled) for spelled in answer["domains"]]
-        if len(found) != len(domains):
-            raise ValueError("other domains than those")
+        found = [_machine(spelled) for spelled in _ask(domains, sandbox)]
     except (parsing.Unreadable, KeyError, TypeError, ValueError) as error:
         if len(domains) == 1:
             reason = f"the domain XML cannot be read: {printable(str(error)[:300])}"
             return [DescriptionInvalid(reason)]
         return [machine for one in domains for machine in read_domains([one], sandbox)]
+    return found
+
+
+def _ask(documents: Sequence[tuple[bytes, Path]], sandbox: Sandbox) -> list[Mapping[str, Any]]:
+    """What `adapters.sources.domains` says of each."""
+    asked = [[base64.b64encode(content).decode(), str(place)] for content, place in documents]
+    answer = parsing.ask(
+        "adapters.sources.domains",
+        (),
+        sandbox,
+        parsing.Given(stdin=json.dumps(asked).encode()),
+        directories=parsing.directories("defusedxml"),
+    )
+    found: list[Mapping[str, Any]] = list(answer["domains"])
+    if len(found) != len(documents):
+        raise ValueError("other domains than those")
     return found
 
 

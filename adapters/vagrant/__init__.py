@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adapters.images.export import check_target, committed
+from adapters.filesystem.outputs import check_target, committed
 from adapters.vagrant.ovf import envelope
 from adapters.vagrant.vagrantfile import vagrantfile
 from pipeline.model import Architecture
 from pipeline.ports.boxes import Box, Boxes, Provider
 
 ARCHITECTURES = {Architecture.X64: "amd64", Architecture.ARM64: "arm64"}  # Vagrant's words
-LEVEL = 6  # gzip's own default
+LEVEL = 3  # of gzip: twice as fast as its default, for some per cent more
 GIB = 1 << 30
 
 

@@ -20,7 +20,7 @@ def latest(versions: Iterable[ImageVersion], region: str | None = None) -> Image
 
     Without a region, one that is Completed in any region in which it is not excluded.
     """
-    return next(_candidates(versions, region), None)
+    return next(candidates(versions, region), None)
 
 
 def usable(version: ImageVersion, region: str | None = None) -> bool:
@@ -30,7 +30,10 @@ def usable(version: ImageVersion, region: str | None = None) -> bool:
     return bool(version.completed_regions) if region is None else version.is_completed_in(region)
 
 
-def _candidates(versions: Iterable[ImageVersion], region: str | None) -> Iterator[ImageVersion]:
+def candidates(
+    versions: Iterable[ImageVersion], region: str | None = None
+) -> Iterator[ImageVersion]:
+    """Those that could be the latest, in the order given."""
     for version in versions:
         if version.exclude_from_latest or version.soft_deleted or not usable(version, region):
             continue

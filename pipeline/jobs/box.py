@@ -58,10 +58,8 @@ def export_box(version: ImageVersion, provider: Provider, path: Path, context: J
             recommended.vcpus.min or 0,
             version.uid,
         )
-        total = sum(file.path.stat().st_size for file in files)
-        with context.progress.stage(f"pack {path.name}", total) as meter:
+        with context.progress.stage(f"pack {path.name}"):
             context.boxes.write(box, path)
-            meter.advance(total)
     return box
 
 

@@ -152,8 +152,7 @@ def check(words: list[str], *, whole: bool) -> None:
     command: click.Command = cli
     given, rest = _parsed(command, context, words)
     while isinstance(command, click.Group) and rest and not rest[0].isupper():
-        name, *rest = rest
-        found = command.get_command(context, name)
+        name, found, rest = command.resolve_command(context, rest)
         if found is None:
             raise click.UsageError(f"no command {name}", context)
         command, context = found, click.Context(found, info_name=name, parent=context)

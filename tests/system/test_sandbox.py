@@ -69,7 +69,7 @@ def test_every_way_out_is_shut(user: str, require: Callable[..., None]) -> None:
         name = f"galleria-{os.getpid()}"
         named.bind(f"\0{name}")
         named.listen()
-        host = [str(os.getppid()), str(server.getsockname()[1]), name]
+        host = [str(os.getpid()), str(server.getsockname()[1]), name]
         argv = [*ahead, sys.executable, "-c", TRIES, *host]
         told = json.loads(subprocess.run(argv, cwd=ROOT, capture_output=True, check=True).stdout)
     assert told["open"] == []

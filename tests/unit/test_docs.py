@@ -303,7 +303,7 @@ def test_the_guides_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture
     assert {path.name for path in written} == {path.name for path in tmp_path.glob("man?/*")}
     names = {path.name for path in written}
     assert {f"galleria-{topic}.7" for topic in TOPICS if topic != "commands"} <= names
-    assert {f"galleria-{name}.1" for name in COMMANDS} | {"galleria.1"} <= names
+    assert {f"galleria-{name.replace(' ', '-')}.1" for name in COMMANDS} | {"galleria.1"} <= names
 
 
 def test_guides_on_a_terminal() -> None:
