@@ -3,6 +3,7 @@ same command finishes the job (SQLite's way of testing: fail the k-th operation,
 
 import contextlib
 import os
+import random
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from pipeline.errors import Conflict, GalleriaError
 from pipeline.jobs.verify import verify_version
 from pipeline.model import ProvisioningState
 from pipeline.model.names import parse_definition
-from tests.crash.world import DIED, ERRORS, FailAt, World, in_child, interpose
+from tests.crash.world import DIED, ERRORS, EVERY, FailAt, World, in_child, interpose
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -47,15 +48,17 @@ def check_finished(world: World) -> None:
     assert world.debris() == []
 
 
-def worlds(root: Path) -> Iterator[tuple[int, World]]:
-    for k in range(1, LIMIT):
+def worlds(root: Path, every: int) -> Iterator[tuple[int, World]]:
+    """A world for each step, or for one of `every` so many, others in each run."""
+    for k in range(random.randint(1, every), LIMIT, every):  # noqa: S311 - no secret
         place = root / str(k)
         place.mkdir()
         yield k, World(place)
 
 
-def test_killed_at_every_durable_step(tmp_path: Path) -> None:
-    for k, world in worlds(tmp_path):
+@EVERY
+def test_killed_at_every_durable_step(tmp_path: Path, every: int) -> None:
+    for k, world in worlds(tmp_path, every):
         status = in_child(partial(world.publish, "1.0.0"), k)
         if status == 0:
             break
@@ -81,9 +84,10 @@ def finished(world: World) -> bool:
         return any(v.provisioning_state is ProvisioningState.SUCCEEDED for v in versions)
 
 
+@EVERY
 @pytest.mark.parametrize("number", ERRORS, ids=os.strerror)
-def test_failing_at_every_durable_step(tmp_path: Path, number: int) -> None:
-    for k, world in worlds(tmp_path):
+def test_failing_at_every_durable_step(tmp_path: Path, number: int, every: int) -> None:
+    for k, world in worlds(tmp_path, every):
         step = FailAt(k, number)
         with pytest.MonkeyPatch.context() as patch, contextlib.suppress(GalleriaError, OSError):
             interpose(patch, step)

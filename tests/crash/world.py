@@ -42,6 +42,10 @@ DURABLE = (
 )
 DIED = 42
 LIMIT = 1000  # more durable steps than any job has
+# All steps at night; in every run one of three, others each time.
+EVERY = pytest.mark.parametrize(
+    "every", [3, pytest.param(1, marks=pytest.mark.nightly)], ids=["some", "all"]
+)
 
 Step = Callable[[str], None]  # called before and after every durable step, with its name
 
