@@ -23,7 +23,8 @@ declare -A DEBIAN=(
   [demonstration]="mmdebstrap fakeroot uidmap debian-archive-keyring grub-common grub-pc-bin mtools
     tar"
   [test]="git grub-efi-amd64-bin libhivex-bin libvirt0 libvirt-clients libvirt-daemon
-    libvirt-daemon-driver-qemu libxml2-utils vagrant vagrant-libvirt shellcheck strace
+    libvirt-daemon-driver-qemu libvirt-daemon-system libvirt-daemon-config-network dnsmasq-base
+    iptables libxml2-utils vagrant vagrant-libvirt shellcheck strace
     guestfs-tools cryptsetup-bin postgresql cpio qemu-system-arm qemu-efi-aarch64
     groff-base"
   [bench]="rsync casync borgbackup restic diffutils guestfs-tools"
@@ -36,7 +37,8 @@ declare -A FEDORA=(
   [demonstration]="mmdebstrap fakeroot shadow-utils debian-keyring grub2-tools grub2-pc-modules
     mtools tar"
   [test]="git grub2-efi-x64-modules hivex libvirt-libs libvirt-client libvirt-daemon
-    libvirt-daemon-driver-qemu libxml2 vagrant vagrant-libvirt ShellCheck strace cryptsetup
+    libvirt-daemon-driver-qemu libvirt-daemon-config-network dnsmasq iptables-nft libxml2 vagrant
+    vagrant-libvirt ShellCheck strace cryptsetup
     postgresql-server cpio qemu-system-aarch64-core edk2-aarch64 groff-base"
   [bench]="rsync casync borgbackup restic diffutils"
 )

@@ -1,0 +1,215 @@
+"""Vagrant itself with boxes and catalogs of galleria's: it adds, compares and updates boxes; and at
+night starts machines of one, which are halted and published again.
+
+The nightly test starts a libvirtd of the system, where none runs: vagrant-libvirt knows no other.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures import guests
+from tests.home import GALLERIA, Home
+
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
+
+DEFINE = (
+    *("definition", "create", "corp/web", "--os-type", "Linux", "--publisher", "P"),
+    *("--offer", "o", "--sku", "s", "--hyper-v-generation", "V1"),
+)
+SYSTEM = "qemu:///system"
+VAGRANTFILE = """Vagrant.configure("2") do |config|
+  config.vm.box = "corp/web"
+  config.vm.boot_timeout = 1200
+  config.vm.provider :libvirt do |libvirt|
+    libvirt.driver = "qemu"
+    libvirt.cpu_mode = "custom"
+    libvirt.cpu_model = "qemu64"
+    libvirt.default_prefix = "galleria-test-"
+  end
+  config.vm.define "one"
+  config.vm.define "two"
+end
+"""
+
+
+class Vagrant:
+    """Vagrant with a home of its own, in a directory of its own."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        place.mkdir(parents=True)
+        self._env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(place),
+            "VAGRANT_HOME": str(place / "vagrant.d"),
+            "VAGRANT_CHECKPOINT_DISABLE": "1",
+            "LC_ALL": "C.UTF-8",
+        }
+
+    def run(self, *args: str) -> str:
+        done = subprocess.run(
+            ["vagrant", *args],
+            cwd=self.place,
+            env=self._env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def box(self, version: str) -> Path:
+        """The disk of an added box."""
+        name = f"corp-VAGRANTSLASH-web/{version}/libvirt/box.img"
+        return self.place / "vagrant.d/boxes" / name
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    (tmp_path / "home").mkdir()
+    made = Home(tmp_path / "home")
+    made.run("init", "--region", "eu=eu")
+    return made
+
+
+@pytest.fixture
+def vagrant(tmp_path: Path, require: Callable[..., None]) -> Vagrant:
+    require("vagrant", "qemu-img", "bwrap")
+    return Vagrant(tmp_path / "vagrant")
+
+
+@contextlib.contextmanager
+def served(home: Home) -> Iterator[str]:
+    """The catalogs' address, while they are served."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    argv = [str(GALLERIA), "serve", "vagrant", "--listen", address]
+    with subprocess.Popen(argv, env=home.env, cwd=home.path) as process:
+        try:
+            for _ in range(300):
+                with contextlib.suppress(OSError):
+                    urllib.request.urlopen(f"http://{address}/").close()
+                    break
+                assert process.poll() is None
+                time.sleep(0.1)
+            yield f"http://{address}"
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=30)
+
+
+def disk_of(path: Path, byte: int) -> Path:
+    """Some data that no program takes for a format, at the end of a disk."""
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+        file.seek(1 << 20)
+        file.write(bytes([byte]) * (1 << 20))
+    return path
+
+
+def same(one: Path, other: Path) -> None:
+    compare = ["qemu-img", "compare", "-f", "raw", "-F", "qcow2", str(one), str(other)]
+    subprocess.run(compare, check=True, capture_output=True)
+
+
+def test_vagrant_adds_compares_and_updates_boxes(
+    home: Home, vagrant: Vagrant, tmp_path: Path
+) -> None:
+    home.run("gallery", "create", "corp")
+    home.run(*DEFINE, "--os-state", "Specialized")
+    disks = [disk_of(tmp_path / f"{number}.raw", 17 + number) for number in range(2)]
+    publish = ("--target-region", "eu=1", "--os-disk")
+    home.run("publish", "corp/web/1.0.0", *publish, str(disks[0]))
+    with served(home) as url:
+        vagrant.run("box", "add", f"{url}/corp/web", "--provider", "libvirt")
+        same(disks[0], vagrant.box("1.0.0"))
+        home.run("publish", "corp/web/1.1.0", *publish, str(disks[1]))
+        assert "Current: 1.0.0. Latest: 1.1.0" in vagrant.run("box", "outdated", "--global")
+        vagrant.run("box", "update", "--box", "corp/web", "--provider", "libvirt")
+        same(disks[1], vagrant.box("1.1.0"))
+
+
+def test_vagrant_reads_catalogs_that_are_files(
+    home: Home, vagrant: Vagrant, tmp_path: Path
+) -> None:
+    home.run("gallery", "create", "corp")
+    home.run(*DEFINE, "--os-state", "Specialized")
+    disk = disk_of(tmp_path / "os.raw", 5)
+    home.run("publish", "corp/web/1.0.0", "--target-region", "eu=1", "--os-disk", str(disk))
+    home.run("export", "catalog", "--out", str(tmp_path / "www"))
+    vagrant.run("box", "add", f"{(tmp_path / 'www/corp/web.json').as_uri()}")
+    same(disk, vagrant.box("1.0.0"))
+
+
+@contextlib.contextmanager
+def libvirt(place: Path) -> Iterator[None]:
+    """The system's libvirt, started if it does not run."""
+    place.mkdir()
+    with contextlib.ExitStack() as stack:
+        if virsh("uri", check=False).returncode:
+            for program in ("virtlogd", "libvirtd"):
+                log = stack.enter_context((place / program).open("w"))
+                argv = [program, "-p", str(place / f"{program}.pid")]
+                process = stack.enter_context(subprocess.Popen(argv, stdout=log, stderr=log))
+                stack.callback(process.terminate)
+            for _ in range(300):
+                if virsh("uri", check=False).returncode == 0:
+                    break
+                time.sleep(0.1)
+        yield
+
+
+def virsh(*args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    argv = ["virsh", "--connect", SYSTEM, *args]
+    return subprocess.run(argv, capture_output=True, text=True, check=check)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(os.geteuid() != 0, reason="the system's libvirt, chroot: root")
+def test_machines_of_a_box_come_up_and_one_goes_in_again(
+    home: Home, vagrant: Vagrant, tmp_path: Path, require: Callable[..., None]
+) -> None:
+    require("libvirtd", "virsh", "dnsmasq", "qemu-system-x86_64")
+    guest = guests.build("netplan")
+    home.run("gallery", "create", "corp")
+    home.run(*DEFINE, "--minimum-memory", "512", "--minimum-cpu-core", "1")
+    publish = ("--target-region", "eu=1")
+    home.run("publish", "corp/web/1.0.0", *publish, "--os-disk", str(guest.disk))
+    (vagrant.place / "Vagrantfile").write_text(VAGRANTFILE)
+    with libvirt(tmp_path / "libvirt"), served(home) as url:
+        vagrant.run("box", "add", f"{url}/corp/web", "--provider", "libvirt")
+        try:
+            vagrant.run("up", "--provider", "libvirt")
+            said = [
+                vagrant.run("ssh", name, "-c", "cat /etc/machine-id; sudo id -u; hostname")
+                for name in ("one", "two")
+            ]
+            ids = [re.findall(r"^[0-9a-f]{32}", text, re.MULTILINE) for text in said]
+            assert ids[0] != ids[1]
+            assert [len(found) for found in ids] == [1, 1]
+            assert all(re.search(r"^0\r?$", text, re.MULTILINE) for text in said)  # sudo
+            vagrant.run("ssh", "one", "-c", "echo changed | sudo tee /srv/changed; sync")
+            vagrant.run("halt", "one")
+            told = home.run("vm", "show", "galleria-test-one").stdout
+            assert "box_image_1.0.0_box.img" in told  # the volume of the box, from the pool
+            again = ("--vm", "galleria-test-one", "--profile", "vagrant")
+            home.run("publish", "corp/web/1.1.0", *publish, *again)
+            assert "Latest: 1.1.0" in vagrant.run("box", "outdated", "--global")
+        finally:
+            vagrant.run("destroy", "-f")
+            for line in virsh("vol-list", "default", check=False).stdout.splitlines():
+                if "corp-VAGRANTSLASH-web_vagrant_box" in line:
+                    virsh("vol-delete", line.split()[0], "default", check=False)
+    shutil.rmtree(vagrant.place)
