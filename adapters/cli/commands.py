@@ -136,7 +136,7 @@ COMMANDS = {
     "audit": ("adapters.cli.access:audit", "Read and verify the record of changes and refusals."),
     "inspect": (
         "adapters.cli.file:inspect",
-        "Show the real format of an image file, whether it is safe, and what it holds.",
+        "Show what an image file, a Vagrant box or an OVA really is and holds, and if it is safe.",
     ),
     "generalize": ("adapters.cli.file:generalize", "Write a generalized copy of a disk."),
     "convert": ("adapters.cli.file:convert", "Write a disk in another format."),

@@ -13,7 +13,7 @@ from adapters.cli.operation import plan_of, plan_options
 from adapters.cli.proof import check_guest, try_guest
 from adapters.cli.report import guest_name
 from adapters.cli.sources import EXTENTS_FROM, over, parse_disk
-from adapters.text import bytes_text, fields, printable
+from adapters.text import bytes_text, fields, printable, table
 from pipeline.data.chunks import CHUNK_SIZE, chunk_length
 from pipeline.data.manifest import Run
 from pipeline.errors import InvalidParameter, UnsafeImage
@@ -26,10 +26,12 @@ from pipeline.jobs.files import (
     export_version,
     generalize_file,
     hash_file,
+    inspect_archive,
     inspect_file,
 )
 from pipeline.model import Architecture
 from pipeline.model.disks import disk_name
+from pipeline.model.sources import ArchiveForm, ArchiveSource
 from pipeline.ports import GuestFacts, ImageFacts, ImageFormat
 from pipeline.ports.boxes import Provider
 
@@ -65,6 +67,7 @@ def instructions(disk: Path, command: str) -> str:
     )
 
 
+ARCHIVES = {".box": ArchiveForm.BOX, ".ova": ArchiveForm.OVA}
 FORMATS = click.Choice(["raw", "vhd", "vhdx", "qcow2"])
 TO = click.option(
     "--to", "--format", "format_name", required=True, type=FORMATS, help="Format of the file."
@@ -110,8 +113,12 @@ def inspect(
     extents_from: Path | None,
     guest: bool,
 ) -> None:
-    """Show the real format of an image file, whether it is safe, and what it holds."""
+    """Show what an image file, a Vagrant box or an OVA really is and holds, and if it is safe."""
     settings = context.ensure_object(Settings)
+    form = next((form for end, form in ARCHIVES.items() if file.lower().endswith(end)), None)
+    if form is not None and not backing:
+        _inspect_archive(ArchiveSource(Path(file), form), settings, context)
+        return
     with settings.session() as session:
         disk = over(parse_disk(file), backing, extents_from)
         found = inspect_file(disk, session.context, deep=guest)
@@ -279,6 +286,48 @@ def _chunks(run: Run, virtual_size: int) -> list[dict[str, Any]]:
         }
         for index, chunk in enumerate(run.chunks, run.first)
     ]
+
+
+def _inspect_archive(source: ArchiveSource, settings: Settings, context: click.Context) -> None:
+    with settings.session() as session:
+        found = inspect_archive(source, session.context)
+    about = found.description
+    safe = not any(disk.facts.refusals for disk in found.disks)
+    document = {
+        "file": source.path,
+        "safe": safe,
+        "archive": source.form,
+        "hyperVGeneration": about.generation,
+        "architecture": about.architecture,
+        "diskControllerType": about.controller,
+        "osType": about.os_type,
+        "disks": [
+            {"lun": disk.lun, "name": printable(disk.name), "facts": disk.facts}
+            for disk in found.disks
+        ],
+    }
+    lines = [
+        ("file", source.path),
+        ("archive", "Vagrant box" if source.form is ArchiveForm.BOX else "OVA"),
+        ("generation", about.generation or ""),
+        ("architecture", about.architecture or ""),
+        ("os", about.os_type or ""),
+        ("safe", "yes" if safe else "no"),
+    ]
+    rows = [
+        (
+            disk_name(disk.lun),
+            _format(disk.facts),
+            bytes_text(disk.facts.virtual_size),
+            printable(disk.name.partition(": ")[2]),
+            next(iter(disk.facts.refusals), ""),
+        )
+        for disk in found.disks
+    ]
+    shown = table(("DISK", "FORMAT", "VIRTUAL SIZE", "MEMBER", "REFUSED"), rows)
+    settings.emit(document, f"{fields(lines)}\n\n{shown}")
+    if not safe:
+        context.exit(UnsafeImage.exit_status)
 
 
 def _examination_document(found: Inspection) -> dict[str, Any]:

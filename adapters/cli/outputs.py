@@ -33,6 +33,7 @@ from pipeline.model.garbage import Garbage
 from pipeline.model.resources import Disk, DiskState, ManagedImage, Snapshot
 from pipeline.model.runs import Run
 from pipeline.model.scrubs import ScrubRecord
+from pipeline.model.sources import ArchiveForm
 from pipeline.model.versions import RegionResult
 from pipeline.ports import GuestFacts, ImageFacts, ImageFormat
 from pipeline.ports.boxes import Provider
@@ -826,13 +827,28 @@ class FileEvidence(TypedDict):
     unread: tuple[str, ...]
 
 
+class DiskOfArchive(TypedDict):
+    lun: int | None
+    name: str
+    facts: ImageFacts
+
+
 class InspectOutput(TypedDict):
+    """Of an image file its facts and what is on the disk; of an archive what it describes, and the
+    facts of each disk in it."""
+
     file: Path
     safe: bool
-    facts: ImageFacts
-    partitionTable: PartitionTable | None
-    guest: GuestFacts | None
-    evidence: FileEvidence | None
+    facts: NotRequired[ImageFacts]
+    partitionTable: NotRequired[PartitionTable | None]
+    guest: NotRequired[GuestFacts | None]
+    evidence: NotRequired[FileEvidence | None]
+    archive: NotRequired[ArchiveForm]
+    hyperVGeneration: NotRequired[str | None]
+    architecture: NotRequired[str | None]
+    diskControllerType: NotRequired[str | None]
+    osType: NotRequired[str | None]
+    disks: NotRequired[tuple[DiskOfArchive, ...]]
 
 
 class GeneralizeOutput(TypedDict, total=False):

@@ -64,7 +64,11 @@ source_options = arguments.options(
         help="SHA-256 of a downloaded file (one for each).",
     ),
     click.option("--vm", metavar="FILE.xml|NAME", help="All disks of a libvirt domain."),
-    click.option("--box", metavar="FILE", help="All disks of a Vagrant box."),
+    click.option(
+        "--box",
+        metavar="FILE|DIR|NAME[@VERSION][:PROVIDER]",
+        help="All disks of a Vagrant box: a file, an unpacked one, or one that Vagrant has.",
+    ),
     click.option("--ova", metavar="FILE", help="All disks of an OVA."),
     click.option("--machine", metavar="NAME", help="With --ova: which of its machines."),
     click.option(
@@ -177,9 +181,15 @@ def _archives(
     if ova is None and (machine is not None or configuration is not None):
         raise click.UsageError("--machine and --configuration go with --ova")
     return [
-        *([ArchiveSource(Path(box), ArchiveForm.BOX)] if box else []),
+        *([_box(box)] if box else []),
         *([ArchiveSource(Path(ova), ArchiveForm.OVA, machine, configuration)] if ova else []),
     ]
+
+
+def _box(text: str) -> ArchiveSource:
+    from adapters.sources.boxes import find_box
+
+    return ArchiveSource(find_box(text), ArchiveForm.BOX)
 
 
 def _known(values: Mapping[str, Any]) -> list[AnySource]:

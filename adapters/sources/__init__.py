@@ -1,22 +1,25 @@
 """Every kind of source, opened (the `Sources` port): one module a kind."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters.filesystem.identity import disk_identity, file_identity
 from adapters.process.sandbox import Sandbox
 from adapters.sources import devices, libvirt, machine_archives, unpacking, wrapped
+from adapters.sources.archive import MEMBERS
 from adapters.sources.compression import head_of
 from adapters.sources.own import OwnPlaces
 from adapters.sources.parts import Described, files_of
 from pipeline.data.text import printable
-from pipeline.errors import GalleriaError, InvalidParameter
+from pipeline.errors import GalleriaError, InvalidParameter, NotFound, UnsafeImage
 from pipeline.model.disks import disk_name
 from pipeline.model.sources import (
     AnySource,
+    ArchiveForm,
     ArchiveSource,
     Backing,
     DiskSource,
@@ -62,7 +65,11 @@ class HostSources:
                 return ("url", source.lun, source.url, source.sha256)
             case ArchiveSource():
                 chosen = (source.machine, source.configuration)
-                return (source.form.value, *chosen, *file_identity(source.path))
+                files = _files(source)
+                if isinstance(files, Path):
+                    return (source.form.value, *chosen, *file_identity(files))
+                facts = ((name, *file_identity(path)) for name, path in files.items())
+                return (source.form.value, *chosen, *facts)
             case VmSource():
                 machine = libvirt.machine_at_rest(source, self._libvirt_uri, self._sandbox)
                 disks = tuple(disk_identity(disk) for disk in _over(machine.disks, source))
@@ -154,11 +161,17 @@ class HostSources:
 
     @contextmanager
     def _unpacked(self, source: ArchiveSource, work: Path) -> Iterator[Supply]:
-        self._own.check(source.path)
+        files = _files(source)
+        paths = [files] if isinstance(files, Path) else list(files.values())
+        for path in paths:
+            self._own.check(path)
         into = unpacking.private_directory(work)
         try:
-            with self._pins.pin([_pinnable(source.path)], into) as pin:
-                held = pin.chains[0][0].opened
+            with self._pins.pin([_pinnable(path) for path in paths], into) as pin:
+                opened = [chain[0].opened for chain in pin.chains]
+                held: Path | Mapping[str, Path] = opened[0]
+                if not isinstance(files, Path):
+                    held = dict(zip(files, opened, strict=True))
                 supply = machine_archives.open_archive(source, held, into, self._sandbox)
                 pin.verify()
             yield supply
@@ -190,6 +203,24 @@ def _over(disks: Sequence[DiskSource], source: VmSource) -> tuple[DiskSource, ..
         replace(disk, backing=tuple(map(Backing, below[disk.lun]))) if disk.lun in below else disk
         for disk in disks
     )
+
+
+def _files(source: ArchiveSource) -> Path | Mapping[str, Path]:
+    """The archive, or the files of the directory that it was unpacked to, by their names in it."""
+    if source.form is not ArchiveForm.BOX or not source.path.is_dir():
+        return source.path
+    entries = list(islice(source.path.rglob("*"), MEMBERS + 1))
+    if len(entries) > MEMBERS:
+        raise UnsafeImage(f"{str(source.path)!a} has more than {MEMBERS} entries: it is no box")
+    found = {}
+    for path in sorted(entries):
+        if path.is_symlink():
+            raise UnsafeImage(f"{str(path)!a} is a link: a box holds files alone")
+        if path.is_file():
+            found[path.relative_to(source.path).as_posix()] = path
+    if not found:
+        raise NotFound(f"there is no box in {source.path}")
+    return found
 
 
 def _pinnable(path: Path) -> tuple[Layer]:

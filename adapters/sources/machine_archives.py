@@ -26,18 +26,21 @@ BLANK_LIMIT = 64 << 40  # of an empty disk, whose length costs nothing to claim
 XML_HEADS = (b"<?xml", b"<Envelope", b"<ovf:Envelope")
 
 
-def open_archive(source: ArchiveSource, path: Path, into: Path, sandbox: Sandbox) -> Supply:
-    """Unpack into the private directory `into`, verify, and say what the machine is. `path` is
-    where the archive is read from."""
+def open_archive(
+    source: ArchiveSource, archive: Path | Mapping[str, Path], into: Path, sandbox: Sandbox
+) -> Supply:
+    """Unpack into the private directory `into`, verify, and say what the machine is. `archive` is
+    where it is read from; of one that is a directory, its files by their names."""
     shown = str(source.path)
-    if head_of(path).lstrip(b"\xef\xbb\xbf \r\n").startswith(XML_HEADS):
+    head = head_of(archive) if isinstance(archive, Path) else b""
+    if head.lstrip(b"\xef\xbb\xbf \r\n").startswith(XML_HEADS):
         raise InvalidParameter(
             f"{shown} is an OVF descriptor alone, without its disks",
             hint="pack it with its disks: tar -cf NAME.ova NAME.ovf NAME.mf NAME-disk1.vmdk",
         )
     try:
         asked = json.dumps([source.machine, source.configuration])
-        answer = unpacked(path, into, sandbox, source.form.value, asked)
+        answer = unpacked(archive, into, sandbox, source.form.value, asked)
         return _supply(source, answer, into, sandbox)
     except UnsafeImage as error:
         raise UnsafeImage(f"{shown!a} is refused: {error.message}", hint=error.hint) from None

@@ -7,9 +7,13 @@ What it says is as untrusted as the archive: names of members only name, and fil
 that it was to make.
 """
 
+import contextlib
 import os
 import re
 import stat
+import tarfile
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,12 +52,16 @@ def only_disk(path: Path, shown: str, into: Path, sandbox: Sandbox) -> tuple[Pat
         raise senseless(error) from None
 
 
-def unpacked(path: Path, into: Path, sandbox: Sandbox, question: str, about: str) -> dict[str, Any]:
-    """Have an archive unpacked to files in `into`/members; what is said of it. Raises UnsafeImage,
-    DescriptionInvalid and NoSpace."""
+def unpacked(
+    archive: Path | Mapping[str, Path], into: Path, sandbox: Sandbox, question: str, about: str
+) -> dict[str, Any]:
+    """Have an archive unpacked to files in `into`/members; what is said of it. One that somebody
+    has unpacked already is its files, by their names in it. Raises UnsafeImage, DescriptionInvalid
+    and NoSpace."""
     out = into / MEMBERS
     out.mkdir(mode=0o700)
-    length = path.stat().st_size
+    files = [archive] if isinstance(archive, Path) else archive.values()
+    length = sum(path.stat().st_size for path in files)
     limits = command.Limits(
         address_space=MEMORY, cpu_seconds=SECONDS + length // BYTES, file_size=LENGTH_LIMIT
     )
@@ -68,13 +76,40 @@ def unpacked(path: Path, into: Path, sandbox: Sandbox, question: str, about: str
         )  # fmt: skip
 
     try:
-        if compression := compression_of(head_of(path)):
-            with decompressed(path, compression, sandbox) as stream, stream.lent() as file:
+        if not isinstance(archive, Path):
+            with _packed(archive) as file:
                 return ask(file, str(length))
-        with path.open("rb") as file:
+        if compression := compression_of(head_of(archive)):
+            with decompressed(archive, compression, sandbox) as stream, stream.lent() as file:
+                return ask(file, str(length))
+        with archive.open("rb") as file:
             return ask(file, "")
     except parsing.Unreadable as error:
         raise UnsafeImage(f"the archive cannot be read: {error}") from None
+
+
+@contextlib.contextmanager
+def _packed(files: Mapping[str, Path]) -> Iterator[IO[bytes]]:
+    """The files as the tar that they came from. A reader that ends before says itself why."""
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with (
+            contextlib.suppress(BrokenPipeError),
+            open(writing, "wb") as pipe,  # noqa: PTH123 - a descriptor
+            tarfile.open(fileobj=pipe, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            for name, path in files.items():
+                with path.open("rb") as file:
+                    member = tarfile.TarInfo(name)
+                    member.size = os.fstat(file.fileno()).st_size
+                    tar.addfile(member, file)
+
+    thread = threading.Thread(target=write)
+    with open(reading, "rb") as file:  # noqa: PTH123 - a descriptor
+        thread.start()
+        yield file
+    thread.join()
 
 
 def made(into: Path, leaf: str) -> Path:

@@ -19,8 +19,9 @@ from pipeline.jobs.context import JobContext
 from pipeline.jobs.prepare import clean
 from pipeline.jobs.replicate import sound_donor
 from pipeline.model import ImageVersion
+from pipeline.model.descriptions import Description
 from pipeline.model.disks import disk_name
-from pipeline.model.sources import DiskSource
+from pipeline.model.sources import ArchiveSource, DiskSource
 from pipeline.ports import Chain, GuestFacts, ImageFacts, ImageFormat, Zone
 from pipeline.ports.extents import Range
 from pipeline.sources.ingest import Disk, content_notes, inspect_disk, inspected, inspected_disk
@@ -44,6 +45,35 @@ def inspect_file(source: DiskSource, context: JobContext, *, deep: bool) -> Insp
     """Look at a file without changing or pinning it. `deep` starts an appliance for the guest."""
     with context.work.directory() as work, context.sources.unwrapped(source, work) as disk:
         return _inspect(disk, work, context, deep=deep)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedDisk:
+    """A disk in an archive: what it is called there, and the facts of it, unpacked."""
+
+    lun: int | None
+    name: str
+    facts: ImageFacts
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveInspection:
+    """A Vagrant box or an OVA: what its description says, and the disks of its machine."""
+
+    source: ArchiveSource
+    description: Description
+    disks: tuple[ArchivedDisk, ...]
+
+
+def inspect_archive(source: ArchiveSource, context: JobContext) -> ArchiveInspection:
+    """Look at all that is in an archive; its disks are unpacked for it. Raises UnsafeImage for an
+    archive that is no such one."""
+    with context.work.directory() as work, context.sources.open(source, work) as supply:
+        disks = [
+            ArchivedDisk(disk.lun, disk.shown, inspected(disk, context.images)[0])
+            for disk in supply.disks
+        ]
+        return ArchiveInspection(source, supply.description, tuple(disks))
 
 
 def _inspect(source: DiskSource, work: Path, context: JobContext, *, deep: bool) -> Inspection:

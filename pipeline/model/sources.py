@@ -90,7 +90,8 @@ class ArchiveForm(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ArchiveSource:
-    """A VM in one archive: a Vagrant box or an OVA. Of an OVA with several machines, `machine` is
+    """A VM in one archive: a Vagrant box, which may be the directory that it was unpacked to, or an
+    OVA. Of an OVA with several machines, `machine` is
     the id or name of the one that is meant; `configuration` is a deployment option's id (None: the
     OVA's default)."""
 

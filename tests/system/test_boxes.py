@@ -148,8 +148,20 @@ def test_vagrant_reads_catalogs_that_are_files(
     disk = disk_of(tmp_path / "os.raw", 5)
     home.run("publish", "corp/web/1.0.0", "--target-region", "eu=1", "--os-disk", str(disk))
     home.run("export", "catalog", "--out", str(tmp_path / "www"))
+    (box,) = (tmp_path / "www").glob("corp/web/1.0.0/*.box")
+    found = home.json("inspect", str(box))
+    assert (found["archive"], found["architecture"]) == ("box", "x64")
+    assert [item["facts"]["virtualSize"] for item in found["disks"]] == [64 << 20]
+    assert "box.img" in home.run("inspect", str(box)).stdout
     vagrant.run("box", "add", f"{(tmp_path / 'www/corp/web.json').as_uri()}")
     same(disk, vagrant.box("1.0.0"))
+    home.env["VAGRANT_HOME"] = str(vagrant.place / "vagrant.d")
+    home.run("publish", "corp/web/2.0.0", "--target-region", "eu=1", "--box", "corp/web")
+    first, again = (
+        home.json("show", f"corp/web/{number}.0.0")["version"]["disks"][0]["digest"]
+        for number in (1, 2)
+    )
+    assert first == again
 
 
 @contextlib.contextmanager
