@@ -24,7 +24,7 @@ from adapters.catalog import LateCatalog, catalog_file, open_catalog
 from adapters.config import Config
 from adapters.process.runs import ProcessRunHost
 from adapters.process.sandbox import Sandbox
-from pipeline.errors import Busy, Conflict, EnvironmentMissing, GalleriaError, Refused
+from pipeline.errors import Busy, Conflict, GalleriaError, Refused
 from pipeline.gallery.audit import append, removal
 from pipeline.gallery.audited import AuditedCatalog
 from pipeline.gallery.service.running import RunTerms
@@ -195,15 +195,17 @@ class Session(Services):
         """Where VMs are put together."""
         from adapters.vms import HostVmDirectories
 
-        boots = self.context.boots
+        return HostVmDirectories(self.config.group_id, self.job_runs, self._accelerator)
 
-        def accelerator(architecture: Architecture) -> str:
-            try:
-                return boots.accelerator(architecture)
-            except EnvironmentMissing:
-                return "kvm"  # it is there, and without libguestfs nothing here tries it
+    def _accelerator(self, architecture: Architecture) -> str:
+        """What VMs are run by here; a KVM that nobody has tried yet is believed in."""
+        from adapters.guestfs.accelerator import known
+        from adapters.qemu.emulator import NATIVE
 
-        return HostVmDirectories(self.config.group_id, self.job_runs, accelerator)
+        if architecture is not NATIVE:
+            return "tcg"
+        found = known(self.config.cache)
+        return "kvm" if found is None else found.kind
 
     @cached_property
     def context(self) -> "JobContext":

@@ -76,7 +76,8 @@ def _confirm(plan: Cascade, name: GalleryName | DefinitionName) -> None:
             hint="--yes deletes it without asking, --dry-run only says what would go",
         )
     question = f"Delete all of this for good, from {printable(str(name))}?"
-    click.confirm(question, abort=True, err=True)
+    if not click.confirm(question, err=True):
+        raise Refused("it was not confirmed: nothing was changed")
 
 
 def _text(plan: Cascade) -> str:

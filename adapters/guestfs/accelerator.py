@@ -44,6 +44,18 @@ def without_kvm(kvm: Path = KVM) -> Accelerator | None:
     return Accelerator("tcg", f"{kvm} {there}")
 
 
+def known(cache_dir: Path) -> Accelerator | None:
+    """What is known without trying anything; None: there is a KVM, and nobody has tried it yet."""
+    try:
+        return without_kvm() or _recall(_memory(cache_dir, f"qemu-system-{platform.machine()}"))
+    except EnvironmentMissing:
+        return None
+
+
+def _memory(cache_dir: Path, program: str) -> Path:
+    return cache_dir / f"accelerator-{_host_key(program)}.json"
+
+
 def probe(
     sandbox: Sandbox,
     cache_dir: Path,
@@ -60,7 +72,7 @@ def probe(
     if without is not None:
         return without
     program = qemu or f"qemu-system-{platform.machine()}"
-    memory = cache_dir / f"accelerator-{_host_key(program)}.json"
+    memory = _memory(cache_dir, program)
     remembered = None if again else _recall(memory)
     if remembered is not None:
         return remembered

@@ -72,9 +72,6 @@ class GuestfsHost:
 
     def accelerator(self, *, again: bool = False) -> accelerator.Accelerator:
         """What sessions will use on this host; builds the fixed appliance if need be."""
-        without = accelerator.without_kvm()
-        if without is not None:
-            return without
         with fixed.appliance(self.cache_dir) as appliance:
             return accelerator.probe(self.sandbox, self.cache_dir, appliance, again=again)
 

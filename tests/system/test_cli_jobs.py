@@ -6,6 +6,7 @@ The oracles are qemu-img's: its conversions, its comparisons, its maps.
 import hashlib
 import json
 import os
+import pty
 import random
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.home import Home, deletable, furnished
+from tests.home import GALLERIA, Home, deletable, furnished
 
 pytestmark = pytest.mark.system
 
@@ -255,3 +256,27 @@ def test_progress_is_for_whoever_asks(home: Home) -> None:
         "finished",
     ]
     assert "100%" in home.run("hash", "web.raw", "--progress", "bar").stderr
+
+
+def test_what_is_not_confirmed_changes_nothing(home: Home) -> None:
+    home.run("gallery", "create", "doomed")
+    for answer, status, left in (("n", 6, True), ("y", 0, False)):
+        master, slave = pty.openpty()
+        try:
+            os.write(master, f"{answer}\n".encode())
+            done = subprocess.run(
+                [str(GALLERIA), "gallery", "delete", "doomed", "--cascade"],
+                env=home.env,
+                cwd=home.path,
+                stdin=slave,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        finally:
+            os.close(slave)
+            os.close(master)
+        assert done.returncode == status, done.stderr
+        assert ("nothing was changed" in done.stderr) is left
+        names = [item["name"] for item in home.json("gallery", "list")["galleries"]]
+        assert any("doomed" in str(name) for name in names) is left

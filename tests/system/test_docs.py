@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from adapters.cli.guide import TOPICS
 from adapters.guestfs import client
-from adapters.guestfs.accelerator import Accelerator
 from fixtures.chains import qemu_child
 from pipeline.ports import Chain, FreeSpace, GuestFacts
 from tests.contract.memory_guest import MemoryGuest, MemoryHost, MemorySession
@@ -48,9 +47,6 @@ class FakeHost(MemoryHost):
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(MemoryGuest(), FACTS)
-
-    def accelerator(self) -> Accelerator:
-        return Accelerator("tcg", "no KVM")
 
     @contextmanager
     def session(self, chains: Sequence[Chain], *, writable: bool) -> Iterator[MemorySession]:
