@@ -39,7 +39,10 @@ targetRegions: [{{name: eu}}]
 IDENTIFIER = "--hyper-v-generation V1 -p C -f o -s s"
 COMMUNITY = "--publisher-uri=https://x --publisher-email=a@b.c --eula=x --public-name-prefix=pub"
 GUID = "11111111-2222-3333-4444-555555555555"
-SLOW = {"generalize"}  # needs an appliance: its own tests print through `Home.json`, too
+SLOW = {
+    "generalize",
+    "serve vagrant",
+}  # needs an appliance: its own tests print through `Home.json`, too
 
 
 def leaves(command: click.Command, context: click.Context, path: str = "") -> Iterator[str]:
@@ -167,6 +170,7 @@ promote corp/pet/1.0.1 --channel prod
 definition show corp/pet
 promote corp/pet --channel prod --remove
 export corp/pet/1.0.0 --to qcow2 --out x.qcow2
+export catalog corp/pet --out www
 """
 RESOURCES = """
 snapshot create --source d.raw --name s1 --os-type Linux
