@@ -1,6 +1,7 @@
 """Machines that a real libvirt has: a daemon of the test's own, as a user without rights."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -161,3 +162,45 @@ def test_a_machine_of_libvirt(home: Session, libvirt: Libvirt, tmp_path: Path) -
     same(first, at / "top.s1")
     found = ["qemu-io", "-f", first.suffix[1:], "-c", "read -P 9 5M 1M", str(first)]
     assert "failed" not in subprocess.run(found, capture_output=True, text=True, check=True).stdout
+
+
+def layers_of(home: Session) -> list[str]:
+    (first, *_) = home.json("vm", "show", "web")["vm"]["disks"]
+    return [Path(layer["file"]).name for layer in first["layers"]]
+
+
+def test_layers_that_the_machine_does_not_declare_are_those_of_storage_pools(
+    home: Session, libvirt: Libvirt, tmp_path: Path
+) -> None:
+    """As vagrant-libvirt leaves a machine that is shut off: of each disk the top alone."""
+    at = libvirt.path
+    home.run("init", "--region", f"eu={tmp_path}/eu")
+    home.run("gallery", "create", "corp")
+    home.run(*DEFINE)
+    disks(at)
+    alone = re.sub(
+        r"<backingStore type='file'>.*?<backingStore/></backingStore>", "", DOMAIN, flags=re.S
+    )
+    (at / "web.xml").write_text(alone.format(at=at))
+    libvirt.virsh("define", at / "web.xml")
+    publish = ("publish", "corp/web/1.0.0", "--vm", "web")
+
+    # no pool knows the file: its header alone is not believed
+    assert layers_of(home) == ["top.qcow2"]
+    assert "--backing" in home.run(*publish, status=6).stderr
+
+    libvirt.virsh("pool-create-as", "vms", "dir", "--target", at)
+    assert layers_of(home) == ["top.qcow2", "base.qcow2"]
+    told = home.run(*publish).stderr
+    assert f"os: {at}/top.qcow2 over {at}/base.qcow2" in told
+    same(replica(home, "corp/web/1.0.0")[0], at / "top.qcow2")
+
+    # a header that names a file of the host's: that is no volume of a pool
+    (at / "top.qcow2").unlink()
+    outside = tmp_path / "secret.raw"
+    outside.write_bytes(bytes(8 << 20))
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(outside), "-F", "raw"]
+    subprocess.run([*create, str(at / "top.qcow2")], check=True)
+    libvirt.virsh("pool-refresh", "vms")
+    assert layers_of(home) == ["top.qcow2"]
+    home.run("publish", "corp/web/1.0.1", "--vm", "web", status=6)
