@@ -168,6 +168,13 @@ class AuthorizationFailed(Refused):
     code = "AuthorizationFailed"
 
 
+class Unauthenticated(Refused):
+    """Nobody knows who the caller is: what it shows is no valid token or secret."""
+
+    code = "InvalidAuthenticationToken"
+    http_status = 401
+
+
 class UnsafeImage(Refused):
     """An image file that references other files, lies about its format or exceeds its limits."""
 

@@ -58,7 +58,7 @@ VALIDATED: set[str] = set()  # commands whose output was held against their sche
 def conforms(args: Sequence[str], document: dict[str, Any]) -> None:
     """Hold what a command printed against its schema."""
     first = next(index for index, word in enumerate(args) if word in COMMANDS)
-    names = (" ".join(args[first : first + count]) for count in (2, 1))
+    names = (" ".join(args[first : first + count]) for count in (3, 2, 1))
     command = next((name for name in names if name in {*OUTPUTS, *FOREIGN}), "")
     assert command, f"{args}: no schema: adapters/cli/outputs.py"
     if command in FOREIGN:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from pipeline.errors import Conflict
 from pipeline.gallery import rules
@@ -9,6 +10,7 @@ from pipeline.gallery.access.decide import covers
 from pipeline.model import Gallery
 from pipeline.model.access import Assignment, Principal
 from pipeline.model.audit import AuditEntry, AuditHead
+from pipeline.model.credentials import AccessToken, Credential
 from pipeline.model.names import GalleryName
 from pipeline.model.sharing import Sharing
 
@@ -18,6 +20,8 @@ class AccessState:
     galleries: dict[GalleryName, Gallery] = field(default_factory=dict)
     principals: dict[str, Principal] = field(default_factory=dict)
     roles: dict[tuple[str, str, str], Assignment] = field(default_factory=dict)
+    credentials: dict[str, Credential] = field(default_factory=dict)
+    tokens: dict[str, AccessToken] = field(default_factory=dict)
     shares: dict[GalleryName, Sharing] = field(default_factory=dict)
     entries: list[AuditEntry] = field(default_factory=list)
     base: AuditHead = field(default_factory=AuditHead)
@@ -34,6 +38,18 @@ class AccessView:
 
     def assignments(self) -> list[Assignment]:
         return [item for _, item in sorted(self._access.roles.items())]
+
+    def credentials(self, principal: str) -> list[Credential]:
+        every = self._access.credentials.values()
+        found = [item for item in every if item.principal.lower() == principal.lower()]
+        return sorted(found, key=lambda item: item.created)
+
+    def credential(self, digest: str) -> Credential | None:
+        every = self._access.credentials.values()
+        return next((item for item in every if item.digest == digest), None)
+
+    def token(self, digest: str) -> AccessToken | None:
+        return self._access.tokens.get(digest)
 
     def sharing(self, gallery: GalleryName) -> Sharing | None:
         found = self._access.galleries.get(gallery)
@@ -68,11 +84,28 @@ class AccessView:
         self._access.principals[principal.key] = principal
 
     def delete_principal(self, name: str) -> None:
+        for credential in self.credentials(name):
+            self.delete_credential(credential)
         self._access.principals.pop(name.lower(), None)
         self._drop_roles(lambda item: item.principal.lower() == name.lower())
         for group in self.principals():
             rest = tuple(item for item in group.members if item.lower() != name.lower())
             self.put_principal(replace(group, members=rest))
+
+    def put_credential(self, credential: Credential) -> None:
+        self._access.credentials[credential.id] = credential
+
+    def delete_credential(self, credential: Credential) -> None:
+        self._access.credentials.pop(credential.id, None)
+        for token in [t for t in self._access.tokens.values() if t.credential == credential.id]:
+            del self._access.tokens[token.digest]
+
+    def put_token(self, token: AccessToken) -> None:
+        self._access.tokens[token.digest] = token
+
+    def forget_tokens(self, before: datetime) -> None:
+        for token in [t for t in self._access.tokens.values() if t.expires < before]:
+            del self._access.tokens[token.digest]
 
     def put_assignment(self, assignment: Assignment) -> None:
         self._access.roles[assignment.key] = assignment

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
@@ -16,6 +17,7 @@ from pipeline.gallery.documents import decode, encode
 from pipeline.model import Gallery
 from pipeline.model.access import Assignment, Principal
 from pipeline.model.audit import AuditEntry, AuditHead
+from pipeline.model.credentials import AccessToken, Credential
 from pipeline.model.names import GalleryName
 from pipeline.model.sharing import Sharing
 from pipeline.ports.access_catalog import AccessReader, AccessWriter
@@ -41,6 +43,21 @@ class AccessQueries:
     def assignments(self) -> list[Assignment]:
         found = self._connection.scalars(select(a.role_assignments.c.document))
         return sorted((decode(Assignment, item) for item in found), key=lambda item: item.key)
+
+    def credentials(self, principal: str) -> list[Credential]:
+        mine = a.credentials.c.principal_key == principal.lower()
+        found = self._connection.scalars(select(a.credentials.c.document).where(mine))
+        return sorted((decode(Credential, item) for item in found), key=lambda item: item.created)
+
+    def credential(self, digest: str) -> Credential | None:
+        query = select(a.credentials.c.document).where(a.credentials.c.digest == digest)
+        document = self._connection.scalar(query)
+        return None if document is None else decode(Credential, document)
+
+    def token(self, digest: str) -> AccessToken | None:
+        query = select(a.tokens.c.document).where(a.tokens.c.digest == digest)
+        document = self._connection.scalar(query)
+        return None if document is None else decode(AccessToken, document)
 
     def sharing(self, gallery: GalleryName) -> Sharing | None:
         found = self._sharings(IS_GALLERY, gallery_keys(gallery), outer=True)
@@ -108,6 +125,34 @@ class AccessChanges(AccessQueries):
             rest = tuple(member for member in group.members if member.lower() != key)
             if rest != group.members:
                 self.put_principal(replace(group, members=rest))
+
+    def put_credential(self, credential: Credential) -> None:
+        self._connection.execute(
+            insert(a.credentials).values(
+                id=credential.id,
+                principal_key=credential.principal.lower(),
+                digest=credential.digest,
+                document=encode(credential),
+            )
+        )
+
+    def delete_credential(self, credential: Credential) -> None:
+        mine = a.credentials.c.id == credential.id
+        self._connection.execute(delete(a.credentials).where(mine))
+
+    def put_token(self, token: AccessToken) -> None:
+        self._connection.execute(
+            insert(a.tokens).values(
+                digest=token.digest,
+                credential=token.credential,
+                expires=int(token.expires.timestamp()),
+                document=encode(token),
+            )
+        )
+
+    def forget_tokens(self, before: datetime) -> None:
+        expired = a.tokens.c.expires < int(before.timestamp())
+        self._connection.execute(delete(a.tokens).where(expired))
 
     def put_assignment(self, assignment: Assignment) -> None:
         self.delete_assignment(assignment)

@@ -33,6 +33,25 @@ role_assignments = Table(
     UniqueConstraint("principal_key", "role", "scope_key"),
 )
 
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("principal_key", ForeignKey("principals.name_key", ondelete="CASCADE"), nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("document", JSON, nullable=False),
+)
+
+# What was given for a credential; it goes with it.
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("credential", ForeignKey("credentials.id", ondelete="CASCADE"), nullable=False),
+    Column("expires", Integer, nullable=False),  # seconds since 1970
+    Column("document", JSON, nullable=False),
+)
+
 gallery_shares = Table(
     "gallery_shares",
     metadata,

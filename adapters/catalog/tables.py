@@ -20,7 +20,7 @@ from sqlalchemy import (
     false,
 )
 
-SCHEMA = "0012"  # the newest migration
+SCHEMA = "0013"  # the newest migration
 
 metadata = MetaData(
     naming_convention={

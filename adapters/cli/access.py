@@ -1,19 +1,23 @@
 """`galleria principal`, `role` and `audit`: who there is, who may do what, and what was done."""
 
+from datetime import datetime, timedelta
 from itertools import islice
+from typing import Any
 
 import click
 
 from adapters.cli import arguments
 from adapters.cli.context import Settings, short_id
 from adapters.cli.lazy import Group
-from adapters.text import printable, table
+from adapters.text import day_text, fields, printable, table
 from pipeline.gallery.access.grants import parse_scope
 from pipeline.gallery.access.roles import ROLES
 from pipeline.gallery.audit import parse_head
 from pipeline.gallery.documents import encode
 from pipeline.model.access import Principal, PrincipalKind, Role
 from pipeline.model.audit import AuditFilter
+from pipeline.model.clock import utc_now
+from pipeline.model.credentials import Credential
 from pipeline.model.names import DEFAULT_TENANT
 
 NAME = click.argument("name", metavar="PRINCIPAL")
@@ -21,7 +25,7 @@ NAME = click.argument("name", metavar="PRINCIPAL")
 
 @click.group(cls=Group)
 def principal() -> None:
-    """Make, list and delete users, groups and service principals."""
+    """Make, list and delete users, groups, service principals, and their secrets."""
 
 
 @principal.command("create")
@@ -106,6 +110,98 @@ def delete_principal(settings: Settings, *, name: str) -> None:
     with settings.session() as session:
         session.grants.delete_principal(name)
     settings.emit({"deleted": name}, f"deleted principal {printable(name)}")
+
+
+@principal.group("credential", cls=Group)
+def credential() -> None:
+    """Make, list and delete the secrets by which a principal logs in to a server."""
+
+
+@credential.command("reset")
+@NAME
+@click.option("--append", is_flag=True, help="Keep the principal's other secrets.")
+@click.option("--display-name", default="", metavar="TEXT", help="What the secret is for.")
+@click.option(
+    "--years",
+    type=click.IntRange(min=1, max=100),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How long it can be used.",
+)
+@click.option(
+    "--end-date",
+    callback=arguments.as_date,
+    metavar="DATE",
+    help="Until when it can be used, such as 2030-01-31; instead of --years.",
+)
+@click.pass_obj
+def reset_credential(
+    settings: Settings,
+    *,
+    name: str,
+    append: bool,
+    display_name: str,
+    years: int,
+    end_date: datetime | None,
+) -> None:
+    """Make a new secret for a principal, and show it: this once."""
+    expires = end_date or utc_now() + years * timedelta(days=365)
+    with settings.session() as session:
+        secret, made = session.grants.reset_credential(
+            name, expires, display_name=display_name, append=append
+        )
+        home = next(item for item in session.grants.principals() if item.key == name.lower())
+    document = {
+        "appId": made.principal,
+        "password": secret,
+        "tenant": home.tenant,
+        "credential": _told(made),
+    }
+    rows = [
+        ("client id", made.principal),
+        ("secret", secret),
+        ("tenant", home.tenant),
+        ("key id", made.id),
+        ("expires", day_text(made.expires)),
+    ]
+    settings.emit(document, f"{fields(rows)}\n\nthe secret is not kept: it is shown this once")
+
+
+@credential.command("list")
+@NAME
+@click.pass_obj
+def list_credentials(settings: Settings, *, name: str) -> None:
+    """List the secrets of a principal, without the secrets themselves."""
+    with settings.session() as session:
+        found = session.grants.credentials(name)
+    rows = [
+        (item.id, day_text(item.created), day_text(item.expires), item.display_name)
+        for item in found
+    ]
+    text = table(("KEY ID", "CREATED", "EXPIRES", ""), rows) if rows else "there are no secrets"
+    settings.emit({"credentials": [_told(item) for item in found]}, text)
+
+
+@credential.command("delete")
+@NAME
+@click.option("--key-id", required=True, metavar="ID", help="Which secret.")
+@click.pass_obj
+def delete_credential(settings: Settings, *, name: str, key_id: str) -> None:
+    """Delete a secret, and end the logins that were made with it."""
+    with settings.session() as session:
+        session.grants.delete_credential(name, key_id)
+    settings.emit({"deleted": key_id}, f"deleted secret {printable(key_id)}")
+
+
+def _told(item: Credential) -> dict[str, Any]:
+    """A credential as Azure names its members."""
+    return {
+        "keyId": item.id,
+        "displayName": item.display_name,
+        "startDateTime": item.created,
+        "endDateTime": item.expires,
+    }
 
 
 @click.group(cls=Group)

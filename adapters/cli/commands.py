@@ -99,6 +99,7 @@ COMMANDS = {
         "adapters.cli.vagrant:export_catalog",
         "Write catalogs and boxes for Vagrant as files.",
     ),
+    "serve": ("adapters.cli.serve:serve_command", "Serve the gallery by Azure's REST API."),
     "serve vagrant": (
         "adapters.cli.vagrant:serve_vagrant",
         "Serve catalogs and boxes to Vagrant over HTTP; a box is made when it is first asked for.",
@@ -114,7 +115,7 @@ COMMANDS = {
     "list-community": ("adapters.cli.share:list_community", "List the community galleries."),
     "principal": (
         "adapters.cli.access:principal",
-        "Make, list and delete users, groups and service principals.",
+        "Make, list and delete users, groups, service principals, and their secrets.",
     ),
     "role": ("adapters.cli.access:role", "Assign, list and remove roles."),
     "catalog": (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 # The model is imported where it is used: `galleria --help` needs none of it.
 if TYPE_CHECKING:
-    from adapters.app import Session
+    from adapters.app import App, Session
     from adapters.config import Config
     from adapters.guestfs.luks import Key
     from pipeline.model.access import Identity
@@ -95,6 +95,15 @@ class Settings:
                 if error.named is not None:
                     explain_missing(error, session.gallery)
                 raise
+
+    @contextmanager
+    def served(self) -> Iterator["App"]:
+        """The application for a server, which gives each caller a session."""
+        from adapters.app import open_app
+        from adapters.progress import Mode, open_progress
+
+        with open_app(self.load(), open_progress(Mode.NONE)) as app:
+            yield app
 
     def _parsed_keys(self) -> "list[Key]":
         if not self.keys:

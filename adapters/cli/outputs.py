@@ -4,7 +4,7 @@ are made of them (scripts/docs), and the tests hold every output against its own
 Members that may be empty are left out of a resource; `schemaVersion` is in every document.
 """
 
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 
@@ -686,6 +686,29 @@ class Principals(TypedDict):
     principals: tuple[Principal, ...]
 
 
+class CredentialShown(TypedDict):
+    keyId: str
+    displayName: str
+    startDateTime: datetime
+    endDateTime: datetime
+
+
+class NewCredential(TypedDict):
+    appId: str
+    password: str
+    tenant: str
+    credential: CredentialShown
+
+
+class Credentials(TypedDict):
+    credentials: tuple[CredentialShown, ...]
+
+
+class Serving(TypedDict):
+    url: str
+    authority: NotRequired[Path | None]
+
+
 class OneAssignment(TypedDict):
     roleAssignment: Assignment
 
@@ -1017,6 +1040,7 @@ OUTPUTS: dict[str, Any] = {
     "replicate": OneVersion,
     "verify": VerifyOutput,
     "scrub": ScrubOutput,
+    "serve": Serving,
     "repair": ScrubOutput,
     "export": ExportOutput,
     "export catalog": CatalogsOutput,
@@ -1030,6 +1054,9 @@ OUTPUTS: dict[str, Any] = {
     "list-shared": SharedGalleries,
     "list-community": CommunityGalleries,
     "principal create": OnePrincipal,
+    "principal credential delete": Deleted,
+    "principal credential list": Credentials,
+    "principal credential reset": NewCredential,
     "principal delete": Deleted,
     "principal list": Principals,
     "role assign": OneAssignment,

@@ -35,6 +35,8 @@ def append(head: AuditHead, event: Event, actor: Actor, now: datetime) -> AuditE
         "request": actor.request,
         **asdict(event),
     }
+    if actor.address:  # entries of commands have none
+        document["address"] = actor.address
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return AuditEntry(seq, text, _hash(head.hash, text))
 

@@ -24,6 +24,7 @@ from pipeline.model import (
 from pipeline.model.access import ROOT, Action, Assignment, Principal
 from pipeline.model.audit import Actor, AuditEntry, AuditHead, Event
 from pipeline.model.clock import utc_now
+from pipeline.model.credentials import Credential
 from pipeline.model.names import (
     DEFAULT_SUBSCRIPTION,
     DefinitionName,
@@ -40,6 +41,8 @@ from pipeline.ports.catalog import Catalog, CatalogReader, CatalogWriter
 # Changes that have no action of their own: another one lets them be made.
 CHANNEL_WRITE = "Microsoft.Compute/galleries/images/channels/write"
 CHANNEL_DELETE = "Microsoft.Compute/galleries/images/channels/delete"
+CREDENTIAL_WRITE = "Microsoft.Authorization/principals/credentials/write"
+CREDENTIAL_DELETE = "Microsoft.Authorization/principals/credentials/delete"
 TENANT_DELETE = "Microsoft.Resources/tenants/delete"
 SUBSCRIPTION_DELETE = "Microsoft.Resources/subscriptions/delete"
 
@@ -257,9 +260,18 @@ class Changes:
         self._note(Action.PRINCIPAL_WRITE, principal_id(principal.name), principal.kind.value)
 
     def delete_principal(self, name: str) -> None:
-        """With its roles and memberships."""
+        """With its roles, memberships and credentials."""
         self._writer.delete_principal(name)
         self._note(Action.PRINCIPAL_DELETE, principal_id(name))
+
+    def put_credential(self, credential: Credential) -> None:
+        self._writer.put_credential(credential)
+        self._note(CREDENTIAL_WRITE, principal_id(credential.principal), credential.id)
+
+    def delete_credential(self, credential: Credential) -> None:
+        """With its tokens."""
+        self._writer.delete_credential(credential)
+        self._note(CREDENTIAL_DELETE, principal_id(credential.principal), credential.id)
 
     def put_assignment(self, assignment: Assignment) -> None:
         self._writer.put_assignment(assignment)

@@ -42,7 +42,7 @@ class Services:
     ) -> None:
         audited = AuditedCatalog(catalog, identity.actor, clock, noted)
         access = Access(audited, identity)
-        self._regions = regions = tuple(regions)
+        self.regions = regions = tuple(regions)
         self._source_region = source_region
         self.job_runs = JobRuns(audited, identity, host, terms)
         self.views = SharedViews(audited, access)
@@ -50,7 +50,7 @@ class Services:
             access, self.views, self.job_runs, regions, source_region, clock, limits
         )
         self.resources = ResourceService(access, self.job_runs, regions, clock)
-        self.grants = Grants(access)
+        self.grants = Grants(access, clock)
         self.records = JobRecords(
             audited,
             self.job_runs,
@@ -65,4 +65,4 @@ class Services:
         region, where things are made unless it is said. Raises InvalidParameter for one that is not
         there."""
         wanted = self._source_region if name is None else name
-        return rules.known_region(wanted, self._regions, edge_zones=True).name
+        return rules.known_region(wanted, self.regions, edge_zones=True).name

@@ -132,13 +132,15 @@ def _new_request() -> str:
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who asks, in one run or one request. `account` runs galleria; it acts as `principal`, or
-    (None) as the local operator, who owns everything."""
+    (None) as the local operator, who owns everything. `address` is where a request of the network
+    came from."""
 
     account: str
     principal: str | None = None
     request: str = field(default_factory=_new_request)
+    address: str = ""
 
     @property
     def actor(self) -> Actor:
         """Its name in the audit record."""
-        return Actor(self.principal or self.account, self.account, self.request)
+        return Actor(self.principal or self.account, self.account, self.request, self.address)

@@ -11,11 +11,13 @@ GENESIS = "0" * 64  # the hash before the first entry
 @dataclass(frozen=True, slots=True)
 class Actor:
     """On whose behalf a process works. `operator` is the account that runs it, which is the same
-    unless it acts as another principal; `request` tells this run from others."""
+    unless it acts as another principal; `request` tells this run from others; `address` is where a
+    request of the network came from."""
 
     name: str
     operator: str
     request: str
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

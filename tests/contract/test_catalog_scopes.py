@@ -261,7 +261,10 @@ def _put_back(connection: sa.Connection, schema: str) -> None:
 
 
 def _lose_cut(connection: sa.Connection) -> None:
-    """Let it be of a schema before the twelfth, whose audit record can't be cut."""
+    """Let it be of a schema before the twelfth, whose audit record can't be cut, and that knows no
+    credentials."""
+    for table in ("tokens", "credentials"):
+        connection.execute(sa.text(f"DROP TABLE IF EXISTS {table}"))
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("DROP TRIGGER IF EXISTS audit_cut ON audit"))
         connection.execute(sa.text("DROP FUNCTION IF EXISTS audit_is_cut_at_its_base"))

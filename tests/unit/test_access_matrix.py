@@ -444,6 +444,7 @@ LISTS: dict[str, Callable[[Services], Iterable[object]]] = {
 REFUSED: dict[str, Callable[[Services], object]] = {
     "RunService.get_run": lambda ask: ask.runs.get_run("aaa"),
     "Grants.principals": lambda ask: ask.grants.principals(),
+    "Grants.credentials": lambda ask: ask.grants.credentials("stranger"),
     "Grants.check_metrics": lambda ask: ask.grants.check_metrics(),
     "Grants.verify_audit": lambda ask: ask.grants.verify_audit(),
 }

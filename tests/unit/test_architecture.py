@@ -64,7 +64,7 @@ ADAPTERS = (
     {"formats"},
     {"qemu", "pins"},
 )
-WIRING = {"app", "cli", "doctor"}
+WIRING = {"app", "cli", "doctor", "server"}
 TOP_LEVEL = {
     *("pipeline", "adapters", "fixtures", "tests", "scripts", ".ci"),
     *("README.md", "CHANGELOG.md", "LICENSE", ".github", "Vagrantfile"),

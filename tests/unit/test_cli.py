@@ -64,8 +64,7 @@ def test_every_command_is_there_and_says_what_the_list_says(name: str) -> None:
     command = commands.cli.get_command(click.Context(commands.cli), name)
     assert command is not None
     assert command.get_short_help_str(limit=200) == COMMANDS[name][1]
-    leaves = command.commands.values() if isinstance(command, click.Group) else [command]
-    for leaf in leaves:
+    for leaf in leaves(command):
         assert isinstance(leaf, Command)
         assert leaf.help, f"{name} {leaf.name} has no help"
         shared = {"--config", "--json", "--quiet", "--progress", "--verbose"}
@@ -76,6 +75,14 @@ def test_every_command_is_there_and_says_what_the_list_says(name: str) -> None:
             if isinstance(parameter, click.Option) and not (parameter.help or parameter.hidden)
         ]
         assert not silent, f"{name} {leaf.name}: options without help"
+
+
+def leaves(command: click.Command) -> Iterator[click.Command]:
+    if not isinstance(command, click.Group):
+        yield command
+        return
+    for below in command.commands.values():
+        yield from leaves(below)
 
 
 def test_listing_imports_no_command(monkeypatch: pytest.MonkeyPatch) -> None:

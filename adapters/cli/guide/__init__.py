@@ -16,7 +16,7 @@ from pipeline.errors import NotFound
 # In the order in which a newcomer needs them.
 TOPICS = (
     *("sources", "linux", "windows", "gallery", "regions", "deploying", "sharing", "ci", "vagrant"),
-    *("operations", "performance", "configuration", "commands", "errors"),
+    *("server", "operations", "performance", "configuration", "commands", "errors"),
 )
 _COMMENT = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 _GUIDE_LINK = re.compile(r"\[([^\]]+)\]\((\w+)\.md(?:#[\w-]*)?\)")

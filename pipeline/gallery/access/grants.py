@@ -5,10 +5,12 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from pipeline.errors import Conflict, InvalidParameter, NotFound
 from pipeline.gallery import rules
 from pipeline.gallery.access import sharing
+from pipeline.gallery.access.credentials import SECRET, digest_of, new_secret
 from pipeline.gallery.access.decide import covers
 from pipeline.gallery.access.subjects import Access
 from pipeline.gallery.audit import verify
@@ -16,6 +18,8 @@ from pipeline.gallery.audited import principal_id
 from pipeline.model import Gallery, SharingPermissions, SharingProfile
 from pipeline.model.access import ROOT, Action, Assignment, Principal, PrincipalKind, Role
 from pipeline.model.audit import AuditEntry, AuditFilter, AuditHead
+from pipeline.model.clock import utc_now
+from pipeline.model.credentials import Credential
 from pipeline.model.names import (
     DEFAULT_RESOURCE_GROUP,
     DEFAULT_SUBSCRIPTION,
@@ -35,8 +39,9 @@ _NAME = re.compile(r"[^\s/\\'\"<>]{1,256}")
 class Grants:
     """Who there is, who may do what, what is shared, and what was done; for one subject."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, clock: Callable[[], datetime] = utc_now) -> None:
         self._access = access
+        self._clock = clock
 
     # --- principals --------------------------------------------------------------------------
 
@@ -57,7 +62,7 @@ class Grants:
         return principal
 
     def delete_principal(self, name: str) -> None:
-        """With its roles and memberships."""
+        """With its roles, memberships and credentials."""
         with self._access.write(Action.PRINCIPAL_DELETE, ROOT) as (catalog, changes):
             rules.existing(catalog.principal(name), principal_id(name))
             changes.delete_principal(name)
@@ -65,6 +70,48 @@ class Grants:
     def principals(self) -> list[Principal]:
         with self._access.read(Action.PRINCIPAL_READ, ROOT) as catalog:
             return catalog.principals()
+
+    def reset_credential(
+        self, name: str, expires: datetime, *, display_name: str = "", append: bool = False
+    ) -> tuple[str, Credential]:
+        """Make a secret by which a principal logs in, which is told here and never again. Its
+        other secrets, and the tokens given for them, end unless `append`."""
+        with self._access.write(Action.PRINCIPAL_WRITE, ROOT) as (catalog, changes):
+            found = catalog.principal(name)
+            if found is None:
+                raise _no_principal(name)
+            if found.kind is PrincipalKind.GROUP:
+                raise InvalidParameter(f"A group does not log in: {found.name!r} is one.")
+            now = self._clock()
+            if expires <= now:
+                raise InvalidParameter("The secret would have expired already.")
+            for old in [] if append else catalog.credentials(name):
+                changes.delete_credential(old)
+            secret = new_secret(SECRET)
+            made = Credential(
+                str(uuid.uuid4()), found.name, digest_of(secret), now, expires, display_name
+            )
+            changes.put_credential(made)
+        return secret, made
+
+    def credentials(self, name: str) -> list[Credential]:
+        """Those of a principal, oldest first; expired ones too."""
+        with self._access.read(Action.PRINCIPAL_READ, ROOT) as catalog:
+            if catalog.principal(name) is None:
+                raise _no_principal(name)
+            return catalog.credentials(name)
+
+    def delete_credential(self, name: str, id: str) -> None:
+        """With the tokens that were given for it."""
+        with self._access.write(Action.PRINCIPAL_WRITE, ROOT) as (catalog, changes):
+            found = [item for item in catalog.credentials(name) if item.id == id.lower()]
+            if not found:
+                raise NotFound(
+                    f"{name!r} has no credential {id!r}.",
+                    hint=f"galleria principal credential list {name}",
+                    code="CredentialNotFound",
+                )
+            changes.delete_credential(found[0])
 
     # --- roles -------------------------------------------------------------------------------
 
