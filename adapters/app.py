@@ -308,12 +308,14 @@ def _leftovers(config: Config, records: "JobRecords", keep: Keep) -> list[Collec
     from adapters.filesystem import leftovers
     from adapters.guestfs.fixed import collect_appliances
     from adapters.sources.download import collect_downloads
+    from adapters.vagrant.shelf import collect_boxes
     from adapters.vms import STAGING
 
     places = [config.work / "galleria"]
     places += sorted({Path(i.directory).parent / STAGING for i in records.deployments()})
     found = [leftovers.stale(place, Garbage.WORK, keep) for place in places]
     found.append(collect_downloads(config.cache / "downloads", keep))
+    found.append(collect_boxes(config.cache / "boxes", keep, age=keep.downloads))
     found.append(collect_appliances(config.cache, keep))
     for place, kind, pattern, trees, age, size in (
         (config.cache / "fixtures", Garbage.FIXTURE, _FIXTURES, True, keep.cache, None),

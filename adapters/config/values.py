@@ -291,7 +291,7 @@ MEANINGS: Mapping[str, str] = {
     "recheck_after": "A base that was last read from its disk longer ago is read before it is"
     " reused. Default: `7 d`.",
     "keep_unused": "`galleria gc` leaves bases that are younger. Default: `1 h`.",
-    "keep_downloads": "Downloads that nobody asked for since then go. Default: `7 d`.",
+    "keep_downloads": "Downloads and boxes that nobody asked for since then go. Default: `7 d`.",
     "keep_cache": "Unused appliances and fixtures. Default: `30 d`.",
     "keep_logs": "Logs that nobody wrote to since then go. Default: `90 d`.",
     "keep_quarantine": "Damaged bases that were replaced. Default: `30 d`.",

@@ -67,8 +67,10 @@ def application(gallery: OpenGallery, shelf: Shelf) -> Starlette:
     def box(request: Request) -> Response:
         with gallery() as service:
             version = offered(_catalog(request, service), request.path_params["version"])
-        path = shelf.box(version, _provider(request.path_params["provider"]))
-        return FileResponse(path, media_type="application/vnd.vagrant.box")
+        path, digest = shelf.box(version, _provider(request.path_params["provider"]))
+        # what continues a download learns from it whether it is still the same box
+        tag = {"ETag": f'"{digest}"'}
+        return FileResponse(path, headers=tag, media_type="application/vnd.vagrant.box")
 
     return Starlette(
         routes=[

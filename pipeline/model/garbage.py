@@ -15,6 +15,7 @@ class Garbage(Enum):
     STAGING = "staging"  # of runs that were killed
     WORK = "work"
     DOWNLOAD = "download"
+    BOX = "box"  # made for those who use Vagrant
     APPLIANCE = "appliance"
     FIXTURE = "fixture"
     LOG = "log"
@@ -29,7 +30,7 @@ class Keep:
     go from one place; `dry_run` removes nothing."""
 
     unused: int | None = 0
-    downloads: int | None = 7 * DAY
+    downloads: int | None = 7 * DAY  # and boxes
     cache: int | None = 30 * DAY  # appliances and fixtures
     logs: int | None = 90 * DAY
     quarantine: int | None = 30 * DAY

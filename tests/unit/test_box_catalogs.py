@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import socket
 import threading
 import time
@@ -15,15 +16,17 @@ import pytest
 import urllib3
 import uvicorn
 
+from adapters.filesystem import durable
 from adapters.vagrant.catalog import write_catalogs
 from adapters.vagrant.server import application
-from adapters.vagrant.shelf import Shelf
+from adapters.vagrant.shelf import Shelf, collect_boxes
 from pipeline.errors import NotFound, StageFailed
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.services import Services
 from pipeline.jobs.box_catalog import box_catalog, box_catalogs
 from pipeline.model import ImageVersion
 from pipeline.model.clock import utc_now
+from pipeline.model.garbage import DAY, HOUR, Keep
 from pipeline.model.names import parse_version
 from pipeline.ports.boxes import Provider
 from tests.samples import NOW, FakeClock
@@ -38,10 +41,13 @@ class Maker:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.fails = False
+        self.goes_on = threading.Event()
+        self.goes_on.set()
 
     def __call__(self, version: ImageVersion, provider: Provider, path: Path) -> None:
         self.calls.append(f"{version.number} {provider.value}")
         time.sleep(0.05)
+        self.goes_on.wait()
         if self.fails:
             raise StageFailed("the appliance did not start")
         path.write_bytes(f"{version.number} {provider.value}".encode() * 1000)
@@ -193,15 +199,56 @@ def test_a_box_that_can_t_be_made_is_told_and_tried_again(client: Client, maker:
     assert client.ask("GET", "/corp/web/1.0.0/libvirt.box").status == 200
 
 
+def test_a_download_goes_on_with_the_same_box_alone(client: Client) -> None:
+    url = "/corp/web/1.1.0/libvirt.box"
+    first = client.ask("GET", url)
+    tag = first.headers["etag"]
+    assert tag == f'"{hashlib.sha256(first.data).hexdigest()}"'
+    time.sleep(0.01)
+    rest = client.ask("GET", url, **{"Range": "bytes=13-", "If-Range": tag})
+    assert (rest.status, rest.data) == (206, first.data[13:])
+    other = client.ask("GET", url, **{"Range": "bytes=13-", "If-Range": f'"{"0" * 64}"'})
+    assert (other.status, other.data) == (200, first.data)
+
+
+def test_who_asks_for_what_is_there_waits_for_nobody(
+    ask: Services, maker: Maker, tmp_path: Path
+) -> None:
+    shelf = Shelf(tmp_path, 1 << 30, maker)
+    old, new = (ask.gallery.get_version(parse_version(f"corp/web/1.{n}.0")) for n in (0, 1))
+    shelf.box(old, Provider.LIBVIRT)
+    maker.goes_on.clear()
+    making = threading.Thread(target=shelf.box, args=(new, Provider.LIBVIRT))
+    making.start()
+    while len(maker.calls) < 2:
+        time.sleep(0.01)
+    try:
+        assert shelf.box(old, Provider.LIBVIRT)[0].is_file()
+        assert making.is_alive()
+    finally:
+        maker.goes_on.set()
+        making.join()
+
+
+def age(path: Path, seconds: int) -> None:
+    """Nobody has asked for a box for so long."""
+    when = time.time() - seconds
+    os.utime(path.parent / "sha256", (when, when))
+
+
 def test_the_oldest_boxes_go(ask: Services, maker: Maker, tmp_path: Path) -> None:
     shelf = Shelf(tmp_path, 27_000, maker)
     old, new = (ask.gallery.get_version(parse_version(f"corp/web/1.{n}.0")) for n in (0, 1))
-    first = shelf.box(old, Provider.LIBVIRT)
-    shelf.box(old, Provider.QEMU)
+    first, _ = shelf.box(old, Provider.LIBVIRT)
+    second, _ = shelf.box(old, Provider.QEMU)
     mine = tmp_path / "mine"  # what is not the shelf's stays
     mine.mkdir()
     shelf.box(new, Provider.LIBVIRT)
-    assert not first.exists()
+    assert first.exists()  # somebody may be about to get it
+    age(first, 3 * HOUR)
+    age(second, 2 * HOUR)
+    shelf.box(new, Provider.VIRTUALBOX)
+    assert [path.exists() for path in (first, second)] == [False, False]
     assert shelf.checksum(new, Provider.LIBVIRT) is not None
     assert shelf.checksum(old, Provider.LIBVIRT) is None
     assert mine.is_dir()
@@ -209,15 +256,34 @@ def test_the_oldest_boxes_go(ask: Services, maker: Maker, tmp_path: Path) -> Non
     assert maker.calls.count("1.0.0 libvirt") == 2
 
 
+def test_gc_removes_what_nobody_asks_for(ask: Services, maker: Maker, tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, 1 << 30, maker)
+    old, new = (ask.gallery.get_version(parse_version(f"corp/web/1.{n}.0")) for n in (0, 1))
+    first, _ = shelf.box(old, Provider.LIBVIRT)
+    second, _ = shelf.box(new, Provider.LIBVIRT)
+    age(first, 8 * DAY)
+    held = durable.lock(first.parent / "lock")
+    assert held is not None
+    busy = collect_boxes(tmp_path, Keep(), age=7 * DAY)
+    assert [item.why for item in busy.kept] == ["it is being made", "not old enough"]
+    os.close(held)
+    assert collect_boxes(tmp_path, Keep(dry_run=True), age=7 * DAY).freed
+    assert first.exists()
+    (gone,) = collect_boxes(tmp_path, Keep(), age=7 * DAY).freed
+    assert gone.name == first.parent.name
+    assert (first.exists(), second.exists()) == (False, True)
+
+
 def test_what_a_killed_server_left_is_made_again(
     ask: Services, maker: Maker, tmp_path: Path
 ) -> None:
     shelf = Shelf(tmp_path, 1 << 30, maker)
     version = ask.gallery.get_version(parse_version("corp/web/1.0.0"))
-    path = shelf.box(version, Provider.LIBVIRT)
+    path, digest = shelf.box(version, Provider.LIBVIRT)
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
     (path.parent / "sha256").unlink()
     (path.parent / ".galleria-x").mkdir()
-    assert shelf.box(version, Provider.LIBVIRT) == path
+    assert shelf.box(version, Provider.LIBVIRT) == (path, digest)
     assert maker.calls == ["1.0.0 libvirt"] * 2
     assert sorted(item.name for item in path.parent.iterdir()) == ["box", "lock", "sha256"]
 
