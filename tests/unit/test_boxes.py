@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from adapters.vagrant import VagrantBoxes
+from adapters.vagrant.ovf import envelope
 from adapters.vagrant.vagrantfile import vagrantfile
 from pipeline.errors import Conflict, Refused
 from pipeline.guest.operations import Editor
@@ -89,6 +90,31 @@ def test_a_virtualbox_box_describes_its_disks(tmp_path: Path) -> None:
         if item.findtext(f"{RASD}ResourceType") == "17"
     ]
     assert parents == [("/disk/disk1", "3"), ("/disk/disk2", "3")]
+
+
+def test_the_ovf_is_in_the_order_of_its_schema(tmp_path: Path) -> None:
+    """DSP8023: of each section the Info first; of each item all elements by the alphabet, three of
+    them always. (`xmllint --schema` of DMTF's own files agrees.)"""
+    box = replace(box_of(tmp_path, Provider.VIRTUALBOX, 2), uefi=True)
+    root = ET.fromstring(envelope(box, ("one.vmdk", "two.vmdk")))  # noqa: S314 - our own
+    assert [local(child) for child in root] == [
+        *("References", "DiskSection", "NetworkSection", "VirtualSystem"),
+    ]
+    sections = [item for item in root.iter() if local(item).endswith("Section")]
+    assert len(sections) == 4
+    assert all(local(section[0]) == "Info" for section in sections)
+    items = list(root.iter(f"{OVF}Item"))
+    for item in items:
+        names = [local(child) for child in item]
+        assert names == sorted(names)
+        assert {"ElementName", "InstanceID", "ResourceType"} <= set(names)
+    numbers = [item.findtext(f"{RASD}InstanceID") for item in items]
+    assert len(set(numbers)) == len(items)
+    assert {item.findtext(f"{RASD}Parent", "3") for item in items} <= set(numbers)
+
+
+def local(element: ET.Element) -> str:
+    return element.tag.partition("}")[2]
 
 
 def test_the_same_content_is_the_same_file(tmp_path: Path) -> None:
