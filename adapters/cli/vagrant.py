@@ -110,7 +110,7 @@ def serve_vagrant(settings: Settings, *, listen: str, cache_size: str) -> None:
     from adapters.vagrant.shelf import Shelf
 
     @contextmanager
-    def gallery() -> Iterator[GalleryService]:
+    def gallery(_: object) -> Iterator[GalleryService]:
         with settings.session() as session:
             yield session.gallery
 

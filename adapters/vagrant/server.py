@@ -5,7 +5,8 @@
                                             it when VAGRANT_SERVER_URL is this server
     GET /GALLERY/DEFINITION[@CHANNEL]/VERSION/PROVIDER.box    made when it is first asked for
 
-An application on its own: whoever reaches it reads what its caller may read.
+An application on its own, or mounted in another one. Who asks is for `gallery` to tell: it opens
+the catalog for a request, with the rights of its caller.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ from pipeline.model import ImageVersion
 from pipeline.model.clock import utc_now
 from pipeline.ports.boxes import Provider
 
-OpenGallery = Callable[[], AbstractContextManager[GalleryService]]
+OpenGallery = Callable[[Request], AbstractContextManager[GalleryService]]
 STATUSES: tuple[tuple[type[GalleriaError], int], ...] = (
     (NotFound, 404),
     (InvalidParameter, 400),
@@ -45,19 +46,19 @@ STATUSES: tuple[tuple[type[GalleriaError], int], ...] = (
 
 
 def application(gallery: OpenGallery, shelf: Shelf) -> Starlette:
-    """The server. `gallery` opens the catalog for one request."""
+    """The server of all catalogs, and of boxes that `shelf` makes."""
     place = "{gallery}/{definition}"
 
     def names(request: Request) -> Response:
-        with gallery() as service:
+        with gallery(request) as service:
             found = box_catalogs(service, utc_now())
-        base = str(request.base_url)
+        base = _base(request)
         return JSONResponse({item.name: f"{base}{item.name}" for item in found if item.versions})
 
     def catalog(request: Request) -> Response:
-        with gallery() as service:
+        with gallery(request) as service:
             found = _catalog(request, service)
-        base = f"{request.base_url}{found.name}"
+        base = f"{_base(request)}{found.name}"
 
         def url(version: ImageVersion, provider: Provider) -> str:
             return f"{base}/{version.number}/{provider.value}.box"
@@ -65,7 +66,7 @@ def application(gallery: OpenGallery, shelf: Shelf) -> Starlette:
         return JSONResponse(document(found, list(Provider), url, shelf.checksum))
 
     def box(request: Request) -> Response:
-        with gallery() as service:
+        with gallery(request) as service:
             version = offered(_catalog(request, service), request.path_params["version"])
         path, digest = shelf.box(version, _provider(request.path_params["provider"]))
         # what continues a download learns from it whether it is still the same box
@@ -81,6 +82,11 @@ def application(gallery: OpenGallery, shelf: Shelf) -> Starlette:
         ],
         exception_handlers={GalleriaError: _refusal},
     )
+
+
+def _base(request: Request) -> str:
+    """Where this application is, for who asks (`base_url` is where the outermost one is)."""
+    return str(request.url.replace(path=f"{request.scope['root_path']}/", query=""))
 
 
 def _catalog(request: Request, service: GalleryService) -> BoxCatalog:

@@ -15,12 +15,15 @@ from typing import Any
 import pytest
 import urllib3
 import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Mount
 
 from adapters.filesystem import durable
 from adapters.vagrant.catalog import write_catalogs
 from adapters.vagrant.server import application
 from adapters.vagrant.shelf import Shelf, collect_boxes
-from pipeline.errors import NotFound, StageFailed
+from pipeline.errors import NotFound, Refused, StageFailed
 from pipeline.gallery.service import GalleryService
 from pipeline.gallery.services import Services
 from pipeline.jobs.box_catalog import box_catalog, box_catalogs
@@ -84,11 +87,15 @@ class Client:
 @pytest.fixture
 def client(ask: Services, maker: Maker, tmp_path: Path) -> Iterator[Client]:
     @contextmanager
-    def gallery() -> Iterator[GalleryService]:
+    def gallery(request: Request) -> Iterator[GalleryService]:
+        if request.headers.get("x-nobody"):
+            raise Refused("who are you?")
         yield ask.gallery
 
     shelf = Shelf(tmp_path / "boxes", 1 << 30, maker)
-    server = uvicorn.Server(uvicorn.Config(application(gallery, shelf), log_level="error"))
+    alone = application(gallery, shelf)
+    both = Starlette(routes=[Mount("/boxes", alone), Mount("/", alone)])
+    server = uvicorn.Server(uvicorn.Config(both, log_level="error"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
@@ -141,6 +148,18 @@ def test_a_catalog_over_http(client: Client) -> None:
     assert numbers(client.json("/corp/web@prod")) == ["1.0.0"]
     head = client.ask("HEAD", "/corp/web")
     assert (head.status, head.data) == (200, b"")
+
+
+def test_mounted_in_another_server_it_names_its_own_addresses(client: Client) -> None:
+    (first, *_) = client.json("/boxes/corp/web")["versions"][0]["providers"]
+    assert first["url"] == f"{client.base}/boxes/corp/web/1.1.0/libvirt.box"
+    assert client.ask("GET", "/boxes/corp/web/1.1.0/libvirt.box").status == 200
+
+
+def test_each_request_has_its_own_caller(client: Client, maker: Maker) -> None:
+    for path in ("/", "/corp/web", "/corp/web/1.1.0/libvirt.box"):
+        assert client.ask("GET", path, **{"X-Nobody": "1"}).status == 403
+    assert maker.calls == []
 
 
 def test_a_box_is_made_once_and_served_in_ranges(client: Client, maker: Maker) -> None:
