@@ -15,6 +15,7 @@ FIRMWARE = (
     "/usr/share/edk2/x64/OVMF.4m.fd",
     "/usr/share/qemu/ovmf-x86_64.bin",
 )
+QEMU = ("/usr/share/qemu", "/opt/homebrew/share/qemu", "/usr/local/share/qemu")
 
 
 def vagrantfile(box: Box) -> str:
@@ -49,20 +50,32 @@ def _libvirt(box: Box) -> list[str]:
     else:
         lines += ['libvirt.disk_bus = "virtio"', 'libvirt.nic_model_type = "virtio"']
     if box.uefi and box.architecture is Architecture.X64:
-        names = ", ".join(f'"{path}"' for path in FIRMWARE)
-        lines.append(f"firmware = [{names}].find {{ |path| File.exist?(path) }}")
+        lines.append(f"firmware = {_first(FIRMWARE)}")
         lines.append("libvirt.loader = firmware if firmware")
     return [*lines, *_size(box, "libvirt", "cpus", "")]
 
 
 def _qemu(box: Box) -> list[str]:
+    """The plugin's own defaults are those of a Mac: its place of QEMU's files has to be there."""
     x64 = box.architecture is Architecture.X64
     lines = [
         f'qemu.arch = "{"x86_64" if x64 else "aarch64"}"',
-        f'qemu.machine = "{"q35" if x64 else "virt"}"',
+        f'qemu.machine = "{"q35" if x64 else "virt"},accel=kvm:hvf:tcg"',
+        'qemu.cpu = "max"',
         'qemu.net_device = "virtio-net-pci"',
+        f"directory = {_first(QEMU)}",
+        "qemu.qemu_dir = directory if directory",
     ]
+    if box.uefi and x64:
+        lines.append(f"firmware = {_first(FIRMWARE)}")
+        lines.append('qemu.extra_qemu_args = ["-bios", firmware] if firmware')
     return [*lines, *_size(box, "qemu", "smp", "M")]
+
+
+def _first(paths: tuple[str, ...]) -> str:
+    """Ruby for the first of these paths that is there."""
+    names = ", ".join(f'"{path}"' for path in paths)
+    return f"[{names}].find {{ |path| File.exist?(path) }}"
 
 
 def _virtualbox(box: Box) -> list[str]:
