@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +14,7 @@ from pipeline.model.sources import (
     ArchiveForm,
     ArchiveSource,
     Backing,
+    CatalogBox,
     DiskSource,
     ManagedImageSource,
     QemuSource,
@@ -22,6 +23,7 @@ from pipeline.model.sources import (
     UrlSource,
     VersionSource,
     VmSource,
+    public_url,
 )
 
 if TYPE_CHECKING:
@@ -66,8 +68,9 @@ source_options = arguments.options(
     click.option("--vm", metavar="FILE.xml|NAME", help="All disks of a libvirt domain."),
     click.option(
         "--box",
-        metavar="FILE|DIR|NAME[@VERSION][:PROVIDER]",
-        help="All disks of a Vagrant box: a file, an unpacked one, or one that Vagrant has.",
+        metavar="FILE|DIR|NAME[@VERSION][:PROVIDER]|URL[#VERSION[:PROVIDER]]",
+        help="All disks of a Vagrant box: a file, an unpacked one, one that Vagrant has, or one "
+        "of a catalog (with --checksum: a box's own URL).",
     ),
     click.option("--ova", metavar="FILE", help="All disks of an OVA."),
     click.option("--machine", metavar="NAME", help="With --ova: which of its machines."),
@@ -110,7 +113,7 @@ def sources_of(values: Mapping[str, Any]) -> tuple[AnySource, ...]:
     )
     checksums = arguments.of_disks(values["checksums"], "--checksum")
     backing = arguments.of_disks(values["backing"], "--backing")
-    _refuse_strays("--checksum", checksums, urls)
+    _refuse_strays("--checksum", checksums, urls | _with_os(_remote(values["box"]), {}))
     extents = values["extents_from"]
     if extents is not None and not files:
         raise click.UsageError("--extents-from goes with --os-disk or --data-disk")
@@ -119,7 +122,12 @@ def sources_of(values: Mapping[str, Any]) -> tuple[AnySource, ...]:
     return _some(
         [
             *_vm(values["vm"], backing),
-            *_archives(values["box"], values["ova"], values["machine"], values["configuration"]),
+            *_archives(
+                _box(values["box"], checksums.get(None, ())) if values["box"] else None,
+                values["ova"],
+                values["machine"],
+                values["configuration"],
+            ),
             *(
                 over(parse_disk(file, lun), backing.get(lun, ()), extents)
                 for lun, file in files.items()
@@ -139,7 +147,12 @@ def spec_sources(source: "SourceDisks") -> tuple[AnySource, ...]:
         backing[None] = source.os_disk_backing
     found: list[AnySource] = [
         *_vm(source.vm, backing),
-        *_archives(source.box, source.ova, source.ova_machine, source.ova_configuration),
+        *_archives(
+            _box(source.box, (source.checksum,) if source.checksum else ()) if source.box else None,
+            source.ova,
+            source.ova_machine,
+            source.ova_configuration,
+        ),
     ]
     extents = Path(source.extents_from) if source.extents_from else None
     if source.qmp is not None:
@@ -176,20 +189,33 @@ def _vm(name: str | None, backing: Mapping[int | None, Sequence[str]]) -> list[A
 
 
 def _archives(
-    box: str | None, ova: str | None, machine: str | None, configuration: str | None
+    box: ArchiveSource | None, ova: str | None, machine: str | None, configuration: str | None
 ) -> list[AnySource]:
     if ova is None and (machine is not None or configuration is not None):
         raise click.UsageError("--machine and --configuration go with --ova")
     return [
-        *([_box(box)] if box else []),
+        *([box] if box else []),
         *([ArchiveSource(Path(ova), ArchiveForm.OVA, machine, configuration)] if ova else []),
     ]
 
 
-def _box(text: str) -> ArchiveSource:
+def _box(text: str, checksums: Sequence[str]) -> ArchiveSource:
+    """What `--box` means. A URL with a checksum is a box's, one without a catalog's."""
     from adapters.sources.boxes import find_box
 
-    return ArchiveSource(find_box(text), ArchiveForm.BOX)
+    url = _remote(text)
+    if url is None:
+        return ArchiveSource(find_box(text), ArchiveForm.BOX)
+    place = Path(PurePosixPath(public_url(url)).name)
+    if checksums:
+        return ArchiveSource(place, ArchiveForm.BOX, remote=_url(None, url, checksums))
+    address, _, wanted = url.partition("#")
+    version, _, provider = wanted.partition(":")
+    return ArchiveSource(place, ArchiveForm.BOX, remote=CatalogBox(address, version, provider))
+
+
+def _remote(box: str | None) -> str | None:
+    return box if box and box.lower().startswith(("http://", "https://")) else None
 
 
 def _known(values: Mapping[str, Any]) -> list[AnySource]:

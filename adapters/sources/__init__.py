@@ -22,15 +22,16 @@ from pipeline.model.sources import (
     ArchiveForm,
     ArchiveSource,
     Backing,
+    CatalogBox,
     DiskSource,
     QemuSource,
     UrlSource,
     VmSource,
+    public_url,
 )
 from pipeline.ports import ImageFormat, Layer, Pins
 from pipeline.ports.machines import MachineFacts
 from pipeline.ports.sources import Sources, Supply
-from pipeline.sources.supply import public_url
 
 if TYPE_CHECKING:
     from adapters.sources.download import Downloads
@@ -56,6 +57,7 @@ class HostSources:
         self._sandbox = sandbox
         self._own = own
         self._note = note
+        self._catalogs: dict[CatalogBox, UrlSource] = {}
 
     def identity(self, source: AnySource) -> tuple[object, ...]:
         match source:
@@ -63,6 +65,8 @@ class HostSources:
                 return (*disk_identity(source), *_parts_identity(source))
             case UrlSource():
                 return ("url", source.lun, source.url, source.sha256)
+            case ArchiveSource(remote=UrlSource() | CatalogBox() as remote):
+                return (source.form.value, *self.identity(self._located(remote)))
             case ArchiveSource():
                 chosen = (source.machine, source.configuration)
                 files = _files(source)
@@ -94,8 +98,14 @@ class HostSources:
                     found = DiskSource(source.lun, path, name=public_url(source.url))
                     with self.unwrapped(found, work) as disk:
                         yield Supply((disk,), lasting=False)
-            case ArchiveSource():
+            case ArchiveSource(remote=None):
                 with self._unpacked(source, work) as supply:
+                    yield supply
+            case ArchiveSource(remote=UrlSource() | CatalogBox() as remote):
+                with (
+                    self._downloads().open(self._located(remote)) as path,
+                    self._unpacked(replace(source, path=path), work) as supply,
+                ):
                     yield supply
             case VmSource():
                 machine = libvirt.machine_at_rest(source, self._libvirt_uri, self._sandbox)
@@ -109,6 +119,18 @@ class HostSources:
                     yield Supply(disks, description, lasting=lasting)
             case _:
                 raise unknown(source)
+
+    def _located(self, remote: UrlSource | CatalogBox) -> UrlSource:
+        """The box's own URL. What a catalog answered holds for all that is asked of it here: the
+        box that is read is the one that was told of."""
+        if isinstance(remote, UrlSource):
+            return remote
+        if remote not in self._catalogs:
+            from adapters.sources import box_catalogs
+
+            content = self._downloads().document(remote.url)
+            self._catalogs[remote] = box_catalogs.choose(content, remote)
+        return self._catalogs[remote]
 
     def _tell(self, disks: Iterable[DiskSource]) -> None:
         for disk in disks:

@@ -33,7 +33,8 @@ def find_box(text: str) -> Path:
             f"no such file or box: {text}",
             hint=f"vagrant box list shows those that were added; they are looked for in {_boxes()}",
         )
-    versions = sorted((item for item in place.iterdir() if item.is_dir()), key=_number)
+    directories = (item for item in place.iterdir() if item.is_dir())
+    versions = sorted(directories, key=lambda item: version_order(item.name))
     chosen = [item for item in versions if version in (None, item.name)]
     if not chosen:
         known = ", ".join(item.name for item in versions)
@@ -60,8 +61,6 @@ def _providers(place: Path) -> list[Path]:
     return sorted(item.parent for item in found)
 
 
-def _number(place: Path) -> tuple[tuple[int, str], ...]:
+def version_order(text: str) -> tuple[tuple[int, str], ...]:
     """The order of versions: by number; what is no number comes before all."""
-    return tuple(
-        (int(part), "") if part.isdecimal() else (-1, part) for part in place.name.split(".")
-    )
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in text.split("."))

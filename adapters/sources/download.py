@@ -22,12 +22,12 @@ from adapters.sources.http import Answer, DownloadFailed, Reach, get, split
 from pipeline.errors import Conflict, InvalidParameter, NoSpace, NotFound, Refused, UnsafeImage
 from pipeline.gallery import rules
 from pipeline.model.garbage import AT_ONCE, Collected, Garbage, Keep
-from pipeline.model.sources import UrlSource
+from pipeline.model.sources import UrlSource, public_url
 from pipeline.ports import Meter, Progress
-from pipeline.sources.supply import public_url
 
 ATTEMPTS = 4  # a connection that breaks off is taken up again at once, so often
 SPARE = 64 << 20
+DOCUMENT_LIMIT = 4 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOCK = re.compile(r"[0-9a-f]{64}\.lock")
 _RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
@@ -84,6 +84,21 @@ class Downloads:
         name = hashlib.sha256(f"{source.sha256} {source.url}".encode()).hexdigest()
         with _locked(self._directory / f"{name}.lock", public_url(source.url)):
             yield self._fetched(source, self._directory / name)
+
+    def document(self, url: str) -> bytes:
+        """What a URL answers, which is short, and not kept. Raises as `open` does."""
+        split(url)
+        deadline = time.monotonic() + self._bounds.patience
+        content = bytearray()
+        with get(url, {"Accept": "application/json"}, self._reach, deadline) as answer:
+            _check_status(answer, url)
+            for piece in answer.pieces():
+                content += piece
+                if len(content) > DOCUMENT_LIMIT:
+                    raise UnsafeImage(
+                        f"{public_url(url)!a} answers more than {DOCUMENT_LIMIT >> 20} MiB"
+                    )
+        return bytes(content)
 
     def _fetched(self, source: UrlSource, place: Path) -> Path:
         image = place.with_suffix(".image")
@@ -289,14 +304,18 @@ def _accepted(answer: Answer, part: _Part, url: str) -> tuple[int, int | None]:
     if answer.status == 416:  # the part is as long as the whole, or longer
         part.discard()
         raise DownloadFailed(f"{answer.host!a} has no rest of what was begun; begin again")
+    _check_status(answer, url)
+    part.remember(answer.header("ETag"))
+    return 0, int(length) if length else None
+
+
+def _check_status(answer: Answer, url: str) -> None:
     if answer.status in (404, 410):
         raise NotFound(f"{public_url(url)!a} is not there: {answer.host!a} answers {answer.status}")
     if answer.status == 429:
         raise rules.source_throttled(public_url(url), f"{answer.host!a} answers 429")
     if answer.status != 200:
         raise DownloadFailed(f"{answer.host!a} answers {answer.status} to {public_url(url)!a}")
-    part.remember(answer.header("ETag"))
-    return 0, int(length) if length else None
 
 
 def _digest(path: Path) -> str:

@@ -21,7 +21,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from adapters.sources.addresses import Network, check
 from pipeline.errors import GalleriaError, InvalidParameter, Refused
-from pipeline.sources.supply import public_url
+from pipeline.model.sources import public_url
 
 REDIRECTS = {301, 302, 303, 307, 308}
 HOPS = 5

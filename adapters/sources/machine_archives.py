@@ -31,7 +31,7 @@ def open_archive(
 ) -> Supply:
     """Unpack into the private directory `into`, verify, and say what the machine is. `archive` is
     where it is read from; of one that is a directory, its files by their names."""
-    shown = str(source.path)
+    shown = source.shown
     head = head_of(archive) if isinstance(archive, Path) else b""
     if head.lstrip(b"\xef\xbb\xbf \r\n").startswith(XML_HEADS):
         raise InvalidParameter(

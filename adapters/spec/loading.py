@@ -46,11 +46,13 @@ def _resolve(spec: Spec, directory: Path) -> Spec:
     source = spec.source
     files = {
         name: str(directory / value)
-        for name in ("os_disk", "box", "ova", "qmp", "qga", "extents_from")
+        for name in ("os_disk", "ova", "qmp", "qga", "extents_from")
         if (value := getattr(source, name)) is not None
     }
     if source.vm is not None and source.vm.endswith(".xml"):
         files["vm"] = str(directory / source.vm)
+    if source.box is not None:
+        files["box"] = _box(directory, source.box)
     below = _joined(directory, source.os_disk_backing)
     disks = tuple(_resolve_disk(disk, directory) for disk in source.data_disks)
     resolved = source.model_copy(update={**files, "os_disk_backing": below, "data_disks": disks})
@@ -62,6 +64,13 @@ def _resolve(spec: Spec, directory: Path) -> Spec:
         }
         wanted = wanted.model_copy(update=own)
     return spec.model_copy(update={"source": resolved, "generalize": wanted})
+
+
+def _box(directory: Path, text: str) -> str:
+    """A file or a directory beside the spec; else a URL, or what Vagrant knows a box by."""
+    path = directory / text
+    is_file = path.exists() or (text.endswith(".box") and "://" not in text)
+    return str(path) if is_file else text
 
 
 def _resolve_disk(disk: DataDisk, directory: Path) -> DataDisk:

@@ -133,11 +133,15 @@ class SourceDisks(_Model):
         "descriptor.",
     )
     os_vhd_uri: PathText | None = Field(None, description="http(s), instead of osDisk.")
-    checksum: ChecksumText | None = Field(None, description="sha256:HEX, with osVhdUri.")
+    checksum: ChecksumText | None = Field(
+        None, description="sha256:HEX, with osVhdUri or a box's own URL."
+    )
     os_snapshot: str | None = Field(None, description="A snapshot or disk, instead of osDisk.")
     data_disks: tuple[DataDisk, ...] = ()
     vm: PathText | None = Field(None, description="A libvirt domain's XML, or its name.")
-    box: PathText | None = Field(None, description="A Vagrant box.")
+    box: PathText | None = Field(
+        None, description="A Vagrant box: file, directory, name, or URL of it or its catalog."
+    )
     ova: PathText | None = Field(None, description="An OVA.")
     ova_machine: str | None = Field(None, description="Which machine of the OVA.")
     ova_configuration: str | None = Field(
@@ -168,8 +172,10 @@ class SourceDisks(_Model):
             raise ValueError("osDiskBacking goes with osDisk or vm")
         if self.ova is None and (self.ova_machine or self.ova_configuration):
             raise ValueError("ovaMachine and ovaConfiguration go with ova")
-        if (self.os_vhd_uri is None) != (self.checksum is None):
+        if self.os_vhd_uri is not None and self.checksum is None:
             raise ValueError("osVhdUri and checksum go together")
+        if self.checksum is not None and "://" not in (self.os_vhd_uri or self.box or ""):
+            raise ValueError("checksum goes with osVhdUri or with the URL of a box")
         return self
 
 

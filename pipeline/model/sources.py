@@ -89,18 +89,34 @@ class ArchiveForm(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class CatalogBox:
+    """A box that a catalog of Vagrant's offers behind http(s): of the newest version, and for the
+    only provider, where none is named."""
+
+    url: str
+    version: str = ""
+    provider: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ArchiveSource:
     """A VM in one archive: a Vagrant box, which may be the directory that it was unpacked to, or an
-    OVA. Of an OVA with several machines, `machine` is
-    the id or name of the one that is meant; `configuration` is a deployment option's id (None: the
-    OVA's default)."""
+    OVA. A box that is `remote` is downloaded first; `path` is only what it is called. Of an OVA
+    with several machines, `machine` is the id or name of the one that is meant; `configuration` is
+    a deployment option's id (None: the OVA's default)."""
 
     path: Path
     form: ArchiveForm
     machine: str | None = None
     configuration: str | None = None
+    remote: UrlSource | CatalogBox | None = None
 
     kind: ClassVar[SourceKind] = SourceKind.VIRTUAL_MACHINE
+
+    @property
+    def shown(self) -> str:
+        """What messages call it."""
+        return str(self.path) if self.remote is None else public_url(self.remote.url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,3 +177,9 @@ WholeKinds = VmSource | ArchiveSource | ManagedImageSource | VersionSource | Qem
 
 
 AnySource = DiskKinds | WholeKinds
+
+
+def public_url(url: str) -> str:
+    """A URL as it may be shown and kept: the query may hold a signature that is as good as a
+    password."""
+    return url.split("?")[0].split("#")[0][:200]

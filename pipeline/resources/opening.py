@@ -41,11 +41,11 @@ from pipeline.model.sources import (
     UrlSource,
     VersionSource,
     VmSource,
+    public_url,
 )
 from pipeline.ports import Chain, ImageFormat, Pins, Progress, StoredBase
 from pipeline.ports.machines import CaptureRequest, MachineFacts, RunningMachines, whole
 from pipeline.ports.sources import Sources, Supply
-from pipeline.sources.supply import public_url
 from pipeline.storage.placement import Zones, every_zone, usable_base, usable_version
 from pipeline.storage.soundness import Reading, check_base
 
@@ -279,7 +279,7 @@ def label_of(source: AnySource) -> str:
             name = str(source.path.absolute())
             return f"{name}@{source.internal_snapshot}" if source.internal_snapshot else name
         case ArchiveSource():
-            return str(source.path.absolute())
+            return source.shown if source.remote else str(source.path.absolute())
         case UrlSource():
             return public_url(source.url)
         case VmSource():

@@ -27,6 +27,7 @@ from pipeline.model.sources import (
     DiskSource,
     UrlSource,
     WholeKinds,
+    public_url,
 )
 from pipeline.ports.sources import Sources, Supply
 
@@ -78,12 +79,6 @@ def _named(source: DiskKinds) -> str:
     if isinstance(source, DiskSource):
         return str(source.path)
     return public_url(source.url) if isinstance(source, UrlSource) else source.id
-
-
-def public_url(url: str) -> str:
-    """A URL as it may be shown and kept: the query may hold a signature that is as good as a
-    password."""
-    return url.split("?")[0].split("#")[0][:200]
 
 
 def check_luns(luns: Sequence[int | None]) -> None:

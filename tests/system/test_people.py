@@ -109,10 +109,10 @@ def contents(source: AnySource, tmp_path: Path) -> list[bytes]:
         return [content(disk) for disk in supply.disks]
 
 
-def archive(tmp_path: Path, form: ArchiveForm, data: bytes, **more: str) -> ArchiveSource:
+def archive(tmp_path: Path, form: ArchiveForm, data: bytes) -> ArchiveSource:
     path = tmp_path / f"people.{form.value}"
     path.write_bytes(data)
-    return ArchiveSource(path, form, **more)
+    return ArchiveSource(path, form)
 
 
 # --- compressed, packed --------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from pipeline.model.sources import (
     ArchiveForm,
     ArchiveSource,
     Backing,
+    CatalogBox,
     DiskSource,
     SourceKind,
     UrlSource,
@@ -22,6 +23,7 @@ from pipeline.model.sources import (
 
 HEX = "a" * 64
 URL = "https://files.example/a.vhd"
+CATALOG = "https://boxes.example/corp/web"
 
 
 def parsed(*args: str) -> tuple[AnySource, ...]:
@@ -35,6 +37,10 @@ def parsed(*args: str) -> tuple[AnySource, ...]:
 
     command.main(args, standalone_mode=False)
     return found[0]
+
+
+def remote(name: str, where: UrlSource | CatalogBox) -> ArchiveSource:
+    return ArchiveSource(Path(name), ArchiveForm.BOX, remote=where)
 
 
 def backing(*names: str) -> tuple[Backing, ...]:
@@ -66,6 +72,15 @@ def backing(*names: str) -> tuple[Backing, ...]:
         ),
         ("--vm web.xml", [VmSource("web.xml")]),
         ("--box web.box", [ArchiveSource(Path("web.box"), ArchiveForm.BOX)]),
+        (
+            f"--box {CATALOG}#1.2.0:libvirt",
+            [remote("web", CatalogBox(CATALOG, "1.2.0", "libvirt"))],
+        ),
+        (f"--box {CATALOG}", [remote("web", CatalogBox(CATALOG))]),
+        (
+            f"--box {CATALOG}.box?key=1 --checksum sha256:{HEX}",
+            [remote("web.box", UrlSource(None, f"{CATALOG}.box?key=1", HEX))],
+        ),
         ("--ova web.ova", [ArchiveSource(Path("web.ova"), ArchiveForm.OVA)]),
     ],
 )
@@ -129,6 +144,11 @@ def spec(source: str, directory: Path) -> Path:
         ("{vm: web.xml}", [VmSource("AT/web.xml")]),
         ("{vm: web}", [VmSource("web")]),
         ("{box: web.box}", [ArchiveSource(Path("AT/web.box"), ArchiveForm.BOX)]),
+        (f"{{box: '{CATALOG}#1.2.0'}}", [remote("web", CatalogBox(CATALOG, "1.2.0"))]),
+        (
+            f"{{box: '{CATALOG}.box', checksum: 'sha256:{HEX}'}}",
+            [remote("web.box", UrlSource(None, f"{CATALOG}.box", HEX))],
+        ),
         ("{ova: web.ova}", [ArchiveSource(Path("AT/web.ova"), ArchiveForm.OVA)]),
     ],
 )
@@ -147,6 +167,7 @@ def test_specs_name_sources(source: str, expected: list[AnySource], tmp_path: Pa
         ("{box: a, osDiskBacking: [b]}", "goes with osDisk"),
         (f"{{osVhdUri: '{URL}'}}", "go together"),
         (f"{{osVhdUri: '{URL}', checksum: abc}}", "checksum"),
+        (f"{{box: web.box, checksum: 'sha256:{HEX}'}}", "the URL of a box"),
         ("{osDisk: a, dataDisks: [{lun: 0}]}", "a path, a vhdUri or a snapshot"),
         (
             f"{{osDisk: a, dataDisks: [{{lun: 0, path: b, vhdUri: '{URL}'}}]}}",
