@@ -262,6 +262,7 @@ def test_only_who_owns_everything_adopts_zones(home: Session) -> None:
     assert (entry["actor"], entry["allowed"]) == ("bob", True)
 
 
+@pytest.mark.timeout(180)
 def test_a_lost_catalog_is_made_again_by_init_alone(home: Session) -> None:
     place = home.path / CATALOG
     lost = place.rename(home.path / "lost.db")
