@@ -117,6 +117,16 @@ class App:
 
         return FilePins()
 
+    @contextmanager
+    def again(self) -> Iterator["App"]:
+        """The same on the same catalog, for one request of a process that goes on: zones are opened
+        as they are then."""
+        app = App(self.config, self.progress, self.catalog, keys=self.keys)
+        try:
+            yield app
+        finally:
+            app.close()
+
     def session(self, identity: Identity) -> "Session":
         """For one run or one request, with the rights of who asks."""
         return Session(self, identity)

@@ -76,7 +76,7 @@ def resume(settings: Settings, *, id: str) -> None:
     A replication, a deletion, and the regions that a publish has not made are gone on with by what
     the run's record says. For other runs the same command does that.
     """
-    from pipeline.jobs.resume import resume as go_on
+    from pipeline.resume import resume as go_on
 
     with settings.session() as session:
         run = session.runs.resumable(id)

@@ -3,18 +3,46 @@ it. Paths are those of Azure's specification; they compare without regard to cas
 
 from starlette.routing import BaseRoute
 
-from adapters.server import scopes
+from adapters.server import galleries, operations, scopes, versions
 from adapters.server.callers import Callers
 from adapters.server.calls import AzureRoute, Operation
 
 SUBSCRIPTION = "/subscriptions/{subscription}"
 GROUP = SUBSCRIPTION + "/resourceGroups/{group}"
+GALLERIES = GROUP + "/providers/Microsoft.Compute/galleries"
+GALLERY = GALLERIES + "/{gallery}"
+DEFINITIONS = GALLERY + "/images"
+DEFINITION = DEFINITIONS + "/{definition}"
+VERSIONS = DEFINITION + "/versions"
+VERSION = VERSIONS + "/{version}"
+BIN = GALLERY + "/softDeletedArtifactTypes/Images/artifacts/{definition}/versions"
+OPERATION = (
+    SUBSCRIPTION + "/providers/Microsoft.Compute/locations/{location}/capsOperations/{operation}"
+)
 
 OPERATIONS: tuple[tuple[str, str, Operation], ...] = (
     ("GET", "/tenants", scopes.list_tenants),
     ("GET", "/subscriptions", scopes.list_subscriptions),
     ("GET", SUBSCRIPTION, scopes.get_subscription),
     ("GET", SUBSCRIPTION + "/locations", scopes.list_locations),
+    ("GET", SUBSCRIPTION + "/providers/Microsoft.Compute/galleries", galleries.list_galleries),
+    ("GET", GALLERIES, galleries.list_galleries),
+    ("GET", GALLERY, galleries.get_gallery),
+    ("PUT", GALLERY, galleries.put_gallery),
+    ("PATCH", GALLERY, galleries.patch_gallery),
+    ("DELETE", GALLERY, galleries.delete_gallery),
+    ("GET", DEFINITIONS, galleries.list_definitions),
+    ("GET", DEFINITION, galleries.get_definition),
+    ("PUT", DEFINITION, galleries.put_definition),
+    ("PATCH", DEFINITION, galleries.patch_definition),
+    ("DELETE", DEFINITION, galleries.delete_definition),
+    ("GET", VERSIONS, versions.list_versions),
+    ("GET", VERSION, versions.get_version),
+    ("PUT", VERSION, versions.put_version),
+    ("PATCH", VERSION, versions.patch_version),
+    ("DELETE", VERSION, versions.delete_version),
+    ("GET", BIN, versions.list_soft_deleted),
+    ("GET", OPERATION, operations.get_operation),
 )
 
 

@@ -1,6 +1,8 @@
 """Who is calling: a request's bearer token, and the session that it gets."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
@@ -21,13 +23,15 @@ class Callers:
         self._account = local_account()
         self.logins = Logins(app.catalog)
 
-    def session(self, connection: HTTPConnection) -> Session:
-        """The application as the caller has it. Raises Unauthenticated: nobody is let in without
-        a token, and nobody acts as the local operator."""
+    @contextmanager
+    def session(self, connection: HTTPConnection) -> Iterator[Session]:
+        """The application as the caller has it, for one request. Raises Unauthenticated: nobody is
+        let in without a token, and nobody acts as the local operator."""
         principal = self.logins.principal_of(bearer(connection.headers))
         address = connection.client.host if connection.client else ""
         request = str(connection.scope["state"]["request"])
-        return self._app.session(Identity(self._account, principal, request, address))
+        with self._app.again() as app:
+            yield app.session(Identity(self._account, principal, request, address))
 
 
 def bearer(headers: Headers) -> str:

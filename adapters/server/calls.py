@@ -3,10 +3,11 @@
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -16,8 +17,10 @@ from starlette.routing import Route
 from adapters.app import Session
 from adapters.server.callers import Callers
 from adapters.server.errors import refusal
-from pipeline.errors import GalleriaError, InvalidParameter
+from pipeline.errors import GalleriaError, InvalidParameter, NotFound
 from pipeline.model.names import DefinitionName, GalleryName, VersionName, parse_number
+
+T = TypeVar("T")
 
 MAX_BODY = 4 << 20  # bytes; Azure's limit
 
@@ -74,7 +77,11 @@ class Call:
     def body(self) -> Any:
         """The JSON of the request. Raises InvalidParameter."""
         try:
-            return json.loads(self._content, parse_constant=_no_constant)
+            found = json.loads(self._content, parse_constant=_no_constant)
+            # what no catalog can keep: half of a pair of surrogates, and NUL
+            if "\\u0000" in json.dumps(found, ensure_ascii=False).encode().decode():
+                raise ValueError("it has a NUL character")
+            return found
         except (ValueError, RecursionError) as error:
             raise InvalidParameter(
                 f"The request content was invalid and could not be deserialized: {error}.",
@@ -92,6 +99,46 @@ class Call:
     @property
     def version(self) -> VersionName:
         return VersionName(self.definition, parse_number(self.path["version"]))
+
+
+PAGE = 100  # of a list, in one answer
+
+
+def page(
+    call: Call,
+    items: Iterable[T],
+    key: Callable[[T], str],
+    document: Callable[[T], Mapping[str, Any]],
+    size: int = PAGE,
+) -> Answer:
+    """A part of a list that is ordered by `key`: what comes after the caller's `$skiptoken`, and
+    where the rest is."""
+    after = call.query.get("$skiptoken", "")
+    rest = [item for item in items if key(item) > after]
+    return paged(call, [document(item) for item in rest[:size]], following(rest, size, key))
+
+
+def following(rest: Sequence[T], size: int, key: Callable[[T], str]) -> str | None:
+    return key(rest[size - 1]) if len(rest) > size else None
+
+
+def paged(call: Call, documents: Sequence[Mapping[str, Any]], token: str | None) -> Answer:
+    """A part of a list; `token` says where the next one begins."""
+    answer: dict[str, Any] = {"value": documents}
+    if token is not None:
+        query = urlencode({**call.query, "$skiptoken": token})
+        answer["nextLink"] = f"{call.base}{quote(call.request.url.path)}?{query}"
+    return Answer(answer)
+
+
+def deleted(delete: Callable[[], Answer | None]) -> Answer:
+    """Delete something: 204 when it is not there, as Azure answers."""
+    try:
+        return delete() or Answer()
+    except NotFound as error:
+        if error.reason != "ResourceNotFound":
+            raise
+        return Answer(status=204)
 
 
 Operation = Callable[[Call], Answer]
@@ -120,9 +167,10 @@ def _endpoint(operation: Operation, callers: Callers) -> Callable[[Request], Awa
 
 def _handled(operation: Operation, request: Request, callers: Callers, content: bytes) -> Response:
     try:
-        call = Call(request, callers.session(request), content)
-        _ = call.api_version
-        return operation(call).response()
+        with callers.session(request) as session:
+            call = Call(request, session, content)
+            _ = call.api_version
+            return operation(call).response()
     except GalleriaError as error:
         if error.http_status >= 500:
             logging.getLogger("galleria.server").error("%s: %r", type(error).__name__, str(error))

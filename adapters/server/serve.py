@@ -18,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from adapters.app import App
 from adapters.server.app import application
+from adapters.server.keeper import Keeper
 from pipeline.errors import EnvironmentMissing
 
 HEADERS = 64 << 10  # bytes of a request's line and headers
@@ -76,7 +77,7 @@ def serve(
         ) from None
     if config.ssl is not None:
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
-    with _ended_by_signals():
+    with _ended_by_signals(), Keeper(app, app.config.lease / 2).watching():
         asyncio.run(_serve(_Server(config, ready), listener))
 
 

@@ -117,7 +117,7 @@ def shared_ids(item: Sharing) -> tuple[str, str]:
     )
 
 
-def sharing(item: Sharing) -> dict[str, Any]:
+def sharing_profile(item: Sharing) -> dict[str, Any]:
     """With whom a gallery is shared."""
     groups = [
         {"type": kind, "ids": ids}
@@ -135,10 +135,16 @@ def sharing(item: Sharing) -> dict[str, Any]:
             "communityGalleryEnabled": item.is_public,
             "publicNames": [item.public_name] if item.is_public else [],
         }
+    return profile
+
+
+def sharing(item: Sharing) -> dict[str, Any]:
+    """With whom a gallery is shared, and under which id."""
     direct, public = shared_ids(item)
     ids = {"uniqueId": direct or public} if direct or public else {}
     # a profile is one record that every region reads: it is in force when the answer is given
     status = {"sharingStatus": {"aggregatedState": "Succeeded"}} if item.is_shared else {}
+    profile = sharing_profile(item)
     return {"gallery": item.gallery.arm_id, "sharingProfile": profile, "identifier": ids, **status}
 
 

@@ -142,10 +142,7 @@ def _decode_object(kind: Any, data: object, path: str) -> object:
     members = _members(kind)
     unknown = set(data) - {member.json for member in members}
     if unknown:
-        raise InvalidParameter(
-            f"Could not find member {min(unknown)!r} on object of type '{kind.__name__}'. "
-            f"Path '{path}'."
-        )
+        raise unknown_member(min(unknown), kind.__name__, path)
     absent = [member.json for member in members if member.required and member.json not in data]
     if absent:
         raise InvalidParameter(f"Required parameter '{path}.{absent[0]}' is missing (null).")
@@ -155,6 +152,12 @@ def _decode_object(kind: Any, data: object, path: str) -> object:
             for member in members
             if member.json in data
         }
+    )
+
+
+def unknown_member(name: str, kind: str, path: str) -> InvalidParameter:
+    return InvalidParameter(
+        f"Could not find member {name!r} on object of type '{kind}'. Path '{path}'."
     )
 
 

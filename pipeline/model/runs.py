@@ -67,7 +67,8 @@ class Run:
     """`object` is the ARM id of what it is about, or a path. `digest` is that of what was asked:
     the same on another host, and after a reboot. `token` grows whenever a process takes the run.
     `step` is what it does now, `done` and `total` are bytes of that. `remains` is a directory that
-    it left when it failed."""
+    it left when it failed. One that is `kept` is taken up again by a server when its process has
+    ended: whoever asked for it waits for its end."""
 
     id: str
     kind: RunKind
@@ -92,6 +93,7 @@ class Run:
     finished: datetime | None = None
     error: RunError | None = None
     remains: str = ""
+    kept: bool = False
 
     @property
     def who(self) -> str:

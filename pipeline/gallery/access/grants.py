@@ -189,6 +189,10 @@ class Grants:
 
         return self._share(name, change)
 
+    def describe_community(self, name: GalleryName, community: Community) -> Sharing:
+        """Say how a Community gallery presents itself; it is public when that is enabled."""
+        return self._share(name, lambda old: sharing.describe(old, community))
+
     def set_permissions(self, name: GalleryName, permissions: SharingPermissions) -> Sharing:
         """Make a gallery Private, Groups or Community. What it holds must be allowed there."""
         with self._access.write(Action.GALLERY_WRITE, name) as (catalog, changes):

@@ -6,11 +6,11 @@ a request: it is not looked at.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pipeline.errors import InvalidParameter
-from pipeline.gallery.documents import decode, encode
+from pipeline.gallery.documents import decode
 from pipeline.model import Region, ResourceGroup, Subscription, Tenant
 
 T = TypeVar("T")
@@ -33,8 +33,13 @@ def tracked(
     }
 
 
+def moment(date: datetime | None) -> str | None:
+    """As Azure writes it: clients compare texts."""
+    return None if date is None else date.astimezone(UTC).isoformat()
+
+
 def system_data(created: datetime | None) -> dict[str, Any]:
-    return {} if created is None else {"systemData": {"createdAt": encode(created)}}
+    return {} if created is None else {"systemData": {"createdAt": moment(created)}}
 
 
 def read(kind: type[T], document: object) -> T:

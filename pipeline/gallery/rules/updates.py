@@ -197,3 +197,33 @@ def _one_stays(version: ImageVersion, wanted: Sequence[TargetRegion]) -> None:
         )
     if version.replication_mode is ReplicationMode.SHALLOW and len(wanted) != 1:
         raise InvalidParameter(f"'{version.name}' is Shallow: it exists in its source region only.")
+
+
+def not_changeable(path: str) -> Conflict:
+    """A property that a version has for life."""
+    return Conflict(
+        f"Changing property 'galleryImageVersion.properties.{path}' is not allowed.",
+        plain=f"{path} of a version can't be changed",
+        hint="publish another version",
+        code="PropertyChangeNotAllowed",
+    )
+
+
+def new_data_disk() -> Conflict:
+    return Conflict(
+        "Adding new Data Disks or changing the LUN of a Data Disk in an existing Image is not "
+        "allowed.",
+        hint="publish another version",
+        code="PropertyChangeNotAllowed",
+    )
+
+
+def same_location(version: ImageVersion, location: str) -> None:
+    if region_key(location) != region_key(version.location):
+        raise Conflict(
+            f"The resource '{version.name}' already exists in location '{version.location}'. A "
+            f"resource with the same name cannot be created in location '{location}'.",
+            plain=f"{version.name} is in region {version.location}: it can't be moved to "
+            f"{location}",
+            code="InvalidResourceLocation",
+        )

@@ -37,6 +37,7 @@ BEATS = 6  # how often a lease is prolonged while it lasts
 DIED = "Died"  # the code of a run whose process ended without a word
 KEPT = timedelta(days=30)  # how long a run is remembered after its end
 SILENT_FOR_GOOD = timedelta(days=1)  # after its lease: the process is not to be seen, or hangs
+TAKES = 5  # how often a process takes a run that is kept: then its job is what ends them
 SILENT_BEATS = 2  # without which a process that is not to be seen counts as dead
 
 
@@ -244,31 +245,82 @@ class JobRuns:
             with self._host.every(self._terms.beat, own.beat), self._ended(own):
                 yield own
 
+    @contextmanager
+    def reserved(
+        self, kind: RunKind, object: str, request: Mapping[str, Any], digest: str = ""
+    ) -> Iterator[Run]:
+        """A run that another process is to do, and that is kept. What is taken in the `with`
+        belongs to it, as long as the lease that begins here: by then that process has begun, or
+        somebody else may take it. When the `with` fails there is no such run."""
+        with self._catalog.unguarded() as (catalog, changes):
+            run = leased(self._waiting(kind, object, request, catalog), catalog, self._terms)
+            run = replace(run, digest=digest, kept=True)
+            changes.put_run(run)
+        log = self._host.log(run.id)
+        self.work_on(OwnRun(run, self._catalog, self._host, log, self._terms, lambda: None))
+        try:
+            yield run
+        except BaseException:
+            self.work_on(None)
+            self.unneeded(run)
+            raise
+        self.work_on(None)
+
+    def unneeded(self, run: Run) -> None:
+        """Forget a run that was reserved: there is nothing to do."""
+        with self._catalog.unguarded() as (_, changes):
+            changes.delete_run(run.id)
+
+    def deserted(self) -> list[Run]:
+        """The runs that are kept and that nobody works on any more, or has begun. Those that have
+        been taken too often end."""
+        with self._catalog.read() as catalog:
+            now = catalog.now()
+            found = [run for run in catalog.runs() if run.kept and self._is_deserted(catalog, run)]
+        again = [run for run in found if run.token < TAKES]
+        for run in found:
+            if run not in again:
+                error = RunError(DIED, f"its process ended {run.token} times without a word")
+                ended = replace(run, state=RunState.FAILED, finished=now, lease=None, error=error)
+                with self._catalog.unguarded() as (catalog, changes):
+                    if catalog.run(run.id) == run:
+                        changes.put_run(ended)
+        return again
+
+    def _is_deserted(self, catalog: CatalogReader, run: Run) -> bool:
+        return self.holder(catalog, run.id) is None
+
     def leave(self, kind: RunKind, object: str, request: Mapping[str, Any]) -> Run:
         """Record a run that another process is to begin."""
-        id = uuid.uuid4().hex[:12]
         with self._catalog.unguarded() as (catalog, changes):
-            run = Run(
-                id,
-                kind,
-                object,
-                started=catalog.now(),
-                state=RunState.WAITING,
-                request=request,
-                actor=self._identity.actor.name,
-                principal=self._identity.principal or "",
-                host=self._host.name,
-                token=0,
-                log=str(self._host.log(id).path),
-            )
+            run = self._waiting(kind, object, request, catalog)
             changes.put_run(run)
         return run
+
+    def _waiting(
+        self, kind: RunKind, object: str, request: Mapping[str, Any], catalog: CatalogReader
+    ) -> Run:
+        id = uuid.uuid4().hex[:12]
+        return Run(
+            id,
+            kind,
+            object,
+            started=catalog.now(),
+            state=RunState.WAITING,
+            request=request,
+            actor=self._identity.actor.name,
+            principal=self._identity.principal or "",
+            host=self._host.name,
+            token=0,
+            log=str(self._host.log(id).path),
+        )
 
     def _again(self, run: Run, token: int, keep: Callable[[], None]) -> OwnRun:
         log = self._host.log(run.id)
         with self._catalog.unguarded() as (catalog, changes):
             current = catalog.run(run.id)
-            held = None if current is None else self.holder(catalog, run.id)
+            waits = current is None or current.state is RunState.WAITING
+            held = None if waits else self.holder(catalog, run.id)
             if current is None or current.token != run.token or held is not None:
                 heard = None if current is None else current.heartbeat
                 raise HeldByRun(
@@ -416,7 +468,7 @@ class JobRuns:
 
 
 def _dead(run: Run, catalog: CatalogReader) -> bool:
-    if run.state is not RunState.RUNNING or run.lease is None:
+    if run.state is not RunState.RUNNING or run.lease is None or run.kept:
         return False
     if catalog.presence(attendance(run.id, run.token)) is Presence.GONE:
         return True

@@ -36,6 +36,13 @@ class RunService:
             )
         return found[0]
 
+    def find_run(self, id: str) -> Run:
+        """A run, by its whole id."""
+        found = self._access.one(Action.RUN_READ, lambda catalog: catalog.run(id), _object_of)
+        if found is None:
+            raise NotFound(f"there is no run {id!r}", code="ResourceNotFound")
+        return found
+
     def resumable(self, id: str) -> Run:
         """A run that the caller may go on with."""
         run = self.get_run(id)

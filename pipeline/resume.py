@@ -4,14 +4,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.errors import Conflict
+from pipeline.gallery.arm.versions import read_version
 from pipeline.gallery.documents import decode
+from pipeline.gallery.rules import VersionChange
+from pipeline.jobs.begin import publish_request
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.delete import delete_cascade, delete_version, plan_cascade
 from pipeline.jobs.replicate import replicate_version
 from pipeline.jobs.running import going_on
+from pipeline.jobs.update import update_version
 from pipeline.model import TargetRegion
 from pipeline.model.names import parse_definition, parse_gallery, parse_version
 from pipeline.model.runs import Run, RunKind
+from pipeline.publish import publish
 
 
 def resume(run: Run, context: JobContext) -> None:
@@ -35,8 +40,18 @@ def _replicate(wanted: Mapping[str, Any], context: JobContext) -> None:
 
 
 def _publish(wanted: Mapping[str, Any], context: JobContext) -> None:
-    """The regions that are missing, from one that is there: the sources are not needed for that."""
-    replicate_version(parse_version(wanted["version"]), (), context, retry=True)
+    """All of it, where the record says what was asked and no region is done yet. Else the regions
+    that are missing, from one that is there: the sources are not needed for that."""
+    name = parse_version(wanted["version"])
+    if "document" in wanted and not context.gallery.get_version(name).completed_regions:
+        publish(publish_request(name, read_version(wanted["document"])), context)
+    else:
+        replicate_version(name, (), context, retry=True)
+
+
+def _update(wanted: Mapping[str, Any], context: JobContext) -> None:
+    """What is to be done in the zones: the version says it."""
+    update_version(parse_version(wanted["version"]), VersionChange(), context)
 
 
 def _delete(wanted: Mapping[str, Any], context: JobContext) -> None:
@@ -52,5 +67,6 @@ def _delete(wanted: Mapping[str, Any], context: JobContext) -> None:
 _ACTS: Mapping[RunKind, Callable[[Mapping[str, Any], JobContext], None]] = {
     RunKind.REPLICATE: _replicate,
     RunKind.PUBLISH: _publish,
+    RunKind.UPDATE: _update,
     RunKind.DELETE: _delete,
 }

@@ -1,0 +1,50 @@
+"""Long-running operations as Azure's REST API has them: runs."""
+
+from typing import Any
+
+from pipeline.gallery.arm import moment
+from pipeline.gallery.arm.versions import progress
+from pipeline.model import ImageVersion
+from pipeline.model.runs import Run, RunState
+
+STATES = {
+    RunState.WAITING: "InProgress",
+    RunState.RUNNING: "InProgress",
+    RunState.SUCCEEDED: "Succeeded",
+    RunState.FAILED: "Failed",
+    RunState.CANCELLED: "Canceled",
+}
+
+
+def operation(run: Run, version: ImageVersion | None) -> dict[str, Any]:
+    """How far a run is; `version` is the one that it works on, if it does."""
+    found: dict[str, Any] = {
+        "name": run.id,
+        "status": STATES[run.state],
+        "startTime": moment(run.started),
+    }
+    if run.finished is not None:
+        found["endTime"] = moment(run.finished)
+    if run.state is RunState.SUCCEEDED:
+        found["percentComplete"] = 100.0
+    elif not run.ended:
+        found["percentComplete"] = _percent(run, version)
+    if run.error is not None:
+        found["error"] = error(run)["error"]
+    return found
+
+
+def error(run: Run) -> dict[str, Any]:
+    """Why a run failed."""
+    if run.error is None:
+        return {"error": {"code": STATES[run.state], "message": f"The operation {run.id} ended."}}
+    told: dict[str, Any] = {"code": run.error.code, "message": run.error.message}
+    if run.error.hint:
+        told["additionalInfo"] = [{"type": "Hint", "info": {"hint": run.error.hint}}]
+    return {"error": told}
+
+
+def _percent(run: Run, version: ImageVersion | None) -> float:
+    if version is not None and version.owner == run.id:
+        return progress(version)
+    return min(99.0, 100.0 * run.done / run.total) if run.total else 0.0
