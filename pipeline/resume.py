@@ -15,8 +15,10 @@ from pipeline.jobs.running import going_on
 from pipeline.jobs.update import update_version
 from pipeline.model import TargetRegion
 from pipeline.model.names import parse_definition, parse_gallery, parse_version
+from pipeline.model.resource_names import named_resource
 from pipeline.model.runs import Run, RunKind
 from pipeline.publish import publish
+from pipeline.resources.begin import make_resource, remove_resource
 
 
 def resume(run: Run, context: JobContext) -> None:
@@ -54,8 +56,14 @@ def _update(wanted: Mapping[str, Any], context: JobContext) -> None:
     update_version(parse_version(wanted["version"]), VersionChange(), context)
 
 
+def _resource(wanted: Mapping[str, Any], context: JobContext) -> None:
+    make_resource(named_resource(wanted["resource"]), wanted["document"], context)
+
+
 def _delete(wanted: Mapping[str, Any], context: JobContext) -> None:
-    if "version" in wanted:
+    if "resource" in wanted:
+        remove_resource(named_resource(wanted["resource"]), context)
+    elif "version" in wanted:
         permanent = bool(wanted.get("permanent"))
         delete_version(parse_version(wanted["version"]), context, permanent=permanent)
     elif "gallery" in wanted:
@@ -69,4 +77,7 @@ _ACTS: Mapping[RunKind, Callable[[Mapping[str, Any], JobContext], None]] = {
     RunKind.PUBLISH: _publish,
     RunKind.UPDATE: _update,
     RunKind.DELETE: _delete,
+    RunKind.DISK: _resource,
+    RunKind.SNAPSHOT: _resource,
+    RunKind.IMAGE: _resource,
 }

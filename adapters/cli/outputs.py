@@ -741,6 +741,7 @@ class AuditEntry(TypedDict):
     object: str
     allowed: bool
     details: str
+    address: NotRequired[str]
     hash: str
 
 

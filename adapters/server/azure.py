@@ -1,15 +1,19 @@
 """The operations of Azure's REST API that are answered: method, path, and the function that does
 it. Paths are those of Azure's specification; they compare without regard to case."""
 
+from collections.abc import Iterator
+
 from starlette.routing import BaseRoute
 
-from adapters.server import galleries, operations, scopes, versions
+from adapters.server import galleries, operations, resources, scopes, versions
 from adapters.server.callers import Callers
 from adapters.server.calls import AzureRoute, Operation
+from pipeline.model.resource_names import ResourceKind
 
 SUBSCRIPTION = "/subscriptions/{subscription}"
 GROUP = SUBSCRIPTION + "/resourceGroups/{group}"
-GALLERIES = GROUP + "/providers/Microsoft.Compute/galleries"
+COMPUTE = GROUP + "/providers/Microsoft.Compute"
+GALLERIES = COMPUTE + "/galleries"
 GALLERY = GALLERIES + "/{gallery}"
 DEFINITIONS = GALLERY + "/images"
 DEFINITION = DEFINITIONS + "/{definition}"
@@ -25,6 +29,12 @@ OPERATIONS: tuple[tuple[str, str, Operation], ...] = (
     ("GET", "/subscriptions", scopes.list_subscriptions),
     ("GET", SUBSCRIPTION, scopes.get_subscription),
     ("GET", SUBSCRIPTION + "/locations", scopes.list_locations),
+    ("GET", SUBSCRIPTION + "/resourceGroups", scopes.list_groups),
+    ("HEAD", GROUP, scopes.has_group),
+    ("GET", GROUP, scopes.get_group),
+    ("PUT", GROUP, scopes.put_group),
+    ("PATCH", GROUP, scopes.patch_group),
+    ("DELETE", GROUP, scopes.delete_group),
     ("GET", SUBSCRIPTION + "/providers/Microsoft.Compute/galleries", galleries.list_galleries),
     ("GET", GALLERIES, galleries.list_galleries),
     ("GET", GALLERY, galleries.get_gallery),
@@ -46,5 +56,23 @@ OPERATIONS: tuple[tuple[str, str, Operation], ...] = (
 )
 
 
+RESOURCES = (
+    ("disks", ResourceKind.DISK),
+    ("snapshots", ResourceKind.SNAPSHOT),
+    ("images", ResourceKind.IMAGE),
+)
+
+
+def _resources() -> Iterator[tuple[str, str, Operation]]:
+    """Those of disks, snapshots and managed images, which are alike."""
+    for name, kind in RESOURCES:
+        act = resources.operations(kind)
+        yield "GET", f"{SUBSCRIPTION}/providers/Microsoft.Compute/{name}", act["list"]
+        yield "GET", f"{COMPUTE}/{name}", act["list"]
+        for method in ("GET", "PUT", "PATCH", "DELETE"):
+            yield method, f"{COMPUTE}/{name}/{{name}}", act[method.lower()]
+
+
 def routes(callers: Callers) -> list[BaseRoute]:
-    return [AzureRoute(method, path, act, callers) for method, path, act in OPERATIONS]
+    everything = (*OPERATIONS, *_resources())
+    return [AzureRoute(method, path, act, callers) for method, path, act in everything]

@@ -2,9 +2,11 @@
 
 from adapters.server.calls import Answer, Call
 from pipeline.errors import NotFound
-from pipeline.gallery.arm import operations, versions
+from pipeline.gallery.arm import operations, resources, versions
 from pipeline.model import ImageVersion
 from pipeline.model.names import parse_version
+from pipeline.model.resource_names import resource_of
+from pipeline.model.resources import Resource
 from pipeline.model.runs import Run, RunKind, RunState
 from pipeline.model.spelling import region_key
 
@@ -31,7 +33,7 @@ def get_operation(call: Call) -> Answer:
     if call.query.get("monitor", "").lower() == "true":
         return _result(call, run)
     headers = {} if run.ended else {"Retry-After": str(RETRY_AFTER)}
-    return Answer(operations.operation(run, _version(call, run)), headers=headers)
+    return Answer(operations.operation(run, _object(call, run)), headers=headers)
 
 
 def _result(call: Call, run: Run) -> Answer:
@@ -39,14 +41,19 @@ def _result(call: Call, run: Run) -> Answer:
         return begun(call, run, call.path["location"], Answer(status=202))
     if run.state is not RunState.SUCCEEDED:
         return Answer(operations.error(run), status=409)
-    found = _version(call, run)
+    found = _object(call, run)
     if run.kind is RunKind.DELETE or found is None:
         return Answer(status=204)
-    return Answer(versions.version(found))
+    if isinstance(found, ImageVersion):
+        return Answer(versions.version(found))
+    return Answer(resources.resource(found))
 
 
-def _version(call: Call, run: Run) -> ImageVersion | None:
+def _object(call: Call, run: Run) -> ImageVersion | Resource | None:
+    """What a run works on."""
     try:
+        if (name := resource_of(run.object)) is not None:
+            return call.session.resources.get(name)
         return call.session.gallery.get_version(parse_version(run.object))
     except NotFound:
         return None

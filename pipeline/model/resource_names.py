@@ -89,3 +89,11 @@ def resource_of(text: str) -> ResourceName | None:
         if parts[7].lower() == kind.value:
             return ResourceName(kind, parts[8], parts[2], parts[4])
     return None
+
+
+def named_resource(id: str) -> ResourceName:
+    """As `resource_of`; raises InvalidParameter for the id of something else."""
+    found = resource_of(id)
+    if found is None:
+        raise InvalidParameter(f"The resource id {id!r} is not that of a disk, snapshot or image.")
+    return found

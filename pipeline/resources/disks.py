@@ -66,6 +66,22 @@ def create_disk(
 ) -> Disk:
     """Make a disk from a file, another disk, a snapshot or a version's disk; or an empty one of
     `virtual_size` bytes. `directory` (made) is where its file is to be."""
+    wanted = wanted_disk(name, source, properties, context, virtual_size, directory)
+    with running(context, RunKind.DISK, name.arm_id) as context:
+        left = next((item for item in context.records.resources() if item.name == name), None)
+        begun = when_free(lambda: context.resources.begin(wanted), context)
+        return made_from(begun, source, left, context)
+
+
+def wanted_disk(
+    name: ResourceName,
+    source: DiskOrigin,
+    properties: Properties,
+    context: JobContext,
+    virtual_size: int = 0,
+    directory: Path | None = None,
+) -> Disk:
+    """The disk that is to be made, if its source is there and may be used."""
     if (source is None) != bool(virtual_size):
         raise InvalidParameter(
             "an empty disk needs a size, and any other has that of its source",
@@ -73,16 +89,12 @@ def create_disk(
         )
     if virtual_size % SECTOR or virtual_size > LIMIT:
         raise InvalidParameter(f"a disk can't have {virtual_size} bytes")
-    wanted = replace(
+    return replace(
         blank(Disk, name, properties),
         creation_data=origin_of(source, context),
         disk_size=virtual_size,
         directory=str(directory.absolute()) if directory else "",
     )
-    with running(context, RunKind.DISK, name.arm_id) as context:
-        left = next((item for item in context.records.resources() if item.name == name), None)
-        begun = when_free(lambda: context.resources.begin(wanted), context)
-        return made_from(begun, source, left, context)
 
 
 def made_from(begun: Disk, source: DiskOrigin, left: Resource | None, context: JobContext) -> Disk:
@@ -176,6 +188,14 @@ def state_of(disk: Disk, context: JobContext) -> DiskState:
 
 def delete_disk(name: ResourceName, context: JobContext) -> None:
     """Delete a disk with its file. Raises Conflict while a VM uses it."""
+    check_unused(name, context)
+    with running(context, RunKind.DELETE, name.arm_id) as context:
+        going = as_disk(when_free(lambda: context.resources.begin_delete(name), context))
+        remove(going, context, lambda: discard(going, context))
+
+
+def check_unused(name: ResourceName, context: JobContext) -> None:
+    """Refuse a disk that a VM uses, or a Shallow version is made of."""
     disk = as_disk(context.resources.get(name))
     if context.disks.exists(disk) and state_of(disk, context) is DiskState.ATTACHED:
         raise Conflict(
@@ -184,9 +204,6 @@ def delete_disk(name: ResourceName, context: JobContext) -> None:
         )
     if disk.file is not None:
         refuse_needed([Path(disk.file.path)], context.zones, f"The disk '{name}'")
-    with running(context, RunKind.DELETE, name.arm_id) as context:
-        going = as_disk(when_free(lambda: context.resources.begin_delete(name), context))
-        remove(going, context, lambda: discard(going, context))
 
 
 def discard(disk: Disk, context: JobContext) -> None:

@@ -63,8 +63,22 @@ def create_image(
 ) -> ManagedImage:
     """Make an image from a VM or from disks. `plan` generalizes them; None: they are already, as
     Azure has it, where the owner deprovisions the VM before."""
-    check_combination(sources)
     storage = storage or Storage()
+    wanted = wanted_image(name, sources, properties, context, storage)
+    with running(context, RunKind.IMAGE, name.arm_id) as context:
+        begun = when_free(lambda: context.resources.begin(wanted), context)
+        return made_from(begun, sources, plan, storage, context)
+
+
+def wanted_image(
+    name: ResourceName,
+    sources: tuple[AnySource, ...],
+    properties: Properties,
+    context: JobContext,
+    storage: Storage,
+) -> ManagedImage:
+    """The image that is to be made, if its sources are there and may be used."""
+    check_combination(sources)
     rules.image_storage(storage.storage_account_type, zone_resilient=storage.zone_resilient)
     context.resources.check_storage(name, properties.location, storage.kind)
     for source in sources:
@@ -75,16 +89,13 @@ def create_image(
             )
         context.sources.identity(source)
     machine = next((s for s in sources if s.kind is SourceKind.VIRTUAL_MACHINE), None)
-    wanted = replace(
+    return replace(
         blank(ManagedImage, name, properties),
         os_state=OsState.GENERALIZED,
         source_virtual_machine=label_of(machine) if machine else "",
         storage_account_type=storage.kind,
         zone_resilient=storage.zone_resilient,
     )
-    with running(context, RunKind.IMAGE, name.arm_id) as context:
-        begun = when_free(lambda: context.resources.begin(wanted), context)
-        return made_from(begun, sources, plan, storage, context)
 
 
 def made_from(

@@ -83,14 +83,26 @@ def create_snapshot(
     incremental: bool = False,
 ) -> Snapshot:
     """Keep one point in time of a disk or a file."""
-    context.sources.identity(source)  # it is there, and may be used
-    creation = creation_of(source, context)
-    wanted = replace(
-        blank(Snapshot, name, properties), creation_data=creation, incremental=incremental
-    )
+    wanted = wanted_snapshot(name, source, properties, context, incremental=incremental)
     with running(context, RunKind.SNAPSHOT, name.arm_id) as context:
         begun = when_free(lambda: context.resources.begin(wanted), context)
         return made_from(begun, source, context)
+
+
+def wanted_snapshot(
+    name: ResourceName,
+    source: DiskKinds,
+    properties: Properties,
+    context: JobContext,
+    *,
+    incremental: bool = False,
+) -> Snapshot:
+    """The snapshot that is to be made, if its source is there and may be used."""
+    context.sources.identity(source)
+    creation = creation_of(source, context)
+    return replace(
+        blank(Snapshot, name, properties), creation_data=creation, incremental=incremental
+    )
 
 
 def made_from(begun: Snapshot, source: DiskKinds, context: JobContext) -> Snapshot:
@@ -178,12 +190,17 @@ def export_snapshot(
         context.images.export(base.chain, path, format, subformat=subformat)
 
 
-def delete_resource(name: ResourceName, context: JobContext) -> None:
-    """Delete a snapshot or a managed image. What was made from it keeps what it needs."""
+def check_unneeded(name: ResourceName, context: JobContext) -> None:
+    """Refuse what a Shallow version is made of."""
     if name.kind is ResourceKind.DISK:
         raise NotFound(f"{name} is a disk")
     key = context.resources.get(name).zone_key
     refuse_needed_key(key, context.zones, f"'{name}'")
+
+
+def delete_resource(name: ResourceName, context: JobContext) -> None:
+    """Delete a snapshot or a managed image. What was made from it keeps what it needs."""
+    check_unneeded(name, context)
     with running(context, RunKind.DELETE, name.arm_id) as context:
         going = when_free(lambda: context.resources.begin_delete(name), context)
         remove(going, context)

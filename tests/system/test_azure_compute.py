@@ -405,6 +405,113 @@ def test_pages(client: Any, home: Home, corp: str) -> None:
     assert [name for page in listed for name in page] == expected
 
 
+# --- what versions are made from ------------------------------------------------------------------
+
+
+def test_disks_snapshots_and_images(client: Any, corp: str) -> None:
+    """A disk from a snapshot, a snapshot of it, an image of that, a version of the image; then a
+    disk from the version."""
+    disks, snapshots, images = client.disks, client.snapshots, client.images
+    copy = {"location": "eu", "properties": {"creationData": {"createOption": "Copy"}}}
+
+    def copied(source: str, **more: Any) -> dict[str, Any]:
+        data = {"createOption": "Copy", "sourceResourceId": source}
+        return {**copy, "properties": {"creationData": data, **more}, "tags": {"a": "b"}}
+
+    body = copied(SNAPSHOT, osType="Linux", hyperVGeneration="V1")
+    disk = fits(models.Disk, disks.begin_create_or_update(GROUP, "d1", body).result())
+    assert (disk.provisioning_state, disk.disk_size_bytes) == ("Succeeded", 4 * MIB)
+    assert disk.creation_data.source_resource_id == SNAPSHOT
+    again = disks.begin_create_or_update(GROUP, "d1", body | {"tags": {}}).result()
+    assert (again.tags, again.unique_id) == ({}, disk.unique_id)
+    body = copied(disk.id, incremental=True)
+    snapshot = fits(models.Snapshot, snapshots.begin_create_or_update(GROUP, "s2", body).result())
+    assert snapshot.incremental
+    profile = {"osDisk": {"osType": "Linux", "osState": "Generalized"}}
+    profile["osDisk"]["snapshot"] = {"id": snapshot.id}  # type: ignore[assignment]
+    wanted = {
+        "location": "eu",
+        "properties": {"storageProfile": profile, "hyperVGeneration": "V1"},
+    }
+    image = fits(models.Image, images.begin_create_or_update(GROUP, "i1", wanted).result())
+    assert image.storage_profile.os_disk.snapshot.id == snapshot.id
+    assert [item.name for item in images.list()] == ["i1"]
+    source = {"storageProfile": {"source": {"id": image.id}}}
+    versions = client.gallery_image_versions
+    body = {"location": "eu", "properties": source}
+    generalized = json.loads(json.dumps(WEB))
+    generalized["properties"] |= {"osState": "Generalized"}
+    generalized["properties"]["identifier"]["sku"] = "generalized"
+    client.gallery_images.begin_create_or_update(GROUP, corp, "gen", generalized).result()
+    version = versions.begin_create_or_update(GROUP, corp, "gen", "1.0.0", body).result()
+    assert version.properties.storage_profile.source.id == image.id
+    data = {"createOption": "FromImage", "galleryImageReference": {"id": version.id}}
+    body = {"location": "eu", "properties": {"creationData": data}}
+    last = disks.begin_create_or_update(GROUP, "d2", body).result()
+    assert last.creation_data.gallery_image_reference.id == version.id
+    changed = disks.begin_update(GROUP, "d2", {"tags": {"x": "y"}}).result()
+    assert changed.tags == {"x": "y"}
+    assert {"d1", "d2"} <= {item.name for item in disks.list_by_resource_group(GROUP)}
+    going = [disks.begin_delete(GROUP, "d2"), images.begin_delete(GROUP, "i1")]
+    going += [snapshots.begin_delete(GROUP, "s2"), disks.begin_delete(GROUP, "d1")]
+    for poller in going:
+        poller.result()
+    with pytest.raises(ResourceNotFoundError):
+        disks.get(GROUP, "d1")
+
+
+def test_resources_that_are_refused(client: Any) -> None:
+    put = client.disks.begin_create_or_update
+    for data, code in (
+        ({"createOption": "Copy", "sourceResourceId": "/etc/passwd"}, "InvalidParameter"),
+        ({"createOption": "Import", "sourceUri": "/etc/passwd"}, "InvalidParameter"),
+        ({"createOption": "Upload", "uploadSizeBytes": 1 << 30}, "InvalidParameter"),
+        ({"createOption": "Copy", "sourceResourceId": f"{SNAPSHOT}0"}, "ResourceNotFound"),
+        ({"createOption": "Empty"}, "InvalidParameter"),
+    ):
+        body = {"location": "eu", "properties": {"creationData": data}}
+        assert refused(partial(put, GROUP, "bad", body))[1] == code, data
+
+
+# --- who may do what ------------------------------------------------------------------------------
+
+
+def test_what_may_not_be_seen_is_not_there(
+    client: Any, server: Server, home: Home, corp: str
+) -> None:
+    made = client.gallery_image_versions.begin_create_or_update(
+        GROUP, corp, "web", "8.0.0", version_of(SNAPSHOT)
+    )
+    made.result()
+    headers = made._polling_method._initial_response.http_response.headers
+    home.run("principal", "create", "stranger", "--type", "ServicePrincipal")
+    secret = home.json("principal", "credential", "reset", "stranger")["password"]
+    with client_of(server, "stranger", secret) as stranger:
+        assert list(stranger.galleries.list()) == []
+        for call in (
+            partial(stranger.galleries.get, GROUP, corp),
+            partial(stranger.galleries.get, GROUP, "nowhere"),
+            partial(stranger.gallery_images.get, GROUP, corp, "web"),
+            partial(stranger.gallery_image_versions.get, GROUP, corp, "web", "8.0.0"),
+            partial(stranger.snapshots.get, GROUP, "s1"),
+            partial(stranger.galleries.begin_create_or_update, GROUP, "mine", {"location": "eu"}),
+        ):
+            assert refused(call) == (404, "ResourceNotFound")
+        asked = HttpRequest("GET", headers["Azure-AsyncOperation"])
+        assert stranger._client.send_request(asked).status_code == 404
+    home.run("role", "assign", "--assignee", "stranger", "--role", "Reader", "--scope", corp)
+    with client_of(server, "stranger", secret) as reader:
+        assert reader.gallery_image_versions.get(GROUP, corp, "web", "8.0.0").name == "8.0.0"
+        call = partial(reader.galleries.begin_update, GROUP, corp, {"tags": {}})
+        assert refused(call) == (403, "AuthorizationFailed")
+        call = partial(reader.gallery_image_versions.begin_delete, GROUP, corp, "web", "8.0.0")
+        assert refused(call) == (403, "AuthorizationFailed")
+    denied = home.json("audit", "list", "--denied", "--actor", "stranger")["entries"]
+    assert {entry["address"] for entry in denied} == {"127.0.0.1"}
+    numbers = {line["request"] for line in server.lines()}
+    assert {entry["request"] for entry in denied} <= numbers
+
+
 # --- regions that fail, processes that die --------------------------------------------------------
 
 

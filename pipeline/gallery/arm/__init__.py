@@ -6,6 +6,7 @@ a request: it is not looked at.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -45,6 +46,13 @@ def system_data(created: datetime | None) -> dict[str, Any]:
 def read(kind: type[T], document: object) -> T:
     """The value that a request's document means."""
     return decode(kind, without_nulls(document))
+
+
+def require_location(location: str) -> None:
+    if not location:
+        raise InvalidParameter(
+            "The location property is required for this definition.", code="LocationRequired"
+        )
 
 
 def without_nulls(value: Any) -> Any:
@@ -109,3 +117,22 @@ def resource_group(item: ResourceGroup) -> dict[str, Any]:
     properties = {"provisioningState": "Succeeded"}
     kind = "Microsoft.Resources/resourceGroups"
     return tracked(item.arm_id, kind, item.location, item.tags, properties)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupBody:
+    """What a PUT of a resource group says."""
+
+    location: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    properties: Told = None
+    managed_by: Told = None
+    id: Told = None
+    name: Told = None
+    type: Told = None
+
+
+def read_group(document: object) -> GroupBody:
+    body = read(GroupBody, document)
+    require_location(body.location)
+    return body

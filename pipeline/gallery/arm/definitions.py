@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import InvalidParameter
-from pipeline.gallery.arm import Told, moment, read, system_data, tracked
-from pipeline.gallery.arm.galleries import require_location
+from pipeline.gallery.arm import Told, moment, read, require_location, system_data, tracked
 from pipeline.gallery.documents import decode, encode, unknown_member
 from pipeline.model import HyperVGeneration, ImageDefinition, ProvisioningState
 from pipeline.model.names import DefinitionName

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.errors import InvalidParameter
 from pipeline.gallery.access.shared_ids import unique_name
 from pipeline.gallery.answers import sharing_profile
-from pipeline.gallery.arm import Told, read, system_data, tracked
+from pipeline.gallery.arm import Told, read, require_location, system_data, tracked
 from pipeline.gallery.documents import encode
 from pipeline.model import Gallery, ProvisioningState, SharingPermissions, SoftDeletePolicy
 from pipeline.model.sharing import Community, Sharing
@@ -90,10 +89,3 @@ def read_gallery(document: object) -> GalleryBody:
     body = read(GalleryBody, document)
     require_location(body.location)
     return body
-
-
-def require_location(location: str) -> None:
-    if not location:
-        raise InvalidParameter(
-            "The location property is required for this definition.", code="LocationRequired"
-        )

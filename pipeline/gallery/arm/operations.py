@@ -5,6 +5,7 @@ from typing import Any
 from pipeline.gallery.arm import moment
 from pipeline.gallery.arm.versions import progress
 from pipeline.model import ImageVersion
+from pipeline.model.resources import Resource
 from pipeline.model.runs import Run, RunState
 
 STATES = {
@@ -16,8 +17,8 @@ STATES = {
 }
 
 
-def operation(run: Run, version: ImageVersion | None) -> dict[str, Any]:
-    """How far a run is; `version` is the one that it works on, if it does."""
+def operation(run: Run, about: ImageVersion | Resource | None) -> dict[str, Any]:
+    """How far a run is; `about` is what it works on, if that is there."""
     found: dict[str, Any] = {
         "name": run.id,
         "status": STATES[run.state],
@@ -28,7 +29,7 @@ def operation(run: Run, version: ImageVersion | None) -> dict[str, Any]:
     if run.state is RunState.SUCCEEDED:
         found["percentComplete"] = 100.0
     elif not run.ended:
-        found["percentComplete"] = _percent(run, version)
+        found["percentComplete"] = _percent(run, about)
     if run.error is not None:
         found["error"] = error(run)["error"]
     return found
@@ -44,7 +45,9 @@ def error(run: Run) -> dict[str, Any]:
     return {"error": told}
 
 
-def _percent(run: Run, version: ImageVersion | None) -> float:
-    if version is not None and version.owner == run.id:
-        return progress(version)
+def _percent(run: Run, about: ImageVersion | Resource | None) -> float:
+    if about is not None and about.owner == run.id:
+        if isinstance(about, ImageVersion):
+            return progress(about)
+        return float(about.completion_percent)
     return min(99.0, 100.0 * run.done / run.total) if run.total else 0.0

@@ -9,8 +9,7 @@ from pipeline.errors import InvalidParameter
 from pipeline.gallery import rules
 from pipeline.gallery.access.shared_ids import is_shared_reference
 from pipeline.gallery.answers import edge_zone
-from pipeline.gallery.arm import Told, moment, read, system_data, tracked
-from pipeline.gallery.arm.galleries import require_location
+from pipeline.gallery.arm import Told, moment, read, require_location, system_data, tracked
 from pipeline.gallery.documents import encode
 from pipeline.gallery.rules import VersionChange
 from pipeline.model import (

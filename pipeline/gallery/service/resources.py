@@ -1,7 +1,7 @@
 """The operations on disks, snapshots and managed images: each in one transaction."""
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
@@ -18,6 +18,7 @@ from pipeline.model.access import Action
 from pipeline.model.clock import utc_now
 from pipeline.model.resource_names import ResourceKind, ResourceName
 from pipeline.model.resources import Disk, Resource, Snapshot
+from pipeline.model.spelling import region_key
 from pipeline.ports.catalog import CatalogReader
 
 R = TypeVar("R", bound=Resource)
@@ -121,6 +122,22 @@ class ResourceService:
             )
             changes.put_resource(made)
             return made
+
+    def set_tags(
+        self, name: ResourceName, tags: Mapping[str, str], location: str | None = None
+    ) -> Resource:
+        """Change the tags of one that is there. `location`, if given, has to be its own."""
+        with self._access.write(WRITE[name.kind], name.arm_id) as (catalog, changes):
+            found = rules.existing(catalog.resource(name), name.arm_id)
+            if location is not None and region_key(location) != region_key(found.location):
+                raise Conflict(
+                    f"The resource '{name}' already exists in location '{found.location}'. A "
+                    f"resource with the same name cannot be created in location '{location}'.",
+                    code="InvalidResourceLocation",
+                )
+            changed = replace(found, tags=tags)
+            changes.put_resource(changed)
+            return changed
 
     def begin_delete(self, name: ResourceName) -> Resource:
         """From now on it can't be used, and what zones hold of it may go."""

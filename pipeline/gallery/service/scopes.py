@@ -132,6 +132,17 @@ class Scopes(Operations):
             changes.put_resource_group(group)
             return group
 
+    def get_resource_group(self, subscription: str, name: str) -> ResourceGroup:
+        """One that was made, or the default one."""
+        id = f"/subscriptions/{subscription}/resourceGroups/{name}"
+        with self._access.read(Action.GROUP_READ, id) as catalog:
+            rules.known_subscription(_subscription(catalog, subscription), subscription)
+            found = _resource_group(catalog, subscription, name)
+            if found is None and name.lower() == DEFAULT_RESOURCE_GROUP:
+                home = self._source_region
+                return ResourceGroup(subscription, DEFAULT_RESOURCE_GROUP, home, _EPOCH)
+            return rules.known_resource_group(found, name)
+
     def list_resource_groups(self, subscription: str) -> list[ResourceGroup]:
         """Those that were made."""
         id = f"/subscriptions/{subscription}"
