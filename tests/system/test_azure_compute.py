@@ -314,7 +314,7 @@ def test_what_a_version_keeps_for_life(client: Any, corp: str) -> None:
     copy = versions.begin_create_or_update(GROUP, corp, "web", "2.0.1", body).result()
     assert copy.properties.storage_profile.source.id == source
     listed = [item.name for item in versions.list_by_gallery_image(GROUP, corp, "web")]
-    assert listed[:2] == ["2.0.1", "2.0.0"]
+    assert [name for name in listed if name.startswith("2.")] == ["2.0.1", "2.0.0"]
 
 
 def refused(call: Callable[[], Any]) -> tuple[int | None, str]:
