@@ -1,6 +1,7 @@
 """Resume: go on with a run that waits, or whose process ended, by what its record says."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from pipeline.errors import Conflict
@@ -10,21 +11,28 @@ from pipeline.gallery.rules import VersionChange
 from pipeline.jobs.begin import publish_request
 from pipeline.jobs.context import JobContext
 from pipeline.jobs.delete import delete_cascade, delete_version, plan_cascade
+from pipeline.jobs.prepare import PublishRequest
 from pipeline.jobs.replicate import replicate_version
 from pipeline.jobs.running import going_on
 from pipeline.jobs.update import update_version
-from pipeline.model import TargetRegion
+from pipeline.model import ImageVersion, TargetRegion
 from pipeline.model.names import parse_definition, parse_gallery, parse_version
 from pipeline.model.resource_names import named_resource
 from pipeline.model.runs import Run, RunKind
-from pipeline.publish import publish
 from pipeline.resources.begin import make_resource, remove_resource
 
+Act = Callable[[Mapping[str, Any], JobContext], None]
 
-def resume(run: Run, context: JobContext) -> None:
-    """Do what is left of a run, in this process. Raises Conflict for one that needs what its record
-    does not hold: the same command goes on with that."""
-    act = _ACTS.get(run.kind)
+
+def resume(
+    run: Run,
+    context: JobContext,
+    publish: Callable[[PublishRequest, JobContext], ImageVersion],
+) -> None:
+    """Do what is left of a run, in this process; `publish` is the main job. Raises Conflict for one
+    that needs what its record does not hold: the same command goes on with that."""
+    acts: Mapping[RunKind, Act] = {**_ACTS, RunKind.PUBLISH: partial(_publish, publish)}
+    act = acts.get(run.kind)
     wanted = dict(run.request)
     if act is None or not wanted:
         raise Conflict(
@@ -41,7 +49,11 @@ def _replicate(wanted: Mapping[str, Any], context: JobContext) -> None:
     replicate_version(parse_version(wanted["version"]), targets, context, retry=retry)
 
 
-def _publish(wanted: Mapping[str, Any], context: JobContext) -> None:
+def _publish(
+    publish: Callable[[PublishRequest, JobContext], ImageVersion],
+    wanted: Mapping[str, Any],
+    context: JobContext,
+) -> None:
     """All of it, where the record says what was asked and no region is done yet. Else the regions
     that are missing, from one that is there: the sources are not needed for that."""
     name = parse_version(wanted["version"])
@@ -72,9 +84,8 @@ def _delete(wanted: Mapping[str, Any], context: JobContext) -> None:
         delete_cascade(plan_cascade(context, parse_definition(wanted["definition"])), context)
 
 
-_ACTS: Mapping[RunKind, Callable[[Mapping[str, Any], JobContext], None]] = {
+_ACTS: Mapping[RunKind, Act] = {
     RunKind.REPLICATE: _replicate,
-    RunKind.PUBLISH: _publish,
     RunKind.UPDATE: _update,
     RunKind.DELETE: _delete,
     RunKind.DISK: _resource,

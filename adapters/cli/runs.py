@@ -76,11 +76,12 @@ def resume(settings: Settings, *, id: str) -> None:
     A replication, a deletion, and the regions that a publish has not made are gone on with by what
     the run's record says. For other runs the same command does that.
     """
+    from pipeline.publish import publish
     from pipeline.resume import resume as go_on
 
     with settings.session() as session:
         run = session.runs.resumable(id)
-        go_on(run, session.context)
+        go_on(run, session.context, publish)
         run = session.runs.get_run(run.id)
     settings.emit({"run": encode(run)}, f"run {run.id}: {run.state.value}")
 

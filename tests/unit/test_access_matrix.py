@@ -366,6 +366,9 @@ CALLS: dict[str, Callable[[Services, Names], object]] = {
     "GalleryService.list_resource_groups": lambda ask, at: ask.gallery.list_resource_groups(
         at.subscription
     ),
+    "GalleryService.get_resource_group": lambda ask, at: ask.gallery.get_resource_group(
+        at.subscription, "galleria"
+    ),
     "GalleryService.get_gallery": lambda ask, at: ask.gallery.get_gallery(at.name),
     "GalleryService.list_definitions": lambda ask, at: ask.gallery.list_definitions(at.name),
     "GalleryService.get_definition": lambda ask, at: ask.gallery.get_definition(at.definition),
@@ -443,6 +446,7 @@ LISTS: dict[str, Callable[[Services], Iterable[object]]] = {
 # Everybody knows that there is something of the kind; who may not read it is told so.
 REFUSED: dict[str, Callable[[Services], object]] = {
     "RunService.get_run": lambda ask: ask.runs.get_run("aaa"),
+    "RunService.find_run": lambda ask: ask.runs.find_run("aaa"),
     "Grants.principals": lambda ask: ask.grants.principals(),
     "Grants.credentials": lambda ask: ask.grants.credentials("stranger"),
     "Grants.check_metrics": lambda ask: ask.grants.check_metrics(),

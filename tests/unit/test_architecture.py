@@ -53,8 +53,7 @@ ROOMS = (
     {"azure"},
     {"jobs"},
     {"resources", "deploying"},
-    {"publish"},
-    {"resume"},  # every job, by what a run's record says
+    {"publish", "resume"},
 )
 # Adapters import each other only downwards in this list: what implements a port stands in none of
 # its floors, so that one of those never knows another. `app` and its callers put them together.
