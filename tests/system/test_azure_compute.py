@@ -552,6 +552,7 @@ def test_an_operation_survives_its_server_and_its_process(tmp_path: Path) -> Non
         begun = client.gallery_image_versions.begin_create_or_update(
             *(GROUP, "corp", "web", "1.0.0"),
             version_of(f"{COMPUTE}/snapshots/large"),
+            polling=False,
         )
         headers = begun._polling_method._initial_response.http_response.headers
         url = headers["Azure-AsyncOperation"]
