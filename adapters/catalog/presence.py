@@ -27,12 +27,14 @@ _LOCK = "hhqqi4x"
 
 @contextlib.contextmanager
 def attend_file(catalog: Path, run: str) -> Iterator[Callable[[], None]]:
-    """Hold the lock of a run beside a catalog in SQLite."""
+    """Hold the lock of a run beside a catalog in SQLite; if another process has it, that one is
+    what is seen: whose the run is, its record says."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(_beside(catalog), flags, 0o666 & ~_umask())
     try:
         # of the open file and not of the process: closing another descriptor does not let it go
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, run))
+        with contextlib.suppress(BlockingIOError):
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, run))
         yield lambda: None
     finally:
         os.close(fd)

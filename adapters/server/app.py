@@ -13,14 +13,16 @@ import uuid
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse
-from starlette.routing import BaseRoute, Route
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters.app import App
-from adapters.server import azure, login
+from adapters.server import azure, health, login
+from adapters.server.boxes import boxes
 from adapters.server.callers import Callers
 from adapters.server.errors import failure
+from adapters.server.health import Meter
 
 _log = logging.getLogger("galleria.server")
 _CLIENT_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -29,18 +31,15 @@ _CODES = {404: "NotFound", 405: "MethodNotAllowed", 413: "RequestContentTooLarge
 
 def application(app: App) -> ASGIApp:
     """Everything that is served, for an application that stays open."""
-    callers = Callers(app)
+    callers, meter = Callers(app), Meter()
     routes: list[BaseRoute] = [
-        Route("/healthz", _alive),
+        *health.routes(app, callers, meter),
+        Mount("/vagrant", boxes(app, callers)),
         *login.routes(callers),
         *azure.routes(callers),
     ]
     handlers = {HTTPException: _refused, Exception: _failed}
-    return Requests(Starlette(routes=routes, exception_handlers=handlers))
-
-
-async def _alive(_: Request) -> PlainTextResponse:
-    return PlainTextResponse("ok\n")
+    return Requests(Starlette(routes=routes, exception_handlers=handlers), meter)
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
@@ -64,8 +63,9 @@ class Requests:
     """Around every request: a number that the log, the audit record and the answer tell, paths as
     the table has them, and a line in the log."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, meter: Meter) -> None:
         self._app = app
+        self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -88,7 +88,9 @@ class Requests:
         except Exception:  # it was answered by `_failed`
             _log.exception("request %s failed", number)
         finally:
-            _log.info("%s", _line(scope, number, status, time.monotonic() - started))
+            seconds = time.monotonic() - started
+            self._meter.count(scope["method"], status, seconds)
+            _log.info("%s", _line(scope, number, status, seconds))
 
 
 def plain_path(path: str) -> str:

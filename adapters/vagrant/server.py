@@ -27,6 +27,7 @@ from pipeline.errors import (
     NoSpace,
     NotFound,
     Refused,
+    Unauthenticated,
 )
 from pipeline.gallery.service import GalleryService
 from pipeline.jobs.box_catalog import BoxCatalog, box_catalog, box_catalogs, offered
@@ -38,6 +39,7 @@ OpenGallery = Callable[[Request], AbstractContextManager[GalleryService]]
 STATUSES: tuple[tuple[type[GalleriaError], int], ...] = (
     (NotFound, 404),
     (InvalidParameter, 400),
+    (Unauthenticated, 401),
     (Refused, 403),
     (Busy, 503),
     (EnvironmentMissing, 503),

@@ -13,18 +13,19 @@ Labels = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A gauge, and its value by labels."""
+    """A gauge or a counter, and its value by labels."""
 
     name: str
     help: str
     samples: tuple[tuple[Labels, float], ...]
+    kind: str = "gauge"
 
 
 def text(metrics: Iterable[Metric]) -> str:
     """The metrics in Prometheus's text format (0.0.4)."""
     lines = []
     for metric in metrics:
-        lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} gauge"]
+        lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
         for labels, value in metric.samples:
             inside = ",".join(f'{name}="{_escaped(said)}"' for name, said in labels.items())
             shown = f"{{{inside}}}" if inside else ""

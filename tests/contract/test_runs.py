@@ -9,8 +9,15 @@ import pytest
 import sqlalchemy as sa
 
 from adapters.catalog import open_catalog, sql
-from pipeline.errors import Conflict, HeldByRun, LeaseLost, NotFound, RunCancelled
-from pipeline.gallery.service.running import OwnRun, attendance
+from pipeline.errors import (
+    Conflict,
+    HeldByRun,
+    LeaseLost,
+    NotFound,
+    RunCancelled,
+    TooManyRequests,
+)
+from pipeline.gallery.service.running import OwnRun, RunTerms, attendance
 from pipeline.gallery.services import Services
 from pipeline.model import Region
 from pipeline.model.access import Identity
@@ -328,3 +335,96 @@ def test_runs_are_forgotten_a_month_after_their_end(catalog: Catalog) -> None:
     assert host.removed == ["b2"]
     with catalog.read() as reader:
         assert {item.id for item in reader.runs(ended=True)} == {"a1", "c3"}
+
+
+# --- runs that another process does ---------------------------------------------------------------
+
+
+def test_what_is_reserved_is_another_processs_to_do(catalog: Catalog) -> None:
+    ask = service(catalog)
+    with ask.job_runs.reserved(RunKind.PUBLISH, ANY, {"version": "x"}, "d") as mine:
+        assert ask.job_runs.id == mine.id
+        with catalog.read() as reader:
+            assert ask.job_runs.holder(reader, mine.id) is None  # it is this one's own
+    assert ask.job_runs.current is None
+    found = stored(catalog, mine.id)
+    assert (found.state, found.token, found.kept, found.digest) == (RunState.WAITING, 0, True, "d")
+    other = service(catalog)
+    with catalog.read() as reader:  # what was taken for it is nobody else's, until it should begin
+        held = other.job_runs.holder(reader, mine.id)
+    assert held is not None
+    assert held.free_in is None
+    with other.job_runs.resumed(found) as own:
+        assert (own.record.token, own.record.request) == (1, {"version": "x"})
+        with pytest.raises(HeldByRun), service(catalog).job_runs.resumed(found):
+            pytest.fail("it was begun twice")
+    assert stored(catalog, mine.id).state is RunState.SUCCEEDED
+
+
+def test_what_could_not_be_taken_leaves_no_run(catalog: Catalog) -> None:
+    ask = service(catalog)
+    with pytest.raises(Conflict), ask.job_runs.reserved(RunKind.PUBLISH, ANY, {}):
+        raise Conflict("it is there already")
+    assert ask.job_runs.current is None
+    with ask.job_runs.reserved(RunKind.UPDATE, ANY, {}) as mine:
+        pass
+    ask.job_runs.unneeded(mine)
+    with catalog.read() as reader:
+        assert reader.runs(ended=True) == []
+
+
+def test_runs_that_are_kept_are_found_when_nobody_works_on_them(catalog: Catalog) -> None:
+    ask = service(catalog)
+    with ask.job_runs.reserved(RunKind.PUBLISH, ANY, {}) as mine:
+        pass
+    assert ask.job_runs.deserted() == []  # its process may be about to begin
+    late = replace(stored(catalog, mine.id), lease=NOW)
+    with catalog.write() as writer:
+        writer.put_run(late)
+        writer.put_run(run("b", state=RunState.WAITING))  # not kept
+        writer.put_run(run("c", state=RunState.RUNNING, lease=NOW))
+        writer.put_run(run("d", state=RunState.SUCCEEDED, kept=True))
+    assert [item.id for item in ask.job_runs.deserted()] == [mine.id]
+    with service(catalog).job_runs.resumed(late):
+        assert ask.job_runs.deserted() == []
+    assert ask.job_runs.deserted() == []
+
+
+def test_a_kept_run_whose_process_died_is_not_ended_by_others(catalog: Catalog) -> None:
+    dead = run("b", kept=True, lease=NOW - timedelta(days=9), token=1)
+    with catalog.write() as writer:
+        writer.put_run(dead)
+    ask = service(catalog)
+    ask.job_runs.tidy()
+    assert stored(catalog, "b") == dead
+    assert ask.job_runs.deserted() == [dead]
+
+
+def test_a_kept_run_that_kills_its_processes_ends(catalog: Catalog) -> None:
+    with catalog.write() as writer:
+        writer.put_run(run("b", kept=True, lease=NOW, token=5))
+    ask = service(catalog)
+    assert ask.job_runs.deserted() == []
+    ended = stored(catalog, "b")
+    assert ended.state is RunState.FAILED
+    assert ended.error == RunError("Died", "its process ended 5 times without a word")
+
+
+def test_a_principal_has_so_many_at_once(catalog: Catalog) -> None:
+    identity = Identity("root@host", "ci")
+    terms = RunTerms(most=2)
+    ask = Services(catalog, [Region("eu")], identity, FakeRunHost(), terms=terms)
+    for _ in range(2):
+        with ask.job_runs.reserved(RunKind.DELETE, ANY, {}) as last:
+            pass
+    with (
+        pytest.raises(TooManyRequests, match="2 operations that are not done"),
+        ask.job_runs.reserved(RunKind.DELETE, ANY, {}),
+    ):
+        pytest.fail("one too many")
+    with service(catalog).job_runs.reserved(RunKind.DELETE, ANY, {}):  # the operator may
+        pass
+    with service(catalog).job_runs.resumed(stored(catalog, last.id)):
+        pass
+    with ask.job_runs.reserved(RunKind.DELETE, ANY, {}):
+        pass

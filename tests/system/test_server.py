@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import ClientSecretCredential
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.azure import SUBSCRIPTION, TENANT, Server, serving
 from tests.home import Home, conforms
@@ -145,6 +146,24 @@ def test_requests_are_numbered_and_logged(server: Server, secret: str) -> None:
     (line,) = (line for line in server.lines() if line["request"] == number)
     assert (line["method"], line["path"], line["status"]) == ("GET", "/tenants", 200)
     assert secret not in server.log.read_text()
+
+
+def test_metrics_and_boxes_are_for_those_who_may(server: Server, secret: str) -> None:
+    for path in ("/metrics", "/vagrant"):
+        assert ask(server, path).status == 401
+        assert ask(server, path, Authorization=f"Bearer {secret}").status == 200
+    text = ask(server, "/metrics", Authorization=f"Bearer {secret}").content.decode()
+    families = {item.name: item for item in text_string_to_metric_families(text)}
+    assert families["galleria_galleries"].type == "gauge"
+    counted = {
+        (sample.labels["method"], sample.labels["status"]): sample.value
+        for sample in families["galleria_http_requests"].samples
+    }
+    assert counted["GET", "401"] >= 2
+
+
+def test_it_is_ready(server: Server) -> None:
+    assert (ask(server, "/readyz").status, ask(server, "/readyz").content) == (200, b"ok\n")
 
 
 def test_it_ends_in_good_order(home: Home) -> None:

@@ -26,7 +26,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from pipeline.errors import Conflict, GalleriaError, HeldByRun, LeaseLost, RunCancelled
+from pipeline.errors import (
+    Conflict,
+    GalleriaError,
+    HeldByRun,
+    LeaseLost,
+    RunCancelled,
+    TooManyRequests,
+)
 from pipeline.gallery.audited import AuditedCatalog, Changes
 from pipeline.model.access import Identity
 from pipeline.model.runs import Held, Presence, Run, RunError, RunKind, RunState
@@ -43,9 +50,11 @@ SILENT_BEATS = 2  # without which a process that is not to be seen counts as dea
 
 @dataclass(frozen=True, slots=True)
 class RunTerms:
-    """`lease` is how long a run that is not heard of keeps what it holds, in seconds."""
+    """`lease` is how long a run that is not heard of keeps what it holds, in seconds. `most` is how
+    many runs that are kept a principal may have at once."""
 
     lease: float = 30.0
+    most: int = 32
 
     @property
     def beat(self) -> float:
@@ -253,6 +262,7 @@ class JobRuns:
         belongs to it, as long as the lease that begins here: by then that process has begun, or
         somebody else may take it. When the `with` fails there is no such run."""
         with self._catalog.unguarded() as (catalog, changes):
+            self._check_number(catalog)
             run = leased(self._waiting(kind, object, request, catalog), catalog, self._terms)
             run = replace(run, digest=digest, kept=True)
             changes.put_run(run)
@@ -265,6 +275,18 @@ class JobRuns:
             self.unneeded(run)
             raise
         self.work_on(None)
+
+    def _check_number(self, catalog: CatalogReader) -> None:
+        mine = self._identity.principal
+        if mine is None:
+            return
+        have = sum(run.kept and run.principal == mine for run in catalog.runs())
+        if have >= self._terms.most:
+            raise TooManyRequests(
+                f"'{mine}' has {have} operations that are not done: {self._terms.most} at most are "
+                "worked on at once.",
+                hint="ask again when some are done: galleria runs list",
+            )
 
     def unneeded(self, run: Run) -> None:
         """Forget a run that was reserved: there is nothing to do."""
