@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 # What galleria names so, and nobody else, in the directories of its cache and logs.
 _FIXTURES = re.compile(r"(guest-v[12]|windows)-[0-9a-f]{16}")
 _TREES = re.compile(r"tree-[0-9a-f]{16}\.tar")
-_LOGS = re.compile(r"(boot|publish|replicate)-[^/]*[0-9a-f]{32}\.log")
+_LOGS = re.compile(r"(boot|build|publish|replicate)-[^/]*[0-9a-f]{32}\.log")
 _RUN_LOGS = re.compile(r"[0-9a-f-]{8,36}\.log")
 
 

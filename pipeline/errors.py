@@ -31,11 +31,26 @@ class GalleriaError(Exception):
         self.hint = hint
         self.reason = code or self.code
 
+    def document(self) -> dict[str, str]:
+        """As JSON data."""
+        return {
+            "code": self.reason,
+            "message": self.message,
+            "plain": self.plain,
+            "hint": self.hint,
+        }
+
 
 class StageFailed(GalleriaError):
     """A stage began and could not finish; the source is as it was."""
 
     code = "StageFailed"
+
+
+class NotBegun(GalleriaError):
+    """A build of a batch was not begun, or was stopped, as another one failed."""
+
+    code = "NotBegun"
 
 
 class VerificationFailed(GalleriaError):

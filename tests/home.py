@@ -65,10 +65,12 @@ def conforms(args: Sequence[str], document: dict[str, Any]) -> None:
         return
     if "--list-operations" in args:
         command = "operations"
-    wrong = validator("error" if "error" in document else command).iter_errors(document)
+    if set(document) == {"schemaVersion", "error"}:
+        command = "error"
+    wrong = validator(command).iter_errors(document)
     told = [f"{item.json_path}: {item.message[:300]}" for item in wrong]
     assert told == [], f"{command}: {told}"
-    VALIDATED.add("error" if "error" in document else command)
+    VALIDATED.add(command)
 
 
 class Home:

@@ -92,7 +92,11 @@ def run(args: Sequence[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
     # known before parsing, as parsing may be what fails
-    settings = Settings(json="--json" in args, verbose="--verbose" in args)
+    settings = Settings(
+        json="--json" in args,
+        verbose="--verbose" in args,
+        detailed="--detailed-exitcode" in args,
+    )
     try:
         with modes.private():
             status = cli.main(list(args), prog_name="galleria", standalone_mode=False, obj=settings)
@@ -148,30 +152,31 @@ def explain(error: BaseException) -> GalleriaError:
 
 
 def _report(error: Exception, settings: Settings) -> int:
+    known = explain(error)
+    say_error(error, settings)
+    if settings.json:
+        try:
+            settings.emit_json({"error": known.document()})
+            sys.stdout.flush()
+        except OSError:  # the status says that it failed, and who reads it knows no more
+            _silence()
+    return settings.status(known)
+
+
+def say_error(error: Exception, settings: Settings, label: str = "") -> None:
+    """Say on stderr what happened and what to do; `label`, of what."""
     if settings.verbose:
         _say("\n".join(printable(line) for line in _traceback(error)))
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         _say(error.message)
     known = explain(error)
     azure = known.plain != known.message
-    _say(f"galleria: error: {_lines(known.plain)}" + f" ({known.reason})" * azure)
+    told = f"{printable(label)}{_lines(known.plain)}"
+    _say(f"galleria: error: {told}" + f" ({known.reason})" * azure)
     if azure and settings.verbose:
         _say(f"azure: {_lines(known.message)}")
     if known.hint:
         _say(f"hint: {_lines(known.hint)}")
-    if settings.json:
-        details = {
-            "code": known.reason,
-            "message": known.message,
-            "plain": known.plain,
-            "hint": known.hint,
-        }
-        try:
-            settings.emit_json({"error": details})
-            sys.stdout.flush()
-        except OSError:  # the status says that it failed, and who reads it knows no more
-            _silence()
-    return known.exit_status
 
 
 def _traceback(error: Exception) -> list[str]:

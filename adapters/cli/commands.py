@@ -28,11 +28,11 @@ COMMANDS = {
     ),
     "publish": ("adapters.cli.publish:publish_command", "Publish disks as an image version."),
     "build": (
-        "adapters.cli.spec:build",
+        "adapters.cli.build:build",
         "Publish versions from build specs; versions that exist already are left alone.",
     ),
     "plan": (
-        "adapters.cli.spec:plan",
+        "adapters.cli.build:plan",
         "Show what build would do, and what exists already; change nothing.",
     ),
     "spec": ("adapters.cli.spec:spec", "Check build specs, and print their JSON schema."),

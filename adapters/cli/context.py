@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime
 from enum import Enum
 from pathlib import Path
@@ -15,10 +15,15 @@ if TYPE_CHECKING:
     from adapters.app import App, Session
     from adapters.config import Config
     from adapters.guestfs.luks import Key
+    from adapters.progress import Mode
+    from pipeline.errors import GalleriaError
     from pipeline.model.access import Identity
     from pipeline.ports import Progress
 
 SCHEMA_VERSION = 1
+CHANGES = (
+    2  # the status of `plan --detailed-exitcode`, as Terraform has it: something is to be done
+)
 
 
 @dataclass(slots=True)
@@ -33,8 +38,8 @@ class Settings:
     quiet: bool = False
     verbose: bool = False
     progress: str = "auto"
+    detailed: bool = False  # 2 says that there is something to do, so mistakes in usage have 1
     keys: tuple[str, ...] = ()  # of encrypted volumes, as `parse_key` reads them
-    label: str = ""  # what this command's lines of progress are about, where there are others'
 
     @property
     def subscription(self) -> str:
@@ -49,6 +54,10 @@ class Settings:
         from pipeline.model.names import DEFAULT_RESOURCE_GROUP
 
         return DEFAULT_RESOURCE_GROUP if self.given_group is None else self.given_group
+
+    def status(self, error: "GalleriaError") -> int:
+        """The exit status of an error."""
+        return 1 if self.detailed and error.exit_status == CHANGES else error.exit_status
 
     def load(self) -> "Config":
         """The configuration."""
@@ -67,26 +76,28 @@ class Settings:
             principal, _ = load_principal(self.config)
         return Identity(local_account(), principal or None)
 
+    @property
+    def progress_mode(self) -> "Mode":
+        """How progress is shown."""
+        from adapters.progress import Mode
+
+        return Mode.NONE if self.quiet else Mode(self.progress)
+
     def open_progress(self) -> "Progress":
         """Where stages report how far they are."""
-        from adapters.progress import Mode, open_progress
+        from adapters.progress import open_progress
 
-        mode = Mode.NONE if self.quiet else Mode(self.progress)
-        return open_progress(mode, label=self.label)
-
-    def labelled(self, label: str) -> "Settings":
-        """For one of several jobs at once: they share the terminal line by line."""
-        mode = "plain" if self.progress in ("auto", "bar") else self.progress
-        return replace(self, label=label, progress=mode)
+        return open_progress(self.progress_mode)
 
     @contextmanager
-    def session(self) -> Iterator["Session"]:
-        """The application for whoever runs the command, for the length of a `with`."""
+    def session(self, progress: "Progress | None" = None) -> Iterator["Session"]:
+        """The application for whoever runs the command, for the length of a `with`. `progress` is
+        where it reports, if not where the command does."""
         from adapters.app import open_app
         from pipeline.errors import NotFound
         from pipeline.gallery.missing import explain_missing
 
-        config, progress = self.load(), self.open_progress()
+        config, progress = self.load(), progress or self.open_progress()
         with open_app(config, progress, keys=self._parsed_keys()) as app:
             session = app.session(self.identity())
             try:

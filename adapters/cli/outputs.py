@@ -6,10 +6,11 @@ Members that may be empty are left out of a resource; `schemaVersion` is in ever
 
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Required, TypedDict
 
 from adapters.doctor import Check
 from pipeline.gallery.validations import ValidationsProfile
+from pipeline.jobs.batch import Result
 from pipeline.jobs.diff import Difference
 from pipeline.jobs.plan import DiskPreview, RegionPreview
 from pipeline.model import (
@@ -62,6 +63,15 @@ class Settled(TypedDict):
 SettledGallery = Annotated[Gallery, Also(Settled)]
 SettledDefinition = Annotated[ImageDefinition, Also(Settled)]
 DeploymentDocument = Annotated[Deployment, MayLack(("version", "versionUid"))]
+
+
+class ErrorDocument(TypedDict):
+    """`message` is Azure's, where Azure has one; `plain` is what people are told."""
+
+    code: str
+    message: str
+    plain: str
+    hint: str
 
 
 class ReplicaDiskDocument(TypedDict):
@@ -374,19 +384,51 @@ class PublishOutput(TypedDict, total=False):
     plan: PlanDocument
 
 
+class BuildError(ErrorDocument):
+    exitStatus: int
+
+
 class Built(TypedDict):
-    version: ImageVersion
+    """What came of one build."""
+
+    name: str
+    spec: str
+    line: int
+    result: Result
     published: bool
-    seconds: NotRequired[float]
+    seconds: float
+    attempts: int
+    version: NotRequired[ImageVersion]
+    error: NotRequired[BuildError]
     log: NotRequired[Path]
 
 
 class BuildOutput(TypedDict):
+    """`error` is that of the first build that failed."""
+
     versions: tuple[Built, ...]
+    error: NotRequired[ErrorDocument]
+
+
+class BuildPlan(TypedDict, total=False):
+    """A plan, or why there is none. `source`: a version that another build makes first."""
+
+    name: Required[str]
+    spec: Required[str]
+    line: Required[int]
+    version: str
+    action: Literal["publish", "continue", "nothing"]
+    generalized: bool
+    operations: tuple[str, ...]
+    disks: tuple[DiskPreview, ...]
+    regions: tuple[RegionPreview, ...]
+    source: str
+    error: BuildError
 
 
 class Plans(TypedDict):
-    plans: tuple[PlanDocument, ...]
+    plans: tuple[BuildPlan, ...]
+    error: NotRequired[ErrorDocument]
 
 
 class Specs(TypedDict):
@@ -978,15 +1020,6 @@ class OneRun(TypedDict):
 class RunLogOutput(TypedDict):
     run: Run
     lines: tuple[str, ...]
-
-
-class ErrorDocument(TypedDict):
-    """`message` is Azure's, where Azure has one; `plain` is what people are told."""
-
-    code: str
-    message: str
-    plain: str
-    hint: str
 
 
 class ErrorOutput(TypedDict):

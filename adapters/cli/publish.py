@@ -49,12 +49,15 @@ _ACTIONS = {
 }
 
 
-def plan_text(item: Preview) -> str:
+def plan_text(item: Preview, build: str = "") -> str:
+    """What a publish would do; `build` is its name in a batch."""
     names = item.operations
     about = fields(
         [
+            ("build", build),
             ("version", item.name),
             ("action", _ACTIONS[item.action]),
+            ("source", f"{item.source}, which is made first" if item.source else ""),
             ("generalize", "no" if names is None else f"{len(names)} operations"),
         ]
     )
@@ -86,7 +89,7 @@ def plan_text(item: Preview) -> str:
             for region in item.regions
         ],
     )
-    return "\n\n".join([about, disks, regions])
+    return "\n\n".join([about, *([disks] if item.disks else []), regions])
 
 
 declared_options = arguments.options(
@@ -294,7 +297,7 @@ def publish_command(settings: Settings, /, *, name: str, **values: Any) -> None:
         _try(settings, request)
     elif request.wait is Wait.NONE:
         told = in_background(settings, lambda context: publish(request, context))
-        settings.emit(told, background_text(told))
+        settings.emit(told, background_text(decode(ImageVersion, told["version"]), told["log"]))
     else:
         started = time.monotonic()
         with settings.session() as session:
@@ -344,11 +347,10 @@ def in_background(settings: Settings, job: Callable[[JobContext], ImageVersion])
     raise click.exceptions.Exit(0)
 
 
-def background_text(told: dict[str, Any]) -> str:
-    name = parse_version(told["version"]["name"])
+def background_text(version: ImageVersion, log: str) -> str:
     return (
-        f"{name} is being published in the background\n"
-        f"log     {printable(told['log'])}\nfollow  galleria show {name} --watch"
+        f"{version.name} is being published in the background\n"
+        f"log     {printable(log)}\nfollow  galleria show {version.name} --watch"
     )
 
 

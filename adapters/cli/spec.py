@@ -1,32 +1,20 @@
-"""`galleria build`, `plan` and `spec`: versions from build specs."""
+"""`galleria spec`, and what build specs ask for."""
 
 import json
-import os
-import time
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from adapters.cli import arguments
 from adapters.cli.context import Settings
-from adapters.cli.lazy import Command, Group
-from adapters.cli.operation import KEYS, own_agents, own_script
-from adapters.cli.publish import (
-    background_text,
-    in_background,
-    plan_text,
-    published_text,
-)
+from adapters.cli.lazy import Group
+from adapters.cli.operation import own_agents, own_script
 from adapters.cli.sources import spec_sources
 from adapters.text import printable
-from pipeline.errors import GalleriaError
-from pipeline.gallery.documents import decode, encode, parse_date
+from pipeline.gallery.documents import decode, parse_date
 from pipeline.guest.profiles import Plan, select
-from pipeline.jobs.batch import Wanted, already_there, numbered, series
-from pipeline.jobs.context import JobContext
-from pipeline.jobs.plan import preview
 from pipeline.jobs.prepare import PublishRequest, Wait
 from pipeline.model import (
     AdditionalReplicaSet,
@@ -41,10 +29,9 @@ from pipeline.model import (
 )
 from pipeline.model.names import DefinitionName, VersionName, parse_gallery, parse_number
 from pipeline.model.spelling import EDGE
-from pipeline.publish import publish
 
 if TYPE_CHECKING:
-    from adapters.spec import Generalize, Spec, SpecRegion
+    from adapters.spec import Broken, Declared, Generalize, Spec, SpecRegion
 
 
 def spec_request(spec: "Spec") -> PublishRequest:
@@ -142,123 +129,38 @@ def _plan(wanted: "Generalize | bool | None", *, force: bool) -> Plan | None:
 
 
 SPECS = click.argument(
-    "specs", nargs=-1, required=True, metavar="SPEC...", type=click.Path(path_type=Path)
+    "specs",
+    nargs=-1,
+    required=True,
+    metavar="SPEC...",
+    type=click.Path(path_type=Path, allow_dash=True),
 )
-JOBS = 4  # the most at once unless told: an appliance may take a core and 1.3 GiB
-Built = tuple[dict[str, Any], str]  # for machines, and for people
-
-
-@click.command(cls=Command)
-@SPECS
-@click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    metavar="N",
-    help=f"Publish up to N images at once. Default: one per core, at most {JOBS}.",
+VARIABLES = arguments.options(
+    click.option(
+        "--var",
+        "variables",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Give a variable of the specs a value (repeatable); lists and maps in JSON.",
+    ),
+    click.option(
+        "--var-file",
+        "files",
+        multiple=True,
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Values of variables, in YAML or JSON (repeatable; the last one wins, and --var).",
+    ),
 )
-@KEYS
-@click.pass_obj
-def build(settings: Settings, *, specs: tuple[Path, ...], jobs: int | None) -> None:
-    """Publish versions from build specs; versions that exist already are left alone."""
-    batch = [_wanted(path) for path in specs]  # every mistake before the first byte
-    # before a catalog is open: other processes can't take that over
-    results: dict[int, Built] = {
-        index: _start(settings, wanted)
-        for index, wanted in enumerate(batch)
-        if wanted.request.wait is Wait.NONE
-    }
-    rest = [index for index in range(len(batch)) if index not in results]
-    groups = series(batch, rest)
-    limit = jobs or min(os.cpu_count() or 1, JOBS)
-    if min(limit, len(groups)) > 1:
-        results |= _at_once(settings, specs, batch, groups, limit)
-    else:
-        results |= _in_turn(settings, batch, rest)
-    settings.emit(
-        {"versions": [results[index][0] for index in range(len(batch))]},
-        "\n\n".join(results[index][1] for index in range(len(batch))),
-    )
 
 
-def _in_turn(
-    settings: Settings, batch: Sequence[Wanted], indexes: Iterable[int]
-) -> dict[int, Built]:
-    with settings.session() as session:
-        return {index: _build(batch[index], session.context) for index in indexes}
+def read(
+    specs: Iterable[Path], variables: Iterable[str], files: Iterable[Path]
+) -> "list[Declared | Broken]":
+    """Every document of these specs, with the variables that the options give."""
+    from adapters.spec import Given, given_texts, read_specs, read_variables
 
-
-def _at_once(
-    settings: Settings,
-    specs: Sequence[Path],
-    batch: Sequence[Wanted],
-    groups: Sequence[list[int]],
-    jobs: int,
-) -> dict[int, Built]:
-    """Each group in a process of its own, with appliances of its own: a hostile file system that
-    took one over would reach no other guest's disk. Raises the first error when all have ended."""
-    from adapters.cli import explain
-    from adapters.process.batch import together
-
-    def task(indexes: Sequence[int]) -> dict[int, Built]:
-        names = ", ".join(str(specs[index]) for index in indexes)
-        return _in_turn(settings.labelled(names), batch, indexes)
-
-    found = together(jobs, [partial(task, indexes) for indexes in groups], explain)
-    errors = [item for item in found if isinstance(item, GalleriaError)]
-    if errors:
-        raise errors[0]
-    return {
-        index: item for group in found if isinstance(group, dict) for index, item in group.items()
-    }
-
-
-def _build(wanted: Wanted, context: JobContext) -> Built:
-    started = time.monotonic()
-    request = numbered(wanted, context)
-    there = already_there(request, context)
-    version = there or publish(request, context)
-    seconds = time.monotonic() - started
-    document = {
-        "version": encode(version),
-        "published": there is None,
-        "seconds": round(seconds, 3),
-    }
-    if there is not None:
-        return document, f"{version.name} is there already"
-    return document, published_text(version, seconds)
-
-
-def _start(settings: Settings, wanted: Wanted) -> Built:
-    """Build one in the background, unless it is there already."""
-    with settings.session() as session:
-        request = numbered(wanted, session.context)
-        if already_there(request, session.context) is not None:
-            return _build(wanted, session.context)
-    told = in_background(settings, lambda context: publish(request, context))
-    return {**told, "published": True}, background_text(told)
-
-
-@click.command(cls=Command)
-@SPECS
-@KEYS
-@click.pass_obj
-def plan(settings: Settings, *, specs: tuple[Path, ...]) -> None:
-    """Show what build would do, and what exists already; change nothing."""
-    batch = [_wanted(path) for path in specs]
-    with settings.session() as session:
-        requests = [numbered(wanted, session.context) for wanted in batch]
-        previews = [preview(request, session.context) for request in requests]
-    settings.emit(
-        {"plans": [item.document() for item in previews]},
-        "\n\n".join(plan_text(item) for item in previews),
-    )
-
-
-def _wanted(path: Path) -> Wanted:
-    from adapters.spec import NEXT_PATCH, load_spec
-
-    spec = load_spec(path)
-    return Wanted(spec_request(spec), next_patch=spec.image.version == NEXT_PATCH)
+    return read_specs(specs, Given(given_texts(variables), read_variables(files)))
 
 
 @click.group(cls=Group)
@@ -276,16 +178,27 @@ def show_schema(settings: Settings) -> None:
 
 
 @spec.command("check")
-@click.argument(
-    "specs", nargs=-1, required=True, metavar="SPEC...", type=click.Path(path_type=Path)
-)
+@SPECS
+@VARIABLES
 @click.pass_obj
-def check(settings: Settings, *, specs: tuple[Path, ...]) -> None:
+def check(
+    settings: Settings,
+    *,
+    specs: tuple[Path, ...],
+    variables: tuple[str, ...],
+    files: tuple[Path, ...],
+) -> None:
     """Check build specs; nothing else is read or written."""
-    from adapters.spec import load_spec
+    from adapters.spec import Broken, SpecInvalid
 
-    found = [(path, load_spec(path)) for path in specs]
-    settings.emit(
-        {"specs": [{"file": path, **item.model_dump(by_alias=True)} for path, item in found]},
-        "\n".join(f"{printable(str(path))}: valid" for path, _ in found),
-    )
+    found = read(specs, variables, files)
+    wrong = [item.error for item in found if isinstance(item, Broken)]
+    if wrong:
+        raise SpecInvalid("\n".join(error.message for error in wrong), hint=wrong[0].hint)
+    documents, lines = [], []
+    for item in found:
+        assert not isinstance(item, Broken)  # noqa: S101 - then this is not reached
+        told = item.document.model_dump(by_alias=True, exclude={"variables", "matrix"})
+        documents.append({**told, "file": item.file, "line": item.line, "build": item.name})
+        lines.append(f"{printable(str(item.file))}:{item.line}: {item.name}: valid")
+    settings.emit({"specs": documents}, "\n".join(lines))

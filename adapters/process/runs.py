@@ -5,6 +5,7 @@ import functools
 import os
 import signal
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -74,6 +75,11 @@ class FileLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write("".join(f"{moment} {part}\n" for part in line.splitlines()))
+
+
+def build_log(logs: Path, name: str) -> FileLog:
+    """A new log of a build of that name."""
+    return FileLog(logs / f"build-{name}-{uuid.uuid4().hex}.log")
 
 
 @functools.cache

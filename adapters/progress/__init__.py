@@ -33,8 +33,8 @@ class Mode(Enum):
     NONE = "none"
 
 
-def open_progress(mode: Mode, stream: IO[str] | None = None, *, label: str = "") -> Progress:
-    """The progress of one command, on `stream` (stderr). `label` is put before plain lines."""
+def open_progress(mode: Mode, stream: IO[str] | None = None) -> Progress:
+    """The progress of one command, on `stream` (stderr)."""
     stream = sys.stderr if stream is None else stream
     if mode is Mode.AUTO:
         mode = Mode.BAR if stream.isatty() else Mode.PLAIN
@@ -44,7 +44,7 @@ def open_progress(mode: Mode, stream: IO[str] | None = None, *, label: str = "")
         return BarProgress(stream)
     if mode is Mode.JSON:
         return JsonProgress(stream)
-    return PlainProgress(stream, quiet=mode is Mode.NONE, label=label)
+    return PlainProgress(stream, quiet=mode is Mode.NONE)
 
 
 class Measured:
@@ -91,7 +91,8 @@ class Measured:
 
 
 class PlainProgress:
-    """A line per 10 % or 15 s of a stage, and one when it is finished. `quiet` leaves warnings."""
+    """A line per 10 % or 15 s of a stage, and one when it is finished. `quiet` leaves warnings;
+    `label` is put before each line."""
 
     def __init__(self, stream: IO[str], *, quiet: bool = False, label: str = "") -> None:
         self._stream = stream
@@ -122,10 +123,12 @@ class PlainProgress:
 
 
 class JsonProgress:
-    """One JSON object a line: stage started, progress (at most once a second), finished, failed."""
+    """One JSON object a line: stage started, progress (at most once a second), finished, failed.
+    Each has the members of `about`, too."""
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: IO[str], **about: object) -> None:
         self._stream = stream
+        self._about = about
 
     @contextmanager
     def stage(self, name: str, total: int = 0, unit: str = "B") -> Iterator[Meter]:
@@ -139,16 +142,16 @@ class JsonProgress:
         self._stage("finished", meter)
 
     def note(self, message: str) -> None:
-        self._event("note", message=message)
+        self.event("note", message=message)
 
     def warn(self, message: str) -> None:
-        self._event("warning", message=message)
+        self.event("warning", message=message)
 
     def _moved(self, meter: Measured) -> None:
         self._stage("progress", meter)
 
     def _stage(self, event: str, meter: Measured) -> None:
-        self._event(
+        self.event(
             event,
             stage=meter.name,
             done=meter.done,
@@ -157,10 +160,9 @@ class JsonProgress:
             seconds=round(meter.elapsed, 3),
         )
 
-    def _event(self, event: str, **values: object) -> None:
-        _write(
-            self._stream, json.dumps({"schemaVersion": SCHEMA_VERSION, "event": event, **values})
-        )
+    def event(self, event: str, **values: object) -> None:
+        document = {"schemaVersion": SCHEMA_VERSION, "event": event, **self._about, **values}
+        _write(self._stream, json.dumps(document))
 
 
 _write_lock = threading.Lock()

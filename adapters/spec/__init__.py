@@ -1,24 +1,38 @@
-"""Build specs: a YAML file that says what a version is made from, as `galleria build` takes it.
+"""Build specs: YAML files that say what versions are made from, as `galleria build` takes them, and
+which galleries and definitions there are to be, as `galleria apply` makes them.
 
 ```yaml
 apiVersion: galleria/v1
 kind: ImageVersion
-image: {gallery: corp, definition: web, version: next-patch}
+variables: {release: bookworm, replicas: 2}     # --var release=trixie
+matrix: {role: [web, db]}                       # one build for each
+image: {gallery: corp, definition: "${matrix.role}", version: next-patch}
 source:
-  osDisk: ./web.vhdx                  # relative to this file; FILE@NAME picks a qcow2 snapshot
-  dataDisks: [{lun: 0, path: ./web-data.vhd}]
-generalize: {skip: [logs]}            # or false; left out: as the definition's OS state says
-targetRegions: [{name: eu, replicas: 2}, {name: us}]
+  osDisk: "./${var.release}-${matrix.role}.vhdx"   # relative to this file
+targetRegions: [{name: eu, replicas: "${var.replicas}"}, {name: us}]
+---
+apiVersion: galleria/v1
+kind: Gallery
+name: corp
 ```
 
 `spec.schema.json` is generated from the models, for editors and CI; a test fails on difference.
 What `galleria publish` has as an option a spec has as a key; a test compares them.
 """
 
-from adapters.spec.loading import SpecInvalid, load_spec
+from adapters.spec.loading import (
+    STDIN,
+    Broken,
+    Declared,
+    SpecInvalid,
+    read_specs,
+    read_variables,
+)
 from adapters.spec.models import (
     SCHEMA_FILE,
     DataDisk,
+    DefinitionSpec,
+    GallerySpec,
     Generalize,
     SourceDisks,
     SourceMachine,
@@ -27,17 +41,26 @@ from adapters.spec.models import (
     schema,
 )
 from adapters.spec.texts import NEXT_PATCH
+from adapters.spec.variables import Given, given_texts
 
 __all__ = [
     "NEXT_PATCH",
     "SCHEMA_FILE",
+    "STDIN",
+    "Broken",
     "DataDisk",
+    "Declared",
+    "DefinitionSpec",
+    "GallerySpec",
     "Generalize",
+    "Given",
     "SourceDisks",
     "SourceMachine",
     "Spec",
     "SpecInvalid",
     "SpecRegion",
-    "load_spec",
+    "given_texts",
+    "read_specs",
+    "read_variables",
     "schema",
 ]

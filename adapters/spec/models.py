@@ -1,4 +1,4 @@
-"""What a build spec may say, and the JSON schema of it."""
+"""What the documents of a build spec may say, and the JSON schema of them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,10 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
+    StringConstraints,
     Tag,
+    TypeAdapter,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
@@ -28,21 +31,79 @@ from adapters.spec.texts import (
     ProfileText,
     RegionText,
     VersionText,
+    by,
 )
 from pipeline.guest.profiles import DEFAULT
 from pipeline.model import (
+    Architecture,
     HostCaching,
+    HyperVGeneration,
+    OsState,
+    OsType,
     ReplicationMode,
+    SharingPermissions,
     SignatureTemplate,
     StorageAccountStrategy,
     StorageAccountType,
 )
+from pipeline.model.names import parse_number
 
 SCHEMA_FILE = Path(__file__).with_name("spec.schema.json")
+NAME = r"[A-Za-z_][A-Za-z0-9_-]*"  # of a variable, or of an axis of a matrix
+BUILD_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+EXCLUDE = "exclude"
+MAX_VALUES = 100  # of an axis
+
+Kind = Literal["string", "integer", "boolean", "list", "map"]
+_KINDS: Mapping[type, Kind] = {str: "string", int: "integer", bool: "boolean", list: "list"}
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel)
+
+
+class Variable(_Model):
+    """A variable of the file. Without a default it has to be given: --var, --var-file."""
+
+    type: Kind = "string"
+    default: Any = Field(None, description="Of this type. Left out: a value must be given.")
+    description: str | None = None
+
+
+def _declared(value: object) -> object:
+    """A variable that is given by its default alone."""
+    kind = _KINDS.get(type(value))
+    return value if kind is None else {"type": kind, "default": value}
+
+
+VariableName = Annotated[str, StringConstraints(pattern=f"^{NAME}$", max_length=64)]
+Variables = Mapping[
+    VariableName,
+    Annotated[
+        Variable,
+        BeforeValidator(_declared, json_schema_input_type=Variable | str | int | bool | list[Any]),
+    ],
+]
+Matrix = Mapping[
+    VariableName, Annotated[tuple[Any, ...], Field(min_length=1, max_length=MAX_VALUES)]
+]
+
+
+class Document(_Model):
+    """What documents of every kind have."""
+
+    api_version: Literal["galleria/v1"]
+    variables: Variables = Field(
+        default_factory=dict,
+        description="Variables of all documents in the file, by name: a default, or {type, default,"
+        " description}. ${var.NAME} stands for the value.",
+    )
+    matrix: Matrix = Field(
+        default_factory=dict,
+        description="Lists of values by name: the document stands for one document for each"
+        " combination, in which ${matrix.NAME} is the value, ${matrix.NAME.KEY} a member of it."
+        f" `{EXCLUDE}` lists the combinations that are left out.",
+    )
 
 
 class SafetyProfile(_Model):
@@ -238,11 +299,15 @@ def _generalize_tag(value: object) -> str:
     return "flag" if isinstance(value, bool) else "details"
 
 
-class Spec(_Model):
+class Spec(Document):
     """One image version, built by `galleria build`."""
 
-    api_version: Literal["galleria/v1"]
     kind: Literal["ImageVersion"]
+    name: Annotated[str, StringConstraints(pattern=f"^{BUILD_NAME}$", max_length=100)] | None = (
+        Field(
+            None, description="Of the build, for --only, rows and logs. Left out: the file's name."
+        )
+    )
     image: Image
     source: SourceDisks
     generalize: (
@@ -283,9 +348,138 @@ class Spec(_Model):
     )
 
 
+class SharingKind(_Model):
+    permissions: SharingPermissions
+
+
+class SoftDelete(_Model):
+    """Whether, and for how many days, deleted versions can be used and undeleted."""
+
+    is_soft_delete_enabled: bool
+    retention_period_in_days: int = 7
+    grace_period_in_days: int = 0
+
+
+class GallerySpec(Document):
+    """A gallery, declared for `galleria apply`. What is left out stays as it is."""
+
+    kind: Literal["Gallery"]
+    name: GalleryText
+    location: RegionText | None = Field(None, description="Default: the source region.")
+    description: str | None = None
+    tags: Mapping[str, str] | None = None
+    sharing_profile: SharingKind | None = None
+    soft_delete_policy: SoftDelete | None = None
+
+
+class IdentifierSpec(_Model):
+    """Publisher, offer and SKU together are unique in the gallery."""
+
+    publisher: str
+    offer: str
+    sku: str
+
+
+class RangeSpec(_Model):
+    min: int | None = None
+    max: int | None = None
+
+
+class RecommendedSpec(_Model):
+    """What VMs should have. Memory is in MB."""
+
+    vcpus: RangeSpec | None = Field(None, alias="vCPUs")
+    memory: RangeSpec | None = None
+
+
+class DisallowedSpec(_Model):
+    disk_types: tuple[str, ...]
+
+
+class FeatureSpec(_Model):
+    """A feature of versions; with startsAtVersion, of that one and later ones."""
+
+    name: str
+    value: str
+    starts_at_version: Annotated[str, by(parse_number)] | None = None
+
+
+class DefinitionSpec(Document):
+    """An image definition, declared for `galleria apply`. What is left out stays as it is."""
+
+    kind: Literal["ImageDefinition"]
+    gallery: GalleryText
+    name: DefinitionText
+    os_type: OsType
+    identifier: IdentifierSpec
+    location: RegionText | None = Field(None, description="Default: the gallery's.")
+    os_state: OsState | None = Field(None, description="Default: Generalized.")
+    hyper_v_generation: HyperVGeneration | None = Field(None, description="Default: V2.")
+    architecture: Architecture | None = Field(None, description="Default: x64.")
+    description: str | None = None
+    eula: str | None = None
+    privacy_statement_uri: str | None = None
+    release_note_uri: str | None = None
+    end_of_life_date: DateText | None = None
+    recommended: RecommendedSpec | None = None
+    disallowed: DisallowedSpec | None = None
+    features: tuple[FeatureSpec, ...] | None = None
+    allow_update_image: bool = Field(False, description="Features may change.")
+    purchase_plan: Plan | None = None
+    tags: Mapping[str, str] | None = None
+
+
+AnyDocument = Spec | GallerySpec | DefinitionSpec
+MODELS: Mapping[str, type[AnyDocument]] = {
+    "ImageVersion": Spec,
+    "Gallery": GallerySpec,
+    "ImageDefinition": DefinitionSpec,
+}
+REFERENCE = "Reference"
+
+
 def schema() -> dict[str, Any]:
-    """The JSON schema of a spec (draft 2020-12)."""
+    """The JSON schema of a document (draft 2020-12)."""
+    one = Annotated[AnyDocument, Field(discriminator="kind")]
+    whole = TypeAdapter[Any](one).json_schema(by_alias=True)
+    parts = whole["$defs"]
+    for name, part in parts.items():
+        if name != "Variable":
+            _open_to_references(part)
+    parts[REFERENCE] = {
+        "description": "${var.NAME} or ${matrix.NAME}: the value is checked where it stands.",
+        "type": "string",
+        "pattern": r"\$\{(var|matrix)\.",
+    }
+    # editors take no discriminator, which is OpenAPI's
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **Spec.model_json_schema(by_alias=True),
+        "title": "Build spec",
+        "oneOf": whole["oneOf"],
+        "$defs": dict(sorted(parts.items())),
     }
+
+
+def _open_to_references(part: dict[str, Any]) -> None:
+    """Let a reference stand for each value of an object, and for each item of a list."""
+    for name, value in part.get("properties", {}).items():
+        if "const" not in value and name not in ("variables", "matrix"):
+            part["properties"][name] = _or_reference(value)
+    for key in ("items", "additionalProperties"):
+        if isinstance(part.get(key), dict):
+            part[key] = _or_reference(part[key])
+    for other in part.get("anyOf", ()):
+        _open_to_references(other)
+
+
+def _or_reference(value: dict[str, Any]) -> dict[str, Any]:
+    _open_to_references(value)
+    reference = {"$ref": f"#/$defs/{REFERENCE}"}
+    if set(value) <= {"type", "description", "title", "default"} and value.get("type") == "string":
+        return value  # takes any text
+    if "anyOf" in value:
+        return {**value, "anyOf": [*value["anyOf"], reference]}
+    names = ("title", "description", "default")
+    about: dict[str, Any] = {key: value[key] for key in names if key in value}
+    rest = {key: item for key, item in value.items() if key not in about}
+    return {**about, "anyOf": [rest, reference]}

@@ -1,7 +1,7 @@
 """Plan: what a publish would do, and what is already there. Nothing is published: a URL is
 downloaded into the cache, an archive unpacked into the work directory."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -33,6 +33,8 @@ from pipeline.sources.supply import supplied
 from pipeline.storage.placement import Parents, has_parent
 
 FIRST_NUMBER = VersionNumber(1, 0, 0)
+# of versions that the same request is done with, or goes on with
+_OWN = (ProvisioningState.CREATING, ProvisioningState.FAILED, ProvisioningState.SUCCEEDED)
 
 
 class Action(Enum):
@@ -91,7 +93,8 @@ class RegionPreview:
 @dataclass(frozen=True, slots=True)
 class Preview:
     """`generalized`: what the version is to be; `operations` are those that make it so, None when
-    nothing is done to the guest."""
+    nothing is done to the guest. `source` is a version that is to be made first: its disks are not
+    known yet."""
 
     name: VersionName
     action: Action
@@ -99,10 +102,11 @@ class Preview:
     operations: tuple[str, ...] | None
     disks: tuple[DiskPreview, ...]
     regions: tuple[RegionPreview, ...]
+    source: VersionName | None = None
 
     def document(self) -> dict[str, Any]:
         """As JSON data."""
-        return {
+        found: dict[str, Any] = {
             "version": self.name.arm_id,
             "action": self.action.value,
             "generalized": self.generalized,
@@ -110,11 +114,21 @@ class Preview:
             "disks": [item.document() for item in self.disks],
             "regions": [item.document() for item in self.regions],
         }
+        if self.source is not None:
+            found["source"] = self.source.arm_id
+        return found
 
 
 def preview(request: PublishRequest, context: JobContext) -> Preview:
     """Check everything that `publish` checks before it reads. Raises what it would raise."""
     version, action = trial(request, context)
+    return preview_of(version, action, request, context)
+
+
+def preview_of(
+    version: ImageVersion, action: Action, request: PublishRequest, context: JobContext
+) -> Preview:
+    """What becomes of the sources of a version that `trial` found."""
     live = running(request)
     if live is not None:
         disks = _running(live, version, request, context)
@@ -126,6 +140,17 @@ def preview(request: PublishRequest, context: JobContext) -> Preview:
         supplied(request.sources, work, context.sources) as supply,
     ):
         return shown(version, action, check_publish(version, supply, request, context), context)
+
+
+def preview_after(source: Preview, request: PublishRequest, context: JobContext) -> Preview:
+    """What becomes of a version that `source`, which is not made yet, is the source of."""
+    old = find_version(request.version.name, context.gallery)
+    fingerprint = request.version.fingerprint
+    action = judge(old, fingerprint, context.gallery)
+    version = context.gallery.try_version(request.version)
+    plan = effective_plan(version, request, Supply((), generalized=source.generalized))
+    parents = context.gallery.parents_of(version.name)
+    return replace(_preview(version, action, plan, (), parents, context), source=source.name)
 
 
 def trial(request: PublishRequest, context: JobContext) -> tuple[ImageVersion, Action]:
@@ -203,19 +228,23 @@ def find_version(name: VersionName, gallery: GalleryService) -> ImageVersion | N
 
 
 def next_patch(
-    definition: DefinitionName, fingerprint: str, versions: Iterable[ImageVersion]
+    definition: DefinitionName,
+    fingerprint: str,
+    versions: Iterable[ImageVersion],
+    others: Set[str] = frozenset(),
 ) -> VersionName:
-    """The number after the highest of `versions` (newest first); the highest itself when it was
-    left unfinished by the same request, which then continues."""
-    highest = next(iter(versions), None)
+    """The number after the highest of `versions` (newest first). Or that of the newest itself, when
+    it was published by the same request, or left unfinished: then there is nothing to do, or to go
+    on with. Newer ones by requests of `others` do not count."""
+    highest: ImageVersion | None = None
+    for version in versions:
+        highest = highest or version
+        if version.fingerprint == fingerprint and version.provisioning_state in _OWN:
+            return version.name
+        if version.fingerprint not in others:
+            break
     if highest is None:
         return VersionName(definition, FIRST_NUMBER)
-    unfinished = highest.provisioning_state in (
-        ProvisioningState.CREATING,
-        ProvisioningState.FAILED,
-    )
-    if unfinished and highest.fingerprint == fingerprint:
-        return highest.name
     number = replace(highest.number, patch=highest.number.patch + 1)
     return VersionName(definition, parse_number(str(number)))
 

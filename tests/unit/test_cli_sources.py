@@ -7,7 +7,7 @@ import click
 import pytest
 
 from adapters.cli.sources import source_options, sources_of, spec_sources
-from adapters.spec import SpecInvalid, load_spec
+from adapters.spec import SpecInvalid
 from pipeline.errors import InvalidParameter
 from pipeline.model.sources import (
     AnySource,
@@ -20,6 +20,7 @@ from pipeline.model.sources import (
     UrlSource,
     VmSource,
 )
+from tests.specs import load_spec
 
 HEX = "a" * 64
 URL = "https://files.example/a.vhd"

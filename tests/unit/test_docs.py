@@ -17,7 +17,7 @@ from adapters.cli.guide import TOPICS, Guide, guide_of
 from adapters.cli.guide.man import page, pages
 from adapters.config import PARSERS, load_config
 from adapters.config.values import MEANINGS
-from adapters.spec import load_spec
+from adapters.spec import Broken, Given, read_specs
 from tests.docs.console import all_options, check, lines_of, matches, options_of, spans_of
 from tests.docs.reference import BLOCKS, GUIDES, ROOT, renewed
 
@@ -208,7 +208,8 @@ def test_build_specs_in_the_guides_are_read(tmp_path: Path) -> None:
             whole += "image: {gallery: corp, definition: web, version: next-patch}\n"
             whole += "source: {osDisk: ./web.vhdx}\n"
         (tmp_path / "spec.yaml").write_text(whole + block)
-        load_spec(tmp_path / "spec.yaml")
+        for item in read_specs([tmp_path / "spec.yaml"], Given()):
+            assert not isinstance(item, Broken), item.error
 
 
 # --- workflows -----------------------------------------------------------------------------------

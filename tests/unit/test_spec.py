@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from adapters.cli.sources import spec_sources
-from adapters.spec import SCHEMA_FILE, Spec, SpecInvalid, load_spec, schema
+from adapters.spec import SCHEMA_FILE, Spec, SpecInvalid, schema
 from pipeline.errors import NotFound
 from pipeline.model.resource_names import ResourceKind, ResourceName
 from pipeline.model.sources import (
@@ -19,6 +19,7 @@ from pipeline.model.sources import (
     StoredDiskSource,
     VersionSource,
 )
+from tests.specs import load_spec
 
 GOOD = """\
 apiVersion: galleria/v1
@@ -133,7 +134,11 @@ def test_generalize_may_be_a_flag(tmp_path: Path, value: bool) -> None:
     ("old", "new", "problems"),
     [
         ("kind: ImageVersion", "", ["1: kind: is required"]),
-        ("kind: ImageVersion", "kind: VM", ["2: kind: Input should be 'ImageVersion', got 'VM'"]),
+        (
+            "kind: ImageVersion",
+            "kind: VM",
+            ["2: kind: Input should be 'ImageVersion', 'Gallery' or 'ImageDefinition', got 'VM'"],
+        ),
         ("version: 1.0.0", "version: 1.0", ["3: image.version: Input should be a valid string"]),
         ("version: 1.0.0", "version: v1", ["3: image.version: The image version name is invalid"]),
         ("corp", "co-rp", ["3: image.gallery: Gallery name is invalid"]),

@@ -6,8 +6,9 @@ from typing import Any
 
 from adapters.cli.publish import publish_command, request_of
 from adapters.cli.spec import spec_request
-from adapters.spec import load_spec, schema
+from adapters.spec import schema
 from pipeline.jobs.prepare import PublishRequest
+from tests.specs import load_spec
 
 # Every option of publish, by the name of its parameter, and the key that says the same.
 KEYS = {
