@@ -60,8 +60,8 @@ async def _failed(request: Request, error: Exception) -> JSONResponse:
 
 
 class Requests:
-    """Around every request: a number that the log, the audit record and the answer tell, paths as
-    the table has them, and a line in the log."""
+    """Around every request: a number that the log, the audit record and the answer tell, and a line
+    in the log."""
 
     def __init__(self, app: ASGIApp, meter: Meter) -> None:
         self._app = app
@@ -73,7 +73,6 @@ class Requests:
             return
         number, started, status = uuid.uuid4().hex, time.monotonic(), 0
         scope.setdefault("state", {})["request"] = number
-        scope["path"] = plain_path(scope["path"])
         asked = _asked(scope)
 
         async def answer(message: Message) -> None:
@@ -91,11 +90,6 @@ class Requests:
             seconds = time.monotonic() - started
             self._meter.count(scope["method"], status, seconds)
             _log.info("%s", _line(scope, number, status, seconds))
-
-
-def plain_path(path: str) -> str:
-    """Without empty segments and a slash at its end: clients send both."""
-    return "/" + "/".join(part for part in path.split("/") if part)
 
 
 def _asked(scope: Scope) -> bytes:

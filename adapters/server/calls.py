@@ -12,7 +12,8 @@ from urllib.parse import quote, urlencode
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from adapters.app import Session
 from adapters.server.callers import Callers
@@ -149,12 +150,17 @@ def _no_constant(name: str) -> None:
 
 
 class AzureRoute(Route):
-    """A path of Azure's, which compares without regard to case."""
+    """A path of Azure's: it compares without regard to case, and clients send empty segments and a
+    slash at the end."""
 
     def __init__(self, method: str, path: str, operation: Operation, callers: Callers) -> None:
         endpoint = _endpoint(operation, callers)
         super().__init__(path, endpoint, methods=[method], max_body_size=MAX_BODY)
         self.path_regex = re.compile(self.path_regex.pattern, re.IGNORECASE)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        plain = "/" + "/".join(part for part in scope["path"].split("/") if part)
+        return super().matches({**scope, "path": plain})
 
 
 def _endpoint(operation: Operation, callers: Callers) -> Callable[[Request], Awaitable[Response]]:

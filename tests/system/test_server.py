@@ -149,7 +149,7 @@ def test_requests_are_numbered_and_logged(server: Server, secret: str) -> None:
 
 
 def test_metrics_and_boxes_are_for_those_who_may(server: Server, secret: str) -> None:
-    for path in ("/metrics", "/vagrant"):
+    for path in ("/metrics", "/vagrant/"):
         assert ask(server, path).status == 401
         assert ask(server, path, Authorization=f"Bearer {secret}").status == 200
     text = ask(server, "/metrics", Authorization=f"Bearer {secret}").content.decode()
