@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 from starlette.routing import BaseRoute
 
-from adapters.server import galleries, operations, resources, scopes, versions
+from adapters.server import galleries, operations, resources, scopes, shared, versions
 from adapters.server.callers import Callers
 from adapters.server.calls import AzureRoute, Operation
+from pipeline.model import SharingPermissions
 from pipeline.model.resource_names import ResourceKind
 
 SUBSCRIPTION = "/subscriptions/{subscription}"
@@ -20,9 +21,8 @@ DEFINITION = DEFINITIONS + "/{definition}"
 VERSIONS = DEFINITION + "/versions"
 VERSION = VERSIONS + "/{version}"
 BIN = GALLERY + "/softDeletedArtifactTypes/Images/artifacts/{definition}/versions"
-OPERATION = (
-    SUBSCRIPTION + "/providers/Microsoft.Compute/locations/{location}/capsOperations/{operation}"
-)
+LOCATION = SUBSCRIPTION + "/providers/Microsoft.Compute/locations/{location}"
+OPERATION = LOCATION + "/capsOperations/{operation}"
 
 OPERATIONS: tuple[tuple[str, str, Operation], ...] = (
     ("GET", "/tenants", scopes.list_tenants),
@@ -41,6 +41,7 @@ OPERATIONS: tuple[tuple[str, str, Operation], ...] = (
     ("PUT", GALLERY, galleries.put_gallery),
     ("PATCH", GALLERY, galleries.patch_gallery),
     ("DELETE", GALLERY, galleries.delete_gallery),
+    ("POST", GALLERY + "/share", shared.share),
     ("GET", DEFINITIONS, galleries.list_definitions),
     ("GET", DEFINITION, galleries.get_definition),
     ("PUT", DEFINITION, galleries.put_definition),
@@ -53,6 +54,8 @@ OPERATIONS: tuple[tuple[str, str, Operation], ...] = (
     ("DELETE", VERSION, versions.delete_version),
     ("GET", BIN, versions.list_soft_deleted),
     ("GET", OPERATION, operations.get_operation),
+    ("GET", LOCATION + "/sharedGalleries", shared.list_shared),
+    ("POST", "/providers/Microsoft.ResourceGraph/resources", shared.query),
 )
 
 
@@ -73,6 +76,16 @@ def _resources() -> Iterator[tuple[str, str, Operation]]:
             yield method, f"{COMPUTE}/{name}/{{name}}", act[method.lower()]
 
 
+def _views() -> Iterator[tuple[str, str, Operation]]:
+    """Galleries as others see them."""
+    for name, kind in (
+        ("sharedGalleries", SharingPermissions.GROUPS),
+        ("communityGalleries", SharingPermissions.COMMUNITY),
+    ):
+        for below, act in shared.views(kind).items():
+            yield "GET", f"{LOCATION}/{name}/{{name}}{below}", act
+
+
 def routes(callers: Callers) -> list[BaseRoute]:
-    everything = (*OPERATIONS, *_resources())
+    everything = (*OPERATIONS, *_resources(), *_views())
     return [AzureRoute(method, path, act, callers) for method, path, act in everything]

@@ -24,7 +24,7 @@ from azure.mgmt.compute import ComputeManagementClient, models
 from adapters.catalog import open_catalog
 from pipeline.model.names import VersionName, VersionNumber, parse_version
 from pipeline.model.runs import RunState
-from tests.azure import SUBSCRIPTION, Server, misfits, serving
+from tests.azure import SUBSCRIPTION, TENANT, Server, misfits, serving
 from tests.home import Home, deletable
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -510,6 +510,104 @@ def test_what_may_not_be_seen_is_not_there(
     assert {entry["address"] for entry in denied} == {"127.0.0.1"}
     numbers = {line["request"] for line in server.lines()}
     assert {entry["request"] for entry in denied} <= numbers
+
+
+# --- sharing --------------------------------------------------------------------------------------
+
+
+def test_sharing(client: Any, server: Server, home: Home) -> None:
+    """Directly with a tenant, and with everyone: who has no role sees what is meant for it, under
+    its shared name, and can use it."""
+    info = {
+        "publisherUri": "https://x.example",
+        "publisherContact": "a@x.example",
+        "eula": "eula",
+        "publicNamePrefix": "pub",
+    }
+    for name, profile in (
+        ("direct", {"permissions": "Groups"}),
+        ("public", {"permissions": "Community", "communityGalleryInfo": info}),
+    ):
+        body = {"location": "eu", "properties": {"sharingProfile": profile}}
+        made = client.galleries.begin_create_or_update(GROUP, name, body).result()
+        fits(models.Gallery, made)
+        client.galleries.begin_create_or_update(GROUP, name, made.as_dict()).result()
+        client.gallery_images.begin_create_or_update(GROUP, name, "web", WEB).result()
+    versions = client.gallery_image_versions
+    begun = [
+        versions.begin_create_or_update(GROUP, name, "web", "1.0.0", version_of(SNAPSHOT))
+        for name in ("direct", "public")
+    ]
+    assert [poller.result().name for poller in begun] == ["1.0.0"] * 2
+    share = client.gallery_sharing_profile.begin_update
+    groups = [{"type": "AADTenants", "ids": [TENANT]}]
+    share(GROUP, "direct", {"operationType": "Add", "groups": groups}).result()
+    share(GROUP, "public", {"operationType": "EnableCommunity"}).result()
+    expanded = fits(
+        models.Gallery, client.galleries.get(GROUP, "direct", expand="SharingProfile/Groups")
+    )
+    assert [item.ids for item in expanded.properties.sharing_profile.groups] == [[TENANT]]
+    told = fits(models.Gallery, client.galleries.get(GROUP, "public"))
+    (public,) = told.properties.sharing_profile.community_gallery_info.public_names
+    home.run("principal", "create", "guest", "--type", "ServicePrincipal")
+    secret = home.json("principal", "credential", "reset", "guest")["password"]
+    with client_of(server, "guest", secret) as guest:
+        (seen,) = guest.shared_galleries.list("eu", shared_to="tenant")
+        fits(models.SharedGallery, seen)
+        unique = seen.name
+        assert unique == f"{SUBSCRIPTION}-DIRECT"
+        (image,) = guest.shared_gallery_images.list("eu", unique)
+        fits(models.SharedGalleryImage, image)
+        (item,) = guest.shared_gallery_image_versions.list("eu", unique, "web")
+        fits(models.SharedGalleryImageVersion, item)
+        assert item.identifier.unique_id.endswith(f"/{unique}/Images/web/Versions/1.0.0")
+        assert item.properties.storage_profile.os_disk_image.disk_size_gb == 1
+        fits(models.CommunityGallery, guest.community_galleries.get("eu", public))
+        (image,) = guest.community_gallery_images.list("eu", public)
+        fits(models.CommunityGalleryImage, image)
+        one = guest.community_gallery_image_versions.get("eu", public, "web", "1.0.0")
+        fits(models.CommunityGalleryImageVersion, one)
+        assert refused(partial(guest.community_galleries.get, "uksouth", public))[0] == 404
+        assert refused(partial(guest.galleries.get, GROUP, "public"))[0] == 404
+        assert refused(partial(guest.shared_galleries.get, "eu", f"{SUBSCRIPTION}-X"))[0] == 404
+        query = "communitygalleryresources| where type == '{}' | where location == 'eu' ".format(
+            "microsoft.compute/locations/communitygalleries"
+        )
+        rows = graph(guest, server, {"query": query, "options": {"$top": 30}})
+        assert [row["name"] for row in rows["data"]] == [public]
+        assert "error" in graph(guest, server, {"query": "resources | project name"})
+        # what is shared can be used: a disk in a group of its own
+        group = f"{COMPUTE.rpartition('/providers')[0].rpartition('/')[0]}/guests"
+        client._client.send_request(
+            HttpRequest(
+                "PUT", f"{server.url}{group}?api-version=2024-11-01", json={"location": "eu"}
+            )
+        ).raise_for_status()
+        home.run("role", "assign", "--assignee", "guest", "--role", "Contributor", "--scope", group)
+    with client_of(server, "guest", secret) as guest:
+        reference = f"/CommunityGalleries/{public}/Images/web/Versions/latest"
+        data = {
+            "createOption": "FromImage",
+            "galleryImageReference": {"communityGalleryImageId": reference},
+        }
+        disk = {"location": "eu", "properties": {"creationData": data}}
+        made = fits(
+            models.Disk, guest.disks.begin_create_or_update("guests", "mine", disk).result()
+        )
+        assert made.creation_data.gallery_image_reference.id.startswith("/CommunityGalleries/")
+        guest.disks.begin_delete("guests", "mine").result()
+    for name in ("direct", "public"):
+        share(GROUP, name, {"operationType": "Reset"}).result()
+    with client_of(server, "guest", secret) as guest:
+        assert list(guest.shared_galleries.list("eu", shared_to="tenant")) == []
+        assert refused(partial(guest.community_galleries.get, "eu", public))[0] == 404
+
+
+def graph(client: Any, server: Server, body: dict[str, Any]) -> dict[str, Any]:
+    url = f"{server.url}/providers/Microsoft.ResourceGraph/resources?api-version=2021-03-01"
+    found = client._client.send_request(HttpRequest("POST", url, json=body)).json()
+    assert isinstance(found, dict)
+    return found
 
 
 # --- regions that fail, processes that die --------------------------------------------------------

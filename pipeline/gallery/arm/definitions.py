@@ -19,11 +19,16 @@ _TOLD = ("provisioningState",)
 
 def definition(item: ImageDefinition) -> dict[str, Any]:
     """It is made and changed in one transaction: what can be seen of it is done."""
-    properties = {key: value for key, value in encode(item).items() if key not in _OWN}
-    properties["provisioningState"] = ProvisioningState.SUCCEEDED.value
-    properties["endOfLifeDate"] = moment(item.end_of_life_date)
+    state = {"provisioningState": ProvisioningState.SUCCEEDED.value}
+    properties = properties_of(item) | state
     found = tracked(item.name.arm_id, KIND, item.location, item.tags, properties)
     return found | system_data(item.created)
+
+
+def properties_of(item: ImageDefinition) -> dict[str, Any]:
+    """What was said of it."""
+    properties = {key: value for key, value in encode(item).items() if key not in _OWN}
+    return properties | {"endOfLifeDate": moment(item.end_of_life_date)}
 
 
 @dataclass(frozen=True, slots=True)
