@@ -247,7 +247,7 @@ class Session(Services):
             _own_places(config), lambda: bases_in_use(gallery.list_deployments(), zones)
         )
         downloads = partial(_downloads, config, progress)
-        files = HostSources(pins, downloads, config.libvirt, sandbox, own, progress.note)
+        files = HostSources(pins, downloads, config.libvirt, sandbox, progress, own)
         guests = GuestfsHost(sandbox, config.cache, keys=tuple(self._app.keys))
         return JobContext(
             gallery=gallery,

@@ -1,7 +1,8 @@
 """Every kind of source, opened (the `Sources` port): one module a kind."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from adapters.process.sandbox import Sandbox
 from adapters.sources import devices, libvirt, machine_archives, unpacking, wrapped
 from adapters.sources.archive import MEMBERS
 from adapters.sources.compression import head_of
+from adapters.sources.domains import Machine
 from adapters.sources.own import OwnPlaces
 from adapters.sources.parts import Described, files_of
 from pipeline.data.text import printable
@@ -29,7 +31,7 @@ from pipeline.model.sources import (
     VmSource,
     public_url,
 )
-from pipeline.ports import ImageFormat, Layer, Pins
+from pipeline.ports import ImageFormat, Layer, Pins, Progress
 from pipeline.ports.machines import MachineFacts
 from pipeline.ports.sources import Sources, Supply
 
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
 
 class HostSources:
     """Sources that this host can reach. What is copied out of a file is held still meanwhile.
-    `downloads` is only asked for when there is a URL: few jobs need an HTTP client. `note` is told
-    the chains that a machine's disks turned out to be, before anything of them is read."""
+    `downloads` is only asked for when there is a URL: few jobs need an HTTP client. `progress` is
+    told the chains that a machine's disks turned out to be, before anything of them is read."""
 
     def __init__(
         self,
@@ -48,15 +50,16 @@ class HostSources:
         downloads: Callable[[], "Downloads"],
         libvirt_uri: str,
         sandbox: Sandbox,
+        progress: Progress,
         own: OwnPlaces = OwnPlaces(),  # noqa: B008 - it is frozen
-        note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._pins = pins
         self._downloads = downloads
         self._libvirt_uri = libvirt_uri
         self._sandbox = sandbox
         self._own = own
-        self._note = note
+        self._progress = progress
+        self._nonce = os.urandom(16).hex()  # no capture has the content of an earlier one
         self._catalogs: dict[CatalogBox, UrlSource] = {}
 
     def identity(self, source: AnySource) -> tuple[object, ...]:
@@ -75,7 +78,9 @@ class HostSources:
                 facts = ((name, *file_identity(path)) for name, path in files.items())
                 return (source.form.value, *chosen, *facts)
             case VmSource():
-                machine = libvirt.machine_at_rest(source, self._libvirt_uri, self._sandbox)
+                machine = self._machine(source)
+                if _is_running(machine, source):
+                    return ("vm", repr(machine.description), machine.name, self._nonce)
                 disks = tuple(disk_identity(disk) for disk in _over(machine.disks, source))
                 variables = machine.nvram
                 if variables is not None and variables.exists():
@@ -84,8 +89,15 @@ class HostSources:
             case _:
                 raise unknown(source)
 
-    def machine_facts(self, source: QemuSource) -> MachineFacts:
-        raise unknown(source)
+    def machine_facts(self, source: QemuSource | VmSource) -> MachineFacts | None:
+        if not isinstance(source, VmSource):
+            raise unknown(source)
+        machine = self._machine(source)
+        if not _is_running(machine, source):
+            return None
+        from adapters.sources.libvirt_captures import facts
+
+        return facts(machine, self._libvirt_uri)
 
     @contextmanager
     def open(self, source: AnySource, work: Path) -> Iterator[Supply]:
@@ -108,17 +120,33 @@ class HostSources:
                 ):
                     yield supply
             case VmSource():
-                machine = libvirt.machine_at_rest(source, self._libvirt_uri, self._sandbox)
+                machine = self._machine(source)
                 nvram = self._nvram(machine.nvram, work) if machine.nvram else None
                 with ExitStack() as stack:
                     named = _over(machine.disks, source)
                     self._tell(named)
-                    disks = tuple(stack.enter_context(self.unwrapped(disk, work)) for disk in named)
+                    if _is_running(machine, source):
+                        disks = stack.enter_context(self._captured(machine, work))
+                    else:
+                        held = (self.unwrapped(disk, work) for disk in named)
+                        disks = tuple(map(stack.enter_context, held))
                     lasting = disks == named
                     description = replace(machine.description, nvram=nvram)
                     yield Supply(disks, description, lasting=lasting)
             case _:
                 raise unknown(source)
+
+    def _machine(self, source: VmSource) -> Machine:
+        return libvirt.read_machine(source, self._libvirt_uri, self._sandbox)
+
+    def _captured(
+        self, machine: Machine, work: Path
+    ) -> AbstractContextManager[tuple[DiskSource, ...]]:
+        from adapters.sources.libvirt_captures import captured
+
+        for disk in machine.disks:
+            self._own.check(disk.path, (layer.path for layer in disk.backing))
+        return captured(machine, self._libvirt_uri, work, self._progress)
 
     def _located(self, remote: UrlSource | CatalogBox) -> UrlSource:
         """The box's own URL. What a catalog answered holds for all that is asked of it here: the
@@ -136,7 +164,7 @@ class HostSources:
         for disk in disks:
             if disk.backing:
                 layers = " over ".join(printable(str(layer.path)) for layer in disk.layers)
-                self._note(f"{disk_name(disk.lun)}: {layers}")
+                self._progress.note(f"{disk_name(disk.lun)}: {layers}")
 
     @contextmanager
     def unwrapped(self, source: DiskSource, work: Path) -> Iterator[DiskSource]:
@@ -211,6 +239,11 @@ class HostSources:
             content = pin.chains[0][0].opened.read_bytes()
             pin.verify()
         return content
+
+
+def _is_running(machine: Machine, source: VmSource) -> bool:
+    """Whether libvirt runs it. Of one that a file describes, the locks of its disks tell."""
+    return machine.live and not Path(source.name).is_file()
 
 
 def _over(disks: Sequence[DiskSource], source: VmSource) -> tuple[DiskSource, ...]:

@@ -37,13 +37,15 @@ LINUX_HOSTS = (
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A domain. `nvram` is the file of its UEFI variables, `live` whether it ran when described."""
+    """A domain. `nvram` is the file of its UEFI variables, `live` whether it ran when described,
+    `targets` what the guest is offered the disks as (vda, ...)."""
 
     name: str
     disks: tuple[DiskSource, ...]
     description: Description
     nvram: Path | None
     live: bool
+    targets: tuple[str, ...] = ()
 
 
 def answer() -> dict[str, Any]:
@@ -71,8 +73,9 @@ def _spelled(content: bytes, directory: Path) -> dict[str, Any]:
             {
                 "layers": [[str(layer.path), _name(layer.declared)] for layer in disk.layers],
                 "sector_size": disk.sector_size,
+                "target": target,
             }
-            for disk in machine.disks
+            for disk, target in zip(machine.disks, machine.targets, strict=True)
         ],
         "description": [said.generation, said.architecture, said.controller, said.os_type],
         "nvram": None if machine.nvram is None else str(machine.nvram),
@@ -110,6 +113,7 @@ def parse_domain(content: bytes, directory: Path) -> Machine:
         ),
         nvram=_nvram(root, directory),
         live=root.get("id") is not None,
+        targets=tuple(_attribute(disk.find("target"), "dev") for disk in disks),
     )
 
 

@@ -19,7 +19,6 @@ from adapters.sources.xml import LIMIT
 from pipeline.data.text import printable
 from pipeline.errors import (
     CommandFailed,
-    Conflict,
     DescriptionInvalid,
     EnvironmentMissing,
     InvalidParameter,
@@ -32,6 +31,7 @@ from pipeline.model.sources import Backing, DiskSource, VmSource
 NVRAM_LIMIT = 64 << 20  # AArch64's flash; x86's has half a MiB
 NAME = re.compile(r"[A-Za-z0-9_.+:][A-Za-z0-9_.+: -]{0,199}")
 UNKNOWN_DOMAIN = "failed to get domain"  # what virsh says, in English, of a name that libvirt lacks
+TIMEOUT = 60  # libvirt itself gives up after 30 s of waiting for another job of a machine
 SESSION = ("HOME", "XDG_RUNTIME_DIR")  # where virsh finds a user's own libvirt
 
 
@@ -77,18 +77,6 @@ def _below(content: bytes, sandbox: Sandbox) -> Backing | None:
         raise DescriptionInvalid(str(found["invalid"]), hint=str(found["hint"]))
     below = found["below"]
     return None if below is None else _layer(*below)
-
-
-def machine_at_rest(source: VmSource, uri: str, sandbox: Sandbox) -> Machine:
-    """As `read_machine`. Raises Conflict for one that libvirt runs; of one that a file describes,
-    the locks of its disks tell."""
-    machine = read_machine(source, uri, sandbox)
-    if machine.live and not Path(source.name).is_file():
-        raise Conflict(
-            f"the virtual machine {source.name!a} is running: its disks are being written to",
-            hint="shut it down, or capture it through QEMU's own socket: --qmp",
-        )
-    return machine
 
 
 def list_machines(
@@ -163,6 +151,7 @@ def _machine(spelled: Mapping[str, Any]) -> Machine | DescriptionInvalid:
         for number, disk in enumerate(spelled["disks"])
         if (layers := tuple(_layer(*layer) for layer in disk["layers"]))
     )
+    targets = tuple(str(disk["target"]) for disk in spelled["disks"])
     generation, architecture, controller, os_type = (
         None if word is None else str(word) for word in spelled["description"]
     )
@@ -172,6 +161,7 @@ def _machine(spelled: Mapping[str, Any]) -> Machine | DescriptionInvalid:
         description=Description(generation, architecture, controller, os_type),
         nvram=None if spelled["nvram"] is None else Path(str(spelled["nvram"])),
         live=bool(spelled["live"]),
+        targets=targets,
     )
 
 
@@ -193,10 +183,16 @@ def _dump(uri: str, name: str) -> bytes:
     return _virsh(uri, "dumpxml", "--domain", name)
 
 
-def _virsh(uri: str, *arguments: str) -> bytes:
+def virsh(uri: str, *arguments: str) -> bytes:
+    """What virsh prints. Raises CommandFailed."""
     env = {name: os.environ[name] for name in SESSION if name in os.environ}
+    argv = ["virsh", "--connect", uri, *arguments]
+    return command.run(argv, timeout=TIMEOUT, env=env).stdout
+
+
+def _virsh(uri: str, *arguments: str) -> bytes:
     try:
-        return command.run(["virsh", "--connect", uri, *arguments], timeout=30, env=env).stdout
+        return virsh(uri, *arguments)
     except CommandFailed as error:
         kind = NotFound if UNKNOWN_DOMAIN in error.stderr else EnvironmentMissing
         raise kind(

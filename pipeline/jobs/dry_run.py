@@ -89,7 +89,7 @@ def try_publish(request: PublishRequest, context: JobContext) -> tuple[Preview, 
     version, action = trial(request, context)
     if action is Action.NOTHING:
         return preview(request, context), context.gallery.report(version.name) or {}
-    if running(request):
+    if running(request, context):
         context.progress.warn("the running machine is not touched: its guest was not tried")
         return preview(request, context), {}
     with (

@@ -25,8 +25,9 @@ from pipeline.model import ImageVersion, ProvisioningState
 from pipeline.model.disks import disk_name
 from pipeline.model.images import QEMU_FORMATS
 from pipeline.model.names import DefinitionName, VersionName, VersionNumber, parse_number
-from pipeline.model.sources import QemuSource
+from pipeline.model.sources import QemuSource, VmSource
 from pipeline.ports import ImageFormat
+from pipeline.ports.machines import MachineFacts
 from pipeline.ports.sources import Supply
 from pipeline.sources.ingest import file_name
 from pipeline.sources.supply import supplied
@@ -129,9 +130,8 @@ def preview_of(
     version: ImageVersion, action: Action, request: PublishRequest, context: JobContext
 ) -> Preview:
     """What becomes of the sources of a version that `trial` found."""
-    live = running(request)
-    if live is not None:
-        disks = _running(live, version, request, context)
+    if live := running(request, context):
+        disks = _running(*live, version, request)
         plan = effective_plan(version, request, Supply(()))
         parents = context.gallery.parents_of(version.name)
         return _preview(version, action, plan, disks, parents, context)
@@ -190,23 +190,28 @@ def _preview(
     return Preview(version.name, action, version.generalized, names, disks, regions)
 
 
-def running(request: PublishRequest) -> QemuSource | None:
-    """The machine that a version would be captured from: a trial leaves it alone."""
-    return next((item for item in request.sources if isinstance(item, QemuSource)), None)
+def running(request: PublishRequest, context: JobContext) -> tuple[Path, MachineFacts] | None:
+    """The machine that a version would be captured from, if there is one: a trial leaves it
+    alone."""
+    for source in request.sources:
+        if isinstance(source, QemuSource | VmSource):
+            facts = context.sources.machine_facts(source)
+            named = source.socket if isinstance(source, QemuSource) else Path(source.name)
+            return None if facts is None else (named, facts)
+    return None
 
 
 def _running(
-    source: QemuSource, version: ImageVersion, request: PublishRequest, context: JobContext
+    named: Path, facts: MachineFacts, version: ImageVersion, request: PublishRequest
 ) -> tuple[DiskPreview, ...]:
     """A running machine's disks, by its own account."""
-    facts = context.sources.machine_facts(source)
     rules.caching(request.version.host_caching, [disk.lun for disk in facts.disks])
     found = []
     for disk in facts.disks:
         name, size = disk_name(disk.lun), disk.virtual_size
         rules.disk_limit(size, version.replication_mode, name)
         format = QEMU_FORMATS.get(disk.format, ImageFormat.RAW)  # what else it reads has no format
-        found.append(DiskPreview(name, source.socket, format, size, min(disk.data_bytes, size)))
+        found.append(DiskPreview(name, named, format, size, min(disk.data_bytes, size)))
     return tuple(found)
 
 

@@ -12,6 +12,7 @@ from pipeline.model.sources import (
     AnySource,
     DiskSource,
     QemuSource,
+    VmSource,
 )
 from pipeline.ports.machines import MachineFacts
 
@@ -49,8 +50,9 @@ class Sources(Protocol):
         NotFound."""
         ...
 
-    def machine_facts(self, source: QemuSource) -> MachineFacts:
-        """A running machine as it is now; nothing of it is captured. Raises NotFound."""
+    def machine_facts(self, source: QemuSource | VmSource) -> MachineFacts | None:
+        """A running machine as it is now; nothing of it is captured. None for one that does not
+        run. Raises NotFound."""
         ...
 
     def open(self, source: AnySource, work: Path) -> AbstractContextManager[Supply]:

@@ -115,8 +115,10 @@ class StoredSources:
             case _:
                 return self._inner.identity(source)
 
-    def machine_facts(self, source: QemuSource) -> MachineFacts:
+    def machine_facts(self, source: QemuSource | VmSource) -> MachineFacts | None:
         self._permit(source)
+        if isinstance(source, VmSource):
+            return self._inner.machine_facts(source)
         return self._machines.facts(source.socket)
 
     def unwrapped(self, source: DiskSource, work: Path) -> AbstractContextManager[DiskSource]:

@@ -15,6 +15,7 @@ import pytest
 from adapters.images import QemuImages
 from adapters.pins import FilePins
 from adapters.process.sandbox import Sandbox
+from adapters.progress import Mode, open_progress
 from adapters.sources import HostSources
 from fixtures import people
 from fixtures.images import MIB
@@ -31,7 +32,9 @@ def no_downloads() -> Any:
     raise AssertionError("nothing is downloaded here")
 
 
-SOURCES = HostSources(FilePins(), no_downloads, "test:///default", Sandbox())
+SOURCES = HostSources(
+    FilePins(), no_downloads, "test:///default", Sandbox(), open_progress(Mode.NONE)
+)
 
 
 @dataclass(frozen=True, slots=True)

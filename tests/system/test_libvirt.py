@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.home import Session
+from tests.system.libvirtd import SYSTEM, running, virsh
 from tests.system.test_sources import same
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
@@ -35,6 +36,9 @@ DOMAIN = """<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qe
  <source file='{at}/data.raw'/><target dev='vdb' bus='virtio'/></disk></devices>
 <qemu:commandline><qemu:arg value='-qmp'/>
  <qemu:arg value='unix:{at}/qmp.sock,server=on,wait=off'/></qemu:commandline></domain>"""
+
+PULL = """<domainbackup mode='pull'><server transport='unix' socket='{at}/open/nbd.sock'/><disks>
+<disk name='vda' type='file'><scratch file='{at}/scratch'/></disk></disks></domainbackup>"""
 
 
 class Libvirt:
@@ -139,15 +143,21 @@ def test_a_machine_of_libvirt(home: Session, libvirt: Libvirt, tmp_path: Path) -
     ):
         same(made, at / original)
 
-    # running: its disks are refused, unless they are captured through QEMU
+    # running: libvirt captures it, if its QEMU may write where galleria reads (not if it is another
+    # user's, who is not root)
     libvirt.virsh("start", "web")
     assert "running" in home.run("vm", "show", "web").stdout
     again = ("--quiet", "publish", "corp/web/1.0.1")
-    assert "is running" in home.run(*again, "--vm", "web", status=5).stderr
+    if os.geteuid() == 0:
+        assert "may not write where" in home.run(*again, "--vm", "web", status=3).stderr
+    else:
+        home.run(*again, "--vm", "web")
+        same(replica(home, "corp/web/1.0.1")[0], at / "top.qcow2")
+        again = ("--quiet", "publish", "corp/web/1.0.3")
     # described by a file, the locks of its disks tell
     assert "open for writing" in home.run(*again, "--vm", str(at / "web.xml"), status=6).stderr
     home.run(*again, "--qmp", str(at / "qmp.sock"))
-    same(replica(home, "corp/web/1.0.1")[0], at / "top.qcow2")
+    same(replica(home, again[-1])[0], at / "top.qcow2")
 
     # an external snapshot of libvirt's: the chain is as libvirt itself declares it
     libvirt.virsh("snapshot-create-as", "web", "s1", "--disk-only", "--no-metadata")
@@ -204,3 +214,70 @@ def test_layers_that_the_machine_does_not_declare_are_those_of_storage_pools(
     libvirt.virsh("pool-refresh", "vms")
     assert layers_of(home) == ["top.qcow2"]
     home.run("publish", "corp/web/1.0.1", "--vm", "web", status=6)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that QEMU's user may enter."""
+    path = Path(tempfile.mkdtemp(prefix="galleria-"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the system's libvirt: root")
+def test_a_running_machine_is_captured_by_its_libvirt(
+    place: Path, tmp_path: Path, require: Callable[..., None]
+) -> None:
+    """Its QEMU is another user's, who may enter nothing of galleria's."""
+    require("libvirtd", "virsh", "qemu-img", "qemu-system-x86_64", "bwrap")
+    name = "galleria-test-live"
+    disks(place)
+    text = DOMAIN.format(at=place).replace("<name>web", f"<name>{name}")
+    (place / "web.xml").write_text(
+        re.sub("<qemu:commandline>.*</qemu:commandline>", "", text, flags=re.DOTALL)
+    )
+    with (
+        running(tmp_path / "libvirt"),
+        Session.begun(tmp_path, GALLERIA_LIBVIRT=SYSTEM, GALLERIA_IMMUTABLE="false") as home,
+    ):
+        home.run("init", "--region", f"eu={tmp_path}/eu")
+        home.run("gallery", "create", "corp")
+        home.run(*DEFINE)
+        virsh("define", place / "web.xml")
+        try:
+            virsh("start", name)
+            hmp = ("qemu-monitor-command", "--hmp", name)
+            disk = "qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend"
+            assert "rror" not in virsh(*hmp, f'{disk} "write -P 9 5M 1M"').stdout
+            before = sorted(item.name for item in place.iterdir())
+            # looked at, without a capture
+            tried = home.json("publish", "corp/web/1.0.0", "--vm", name, "--dry-run")
+            assert [item["virtualSize"] for item in tried["plan"]["disks"]] == [8 << 20] * 2
+            assert "Completed" not in virsh("domjobinfo", name, "--completed").stdout
+            said = home.run("publish", "corp/web/1.0.0", "--vm", name).stderr
+            assert "crash-consistent" in said
+            assert f"os: {place}/top.qcow2 over {place}/base.qcow2" in said
+            found = replica(home, "corp/web/1.0.0")
+            # what QEMU has written, though its file does not tell yet
+            read = ["qemu-io", "-f", found[0].suffix[1:], "-c", "read -P 9 5M 1M", str(found[0])]
+            assert "failed" not in subprocess.run(read, capture_output=True, text=True).stdout
+            virsh(*hmp, f"{disk} flush")
+            for made, original in zip(found, ("top.qcow2", "data.raw"), strict=True):
+                same(made, place / original)
+            # it goes on, and nothing of it is left there
+            assert virsh("domstate", name).stdout.strip() == "running"
+            assert "None" in virsh("domjobinfo", name).stdout
+            assert sorted(item.name for item in place.iterdir()) == before
+            # libvirt has one backup of a machine at a time
+            (place / "open").mkdir()
+            (place / "open").chmod(0o777)
+            (place / "pull.xml").write_text(PULL.format(at=place))
+            virsh("backup-begin", name, place / "pull.xml")
+            busy = home.run("publish", "corp/web/1.0.1", "--vm", name, status=5).stderr
+            assert "another job" in busy
+            virsh("domjobabort", name)
+            home.run("publish", "corp/web/1.0.1", "--vm", name)
+        finally:
+            virsh("destroy", name, check=False)
+            virsh("undefine", name, check=False)

@@ -19,6 +19,7 @@ import pytest
 from adapters.images import QemuImages
 from adapters.pins import FilePins
 from adapters.process.sandbox import Sandbox
+from adapters.progress import Mode, open_progress
 from adapters.sources import HostSources
 from fixtures import people
 from fixtures.images import MIB, qemu_convert
@@ -47,7 +48,9 @@ def no_downloads() -> Any:
     raise AssertionError("nothing is downloaded here")
 
 
-SOURCES = HostSources(FilePins(), no_downloads, "test:///default", Sandbox())
+SOURCES = HostSources(
+    FilePins(), no_downloads, "test:///default", Sandbox(), open_progress(Mode.NONE)
+)
 
 
 def noise(seed: int, size: int = SIZE) -> bytes:
@@ -864,7 +867,9 @@ def test_a_compressed_image_behind_a_url(made: dict[str, bytes], tmp_path: Path)
     path = tmp_path / "0123456789abcdef.image"
     path.write_bytes(people.packed(made["os.qcow2"], "xz"))
     fetched: Any = Fetched(path)
-    sources = HostSources(FilePins(), lambda: fetched, "test:///default", Sandbox())
+    sources = HostSources(
+        FilePins(), lambda: fetched, "test:///default", Sandbox(), open_progress(Mode.NONE)
+    )
     url = UrlSource(None, "https://images.example/web.qcow2.xz?signature=secret", "0" * 64)
     work = tmp_path / "work"
     work.mkdir()

@@ -8,6 +8,7 @@ import pytest
 
 from adapters.pins import FilePins
 from adapters.process.sandbox import Sandbox
+from adapters.progress import Mode, open_progress
 from adapters.sources import HostSources
 from adapters.sources.boxes import find_box
 from adapters.sources.download import Downloads
@@ -25,7 +26,9 @@ def no_downloads() -> Downloads:
     raise AssertionError("nothing is to be downloaded")
 
 
-SOURCES = HostSources(FilePins(), no_downloads, "test:///default", Sandbox(enabled=False))
+SOURCES = HostSources(
+    FilePins(), no_downloads, "test:///default", Sandbox(enabled=False), open_progress(Mode.NONE)
+)
 
 
 def add(home: Path, *place: str, content: bytes = b"disk") -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from adapters.process.sandbox import Sandbox
+from adapters.progress import Mode, open_progress
 from adapters.sources import HostSources
 from adapters.sources import sparse as sparse_files
 from adapters.sources.archive import unpack
@@ -439,7 +440,7 @@ def place(tmp_path: Path) -> Place:
 
 def sources(*, changed: bool = False) -> Any:
     pins: Any = NoPins(changed=changed)
-    return HostSources(pins, none_wanted, "", Sandbox(enabled=False))
+    return HostSources(pins, none_wanted, "", Sandbox(enabled=False), open_progress(Mode.NONE))
 
 
 def none_wanted() -> Any:

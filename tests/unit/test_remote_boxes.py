@@ -131,7 +131,9 @@ def boxes(world: World, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def sources(downloads: Callable[[], Downloads]) -> HostSources:
-    return HostSources(FilePins(), downloads, "test:///default", Sandbox(enabled=False))
+    return HostSources(
+        FilePins(), downloads, "test:///default", Sandbox(enabled=False), open_progress(Mode.NONE)
+    )
 
 
 def box_at(remote: UrlSource | CatalogBox) -> ArchiveSource:
