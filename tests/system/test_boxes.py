@@ -1,10 +1,12 @@
 """Vagrant itself with boxes and catalogs of galleria's: it adds, compares and updates boxes; and at
-night starts machines of one, which are halted and published again.
+night starts machines of one, which are halted and published again, and the lab of the top-level
+Vagrantfile.
 
-The nightly test starts a libvirtd of the system, where none runs: vagrant-libvirt knows no other.
+The nightly tests start a libvirtd of the system, where none runs: vagrant-libvirt knows no other.
 """
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -18,8 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import guests
+from fixtures import guests, lab
 from tests.home import GALLERIA, Home
+from tests.system.libvirtd import running, virsh
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -27,9 +30,9 @@ DEFINE = (
     *("definition", "create", "corp/web", "--os-type", "Linux", "--publisher", "P"),
     *("--offer", "o", "--sku", "s", "--hyper-v-generation", "V1"),
 )
-SYSTEM = "qemu:///system"
-VAGRANTFILE = """Vagrant.configure("2") do |config|
-  config.vm.box = "corp/web"
+ROOT = Path(__file__).parents[2]
+# of every machine, before what its project says: a host need not have KVM
+EMULATED = """Vagrant.configure("2") do |config|
   config.vm.boot_timeout = 1200
   config.vm.provider :libvirt do |libvirt|
     libvirt.driver = "qemu"
@@ -37,22 +40,40 @@ VAGRANTFILE = """Vagrant.configure("2") do |config|
     libvirt.cpu_model = "qemu64"
     libvirt.default_prefix = "galleria-test-"
   end
+end
+"""
+TWO = """Vagrant.configure("2") do |config|
+  config.vm.box = "corp/web"
   config.vm.define "one"
   config.vm.define "two"
 end
 """
+# what somebody does in the lab: a version in all of its regions
+LAB = """set -e
+cd galleria
+truncate -s 64M os.raw
+echo content | dd of=os.raw bs=1M seek=1 conv=notrunc
+scripts/run gallery create corp
+scripts/run definition create corp/web --os-type Linux --os-state Specialized \\
+  --publisher P --offer o --sku s --hyper-v-generation V1
+scripts/run publish corp/web/1.0.0 --os-disk os.raw \\
+  --target-region eu=1 --target-region us=1 --target-region asia=1
+scripts/run list corp/web
+"""
 
 
 class Vagrant:
-    """Vagrant with a home of its own, in a directory of its own."""
+    """Vagrant with a home of its own, in a directory of its own, which is also its project."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        place.mkdir(parents=True)
-        self._env = {
+        (place / "vagrant.d").mkdir(parents=True)
+        (place / "vagrant.d/Vagrantfile").write_text(EMULATED)
+        self.env = {
             "PATH": os.environ["PATH"],
             "HOME": str(place),
             "VAGRANT_HOME": str(place / "vagrant.d"),
+            "VAGRANT_DOTFILE_PATH": str(place / ".vagrant"),
             "VAGRANT_CHECKPOINT_DISABLE": "1",
             "LC_ALL": "C.UTF-8",
         }
@@ -61,7 +82,7 @@ class Vagrant:
         done = subprocess.run(
             ["vagrant", *args],
             cwd=self.place,
-            env=self._env,
+            env=self.env,
             capture_output=True,
             text=True,
             check=False,
@@ -123,6 +144,11 @@ def same(one: Path, other: Path) -> None:
     subprocess.run(compare, check=True, capture_output=True)
 
 
+def digest(home: Home, version: str) -> str:
+    found: str = home.json("show", version)["version"]["disks"][0]["digest"]
+    return found
+
+
 def test_vagrant_adds_compares_and_updates_boxes(
     home: Home, vagrant: Vagrant, tmp_path: Path
 ) -> None:
@@ -138,6 +164,10 @@ def test_vagrant_adds_compares_and_updates_boxes(
         assert "Current: 1.0.0. Latest: 1.1.0" in vagrant.run("box", "outdated", "--global")
         vagrant.run("box", "update", "--box", "corp/web", "--provider", "libvirt")
         same(disks[1], vagrant.box("1.1.0"))
+        home.env["GALLERIA_ALLOW_PRIVATE_SOURCES"] = "127.0.0.1/32"
+        again = ("--box", f"{url}/corp/web#1.1.0:libvirt")
+        home.run("publish", "corp/web/2.0.0", "--target-region", "eu=1", *again)
+    assert digest(home, "corp/web/2.0.0") == digest(home, "corp/web/1.1.0")
 
 
 def test_vagrant_reads_catalogs_that_are_files(
@@ -157,34 +187,20 @@ def test_vagrant_reads_catalogs_that_are_files(
     same(disk, vagrant.box("1.0.0"))
     home.env["VAGRANT_HOME"] = str(vagrant.place / "vagrant.d")
     home.run("publish", "corp/web/2.0.0", "--target-region", "eu=1", "--box", "corp/web")
-    first, again = (
-        home.json("show", f"corp/web/{number}.0.0")["version"]["disks"][0]["digest"]
-        for number in (1, 2)
-    )
-    assert first == again
+    assert digest(home, "corp/web/2.0.0") == digest(home, "corp/web/1.0.0")
 
 
 @contextlib.contextmanager
-def libvirt(place: Path) -> Iterator[None]:
-    """The system's libvirt, started if it does not run."""
-    place.mkdir()
-    with contextlib.ExitStack() as stack:
-        if virsh("uri", check=False).returncode:
-            for program in ("virtlogd", "libvirtd"):
-                log = stack.enter_context((place / program).open("w"))
-                argv = [program, "-p", str(place / f"{program}.pid")]
-                process = stack.enter_context(subprocess.Popen(argv, stdout=log, stderr=log))
-                stack.callback(process.terminate)
-            for _ in range(300):
-                if virsh("uri", check=False).returncode == 0:
-                    break
-                time.sleep(0.1)
+def machines(vagrant: Vagrant, box: str) -> Iterator[None]:
+    """Destroys what came up of a box, and the volumes that it was copied to."""
+    try:
         yield
-
-
-def virsh(*args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    argv = ["virsh", "--connect", SYSTEM, *args]
-    return subprocess.run(argv, capture_output=True, text=True, check=check)
+    finally:
+        vagrant.run("destroy", "-f")
+        for line in virsh("vol-list", "default", check=False).stdout.splitlines():
+            if f"{box.replace('/', '-VAGRANTSLASH-')}_vagrant_box" in line:
+                virsh("vol-delete", line.split()[0], "default", check=False)
+        shutil.rmtree(vagrant.place)
 
 
 @pytest.mark.nightly
@@ -198,30 +214,54 @@ def test_machines_of_a_box_come_up_and_one_goes_in_again(
     home.run("gallery", "create", "corp")
     home.run(*DEFINE, "--minimum-memory", "512", "--minimum-cpu-core", "1")
     publish = ("--target-region", "eu=1")
-    home.run("publish", "corp/web/1.0.0", *publish, "--os-disk", str(guest.disk))
-    (vagrant.place / "Vagrantfile").write_text(VAGRANTFILE)
-    with libvirt(tmp_path / "libvirt"), served(home) as url:
+    data = disk_of(tmp_path / "data.raw", 7)
+    disks = ("--os-disk", str(guest.disk), "--data-disk", f"0={data}")
+    home.run("publish", "corp/web/1.0.0", *publish, *disks)
+    (vagrant.place / "Vagrantfile").write_text(TWO)
+    with running(tmp_path / "libvirt"), served(home) as url, machines(vagrant, "corp/web"):
         vagrant.run("box", "add", f"{url}/corp/web", "--provider", "libvirt")
-        try:
-            vagrant.run("up", "--provider", "libvirt")
-            said = [
-                vagrant.run("ssh", name, "-c", "cat /etc/machine-id; sudo id -u; hostname")
-                for name in ("one", "two")
-            ]
-            ids = [re.findall(r"^[0-9a-f]{32}", text, re.MULTILINE) for text in said]
-            assert ids[0] != ids[1]
-            assert [len(found) for found in ids] == [1, 1]
-            assert all(re.search(r"^0\r?$", text, re.MULTILINE) for text in said)  # sudo
-            vagrant.run("ssh", "one", "-c", "echo changed | sudo tee /srv/changed; sync")
-            vagrant.run("halt", "one")
-            told = home.run("vm", "show", "galleria-test-one").stdout
-            assert "box_image_1.0.0_box.img" in told  # the volume of the box, from the pool
-            again = ("--vm", "galleria-test-one", "--profile", "vagrant")
-            home.run("publish", "corp/web/1.1.0", *publish, *again)
-            assert "Latest: 1.1.0" in vagrant.run("box", "outdated", "--global")
-        finally:
-            vagrant.run("destroy", "-f")
-            for line in virsh("vol-list", "default", check=False).stdout.splitlines():
-                if "corp-VAGRANTSLASH-web_vagrant_box" in line:
-                    virsh("vol-delete", line.split()[0], "default", check=False)
-    shutil.rmtree(vagrant.place)
+        vagrant.run("up", "--provider", "libvirt")
+        said = [
+            vagrant.run("ssh", name, "-c", "cat /etc/machine-id; sudo id -u; hostname")
+            for name in ("one", "two")
+        ]
+        ids = [re.findall(r"^[0-9a-f]{32}", text, re.MULTILINE) for text in said]
+        assert ids[0] != ids[1]
+        assert [len(found) for found in ids] == [1, 1]
+        assert all(re.search(r"^0\r?$", text, re.MULTILINE) for text in said)  # sudo
+        summed = vagrant.run("ssh", "two", "-c", "sudo sha256sum /dev/vdb")
+        assert hashlib.sha256(data.read_bytes()).hexdigest() in summed
+        vagrant.run("ssh", "one", "-c", "echo changed | sudo tee /srv/changed; sync")
+        vagrant.run("halt", "one")
+        told = home.run("vm", "show", "galleria-test-one").stdout
+        # the volumes of the box, from the pool
+        assert all(f"box_image_1.0.0_box_{number}.img" in told for number in (1, 2))
+        again = ("--vm", "galleria-test-one", "--profile", "vagrant")
+        home.run("publish", "corp/web/1.1.0", *publish, *again)
+        assert "Latest: 1.1.0" in vagrant.run("box", "outdated", "--global")
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(os.geteuid() != 0, reason="the system's libvirt, chroot: root")
+def test_the_lab_comes_up_of_a_box(
+    home: Home, vagrant: Vagrant, tmp_path: Path, require: Callable[..., None]
+) -> None:
+    """The top-level Vagrantfile as it is, but for doctor, which starts a machine in the machine:
+    emulated in an emulated one, that takes longer than it waits."""
+    require("libvirtd", "virsh", "dnsmasq", "qemu-system-x86_64", "rsync")
+    home.run("gallery", "create", "corp")
+    home.run(*DEFINE)
+    home.run("publish", "corp/web/1.0.0", "--target-region", "eu=1", "--os-disk", str(lab.build()))
+    home.run("export", "corp/web/1.0.0", "--to", "box", "--out", "lab.box")
+    vagrant.run("box", "add", "--name", "corp/lab", str(home.path / "lab.box"))
+    vagrant.env |= {"VAGRANT_CWD": str(ROOT), "GALLERIA_BOX": "corp/lab"}
+    with running(tmp_path / "libvirt"), machines(vagrant, "corp/lab"):
+        wanted = "region eu,region us,region asia,set up"
+        vagrant.run("up", "--provider", "libvirt", "--provision-with", wanted)
+        mounts = vagrant.run("ssh", "-c", "findmnt --noheadings --list --output TARGET,FSTYPE")
+        for region, kind in (("eu", "xfs"), ("us", "btrfs"), ("asia", "ext4")):
+            assert re.search(rf"/srv/regions/{region} +{kind}", mounts)
+        *_, listed = vagrant.run("ssh", "-c", LAB).split("published corp/web/1.0.0")
+        (row,) = re.findall(r"^1\.0\.0 .*", listed, re.MULTILINE)
+        assert all(region in row for region in ("eu", "us", "asia"))
