@@ -7,6 +7,7 @@ see to. File systems are not frozen: it is as after a power cut.
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -126,12 +127,20 @@ def _beside(place: Path) -> Iterator[Path]:
     durable.sweep(root)
     try:
         with durable.Staging(root) as staging:
-            root.chmod(ENTER)
-            staging.path.chmod(ENTER)
+            for directory in (root, staging.path):
+                _let_in(directory)
             yield staging.path
     finally:
         with contextlib.suppress(OSError):  # another capture is in it
             root.rmdir()
+
+
+def _let_in(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(fd, ENTER)
+    finally:
+        os.close(fd)
 
 
 def _check_space(machine: Machine, directory: Path) -> None:
