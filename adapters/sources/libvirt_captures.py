@@ -85,7 +85,7 @@ def _begun(machine: Machine, uri: str, work: Path, stack: contextlib.ExitStack) 
                 directory = attempt.enter_context(place)
                 _check_space(machine, directory)
                 _begin(machine, uri, directory)
-            except PermissionError as error:
+            except (OSError, NoSpace) as error:  # the other place may do
                 denied = error
             except CommandFailed as error:
                 if BUSY in error.stderr:
@@ -99,6 +99,8 @@ def _begun(machine: Machine, uri: str, work: Path, stack: contextlib.ExitStack) 
             else:
                 stack.push(attempt.pop_all())
                 return directory
+    if isinstance(denied, NoSpace):
+        raise denied
     raise EnvironmentMissing(
         f"the QEMU of {machine.name!a} may not write where galleria reads: {denied}",
         hint="run galleria as root or as QEMU's user, or shut the machine down",
