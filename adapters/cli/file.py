@@ -388,6 +388,7 @@ def _examination_text(found: Inspection) -> str:
 
 
 BOX = "box"
+PROVIDERS = {**{provider.value: provider for provider in Provider}, "qemu": Provider.LIBVIRT}
 
 
 @click.command(cls=Command)
@@ -407,8 +408,8 @@ BOX = "box"
 @SUBFORMAT
 @click.option(
     "--provider",
-    type=click.Choice([provider.value for provider in Provider]),
-    help="box: what is to run it. Default: libvirt.",
+    type=click.Choice(list(PROVIDERS)),
+    help="box: what is to run it. Default: libvirt; qemu, which is vagrant-qemu, takes the same.",
 )
 @click.pass_obj
 def export(
@@ -422,7 +423,7 @@ def export(
     provider: str | None,
 ) -> None:
     """Write one disk of a version as a stand-alone file, or all of it as a Vagrant box."""
-    boxed = Provider(provider or Provider.LIBVIRT.value) if format_name == BOX else None
+    boxed = PROVIDERS[provider or "libvirt"] if format_name == BOX else None
     if boxed and (lun is not None or subformat):
         raise InvalidParameter("--to box takes all disks: leave out --lun and --subformat")
     if provider and not boxed:

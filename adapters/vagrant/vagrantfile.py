@@ -21,20 +21,19 @@ QEMU = ("/usr/share/qemu", "/opt/homebrew/share/qemu", "/usr/local/share/qemu")
 def vagrantfile(box: Box) -> str:
     """The text. A synced folder would need programs in the guest that nobody has asked for."""
     settings = {
-        Provider.LIBVIRT: _libvirt,
-        Provider.QEMU: _qemu,
-        Provider.VIRTUALBOX: _virtualbox,
-    }[box.provider](box)
+        Provider.LIBVIRT: {"libvirt": _libvirt, "qemu": _qemu},
+        Provider.VIRTUALBOX: {"virtualbox": _virtualbox},
+    }[box.provider]
     lines = ['config.vm.synced_folder ".", "/vagrant", disabled: true']
     if box.os_type is OsType.WINDOWS:
         lines += ["config.vm.guest = :windows", 'config.vm.communicator = "winrm"']
     if box.provider is Provider.VIRTUALBOX:
         lines.append(f'config.vm.base_mac = "{_mac(box.seed)}"')
-    if settings:
-        name = box.provider.value
-        lines.append(f"config.vm.provider :{name} do |{name}|")
-        lines += [f"  {line}" for line in settings]
-        lines.append("end")
+    for name, make in settings.items():
+        if settled := make(box):
+            lines.append(f"config.vm.provider :{name} do |{name}|")
+            lines += [f"  {line}" for line in settled]
+            lines.append("end")
     body = "".join(f"  {line}\n" for line in lines)
     return f'Vagrant.configure("2") do |config|\n{body}end\n'
 

@@ -16,7 +16,6 @@ from pipeline.ports.boxes import Box, BoxDisk, Provider
 OPERATION = "vagrant-box"
 FORMATS = {
     Provider.LIBVIRT: (ImageFormat.QCOW2, ""),
-    Provider.QEMU: (ImageFormat.QCOW2, ""),
     Provider.VIRTUALBOX: (ImageFormat.VMDK, "streamOptimized"),
 }
 

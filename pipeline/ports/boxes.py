@@ -9,10 +9,10 @@ from pipeline.model import Architecture, OsType
 
 
 class Provider(Enum):
-    """What runs the machines; the values are Vagrant's names."""
+    """What runs the machines; the values are Vagrant's names. The plugin vagrant-qemu takes boxes
+    of libvirt's, and no others."""
 
     LIBVIRT = "libvirt"
-    QEMU = "qemu"
     VIRTUALBOX = "virtualbox"
 
 

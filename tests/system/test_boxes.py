@@ -263,5 +263,5 @@ def test_the_lab_comes_up_of_a_box(
         for region, kind in (("eu", "xfs"), ("us", "btrfs"), ("asia", "ext4")):
             assert re.search(rf"/srv/regions/{region} +{kind}", mounts)
         *_, listed = vagrant.run("ssh", "-c", LAB).split("published corp/web/1.0.0")
-        (row,) = re.findall(r"^1\.0\.0 .*", listed, re.MULTILINE)
+        (row,) = re.findall(r"^corp/web/1\.0\.0 .*", listed, re.MULTILINE)
         assert all(region in row for region in ("eu", "us", "asia"))

@@ -180,7 +180,7 @@ def test_many_who_ask_at_once_wait_for_one_box(client: Client, maker: Maker) -> 
     found = []
     threads = [
         threading.Thread(
-            target=lambda: found.append(client.ask("GET", "/corp/web/1.0.0/qemu.box").status)
+            target=lambda: found.append(client.ask("GET", "/corp/web/1.0.0/virtualbox.box").status)
         )
         for _ in range(8)
     ]
@@ -188,7 +188,7 @@ def test_many_who_ask_at_once_wait_for_one_box(client: Client, maker: Maker) -> 
         thread.start()
     for thread in threads:
         thread.join()
-    assert (found, maker.calls) == ([200] * 8, ["1.0.0 qemu"])
+    assert (found, maker.calls) == ([200] * 8, ["1.0.0 virtualbox"])
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_the_oldest_boxes_go(ask: Services, maker: Maker, tmp_path: Path) -> Non
     shelf = Shelf(tmp_path, 27_000, maker)
     old, new = (ask.gallery.get_version(parse_version(f"corp/web/1.{n}.0")) for n in (0, 1))
     first, _ = shelf.box(old, Provider.LIBVIRT)
-    second, _ = shelf.box(old, Provider.QEMU)
+    second, _ = shelf.box(old, Provider.VIRTUALBOX)
     mine = tmp_path / "mine"  # what is not the shelf's stays
     mine.mkdir()
     shelf.box(new, Provider.LIBVIRT)
