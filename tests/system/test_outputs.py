@@ -88,6 +88,7 @@ def test_every_command_prints_what_its_schema_says(
     for lines in (PREPARE, PUBLISH, RESOURCES, DEPLOY, SHARING, ACCESS, END):
         if lines is END:
             follow_runs(home)
+            forget_secret(home)
         for line in lines.strip().splitlines():
             home.json(*line.split())
     for line in FAIL.strip().splitlines():
@@ -97,6 +98,11 @@ def test_every_command_prints_what_its_schema_says(
     home.json("catalog", "rebuild")
     home.run("schema")
     assert set(OUTPUTS) - VALIDATED == SLOW
+
+
+def forget_secret(home: Session) -> None:
+    (secret,) = home.json("principal", "credential", "list", "eve")["credentials"]
+    home.json("principal", "credential", "delete", "eve", "--key-id", secret["keyId"])
 
 
 def follow_runs(home: Session) -> None:
